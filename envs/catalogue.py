@@ -1,0 +1,185 @@
+"""Environments by name: making them, their fixed-horizon form, and what is known about the benchmark tasks."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from prefrl.envs.fixed_horizon import FixedHorizon
+from prefrl.errors import UserError, near_names, require
+from prefrl.spaces import check_action_space, check_observation_space
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is known about an environment before anything is learned."""
+
+    env_id: str
+    """Gymnasium's name of the environment."""
+    fixed_horizon: int | None = None
+    """Steps per episode of the fixed-horizon form; None where no form is recommended."""
+    terminal_reward: float = 0.0
+    """True reward in place of a termination, in the fixed-horizon form."""
+    segment_length: int = 50
+    """Steps per segment."""
+    note: str = ""
+    """One line for people."""
+
+
+_NEVER_ENDS = "never ends early"
+_FALLS = "ends when it falls: staying alive alone is rewarded"
+_SUCCEEDS = "ends at the goal: short episodes give it away"
+
+TASKS: dict[str, Task] = {
+    row.env_id: row
+    for row in (
+        Task(env_id="HalfCheetah-v5", note=_NEVER_ENDS),
+        Task(env_id="Swimmer-v5", note=_NEVER_ENDS),
+        Task(env_id="Reacher-v5", segment_length=25, note=f"{_NEVER_ENDS}; 50 steps"),
+        Task(env_id="Pendulum-v1", note=f"{_NEVER_ENDS}; 200 steps"),
+        Task(env_id="Hopper-v5", fixed_horizon=1000, terminal_reward=-10.0, note=_FALLS),
+        Task(env_id="Walker2d-v5", fixed_horizon=1000, terminal_reward=-10.0, note=_FALLS),
+        Task(env_id="Ant-v5", fixed_horizon=1000, terminal_reward=-10.0, note=_FALLS),
+        Task(env_id="InvertedPendulum-v5", fixed_horizon=1000, terminal_reward=-10.0, segment_length=25, note=_FALLS),
+        Task(
+            env_id="InvertedDoublePendulum-v5",
+            fixed_horizon=1000,
+            terminal_reward=-100.0,  # its steps are worth about 10, those of the others about 1
+            segment_length=25,
+            note=_FALLS,
+        ),
+        Task(env_id="CartPole-v1", fixed_horizon=500, terminal_reward=-10.0, segment_length=25, note=_FALLS),
+        Task(env_id="Acrobot-v1", fixed_horizon=500, terminal_reward=10.0, note=_SUCCEEDS),
+        # Its last step is worth 100 already.
+        Task(env_id="MountainCarContinuous-v0", fixed_horizon=999, note=_SUCCEEDS),
+    )
+}
+"""The benchmark tasks by name, with the settings recommended for each."""
+
+
+def task(env_id: str) -> Task:
+    """Return what is known about an environment; for one that is not in `TASKS`, the defaults."""
+    return TASKS.get(env_id, Task(env_id=env_id))
+
+
+def make_env(
+    env_id: str,
+    *,
+    fixed_horizon: int | None = None,
+    terminal_reward: float | None = None,
+    render_mode: str | None = None,
+) -> gymnasium.Env[Any, Any]:
+    """Make an environment whose spaces the rest of the package can handle.
+
+    Args:
+        env_id: Gymnasium's name, e.g. `"Hopper-v5"`, `"ALE/Pong-v5"`, or `"module:Name-v0"` for an environment that
+            `module` registers when imported.
+        fixed_horizon: steps per episode of the fixed-horizon form (see `FixedHorizon`), None for the plain form.
+        terminal_reward: true reward in place of a termination; None takes the task's own (0 if it has none). Only
+            with `fixed_horizon`.
+        render_mode: passed on to Gymnasium.
+
+    Raises:
+        MissingExtraError: the environment's simulator is not installed.
+        UserError: there is no such environment, it cannot be made, or its spaces are not supported.
+    """
+    if fixed_horizon is None and terminal_reward is not None:
+        raise UserError(
+            f"terminal_reward={terminal_reward} has a meaning only in the fixed-horizon form. "
+            "Give fixed_horizon too, or leave terminal_reward out."
+        )
+    if fixed_horizon is not None and fixed_horizon < 1:
+        raise UserError(f"fixed_horizon must be at least 1 step. Received {fixed_horizon}")
+    spec = _find_spec(env_id)
+    extra = _extra_needed(spec)
+    if extra is not None:
+        require(*extra)
+    try:
+        env = gymnasium.make(spec, max_episode_steps=fixed_horizon, render_mode=render_mode)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UserError(f"The environment {env_id!r} cannot be made: {error}") from error
+    try:
+        check_observation_space(env.observation_space)
+        check_action_space(env.action_space)
+    except UserError:
+        env.close()
+        raise
+    if fixed_horizon is None:
+        return env
+    reward = task(spec.id).terminal_reward if terminal_reward is None else terminal_reward
+    return FixedHorizon(env, fixed_horizon, reward)
+
+
+def episode_length(env_id: str) -> int | None:
+    """Return the time limit of an environment in steps, None if it has none.
+
+    Raises:
+        MissingExtraError: the package that registers the environment is not installed.
+        UserError: there is no such environment.
+    """
+    return _find_spec(env_id).max_episode_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvListing:
+    """A line of the list of environments."""
+
+    env_id: str
+    extra: str | None
+    """The extra of this package that brings its simulator; None if nothing is needed."""
+    installed: bool
+    """The simulator is there."""
+    note: str
+
+
+def list_envs() -> list[EnvListing]:
+    """Return the benchmark tasks and whether each can be made here; any other Gymnasium name works as well."""
+    rows = []
+    for entry in TASKS.values():
+        needed = _extra_needed(gymnasium.spec(entry.env_id))
+        rows.append(_listing(entry.env_id, needed, entry.note))
+    rows.append(_listing("ALE/Pong-v5", _ATARI, "and every other ALE game"))
+    return rows
+
+
+_ATARI = ("ale_py", "atari")
+_MUJOCO = ("mujoco", "mujoco")
+
+
+def _listing(env_id: str, needed: tuple[str, str] | None, note: str) -> EnvListing:
+    installed = needed is None or importlib.util.find_spec(needed[0]) is not None
+    return EnvListing(env_id=env_id, extra=needed[1] if needed else None, installed=installed, note=note)
+
+
+def _extra_needed(spec: EnvSpec) -> tuple[str, str] | None:
+    """Return the module that an environment runs on and the extra that brings it, for those we have extras for."""
+    if isinstance(spec.entry_point, str) and spec.entry_point.startswith("gymnasium.envs.mujoco"):
+        return _MUJOCO
+    return None
+
+
+def _find_spec(env_id: str) -> EnvSpec:
+    module, colon, name = env_id.rpartition(":")
+    if colon:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(
+                f"The environment {env_id!r} asks for the module {module!r}, which cannot be imported: {error}. "
+                "Install it, or mend the part before the colon."
+            ) from error
+    elif name.startswith("ALE/") or "NoFrameskip" in name:
+        gymnasium.register_envs(require(*_ATARI))  # importing it registers the games
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.Error as error:
+        near = near_names(name, gymnasium.registry)
+        raise UserError(
+            f"There is no environment named {env_id!r}.{near} `prefrl envs` lists some; an environment of your own is "
+            'named "module:Name-v0", where importing the module registers it.'
+        ) from error

@@ -1,0 +1,102 @@
+"""stable-baselines3 buffers that take their rewards from a reward function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from prefrl.errors import require
+from prefrl.rewards.function import RewardFunction
+from prefrl.spaces import Array, Batch, map_batch
+
+buffers = require("stable_baselines3.common.buffers", "train")
+
+RELABEL_CHUNK = 16_384  # transitions scored at once
+
+
+class _LearnedRollout:
+    """Adds the learned rewards of the whole rollout before advantages are computed.
+
+    The rewards stored while collecting are zero but for the time-limit bootstraps that stable-baselines3 puts there
+    (gamma times the value of the last observation), which therefore stay.
+    """
+
+    rewards_of_rollout: Callable[[], NDArray[np.floating]] | None = None
+    rewards: Array
+
+    def compute_returns_and_advantage(self, last_values: Any, dones: Array) -> None:
+        if self.rewards_of_rollout is not None:
+            self.rewards += self.rewards_of_rollout()
+        super().compute_returns_and_advantage(last_values=last_values, dones=dones)  # type: ignore[misc]
+
+
+class LearnedRolloutBuffer(_LearnedRollout, buffers.RolloutBuffer):  # type: ignore[misc, name-defined]
+    """`RolloutBuffer` with learned rewards."""
+
+
+class LearnedDictRolloutBuffer(_LearnedRollout, buffers.DictRolloutBuffer):  # type: ignore[misc, name-defined]
+    """`DictRolloutBuffer` with learned rewards."""
+
+
+class _LearnedReplay:
+    """Scores transitions in batches: new ones when they are first needed, all of them after every fit."""
+
+    reward_function: RewardFunction | None = None
+    unscale_action: Callable[[Array], Array] | None = None
+    num_unscored = 0
+    buffer_size: int
+    pos: int
+    full: bool
+    action_space: gymnasium.Space[Any]
+    observations: Any
+    next_observations: Any
+    actions: Array
+    rewards: Array
+
+    def add(self, *args: Any, **kwargs: Any) -> None:
+        super().add(*args, **kwargs)  # type: ignore[misc]
+        self.num_unscored = min(self.num_unscored + 1, self.buffer_size)
+
+    def sample(self, *args: Any, **kwargs: Any) -> Any:
+        if self.num_unscored and self.reward_function is not None:
+            self._score(np.arange(self.pos - self.num_unscored, self.pos) % self.buffer_size)
+            self.num_unscored = 0
+        return super().sample(*args, **kwargs)  # type: ignore[misc]
+
+    def relabel(self, reward: RewardFunction) -> None:
+        """Score everything with `reward`, now and from now on."""
+        self.reward_function = reward
+        self._score(np.arange(self.buffer_size if self.full else self.pos))
+        self.num_unscored = 0
+
+    def _score(self, rows: NDArray[np.int64]) -> None:
+        assert self.reward_function is not None
+        num_envs = self.rewards.shape[1]
+        size = max(1, RELABEL_CHUNK // num_envs)
+        for begin in range(0, len(rows), size):
+            part = rows[begin : begin + size]
+            scores = self.reward_function(
+                self._flat(self.observations, part), self._env_actions(part), self._flat(self.next_observations, part)
+            )
+            self.rewards[part] = np.asarray(scores).reshape(len(part), num_envs)
+
+    @staticmethod
+    def _flat(stored: Batch, rows: NDArray[np.int64]) -> Batch:
+        return map_batch(lambda x: x[rows].reshape(-1, *x.shape[2:]), stored)
+
+    def _env_actions(self, rows: NDArray[np.int64]) -> Array:
+        """Return the actions as the environment was given them (the buffer holds continuous ones scaled to [-1, 1])."""
+        actions = self.actions[rows].reshape(-1, *(self.action_space.shape or ()))
+        return actions if self.unscale_action is None else self.unscale_action(actions)
+
+
+class LearnedReplayBuffer(_LearnedReplay, buffers.ReplayBuffer):  # type: ignore[misc, name-defined]
+    """`ReplayBuffer` with learned rewards."""
+
+
+class LearnedDictReplayBuffer(_LearnedReplay, buffers.DictReplayBuffer):  # type: ignore[misc, name-defined]
+    """`DictReplayBuffer` with learned rewards."""

@@ -1,0 +1,92 @@
+"""Between stable-baselines3 and the environments: keeps what happens, and keeps the true reward from the agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefrl.errors import require
+from prefrl.segments import Rollout
+from prefrl.spaces import Array, Batch, check_finite, map_batch, zip_batches
+
+vec_env = require("stable_baselines3.common.vec_env", "train")
+
+
+class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
+    """Records every step of a stable-baselines3 vector environment; passes on zeros instead of rewards.
+
+    Args:
+        venv: the vector environment.
+        pass_true_reward: pass the environment's reward on, for training on it (a baseline).
+    """
+
+    def __init__(self, venv: Any, *, pass_true_reward: bool = False) -> None:
+        super().__init__(venv)
+        self.pass_true_reward = pass_true_reward
+        self._last: Batch | None = None
+        self._actions_given: Array | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._observations: list[Batch] = []
+        self._actions: list[Array] = []
+        self._rewards: list[Array] = []
+        self._terminated: list[NDArray[np.bool_]] = []
+        self._truncated: list[NDArray[np.bool_]] = []
+        self._ends: list[Batch] = []
+
+    def reset(self) -> Any:
+        """Start new episodes; what was recorded and not taken is dropped."""
+        observations = self.venv.reset()
+        check_finite(observations, "An observation")
+        self._clear()
+        self._last = observations
+        return observations
+
+    def step_async(self, actions: Array) -> None:
+        """Remember the actions and pass them on."""
+        self._actions_given = np.array(actions)
+        self.venv.step_async(actions)
+
+    def step_wait(self) -> Any:
+        """Record the step; rewards are zeros for the agent."""
+        observations, rewards, dones, infos = self.venv.step_wait()
+        check_finite(observations, "An observation")
+        assert self._last is not None and self._actions_given is not None
+        truncated = np.zeros(len(dones), np.bool_)
+        for env in np.flatnonzero(dones):
+            truncated[env] = infos[env].get("TimeLimit.truncated", False)
+            last = infos[env]["terminal_observation"]
+            check_finite(last if isinstance(last, dict) else np.asarray(last), "An observation")
+            self._ends.append(last)
+        self._observations.append(self._last)
+        self._actions.append(self._actions_given)
+        self._rewards.append(np.asarray(rewards, np.float64))
+        self._terminated.append(np.asarray(dones, np.bool_) & ~truncated)
+        self._truncated.append(truncated)
+        self._last = observations
+        return observations, rewards if self.pass_true_reward else np.zeros_like(rewards), dones, infos
+
+    def take(self) -> Rollout:
+        """Return what happened since the last call."""
+        assert self._last is not None
+
+        def stack(parts: list[Any]) -> Array:
+            return np.stack(parts)
+
+        if self._ends:
+            ends = zip_batches(stack, self._ends)
+        else:
+            ends = map_batch(lambda x: x[:0], self._last)
+        rollout = Rollout(
+            observations=zip_batches(stack, [*self._observations, self._last]),
+            actions=np.stack(self._actions),
+            true_rewards=np.stack(self._rewards),
+            terminated=np.stack(self._terminated),
+            truncated=np.stack(self._truncated),
+            last_observations=ends,
+        )
+        self._clear()
+        return rollout

@@ -1,0 +1,342 @@
+"""stable-baselines3 algorithms behind the `Agent` protocol.
+
+On-policy algorithms (PPO, A2C) are given the rewards of a whole rollout at once, before advantages are computed;
+off-policy ones (SAC, TD3, DQN) have their replay buffer scored in batches. The environments' own rewards stop at the
+`Recorder`. Checkpoints hold state dictionaries and arrays, nothing pickled.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from prefrl.agents.buffers import (
+    LearnedDictReplayBuffer,
+    LearnedDictRolloutBuffer,
+    LearnedReplayBuffer,
+    LearnedRolloutBuffer,
+)
+from prefrl.agents.protocol import Improvement
+from prefrl.agents.recorder import Recorder
+from prefrl.errors import UserError, near_names, require
+from prefrl.rewards.function import RewardFunction
+from prefrl.segments import Rollout
+from prefrl.spaces import Array, Batch, is_image, map_batch
+
+stable_baselines3 = require("stable_baselines3", "train")
+vec_env = require("stable_baselines3.common.vec_env", "train")
+callbacks = require("stable_baselines3.common.callbacks", "train")
+type_aliases = require("stable_baselines3.common.type_aliases", "train")
+
+ALGORITHMS = {"ppo": "PPO", "a2c": "A2C", "sac": "SAC", "td3": "TD3", "dqn": "DQN"}
+ON_POLICY = ("ppo", "a2c")
+OFF_POLICY_ITERATION = 1_000  # environment steps of one `improve` of an off-policy agent
+COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls", "exploration_rate")
+
+
+class Sb3Agent:
+    """One stable-baselines3 algorithm on E copies of an environment.
+
+    Args:
+        algorithm: "ppo", "a2c", "sac", "td3" or "dqn".
+        make_env: makes one environment.
+        num_envs: E.
+        total_env_steps: length of the whole training, for schedules.
+        hyperparameters: keyword arguments of the algorithm; `"linear:X"` as `learning_rate` or `clip_range` falls from X to
+            0. `normalize_observations` (default True for float observations) keeps running statistics of them,
+            `normalize_until` freezes these after that share of the training.
+        seed: seed of the starting weights; the environments are seeded by `reset_environments`.
+        device: where the networks live.
+        pass_true_reward: train on the environment's own reward (a baseline).
+
+    Raises:
+        UserError: unknown algorithm or hyper-parameter, or an algorithm that cannot act in this action space.
+    """
+
+    def __init__(
+        self,
+        algorithm: str,
+        make_env: Callable[[], gymnasium.Env[Any, Any]],
+        *,
+        num_envs: int,
+        total_env_steps: int,
+        hyperparameters: dict[str, Any] | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+        pass_true_reward: bool = False,
+    ) -> None:
+        if algorithm not in ALGORITHMS:
+            raise UserError(
+                f"Unknown agent {algorithm!r}; expected one of {', '.join(ALGORITHMS)}.{near_names(algorithm, ALGORITHMS)}"
+            )
+        self.algorithm = algorithm
+        self.on_policy = algorithm in ON_POLICY
+        hyper = dict(hyperparameters or {})
+        base = vec_env.DummyVecEnv([make_env] * num_envs)
+        self.observation_space, self.action_space = base.observation_space, base.action_space
+        self._recorder = Recorder(base, pass_true_reward=pass_true_reward)
+        normalize = hyper.pop("normalize_observations", _is_float(self.observation_space))
+        self._normalize_until = hyper.pop("normalize_until", 1.0)
+        self._env = self._recorder
+        if normalize:
+            self._env = vec_env.VecNormalize(self._recorder, norm_obs=True, norm_reward=False)
+        self._total_env_steps = total_env_steps
+        self._model = self._build(hyper, seed, device)
+        self._callback = self._model._init_callback(None)
+        self._model.num_timesteps = 0
+        self._learned: NDArray[np.floating] | None = None
+        self._rollout: Rollout | None = None
+        self._reward: RewardFunction | None = None
+        self._reward_seconds = 0.0
+        self.steps_per_iteration = num_envs * self._model.n_steps if self.on_policy else OFF_POLICY_ITERATION
+
+    @property
+    def num_env_steps(self) -> int:
+        """Steps made so far in all environments together."""
+        return int(self._model.num_timesteps)
+
+    @property
+    def num_envs(self) -> int:
+        """E."""
+        return int(self._env.num_envs)
+
+    def _build(self, hyper: dict[str, Any], seed: int, device: str) -> Any:
+        algorithm = getattr(stable_baselines3, ALGORITHMS[self.algorithm])
+        known = set(inspect.signature(algorithm.__init__).parameters) - {"self", "policy", "env", "device", "seed"}
+        for name in hyper:
+            if name not in known:
+                raise UserError(
+                    f"{ALGORITHMS[self.algorithm]} has no hyper-parameter {name!r}.{near_names(name, known)} "
+                    f"It knows: {', '.join(sorted(known))}."
+                )
+        hyper = {name: _schedule(value) for name, value in hyper.items()}
+        is_dict = isinstance(self.observation_space, spaces.Dict)
+        if self.on_policy:
+            hyper["rollout_buffer_class"] = LearnedDictRolloutBuffer if is_dict else LearnedRolloutBuffer
+        else:
+            hyper["replay_buffer_class"] = LearnedDictReplayBuffer if is_dict else LearnedReplayBuffer
+            hyper["buffer_size"] = min(hyper.get("buffer_size", 1_000_000), self._total_env_steps)
+            hyper["learning_starts"] = 0  # the loop has explored before
+        policy = "MultiInputPolicy" if is_dict else "CnnPolicy" if is_image(self.observation_space) else "MlpPolicy"
+        try:
+            model = algorithm(policy, self._env, seed=seed, device=device, **hyper)
+        except (AssertionError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{ALGORITHMS[self.algorithm]} cannot be set up with these hyper-parameters for observations "
+                f"{self.observation_space} and actions {self.action_space}: {error}"
+            ) from error
+        if self.on_policy:
+            model.rollout_buffer.rewards_of_rollout = None if self._recorder.pass_true_reward else self._score_rollout
+        elif isinstance(self.action_space, spaces.Box):
+            model.replay_buffer.unscale_action = model.policy.unscale_action
+        return model
+
+    def reset_environments(self, seed: int) -> None:
+        """Start new episodes everywhere, the environments seeded from `seed`."""
+        model = self._model
+        self._env.seed(seed)
+        self._env.action_space.seed(seed)
+        model._last_obs = None
+        model._setup_learn(self._total_env_steps, self._callback, reset_num_timesteps=False)
+        model._total_timesteps = self._total_env_steps
+        if not self.on_policy and model._vec_normalize_env is not None:
+            model._last_original_obs = model._vec_normalize_env.get_original_obs()
+
+    def explore(self, num_env_steps: int, rng: np.random.Generator) -> Rollout:
+        """Act uniformly at random for at least `num_env_steps` steps; they count as environment steps."""
+        num_steps = -(-num_env_steps // self.num_envs)
+        model = self._model
+        if self.on_policy:
+            self._env.action_space.seed(int(rng.integers(2**31)))
+            for _ in range(num_steps):
+                actions = np.stack([self._env.action_space.sample() for _ in range(self.num_envs)])
+                model._last_obs, _, model._last_episode_starts, _ = self._env.step(actions)
+                model.num_timesteps += self.num_envs
+        else:
+            model.action_space.seed(int(rng.integers(2**31)))
+            frequency = type_aliases.TrainFreq(num_steps, type_aliases.TrainFrequencyUnit.STEP)
+            self._collect_off_policy(frequency, learning_starts=2**62)
+        return self._recorder.take()
+
+    def improve(self, reward: RewardFunction | None) -> Improvement:
+        """Act for `steps_per_iteration` steps and learn from them.
+
+        Args:
+            reward: scores the steps. None: the environment's own reward if the agent was made with `pass_true_reward`,
+                else zeros.
+        """
+        self._reward, self._reward_seconds = reward, 0.0
+        model = self._model
+        if isinstance(self._env, vec_env.VecNormalize):
+            self._env.training = self.num_env_steps < self._normalize_until * self._total_env_steps
+        begin = time.perf_counter()
+        if self.on_policy:
+            model.collect_rollouts(self._env, self._callback, model.rollout_buffer, n_rollout_steps=model.n_steps)
+            if self._recorder.pass_true_reward:
+                self._rollout = self._recorder.take()
+            model._update_current_progress_remaining(self.num_env_steps, self._total_env_steps)
+            collected = time.perf_counter()
+            model.train()
+            update_seconds = time.perf_counter() - collected
+        else:
+            update_seconds = self._improve_off_policy()
+        spent = time.perf_counter() - begin
+        rollout = self._rollout
+        assert rollout is not None
+        learned = self._learned if not self._recorder.pass_true_reward else rollout.true_rewards
+        assert learned is not None
+        seconds = {
+            "collect": spent - update_seconds - self._reward_seconds,
+            "reward": self._reward_seconds,
+            "update": update_seconds,
+        }
+        return Improvement(rollout=rollout, learned_rewards=np.asarray(learned, np.float32), seconds=seconds)
+
+    def _score_rollout(self) -> NDArray[np.floating]:
+        """Take the rollout from the recorder and score it `(T, E)`."""
+        begin = time.perf_counter()
+        self._rollout = rollout = self._recorder.take()
+        shape = rollout.terminated.shape
+        if self._reward is None:
+            self._learned = np.zeros(shape, np.float32)
+        else:
+            self._learned = np.asarray(self._reward(*rollout.flat_transitions())).reshape(shape)
+        self._reward_seconds += time.perf_counter() - begin
+        return self._learned
+
+    def _improve_off_policy(self) -> float:
+        model = self._model
+        if not self._recorder.pass_true_reward:
+            model.replay_buffer.reward_function = self._reward
+        target = self.num_env_steps + self.steps_per_iteration
+        update_seconds = 0.0
+        model._convert_train_freq()
+        while self.num_env_steps < target:
+            before = self.num_env_steps
+            self._collect_off_policy(model.train_freq, learning_starts=0)
+            begin = time.perf_counter()
+            steps = model.gradient_steps if model.gradient_steps >= 0 else (self.num_env_steps - before) // self.num_envs
+            if steps > 0:
+                model.train(batch_size=model.batch_size, gradient_steps=steps)
+            update_seconds += time.perf_counter() - begin
+        if self._recorder.pass_true_reward:
+            self._rollout = self._recorder.take()
+        else:
+            self._score_rollout()
+        return update_seconds
+
+    def _collect_off_policy(self, train_freq: Any, learning_starts: int) -> None:
+        model = self._model
+        model.collect_rollouts(
+            self._env,
+            train_freq=train_freq,
+            action_noise=model.action_noise,
+            callback=self._callback,
+            learning_starts=learning_starts,
+            replay_buffer=model.replay_buffer,
+            log_interval=None,
+        )
+
+    def relabel(self, reward: RewardFunction) -> None:
+        """Score the whole replay buffer again (off-policy); on-policy agents keep no experience."""
+        if not self.on_policy:
+            self._model.replay_buffer.relabel(reward)
+
+    def act(self, observations: Batch, *, deterministic: bool = True) -> Array:
+        """Return an action for each of B observations `(B, ...)`."""
+        if isinstance(self._env, vec_env.VecNormalize):
+            observations = self._env.normalize_obs(observations)
+        actions, _ = self._model.predict(observations, deterministic=deterministic)
+        return np.asarray(actions)
+
+    def policy_state(self) -> dict[str, Any]:
+        """Return weights of the policy and the statistics of its observations."""
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in self._model.policy.state_dict().items()}
+        return {"policy": weights, "observations": self._statistics()}
+
+    def load_policy_state(self, state: dict[str, Any]) -> None:
+        """Act from now on as `policy_state` described."""
+        self._model.policy.load_state_dict(state["policy"])
+        self._load_statistics(state["observations"])
+
+    def _statistics(self) -> dict[str, Any]:
+        if not isinstance(self._env, vec_env.VecNormalize):
+            return {}
+        rms = self._env.obs_rms
+        by_key = rms if isinstance(rms, dict) else {"": rms}
+        return {
+            key: {"mean": torch.tensor(r.mean), "var": torch.tensor(r.var), "count": float(r.count)}
+            for key, r in by_key.items()
+        }
+
+    def _load_statistics(self, statistics: dict[str, Any]) -> None:
+        for key, values in statistics.items():
+            rms = self._env.obs_rms[key] if key else self._env.obs_rms
+            rms.mean, rms.var, rms.count = values["mean"].numpy().copy(), values["var"].numpy().copy(), values["count"]
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return everything that learning needs, random streams of stable-baselines3 included."""
+        model = self._model
+        _, variables = model._get_torch_save_params()
+        state = {
+            "parameters": model.get_parameters(),
+            "variables": {name: getattr(model, name).detach().clone() for name in variables},
+            "counters": {name: getattr(model, name) for name in COUNTERS if hasattr(model, name)},
+            "observations": self._statistics(),
+        }
+        arrays: dict[str, Array] = {}
+        if not self.on_policy:
+            buffer = model.replay_buffer
+            rows = buffer.buffer_size if buffer.full else buffer.pos
+            state["replay"] = {"pos": buffer.pos, "full": buffer.full, "num_unscored": buffer.num_unscored}
+            for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
+                stored = getattr(buffer, name)
+                for key, values in stored.items() if isinstance(stored, dict) else [("", stored)]:
+                    arrays[f"replay/{name}/{key}"] = values[:rows]
+        return state, arrays
+
+    def restore(self, state: dict[str, Any], arrays: dict[str, Array]) -> None:
+        """Go on from what `state` gave."""
+        model = self._model
+        model.set_parameters(state["parameters"], exact_match=True, device=model.device)
+        for name, value in state["variables"].items():
+            getattr(model, name).data.copy_(value)
+        for name, value in state["counters"].items():
+            setattr(model, name, value)
+        self._load_statistics(state["observations"])
+        if not self.on_policy:
+            buffer = model.replay_buffer
+            buffer.pos, buffer.full = state["replay"]["pos"], state["replay"]["full"]
+            buffer.num_unscored = state["replay"]["num_unscored"]
+            for name, values in arrays.items():
+                _, field, key = name.split("/", 2)
+                stored = getattr(buffer, field)
+                (stored[key] if key else stored)[: len(values)] = values
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._env.close()
+
+
+def _is_float(space: gymnasium.Space[Any]) -> bool:
+    leaves = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    return all(isinstance(leaf, spaces.Box) and np.dtype(leaf.dtype).kind == "f" for leaf in leaves)
+
+
+def _schedule(value: Any) -> Any:
+    """Turn `"linear:X"` into a schedule that falls from X to 0."""
+    if isinstance(value, str) and value.startswith("linear:"):
+        try:
+            start = float(value.removeprefix("linear:"))
+        except ValueError:
+            raise UserError(f"Expected a number after 'linear:', e.g. linear:0.0003. Received {value!r}") from None
+        return lambda remaining: start * remaining
+    return value

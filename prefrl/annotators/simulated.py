@@ -1,0 +1,243 @@
+"""The simulated teacher of B-Pref: an annotator that judges by a reward, with the faults of people.
+
+It follows Lee et al. 2021, s. 3.2, and their public code step by step, and judges by the environment's true reward or
+by a Python function of a segment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefrl.annotators.reward_functions import SegmentReward, evaluate, name_of
+from prefrl.errors import UserError
+from prefrl.feedback import Comparison, Query
+from prefrl.segments import Episode, Segment
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSettings:
+    """The parameters of a simulated teacher (Lee et al. 2021, s. 3.2); the defaults are the perfect oracle.
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    beta: float = -1.0
+    """Rationality: above 0, answers are drawn with P[1 > 2] = sigmoid(beta x difference of sums); else the larger sum
+    wins."""
+    gamma: float = 1.0
+    """Short sight: the reward t steps into a segment of k counts gamma^(k - 1 - t)."""
+    epsilon: float = 0.0
+    """Probability of answering the opposite."""
+    skip: float = 0.0
+    """The teacher declines unless the better segment earns more than this share of what a segment typically earns."""
+    equal: float = 0.0
+    """Sums closer than this share of what a segment typically earns are a tie."""
+    num_returns: int = 10
+    """Most recent training episodes that say what a segment typically earns."""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.beta):
+            raise UserError(f"beta must be finite; 0 or less is perfectly rational. Received {self.beta}")
+        for name in ("gamma", "epsilon"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} must be in [0, 1]. Received {getattr(self, name)}")
+        for name in ("skip", "equal"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} must be at least 0 and finite. Received {getattr(self, name)}")
+        if self.num_returns < 1:
+            raise UserError(f"num_returns must be at least 1. Received {self.num_returns}")
+
+
+class _Judged(NamedTuple):
+    """What a teacher thinks of one segment of k steps."""
+
+    total: float
+    weighted: float  # with the weights of short sight
+    lowest: float  # least reward of one step
+
+
+class _Typical(NamedTuple):
+    """What one step typically earns."""
+
+    mean: float
+    lowest: float  # at most 0
+
+
+class SimulatedTeacher:
+    """Compares segments by their summed reward, with the faults of `TeacherSettings`, in B-Pref's order.
+
+    1. Decline unless the larger sum passes the skip threshold. 2. Note a tie if the sums differ by less than the equal
+    threshold. 3. Weigh the rewards by gamma. 4. Choose, at random if beta > 0. 5. Choose the opposite with probability
+    epsilon. 6. A tie noted in step 2 overrides the choice.
+
+    Two departures, undone by `published=True`. First, sums exactly equal are a tie where beta <= 0; the public code
+    picks one. Second, thresholds are shares of what a segment typically earns *above the worst it could*: with m the
+    mean reward of a step in recent episodes and f = min(0, least reward of a step so far), a pair of k-step segments is
+    skipped unless max(sum) - k f > skip (k m - k f), and tied if |difference| < equal (k m - k f). For rewards that are
+    never negative this is the paper's formula. For others the paper's threshold may be negative, which switches it
+    off, while ours works, whatever the scale of the rewards. A threshold of 0, as before any episode has ended, is off.
+
+    An answer follows from the settings, the seed, the query and the thresholds at that time, not the order of asking.
+
+    Args:
+        settings: the faults; `PRESETS` has B-Pref's.
+        seed: seed of its random answers, at least 0.
+        name: goes into the record with each answer.
+        reward_function: judge by this function of a segment instead of the environment's true reward, which is then
+            never read. What is typical is then taken over the segments of the queries put to it together, so that
+            a resumed run, which does not ask again, answers the same.
+        published: behave as the public code does: thresholds by the raw formula, so that skip and equal go silent
+            where the mean return is not positive; their share applied twice (0.1 x 0.1) after session 0, as in its
+            off-policy script; equal sums answered "the first"; skipped queries cost labels. Its episode length is the
+            environment's limit; here it is the mean length of the same episodes.
+
+    Raises:
+        UserError: a negative seed.
+    """
+
+    def __init__(
+        self,
+        settings: TeacherSettings | None = None,
+        *,
+        seed: int,
+        name: str = "teacher",
+        reward_function: SegmentReward | None = None,
+        published: bool = False,
+    ) -> None:
+        self.settings = settings or TeacherSettings()
+        self.seed = checked_seed(seed)
+        self.name = name
+        self.reward_function = reward_function
+        self.published = published
+        self._returns: list[float] = []
+        self._lengths: list[int] = []
+        self._lowest = 0.0
+
+    @property
+    def skips_cost_labels(self) -> bool:
+        """Whether a query that the teacher declines uses up a label of the budget."""
+        return self.published
+
+    def observe(self, episodes: Sequence[Episode]) -> None:
+        """Learn from the true returns of training episodes what a segment typically earns.
+
+        Raises:
+            UserError: a true reward that it needs is NaN or infinite.
+        """
+        if self.reward_function is not None or (self.settings.skip == 0 and self.settings.equal == 0):
+            return  # what it does not need it does not read
+        for episode in episodes:
+            rewards = episode.true_rewards.window(0, episode.num_steps)
+            self._check_finite(rewards, f"episode {episode.number}", 0)
+            self._returns.append(math.fsum(rewards))
+            self._lengths.append(episode.num_steps)
+            self._lowest = min(self._lowest, float(rewards.min()))
+        del self._returns[: -self.settings.num_returns], self._lengths[: -self.settings.num_returns]
+
+    def answer(self, queries: Sequence[Query]) -> list[Comparison]:
+        """Answer every query; preference None where it declines.
+
+        Raises:
+            UserError: a true reward is NaN or infinite, or the reward function failed.
+        """
+        judged = [(self._judge(query.segments[0]), self._judge(query.segments[1])) for query in queries]
+        typical = self._typical(queries, judged)
+        return [
+            Comparison(query_id=query.id, preference=self._prefer(query, *pair, typical), annotator=self.name)
+            for query, pair in zip(queries, judged, strict=True)
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """Return what it knows of recent episodes, as JSON."""
+        return {"returns": list(self._returns), "lengths": list(self._lengths), "lowest": self._lowest}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self._returns, self._lengths = list(state["returns"]), list(state["lengths"])
+        self._lowest = state["lowest"]
+
+    def _check_finite(self, rewards: NDArray[np.float64], where: str, start: int) -> None:
+        if not np.isfinite(rewards).all():
+            step = start + int(np.argmin(np.isfinite(rewards)))
+            raise UserError(
+                f"The environment's true reward is NaN or infinite at step {step} of {where}, and the teacher "
+                f"{self.name!r} judges by it; expected finite numbers. Mend the environment, or give the teacher a "
+                "reward function of your own."
+            )
+
+    def _judge(self, segment: Segment) -> _Judged:
+        k, function = len(segment), self.reward_function
+        if function is None:
+            rewards = segment.true_rewards
+            self._check_finite(rewards, f"episode {segment.episode}", segment.start)
+        else:
+            rewards = evaluate(function, segment)
+            if rewards.ndim == 0:
+                if self.settings.gamma != 1:
+                    raise UserError(
+                        f"The teacher {self.name!r} weighs the steps of a segment (gamma {self.settings.gamma}), but "
+                        f"the reward function {name_of(function)} returned one number for all of them. Return one "
+                        "reward for each step, or choose another teacher."
+                    )
+                return _Judged(float(rewards), float(rewards), float(rewards) / k)
+        # fsum rounds once, so segments with the same rewards in another order have the same sum
+        total = weighted = math.fsum(rewards)
+        if self.settings.gamma != 1:
+            weighted = math.fsum(rewards * self.settings.gamma ** np.arange(k - 1, -1, -1.0))
+        return _Judged(total, weighted, float(rewards.min()))
+
+    def _typical(self, queries: Sequence[Query], judged: Sequence[tuple[_Judged, _Judged]]) -> _Typical:
+        if self.reward_function is not None:
+            both = [one for pair in judged for one in pair]
+            num_steps = sum(2 * len(query.segments[0]) for query in queries)
+            mean = math.fsum(one.total for one in both) / max(num_steps, 1)
+            return _Typical(mean, min((one.lowest for one in both), default=0.0))
+        if not self._returns:
+            return _Typical(0.0, 0.0)
+        return _Typical(math.fsum(self._returns) / sum(self._lengths), self._lowest)
+
+    def _prefer(self, query: Query, first: _Judged, second: _Judged, typical: _Typical) -> float | None:
+        settings, k = self.settings, len(query.segments[0])
+        skip, equal = settings.skip, settings.equal
+        worst = 0.0 if self.published else k * min(0.0, typical.lowest)
+        if self.published and query.session > 0:
+            skip, equal = skip**2, equal**2
+        earned = k * typical.mean - worst
+        if skip * earned > 0 and not max(first.total, second.total) - worst > skip * earned:
+            return None
+        tied = abs(first.total - second.total) < equal * earned
+        difference = first.weighted - second.weighted
+        choice_draw, mistake_draw = draws(self.seed, query)
+        if settings.beta > 0:
+            preference = 1.0 if choice_draw < _sigmoid(settings.beta * difference) else 0.0
+        elif difference == 0 and not self.published:
+            preference = 0.5
+        else:
+            preference = 1.0 if difference >= 0 else 0.0
+        if mistake_draw < settings.epsilon:
+            preference = 1.0 - preference
+        return 0.5 if tied else preference
+
+
+def checked_seed(seed: int) -> int:
+    """Return the seed, or raise `UserError` if it is negative."""
+    if seed < 0:
+        raise UserError(f"A teacher's seed must be at least 0. Received {seed}")
+    return seed
+
+
+def draws(seed: int, query: Query) -> tuple[float, float]:
+    """Return two uniform draws that belong to this seed and query alone."""
+    first, second = np.random.default_rng([seed, int(query.id, 16)]).random(2)
+    return float(first), float(second)
+
+
+def _sigmoid(x: float) -> float:
+    return 0.5 * (1.0 + math.tanh(0.5 * x))  # cannot overflow

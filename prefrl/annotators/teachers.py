@@ -1,0 +1,122 @@
+"""Simulated teachers by name: B-Pref's presets and two controls.
+
+`CoinFlippingTeacher` and `InvertedTeacher` are controls: nothing can be learned from the one, and the other teaches the
+opposite of the task. `make_teacher` makes any teacher by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from prefrl.annotators.protocol import Annotator
+from prefrl.annotators.reward_functions import SegmentReward
+from prefrl.annotators.simulated import SimulatedTeacher, TeacherSettings, checked_seed, draws
+from prefrl.errors import UserError, near_names
+from prefrl.feedback import Comparison, Query
+from prefrl.segments import Episode
+
+PRESETS: Mapping[str, TeacherSettings] = MappingProxyType(
+    {
+        "oracle": TeacherSettings(),
+        "noisy": TeacherSettings(beta=1.0),
+        "myopic": TeacherSettings(gamma=0.9),
+        "mistake": TeacherSettings(epsilon=0.1),
+        "skip": TeacherSettings(skip=0.1),
+        "equal": TeacherSettings(equal=0.1),
+    }
+)
+"""B-Pref's teachers by name."""
+TEACHERS = (*PRESETS, "coin", "inverted")
+"""Every name that `make_teacher` knows."""
+
+
+class CoinFlippingTeacher:
+    """Answers "first" or "second" with probability 1/2 each, whatever is shown: a control that cannot teach."""
+
+    skips_cost_labels = False
+
+    def __init__(self, *, seed: int, name: str = "coin") -> None:
+        self.seed = checked_seed(seed)
+        self.name = name
+
+    def observe(self, episodes: Sequence[Episode]) -> None:
+        """Do nothing."""
+
+    def answer(self, queries: Sequence[Query]) -> list[Comparison]:
+        """Flip a coin for each query."""
+        return [
+            Comparison(query_id=q.id, preference=float(draws(self.seed, q)[0] < 0.5), annotator=self.name)
+            for q in queries
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """Return nothing: its answers follow from the seed and the query."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Do nothing."""
+
+
+class InvertedTeacher:
+    """Answers the opposite of another teacher; ties stay ties. A control that teaches the opposite of the task."""
+
+    def __init__(self, teacher: SimulatedTeacher, *, name: str = "inverted") -> None:
+        self.teacher = teacher
+        self.name = name
+
+    @property
+    def skips_cost_labels(self) -> bool:
+        """Whether a query that the teacher declines uses up a label of the budget."""
+        return self.teacher.skips_cost_labels
+
+    def observe(self, episodes: Sequence[Episode]) -> None:
+        """Pass the episodes on."""
+        self.teacher.observe(episodes)
+
+    def answer(self, queries: Sequence[Query]) -> list[Comparison]:
+        """Turn the teacher's answers round."""
+        return [
+            dataclasses.replace(c, preference=None if c.preference is None else 1 - c.preference, annotator=self.name)
+            for c in self.teacher.answer(queries)
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """Return the teacher's state, as JSON."""
+        return self.teacher.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self.teacher.restore(state)
+
+
+def make_teacher(
+    name: str, *, seed: int, reward_function: SegmentReward | None = None, published: bool = False
+) -> Annotator:
+    """Make a simulated teacher by name.
+
+    Args:
+        name: one of `TEACHERS`.
+        seed: seed of its random answers, at least 0.
+        reward_function: judge by this function of a segment instead of the environment's true reward.
+        published: behave as B-Pref's public code does, see `SimulatedTeacher`.
+
+    Raises:
+        UserError: an unknown name, a negative seed, or a coin that is to judge by something.
+    """
+    if name == "coin":
+        if reward_function is not None or published:
+            raise UserError(
+                "The teacher 'coin' looks at nothing, so it takes neither a reward function nor the published form. "
+                "Leave these out, or choose another teacher."
+            )
+        return CoinFlippingTeacher(seed=seed)
+    settings = PRESETS.get("oracle" if name == "inverted" else name)
+    if settings is None:
+        raise UserError(
+            f"There is no teacher {name!r}; choose one of {', '.join(TEACHERS)}." + near_names(name, TEACHERS)
+        )
+    teacher = SimulatedTeacher(settings, seed=seed, name=name, reward_function=reward_function, published=published)
+    return InvertedTeacher(teacher) if name == "inverted" else teacher

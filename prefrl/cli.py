@@ -1,0 +1,209 @@
+"""The `prefrl` command: one verb per job."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefrl.errors import UserError, require
+
+require("tyro", "train")
+require("rich", "train")
+import tyro  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from prefrl.envs import list_envs  # noqa: E402
+from prefrl.training import run as runs  # noqa: E402
+from prefrl.training.folder import RunFolder  # noqa: E402
+from prefrl.training.settings import TrainSettings  # noqa: E402
+
+USER_ERROR, INTERRUPTED = 2, 130  # exit statuses
+
+app = tyro.extras.SubcommandApp()
+RunPath = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+
+
+@app.command
+def train(
+    settings: Annotated[TrainSettings, tyro.conf.arg(name="")],
+    *,
+    hyper: tuple[str, ...] = (),
+    out: Path | None = None,
+    baseline: bool = False,
+    video: bool = True,
+    quiet: bool = False,
+    json: bool = False,
+) -> None:
+    """Train an agent from comparisons of clips.
+
+    Args:
+        settings: the run.
+        hyper: hyper-parameters of the agent, as NAME=VALUE ... (of stable-baselines3, by its names).
+        out: folder of the run; default: a name made of the settings, under runs/.
+        baseline: also train on the environment's own reward with the same settings, and draw both curves.
+        video: record the agent before, during and after training.
+        quiet: no progress.
+        json: print the result as one JSON object.
+    """
+    settings = replace(settings, hyperparameters={**settings.hyperparameters, **_hyperparameters(hyper)})
+    folder = runs.train(settings, out, baseline=baseline, quiet=quiet)
+    _after_training(folder, video=video, quiet=quiet, as_json=json)
+
+
+@app.command
+def resume(run: RunPath, *, video: bool = True, quiet: bool = False, json: bool = False) -> None:
+    """Go on with a run that was stopped or killed.
+
+    Args:
+        run: folder of the run.
+        video: record the agent before, during and after training.
+        quiet: no progress.
+        json: print the result as one JSON object.
+    """
+    folder = runs.resume(run, quiet=quiet)
+    _after_training(folder, video=video, quiet=quiet, as_json=json)
+
+
+@app.command
+def evaluate(
+    run: RunPath, *, episodes: int = runs.EVALUATION_EPISODES, policy: str = "last", seed: int | None = None,
+    json: bool = False,
+) -> None:  # fmt: skip
+    """Measure the true return of a run's policy over whole episodes, actions without noise.
+
+    Args:
+        run: folder of the run.
+        episodes: how many.
+        policy: last, best, during or before.
+        seed: seed of the environments; default: the run's own seed for evaluation.
+        json: print one JSON object.
+    """
+    _show_summary(runs.summarise(RunFolder.open(run), episodes, seed, policy), as_json=json)
+
+
+@app.command
+def report(run: RunPath, *, json: bool = False) -> None:
+    """Judge a run's learned reward on segments it was not fitted on; writes report.png and report.json.
+
+    Args:
+        run: folder of the run.
+        json: print one JSON object: the report card with the figures of the run.
+    """
+    folder = RunFolder.open(run)
+    card = runs.report(folder)
+    if json:
+        _print_json({**runs.summarise(folder), **card.to_json()})
+    else:
+        print(card.to_text())
+        print(f"Wrote {folder.path / 'report.png'} and {folder.path / 'report.json'}")
+
+
+@app.command
+def video(run: RunPath, *, steps: int = 200, out: Path | None = None) -> None:
+    """Record the agent before, during and after training, with learned and true reward as curves.
+
+    Args:
+        run: folder of the run.
+        steps: steps of each clip.
+        out: the file (.mp4 or .gif); default: videos/training.mp4 in the run folder.
+    """
+    path = runs.record_video(RunFolder.open(run), out, num_steps=steps)
+    print(f"Wrote {path}")
+
+
+@app.command
+def envs() -> None:
+    """List environments with settings known to work; any other Gymnasium environment can be named too."""
+    table = Table("environment", "needs", "installed", "note", title="Environments with settings of their own")
+    for row in list_envs():
+        table.add_row(row.env_id, row.extra or "-", "yes" if row.installed else "no", row.note)
+    Console().print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    warnings.showwarning = _show_warning
+    try:
+        app.cli(prog="prefrl", description="Reinforcement learning from preferences.", args=arguments)
+    except UserError as error:
+        print(f"prefrl: {error}", file=sys.stderr)
+        return USER_ERROR
+    except runs.Interrupted as stopped:
+        print(f"\nprefrl: {stopped}", file=sys.stderr)
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        print("\nprefrl: interrupted; what the last checkpoint holds is saved.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"prefrl: {error}. What was saved before is untouched; go on with: prefrl resume RUN", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _after_training(folder: RunFolder, *, video: bool, quiet: bool, as_json: bool) -> None:
+    card = runs.report(folder)
+    if video:
+        try:
+            runs.record_video(folder)
+        except UserError as error:
+            warnings.warn(f"No video: {error}", stacklevel=2)
+    summary = folder.read_summary()
+    _show_summary(summary, as_json=as_json)
+    if not as_json and not quiet:
+        print(card.to_text())
+        names = [name for name in ("curves.png", "report.png", "videos/training.mp4") if (folder.path / name).exists()]
+        print("Look at: " + ", ".join(str(folder.path / name) for name in names))
+
+
+def _show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _print_json(summary)
+        return
+    table = Table("policy", "true return", title=f"{summary['env_id']}, {summary['num_episodes']} episodes each")
+    table.add_row("random actions", f"{summary['random_true_return_mean']:.5g}")
+    table.add_row(
+        f"{summary['policy']}, from {summary['labels']} comparisons",
+        f"{summary['true_return_mean']:.5g} (spread {summary['true_return_std']:.3g})",
+    )
+    table.add_row("best learned return", f"{summary['best_true_return_mean']:.5g}")
+    if "baseline_true_return_mean" in summary:
+        table.add_row("trained on the true reward", f"{summary['baseline_true_return_mean']:.5g}")
+    Console().print(table)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, allow_nan=False))
+
+
+def _hyperparameters(pairs: Sequence[str]) -> dict[str, Any]:
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise UserError(f"Expected hyper-parameters as NAME=VALUE, e.g. learning_rate=0.001. Received {pair!r}")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values
+
+
+def _show_warning(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    if category is UserWarning and f"{os.sep}prefrl{os.sep}" in filename:
+        print(f"prefrl: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Errors that are the user's to mend, and the guard for optional packages."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class UserError(ValueError):
+    """Something the user asked for cannot be done; the message says what was expected, what came and how to mend it.
+
+    The command line prints the message alone and exits with a non-zero status.
+    """
+
+
+class MissingExtraError(UserError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional module.
+
+    Args:
+        module: dotted name of the module, e.g. `"stable_baselines3"`.
+        extra: the extra of this package that installs it, e.g. `"train"`.
+
+    Raises:
+        MissingExtraError: the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        raise MissingExtraError(
+            f"This needs the package {module.split('.')[0]!r}, which is not installed. "
+            f'Install it with: pip install "prefrl[{extra}]"'
+        ) from None
+
+
+def near_names(name: str, known: Iterable[str], how_many: int = 3) -> str:
+    """Return `" Did you mean 'a' or 'b'?"` for names close to `name`, or an empty string."""
+    by_lower: dict[str, str] = {}
+    for candidate in known:
+        by_lower[candidate.lower()] = candidate  # the last wins: newest version of an environment
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=how_many, cutoff=0.6)
+    if not close:
+        return ""
+    return " Did you mean " + " or ".join(repr(by_lower[c]) for c in close) + "?"

@@ -1,0 +1,38 @@
+"""Writing files so that a crash or a full disk never damages what was there."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from prefrl.errors import UserError
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all: into a neighbour, flushed to disk, then renamed over `path`.
+
+    Raises:
+        UserError: it cannot be written (full disk, no permission); what was at `path` before is untouched.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(neighbour, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(neighbour, path)
+    except OSError as error:
+        neighbour.unlink(missing_ok=True)
+        raise UserError(
+            f"Could not write {path}: {error.strerror or error}. What was saved before is untouched; free some space "
+            "or choose another folder, and go on."
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

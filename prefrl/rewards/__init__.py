@@ -1,0 +1,9 @@
+"""Reward models: networks, the ensemble, and how it is fitted to comparisons."""
+
+from prefrl.rewards.data import ComparisonData as ComparisonData
+from prefrl.rewards.ensemble import RewardEnsemble as RewardEnsemble
+from prefrl.rewards.ensemble import RewardSettings as RewardSettings
+from prefrl.rewards.fit import FitReport as FitReport
+from prefrl.rewards.fit import FitSettings as FitSettings
+from prefrl.rewards.fit import Fitter as Fitter
+from prefrl.rewards.function import RewardFunction as RewardFunction

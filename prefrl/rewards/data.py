@@ -1,0 +1,117 @@
+"""ComparisonData: the answered comparisons, encoded once and kept on the device as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefrl.errors import UserError
+from prefrl.rewards.ensemble import RewardEnsemble
+from prefrl.rewards.networks import Features
+from prefrl.segments import FrameTrack, Segment
+from prefrl.spaces import channels_first
+
+
+class ComparisonData:
+    """Comparisons of segments of k steps, for `prefrl.rewards.fit`.
+
+    Vector features of every segment are kept as one tensor `(S, k, D)`; image stacks as single images
+    `(S, k + depth, H, W)` uint8, expanded batch by batch. Every comparison carries one bootstrap count per member,
+    drawn once when it arrives: Poisson(1), the limit of n draws with replacement from n, which leaves it out of a
+    member's data with probability exactly 1/e. What is left out is that member's held-out data, now and in every later
+    fit. (Christiano et al. 2017, s. 2.2.3 draw anew from all comparisons; with warm-started members that would leak
+    held-out comparisons into the fit.)
+
+    Args:
+        ensemble: the ensemble whose features are kept. Its input statistics must be set already.
+        length: k, steps per segment.
+        bootstrap: draw the counts; otherwise every member is fitted on everything and nothing is held out.
+        capacity: number of comparisons to make room for at first.
+    """
+
+    def __init__(self, ensemble: RewardEnsemble, length: int, *, bootstrap: bool = True, capacity: int = 256) -> None:
+        self.ensemble, self.length, self.bootstrap = ensemble, length, bootstrap
+        self._index: dict[str, int] = {}
+        self.pairs = np.zeros((0, 2), np.int64)
+        self.preferences = np.zeros(0, np.float32)
+        self.counts = np.zeros((0, ensemble.num_members), np.float32)
+        self._capacity = max(1, capacity) * 2
+        self._vector: Tensor | None = None
+        self._images: Tensor | None = None
+        self._stack_axis: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.preferences)
+
+    def add(self, pairs: Sequence[tuple[Segment, Segment]], preferences: Sequence[float], rng: np.random.Generator) -> None:
+        """Take in answered comparisons.
+
+        Args:
+            pairs: the segments of each.
+            preferences: probability that the first is better, in [0, 1].
+            rng: source of the bootstrap counts.
+        """
+        if not pairs:
+            return
+        index = np.array([[self._segment_index(segment) for segment in pair] for pair in pairs], np.int64)
+        shape = (len(pairs), self.ensemble.num_members)
+        counts = rng.poisson(1.0, shape) if self.bootstrap else np.ones(shape)
+        self.pairs = np.concatenate([self.pairs, index])
+        self.preferences = np.concatenate([self.preferences, np.asarray(preferences, np.float32)])
+        self.counts = np.concatenate([self.counts, counts.astype(np.float32)])
+
+    def _segment_index(self, segment: Segment) -> int:
+        if segment.id in self._index:
+            return self._index[segment.id]
+        if len(segment) != self.length:
+            raise UserError(f"Expected segments of {self.length} steps; got one of {len(segment)}.")
+        index = len(self._index)
+        if self.ensemble.images:
+            self._store_images(index, segment)
+        if self.ensemble.num_inputs:
+            features = self.ensemble.features(*segment.transitions()).vector
+            assert features is not None
+            self._vector = self._room(self._vector, index, features)
+            self._vector[index] = features
+        self._index[segment.id] = index
+        return index
+
+    def _room(self, bank: Tensor | None, index: int, like: Tensor) -> Tensor:
+        if bank is None:
+            return torch.empty((self._capacity, *like.shape), dtype=like.dtype, device=self.ensemble.device)
+        if index < len(bank):
+            return bank
+        return torch.cat([bank, torch.empty_like(bank)])
+
+    def _store_images(self, index: int, segment: Segment) -> None:
+        assert isinstance(segment.observations, np.ndarray)
+        track = FrameTrack()
+        track.append(segment.observations)
+        if index == 0:
+            self._stack_axis = track.stack_axis
+        if self._stack_axis is not None and track.stack_axis != self._stack_axis:
+            raise UserError("Some segments hold stacked images and some do not; expected the same of all.")
+        stored = segment.observations if self._stack_axis is None else track.stored()
+        images = torch.from_numpy(np.ascontiguousarray(stored)).to(self.ensemble.device)
+        self._images = self._room(self._images, index, images)
+        self._images[index] = images
+
+    def features(self, segments: Tensor) -> Features:
+        """Return the features of all steps of the segments numbered `(n,)`, joined: `(n * k, ...)`."""
+        vector = None if self._vector is None else self._vector[segments].flatten(0, 1)
+        return Features(None if self._images is None else self._image_batch(self._images[segments]), vector)
+
+    def _image_batch(self, stored: Tensor) -> Tensor:
+        space = self.ensemble.observation_space
+        if self._stack_axis is not None:
+            depth = stored.shape[1] - self.length
+            observations = stored.unfold(1, depth, 1).movedim(-1, 2)  # (n, k + 1, depth, H, W)
+        else:
+            observations = stored if channels_first(space) else stored.movedim(-1, 2)  # type: ignore[arg-type]
+        now = observations[:, :-1]
+        if self.ensemble.inputs == "sas":
+            now = torch.cat([now, observations[:, 1:]], dim=2)
+        return now.flatten(0, 1)

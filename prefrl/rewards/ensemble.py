@@ -1,0 +1,318 @@
+"""RewardEnsemble: M reward models evaluated, normalised, saved and loaded together.
+
+Christiano et al. 2017, s. 2.2.3: the members are fitted on different draws of the same comparisons, each is normalised on
+its own, and the reward is their mean. How it is fitted is in `prefrl.rewards.fit`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from prefrl.errors import UserError
+from prefrl.files import write_atomically
+from prefrl.rewards.networks import EnsembleCNN, EnsembleMLP, EnsembleOf, Features
+from prefrl.segments import Segment, stack_transitions
+from prefrl.spaces import (
+    Array,
+    Batch,
+    SpaceEncoder,
+    channels_first,
+    check_action_space,
+    check_observation_space,
+    is_image,
+    space_from_json,
+    space_to_json,
+    take,
+)
+
+FORMAT = "prefrl.reward"
+FORMAT_VERSION = 1
+INPUTS = ("s", "sa", "sas")
+CHUNK = 65_536  # transitions evaluated at once: bounds memory
+IMAGE_CHUNK = 1_024
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSettings:
+    """What a reward ensemble is made of."""
+
+    num_members: int = 3
+    """M; Christiano et al. 2017 used 3."""
+    inputs: str = "auto"
+    """"s" for r(s), "sa" for r(s, a), "sas" for r(s, a, s'); "auto": "s" for images, else "sa"."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Units of the hidden layers of the multilayer perceptron (Christiano et al. 2017, app. A.1)."""
+    target_std: float = 1.0
+    """Standard deviation of each member's rewards after normalisation (Christiano et al. 2017: 1, Atari 0.05)."""
+    centre: bool = True
+    """Shift each member's rewards to mean 0. Without it they are only scaled."""
+    clip_inputs: float = 5.0
+    """Standardised vector inputs are clipped to this many standard deviations."""
+
+    def __post_init__(self) -> None:
+        if self.num_members < 1:
+            raise UserError(f"num_members must be at least 1. Received {self.num_members}")
+        if self.inputs not in (*INPUTS, "auto"):
+            raise UserError(f"inputs must be one of {', '.join(INPUTS)} or auto. Received {self.inputs!r}")
+        if self.target_std <= 0:
+            raise UserError(f"target_std must be positive. Received {self.target_std}")
+        if self.clip_inputs <= 0:
+            raise UserError(f"clip_inputs must be positive. Received {self.clip_inputs}")
+
+
+class RewardEnsemble:
+    """M reward models r_m over transitions; calling it gives the mean of the normalised members.
+
+    Args:
+        observation_space: space of the observations: Box, Discrete, MultiDiscrete or a Dict of these.
+        action_space: space of the actions: Box, Discrete or MultiDiscrete.
+        settings: sizes and normalisation.
+        seed: seed of the starting weights.
+        device: where it is evaluated.
+        factory: makes one member's network, for networks of your own (see `EnsembleOf`); default: a multilayer
+            perceptron, or the network of Christiano et al. 2017, app. A.2, for images.
+
+    Raises:
+        UserError: unsupported spaces.
+    """
+
+    def __init__(
+        self,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        settings: RewardSettings | None = None,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        factory: Callable[[], nn.Module] | None = None,
+    ) -> None:
+        check_observation_space(observation_space)
+        check_action_space(action_space)
+        self.observation_space, self.action_space = observation_space, action_space
+        self.settings = settings = settings or RewardSettings()
+        self.device = torch.device(device)
+        self.images = is_image(observation_space)
+        self.inputs = settings.inputs if settings.inputs != "auto" else ("s" if self.images else "sa")
+        self._observations = SpaceEncoder(observation_space)
+        self._actions = SpaceEncoder(action_space)
+        self._custom = factory is not None
+        self.num_inputs = (
+            (0 if self.images else self._observations.size * (2 if self.inputs == "sas" else 1))
+            + (self._actions.size if "a" in self.inputs else 0)
+        )  # fmt: skip
+        generator = torch.Generator().manual_seed(seed)
+        self.network: nn.Module
+        if factory is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.network = EnsembleOf(factory, settings.num_members)
+        elif self.images:
+            self.network = EnsembleCNN(settings.num_members, self._image_shape(), self.num_inputs, generator)
+        else:
+            self.network = EnsembleMLP(settings.num_members, self.num_inputs, settings.hidden, generator)
+        self.network.to(self.device).eval()
+        self.input_mean = torch.zeros(self.num_inputs, device=self.device)
+        self.input_std = torch.ones(self.num_inputs, device=self.device)
+        self.reward_mean = torch.zeros(settings.num_members, 1, device=self.device)
+        self.reward_std = torch.ones(settings.num_members, 1, device=self.device)
+
+    @property
+    def num_members(self) -> int:
+        """M."""
+        return self.settings.num_members
+
+    def _image_shape(self) -> tuple[int, int, int]:
+        space = self.observation_space
+        assert isinstance(space, gymnasium.spaces.Box)
+        a, b, c = space.shape
+        channels, height, width = (a, b, c) if channels_first(space) else (c, a, b)
+        return (channels * (2 if self.inputs == "sas" else 1), height, width)
+
+    def _to_images(self, values: Array) -> Tensor:
+        assert isinstance(self.observation_space, gymnasium.spaces.Box)
+        images = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        return images if channels_first(self.observation_space) else images.permute(0, 3, 1, 2)
+
+    def encode(self, observations: Batch, actions: Array, next_observations: Batch) -> Features:
+        """Encode B transitions as they are: images, and vectors that are not yet standardised."""
+        images: Tensor | None = None
+        parts: list[Array] = []
+        if self.images:
+            images = self._to_images(observations)  # type: ignore[arg-type]
+            if self.inputs == "sas":
+                images = torch.cat([images, self._to_images(next_observations)], dim=1)  # type: ignore[arg-type]
+        else:
+            parts.append(self._observations.encode(observations))
+        if "a" in self.inputs:
+            parts.append(self._actions.encode(actions))
+        if self.inputs == "sas" and not self.images:
+            parts.append(self._observations.encode(next_observations))
+        if not parts:
+            return Features(images, None)
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return Features(images, torch.from_numpy(joined).to(self.device))
+
+    def features(self, observations: Batch, actions: Array, next_observations: Batch) -> Features:
+        """Encode B transitions for the network: images as they are, vectors standardised and clipped."""
+        images, vector = self.encode(observations, actions, next_observations)
+        return Features(images, None if vector is None else self.standardise(vector))
+
+    def standardise(self, vector: Tensor) -> Tensor:
+        """Shift and scale vector features `(..., D)` by the input statistics, and clip."""
+        limit = self.settings.clip_inputs
+        return ((vector - self.input_mean) / self.input_std).clamp_(-limit, limit)
+
+    def set_input_statistics(self, observations: Batch, actions: Array, next_observations: Batch) -> None:
+        """Take the mean and standard deviation of vector inputs from these transitions.
+
+        Call it before the first fit and not after: the fitted weights belong to these statistics.
+        Inputs that never vary keep the scale 1.
+        """
+        if self.num_inputs == 0:
+            return
+        vector = self.encode(observations, actions, next_observations).vector
+        assert vector is not None
+        std, mean = torch.std_mean(vector.double(), dim=0, correction=0)
+        self.input_mean = mean.float()
+        self.input_std = torch.where(std < 1e-6, torch.ones_like(std), std).float()
+
+    def member_rewards(self, features: Features) -> Tensor:
+        """Return each member's normalised rewards `(M, B)`."""
+        raw = self.network(features)
+        return (raw - self.reward_mean) / self.reward_std * self.settings.target_std
+
+    @torch.no_grad()
+    def __call__(self, observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.float32]:
+        """Return the learned reward of B transitions `(B,)` float32: the mean over normalised members.
+
+        The reward of images is evaluated without dropout and with the batch statistics of the fit.
+        """
+        parts = [
+            self.member_rewards(f).mean(0) for f in self._chunks(observations, actions, next_observations)
+        ]
+        return torch.cat(parts).cpu().numpy()
+
+    @torch.no_grad()
+    def normalise(self, observations: Batch, actions: Array, next_observations: Batch) -> None:
+        """Normalise every member on these reference transitions (Christiano et al. 2017, s. 2.2.3).
+
+        Only this call moves the normaliser: evaluating other transitions, such as candidates for queries, never does.
+        A member that is constant on the reference keeps the scale 1.
+        """
+        raw = torch.cat([self.network(f) for f in self._chunks(observations, actions, next_observations)], dim=1)
+        std = raw.std(1, keepdim=True, correction=0)
+        self.reward_std = torch.where(std < 1e-8, torch.ones_like(std), std)
+        self.reward_mean = raw.mean(1, keepdim=True) if self.settings.centre else torch.zeros_like(std)
+
+    @torch.no_grad()
+    def segment_returns(self, segments: list[Segment]) -> NDArray[np.float32]:
+        """Return each member's raw summed reward of N segments of equal length `(M, N)`: the terms of the logits."""
+        raw = torch.cat([self.network(f) for f in self._chunks(*stack_transitions(segments))], dim=1)
+        return raw.reshape(self.num_members, len(segments), -1).sum(-1).cpu().numpy()
+
+    @torch.no_grad()
+    def segment_embeddings(self, segments: list[Segment]) -> NDArray[np.float32]:
+        """Return the standardised inputs of all steps of N segments, flattened: `(N, F)` float32."""
+        rows = []
+        for segment in segments:
+            features = self.features(*segment.transitions())
+            parts = [] if features.vector is None else [features.vector.flatten()]
+            if features.images is not None:
+                parts.append(features.images[:, :, ::4, ::4].flatten() / 255.0)  # a quarter of the size is near enough
+            rows.append(torch.cat(parts))
+        return torch.stack(rows).cpu().numpy()
+
+    def _chunks(self, observations: Batch, actions: Array, next_observations: Batch) -> Iterator[Features]:
+        """Yield the features of the transitions in parts, so that memory stays bounded."""
+        size = IMAGE_CHUNK if self.images else CHUNK
+        for begin in range(0, len(actions), size):
+            part = slice(begin, begin + size)
+            yield self.features(take(observations, part), actions[part], take(next_observations, part))
+
+    def save(self, path: str | Path) -> None:
+        """Write the reward to one `.safetensors` file; the file appears whole or not at all.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        path = Path(path)
+        description = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "settings": asdict(self.settings),
+            "custom_network": self._custom,
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
+        }
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        content = safetensors.torch.save(tensors, {"prefrl": json.dumps(description)})
+        write_atomically(path, content)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, device: str | torch.device = "cpu", factory: Callable[[], nn.Module] | None = None
+    ) -> RewardEnsemble:
+        """Read a reward that `save` wrote.
+
+        Args:
+            path: the `.safetensors` file, or a run folder that holds `reward.safetensors`.
+            device: where to evaluate it.
+            factory: the factory it was made with, if its network is your own.
+
+        Raises:
+            UserError: no such file, or not a saved reward.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / "reward.safetensors"
+        if not path.is_file():
+            raise UserError(f"There is no saved reward at {path}. Give the path of a reward.safetensors or a run folder.")
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                description = json.loads((file.metadata() or {}).get("prefrl", "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
+        except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
+            raise UserError(f"{path} is not a saved reward, or is damaged: {error}") from None
+        if description.get("format") != FORMAT:
+            raise UserError(f"{path} is not a reward saved by prefrl.")
+        if description["version"] > FORMAT_VERSION:
+            raise UserError(
+                f"{path} was saved in format {description['version']}; this prefrl reads up to {FORMAT_VERSION}. Upgrade it."
+            )
+        if description["custom_network"] and factory is None:
+            raise UserError(f"{path} holds a network of your own: pass the factory that makes it.")
+        settings = dict(description["settings"])
+        settings["hidden"] = tuple(settings["hidden"])
+        ensemble = cls(
+            space_from_json(description["observation_space"]),
+            space_from_json(description["action_space"]),
+            RewardSettings(**settings),
+            device=device,
+            factory=factory,
+        )
+        ensemble.load_state_dict(tensors)
+        return ensemble
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all tensors: network, input statistics and normalisers."""
+        own = {name: getattr(self, name) for name in ("input_mean", "input_std", "reward_mean", "reward_std")}
+        return {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()} | own
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over the tensors that `state_dict` gave."""
+        network = {name.removeprefix("network."): t for name, t in state.items() if name.startswith("network.")}
+        self.network.load_state_dict(network)
+        for name in ("input_mean", "input_std", "reward_mean", "reward_std"):
+            setattr(self, name, state[name].to(self.device))

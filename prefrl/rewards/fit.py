@@ -1,0 +1,238 @@
+"""Fitting a reward ensemble to comparisons.
+
+Christiano et al. 2017, s. 2.2.3: cross-entropy under Bradley-Terry, each member on its own bootstrap of the comparisons,
+what a member's bootstrap left out held out for it, and an l2 coefficient adapted so that held-out loss / training loss
+stays in [1.1, 1.5].
+
+All members see the same minibatches, weighted by their bootstrap counts, so one pass through the batched network serves
+every member.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefrl.errors import UserError
+from prefrl.likelihood import bradley_terry_log_likelihood
+from prefrl.rewards.data import ComparisonData
+from prefrl.rewards.ensemble import RewardEnsemble
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How a reward ensemble is fitted."""
+
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
+    batch_size: int = 32
+    """Comparisons per gradient step."""
+    num_steps: int = 60
+    """Gradient steps of a fit, warm-started from the one before."""
+    first_steps: int = 120
+    """Gradient steps of the first fit."""
+    bootstrap: bool = True
+    """Fit each member on its own draw of the comparisons (1/e of them held out); otherwise all on all of them."""
+    error_rate: float = 0.0
+    """Share of uniformly random answers in the likelihood (Christiano et al. 2017, s. 2.2.3 use 0.1)."""
+    l2: float = 1e-4
+    """Starting l2 coefficient, decoupled from the gradient (AdamW)."""
+    adapt_l2: bool = True
+    """Adapt the coefficient per member to keep held-out loss / training loss in [1.1, 1.5]; needs `bootstrap`."""
+    max_l2: float = 1.0
+    """The adapted coefficient never leaves [1e-6, max_l2]."""
+    patience: int = 5
+    """Stop after this many checks without a better held-out loss, and go back to the best; 0: never. Needs `bootstrap`."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "batch_size", "num_steps", "first_steps", "max_l2"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} must be positive. Received {getattr(self, name)}")
+        for name in ("l2", "patience"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must not be negative. Received {getattr(self, name)}")
+        if not 0 <= self.error_rate < 1:
+            raise UserError(f"error_rate must be in [0, 1). Received {self.error_rate}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitReport:
+    """What a fit came to; one entry per member."""
+
+    num_comparisons: int
+    num_steps: int
+    """Gradient steps made."""
+    train_loss: list[float]
+    """Cross-entropy in nats on the member's own comparisons, weighted by their bootstrap counts."""
+    held_out_loss: list[float | None]
+    """The same on the comparisons its bootstrap left out; None where there are none."""
+    train_accuracy: list[float | None]
+    """Share of answered (not tied) comparisons whose better segment has the larger sum."""
+    held_out_accuracy: list[float | None]
+    l2: list[float]
+    """l2 coefficient after the fit."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as a JSON-ready dictionary."""
+        return asdict(self)
+
+
+class Fitter:
+    """Fits an ensemble again and again as comparisons come; the optimiser's state lives as long as it does.
+
+    Args:
+        ensemble: the ensemble to fit.
+        settings: how.
+    """
+
+    LOW_RATIO, HIGH_RATIO = 1.1, 1.5  # Christiano et al. 2017, s. 2.2.3
+    CHECKS_PER_FIT = 10
+
+    def __init__(self, ensemble: RewardEnsemble, settings: FitSettings | None = None) -> None:
+        self.ensemble = ensemble
+        self.settings = settings or FitSettings()
+        self._parameters = list(ensemble.network.parameters())
+        fused = all(p.is_floating_point() for p in self._parameters)
+        self.optimizer = torch.optim.Adam(self._parameters, lr=self.settings.learning_rate, fused=fused)
+        self.l2 = torch.full((ensemble.num_members,), self.settings.l2, device=ensemble.device)
+        self.num_fits = 0
+
+    def fit(
+        self, data: ComparisonData, generator: torch.Generator, on_step: Callable[[int], None] | None = None
+    ) -> FitReport:
+        """Fit the ensemble to all comparisons in `data`, starting from where it is.
+
+        Args:
+            data: at least one comparison.
+            generator: source of the minibatches and the dropout.
+            on_step: called with the number of steps made so far.
+
+        Raises:
+            UserError: no comparison yet.
+        """
+        settings = self.settings
+        if len(data) == 0:
+            raise UserError("There is no comparison to fit a reward to.")
+        device = self.ensemble.device
+        pairs = torch.from_numpy(data.pairs).to(device)
+        preferences = torch.from_numpy(data.preferences).to(device)
+        counts = torch.from_numpy(data.counts).to(device).T.contiguous()  # (M, N)
+        num_steps = settings.num_steps if self.num_fits else settings.first_steps
+        check_every = max(1, num_steps // self.CHECKS_PER_FIT)
+        watch = settings.bootstrap and (settings.adapt_l2 or settings.patience > 0)
+        best_loss, best_state, since_best = float("inf"), None, 0
+        order, cursor, made = torch.empty(0, dtype=torch.int64), 0, 0
+        self.ensemble.network.train()
+        with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
+            torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))  # dropout draws from the global stream
+            while made < num_steps:
+                if cursor >= len(order):
+                    order, cursor = torch.randperm(len(data), generator=generator), 0
+                chosen = order[cursor : cursor + settings.batch_size].to(device)
+                cursor += settings.batch_size
+                self._step(data, pairs[chosen], preferences[chosen], counts[:, chosen])
+                made += 1
+                if on_step is not None:
+                    on_step(made)
+                if watch and made % check_every == 0:
+                    train, held_out = self._losses(data, pairs, preferences, counts)[:2]
+                    if settings.adapt_l2:
+                        self._adapt_l2(train, held_out)
+                    overall = float(torch.nanmean(held_out))
+                    if settings.patience and not np.isnan(overall):
+                        if overall < best_loss:
+                            best_loss, since_best = overall, 0
+                            best_state = copy.deepcopy(self.ensemble.network.state_dict())
+                        else:
+                            since_best += 1
+                        if since_best >= settings.patience:
+                            break
+        if best_state is not None:
+            self.ensemble.network.load_state_dict(best_state)
+        self.ensemble.network.eval()
+        self.num_fits += 1
+        return self._report(len(data), made, *self._losses(data, pairs, preferences, counts))
+
+    def _step(self, data: ComparisonData, pairs: Tensor, preferences: Tensor, counts: Tensor) -> None:
+        logits = _logits(self.ensemble, data, pairs)
+        losses = -bradley_terry_log_likelihood(logits, preferences, self.settings.error_rate)  # (M, B)
+        loss = (losses * counts).sum(1).div(counts.sum(1).clamp(min=1.0)).sum()  # members do not share parameters
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            shrink = 1 - self.settings.learning_rate * self.l2
+            for parameter in self._parameters:
+                if parameter.ndim > 0 and len(parameter) == self.ensemble.num_members:
+                    parameter.mul_(shrink.view(-1, *[1] * (parameter.ndim - 1)))
+
+    def _adapt_l2(self, train: Tensor, held_out: Tensor) -> None:
+        ratio = held_out / train.clamp(min=1e-8)
+        factor = torch.ones_like(self.l2)
+        factor[ratio > self.HIGH_RATIO] = 1.5
+        factor[ratio < self.LOW_RATIO] = 1 / 1.5
+        self.l2 = (self.l2 * factor).clamp(1e-6, self.settings.max_l2)
+
+    @torch.no_grad()
+    def _losses(
+        self, data: ComparisonData, pairs: Tensor, preferences: Tensor, counts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return training and held-out loss, training and held-out accuracy, `(M,)` each, NaN where there is no data."""
+        training = self.ensemble.network.training
+        self.ensemble.network.eval()
+        size = 64 if self.ensemble.images else 2048
+        logits = torch.cat([_logits(self.ensemble, data, part) for part in pairs.split(size)], dim=1)
+        self.ensemble.network.train(training)
+        losses = -bradley_terry_log_likelihood(logits, preferences, self.settings.error_rate)
+        right = ((logits > 0) == (preferences > 0.5)).float()
+        held_out = (counts == 0).float()
+        decided = (preferences != 0.5).float()
+
+        def mean(values: Tensor, weights: Tensor) -> Tensor:
+            return (values * weights).sum(1) / weights.sum(1)
+
+        return (
+            mean(losses, counts),
+            mean(losses, held_out),
+            mean(right, (counts > 0) * decided),
+            mean(right, held_out * decided),
+        )
+
+    def _report(
+        self, num_comparisons: int, num_steps: int, train: Tensor, held_out: Tensor, right: Tensor, held_right: Tensor
+    ) -> FitReport:
+        def numbers(values: Tensor) -> list[Any]:
+            return [None if np.isnan(v) else round(v, 6) for v in values.tolist()]
+
+        return FitReport(
+            num_comparisons=num_comparisons,
+            num_steps=num_steps,
+            train_loss=numbers(train),
+            held_out_loss=numbers(held_out),
+            train_accuracy=numbers(right),
+            held_out_accuracy=numbers(held_right),
+            l2=[float(x) for x in self.l2.tolist()],
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return the optimiser's state and the l2 coefficients: tensors and plain values; `restore` is the inverse."""
+        return {"optimizer": self.optimizer.state_dict(), "l2": self.l2.clone(), "num_fits": self.num_fits}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.l2 = state["l2"].to(self.ensemble.device)
+        self.num_fits = state["num_fits"]
+
+
+def _logits(ensemble: RewardEnsemble, data: ComparisonData, pairs: Tensor) -> Tensor:
+    """Return R(first) - R(second) of each member `(M, B)` for pairs of segment numbers `(B, 2)`."""
+    rewards = ensemble.network(data.features(pairs.flatten()))
+    sums = rewards.reshape(ensemble.num_members, len(pairs), 2, data.length).sum(-1)
+    return sums[..., 0] - sums[..., 1]

@@ -1,0 +1,173 @@
+"""Networks whose M members are evaluated as one: every parameter has a leading axis M.
+
+Each takes `Features` and returns raw rewards `(M, B)`. Features given once `(B, ...)` are read by every member.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prefrl.errors import UserError
+
+LEAKY_SLOPE = 0.01  # Christiano et al. 2017, app. A
+
+
+class Features(NamedTuple):
+    """What reward networks read, B transitions."""
+
+    images: Tensor | None
+    """`(B, C, H, W)` uint8, or None."""
+    vector: Tensor | None
+    """`(B, D)` float32, or None."""
+
+    def __len__(self) -> int:  # the number of transitions, not of fields
+        tensor = self.images if self.images is not None else self.vector
+        assert tensor is not None
+        return len(tensor)
+
+
+class EnsembleNetwork(Protocol):
+    """A module of M members in one."""
+
+    def __call__(self, features: Features) -> Tensor:
+        """Return raw rewards `(M, B)` float32 of features of B transitions."""
+
+
+def _uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> nn.Parameter:
+    bound = 1 / math.sqrt(fan_in)  # as torch.nn.Linear and Conv2d start
+    return nn.Parameter((torch.rand(shape, generator=generator) * 2 - 1) * bound)
+
+
+class EnsembleMLP(nn.Module):
+    """M multilayer perceptrons with leaky ReLU (Christiano et al. 2017, app. A.1: two hidden layers of 64).
+
+    Args:
+        num_members: M.
+        num_inputs: D, size of the feature vector.
+        hidden: units of each hidden layer.
+        generator: source of the starting weights.
+    """
+
+    def __init__(self, num_members: int, num_inputs: int, hidden: tuple[int, ...], generator: torch.Generator) -> None:
+        super().__init__()
+        sizes = [num_inputs, *hidden, 1]
+        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        self.weights = nn.ParameterList([_uniform((num_members, i, o), i, generator) for i, o in pairs])
+        self.biases = nn.ParameterList([_uniform((num_members, 1, o), i, generator) for i, o in pairs])
+
+    def forward(self, features: Features) -> Tensor:
+        """Return raw rewards `(M, B)`."""
+        assert features.vector is not None
+        num_members = self.weights[0].shape[0]
+        x = features.vector.expand(num_members, -1, -1)
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x, weight)
+            if layer < last:
+                x = functional.leaky_relu(x, LEAKY_SLOPE)
+        return x.squeeze(-1)
+
+
+class EnsembleCNN(nn.Module):
+    """M convolutional networks for images (Christiano et al. 2017, app. A.2), run as grouped convolutions.
+
+    Kernels 7, 5, 3, 3 with strides 3, 2, 1, 1 and 16 filters each, batch norm and dropout 0.5 after every convolution,
+    then a layer of 64; leaky ReLU throughout. Dropout is of whole filters. Vector features (actions), where given, join
+    before the layer of 64.
+
+    Args:
+        num_members: M.
+        image_shape: (C, H, W).
+        num_inputs: size of the feature vector beside the image; 0 for none.
+        generator: source of the starting weights.
+        dropout: share of the filters dropped while fitting.
+    """
+
+    KERNELS = (7, 5, 3, 3)
+    STRIDES = (3, 2, 1, 1)
+    FILTERS = 16
+    HIDDEN = 64
+
+    def __init__(
+        self,
+        num_members: int,
+        image_shape: tuple[int, int, int],
+        num_inputs: int,
+        generator: torch.Generator,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.num_members, self.dropout = num_members, dropout
+        channels, height, width = image_shape
+        kernels, norms = [], []
+        for kernel, stride in zip(self.KERNELS, self.STRIDES, strict=True):
+            shape = (num_members, self.FILTERS, channels, kernel, kernel)
+            kernels.append(_uniform(shape, channels * kernel * kernel, generator))
+            norms.append(nn.BatchNorm2d(num_members * self.FILTERS, affine=False))
+            channels, height, width = self.FILTERS, (height - kernel) // stride + 1, (width - kernel) // stride + 1
+            if height < 1 or width < 1:
+                raise UserError(f"Images of {image_shape[1]} x {image_shape[2]} are too small; expected 43 x 43 or more.")
+        self.kernels = nn.ParameterList(kernels)
+        self.norms = nn.ModuleList(norms)
+        self.head = EnsembleMLP(num_members, channels * height * width + num_inputs, (self.HIDDEN,), generator)
+
+    def forward(self, features: Features) -> Tensor:
+        """Return raw rewards `(M, B)`."""
+        assert features.images is not None
+        x = features.images.float() / 255.0
+        batch = len(x)
+        x = x.repeat(1, self.num_members, 1, 1)
+        for kernel, stride, norm in zip(self.kernels, self.STRIDES, self.norms, strict=True):
+            x = functional.conv2d(x, kernel.flatten(0, 1), stride=stride, groups=self.num_members)
+            x = functional.leaky_relu(norm(x), LEAKY_SLOPE)
+            x = functional.dropout2d(x, self.dropout, self.training)
+        flat = x.reshape(batch, self.num_members, -1).transpose(0, 1)  # (M, B, F)
+        if features.vector is not None:
+            flat = torch.cat([flat, features.vector.expand(self.num_members, -1, -1)], dim=-1)
+        return self.head(Features(None, flat))
+
+
+class EnsembleOf(nn.Module):
+    """M copies of any user module, evaluated together with `torch.func`.
+
+    Args:
+        factory: called M times; each result maps features `(B, D)` float32 (or images `(B, C, H, W)` uint8, if the
+            observations are images) to raw rewards `(B,)` or `(B, 1)`.
+        num_members: M.
+    """
+
+    def __init__(self, factory: Callable[[], nn.Module], num_members: int) -> None:
+        super().__init__()
+        members = [factory() for _ in range(num_members)]
+        if not all(isinstance(member, nn.Module) for member in members):
+            raise UserError(f"The network factory must return a torch.nn.Module. Received {type(members[0]).__name__}")
+        params, buffers = torch.func.stack_module_state(members)
+        self._names = list(params)
+        self.stacked = nn.ParameterList([nn.Parameter(p.detach()) for p in params.values()])
+        self._buffer_names = list(buffers)
+        for index, value in enumerate(buffers.values()):
+            self.register_buffer(f"stacked_buffer_{index}", value)
+        self._skeleton = [members[0].to("meta")]  # in a list: its parameters are not ours
+
+    def forward(self, features: Features) -> Tensor:
+        """Return raw rewards `(M, B)`."""
+        given = features.images if features.images is not None else features.vector
+        skeleton = self._skeleton[0].train(self.training)
+        buffers = {name: getattr(self, f"stacked_buffer_{i}") for i, name in enumerate(self._buffer_names)}
+
+        def call(params: dict[str, Tensor], member_buffers: dict[str, Tensor]) -> Tensor:
+            return torch.func.functional_call(skeleton, (params, member_buffers), (given,))  # type: ignore[no-any-return]
+
+        named = dict(zip(self._names, self.stacked, strict=True))
+        rewards: Tensor = torch.vmap(call, randomness="different")(named, buffers)
+        if rewards.ndim == 3 and rewards.shape[-1] == 1:
+            rewards = rewards.squeeze(-1)
+        if rewards.ndim != 2:
+            raise UserError(f"A reward network must return (B,) or (B, 1) values; got {tuple(rewards.shape[1:])} per member.")
+        return rewards

@@ -1,0 +1,518 @@
+"""Rollouts, episodes and the segments cut from them.
+
+A `Rollout` is what an agent did in E environments for T steps. `History` joins rollouts into episodes, keeps the newest
+under a cap in bytes, and hands out `Segment`s: windows of k steps inside one episode, never across its end.
+Stacks of images (observations that share all but one image with the one before) are kept as single images.
+
+True rewards travel with segments for simulated teachers and reports; no reward model or agent reads them (a test holds
+the list of modules that may).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefrl.errors import UserError
+from prefrl.spaces import Array, Batch, batch_length, from_arrays, map_batch, to_arrays, zip_batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """T consecutive steps of E environments, in the order they happened."""
+
+    observations: Batch
+    """`(T + 1, E, ...)`: what was seen before each step, and after the last. After an episode's end, row t + 1 is the
+    first observation of the next episode."""
+    actions: Array
+    """`(T, E, ...)`: what the environment was given."""
+    true_rewards: NDArray[np.float64]
+    """`(T, E)`: the environment's own rewards; only teachers and reports read them."""
+    terminated: NDArray[np.bool_]
+    """`(T, E)`"""
+    truncated: NDArray[np.bool_]
+    """`(T, E)`; True too where both happened."""
+    last_observations: Batch
+    """`(N, ...)`: the last observation of each of the N episodes that ended, ordered by step, then environment."""
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all environments together, T x E."""
+        return self.true_rewards.size
+
+    @property
+    def ended(self) -> NDArray[np.bool_]:
+        """`(T, E)`: terminated or truncated."""
+        return self.terminated | self.truncated
+
+    def next_observations(self) -> Batch:
+        """`(T, E, ...)`: what each step led to; at an episode's end its last observation, not the next one's first."""
+        steps, envs = np.nonzero(self.ended)
+
+        def place(pair: list[Array]) -> Array:
+            following, last = pair[0][1:].copy(), pair[1]
+            following[steps, envs] = last
+            return following
+
+        if len(steps) == 0:
+            return map_batch(lambda x: x[1:], self.observations)
+        return zip_batches(place, [self.observations, self.last_observations])
+
+    def flat_transitions(self) -> tuple[Batch, Array, Batch]:
+        """Return observations, actions and next observations with the axes T and E joined: `(T * E, ...)` each."""
+
+        def join(x: Array) -> Array:
+            return x.reshape(-1, *x.shape[2:])
+
+        return (
+            map_batch(lambda x: join(x[:-1]), self.observations),
+            join(self.actions),
+            map_batch(join, self.next_observations()),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Segment:
+    """k consecutive steps of one episode."""
+
+    observations: Batch
+    """`(k + 1, ...)`: before every step, and after the last."""
+    actions: Array
+    """`(k, ...)`"""
+    true_rewards: NDArray[np.float64]
+    """`(k,)`: only teachers and reports read them."""
+    terminated: bool = False
+    """The episode terminated at the segment's last step."""
+    truncated: bool = False
+    """The episode was cut off at the segment's last step."""
+    episode: int = -1
+    """Number of the episode in its run, -1 if unknown."""
+    start: int = 0
+    """Index of the first step in the episode."""
+
+    def __post_init__(self) -> None:
+        k = len(self.actions)
+        if k == 0:
+            raise UserError("A segment needs at least one step; got none.")
+        if batch_length(self.observations) != k + 1 or len(self.true_rewards) != k:
+            raise UserError(
+                f"A segment of {k} actions needs {k + 1} observations and {k} true rewards; got "
+                f"{batch_length(self.observations)} and {len(self.true_rewards)}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of observations and actions (not of the true rewards): equal content, equal name."""
+        digest = hashlib.sha256()
+        arrays = {**to_arrays("observations", self.observations), "actions": self.actions}
+        for name in sorted(arrays):
+            array = arrays[name]
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:32]
+
+    def transitions(self) -> tuple[Batch, Array, Batch]:
+        """Return observations, actions, next observations: `(k, ...)` each."""
+        return (
+            map_batch(lambda x: x[:-1], self.observations),
+            self.actions,
+            map_batch(lambda x: x[1:], self.observations),
+        )
+
+
+def stack_transitions(segments: list[Segment]) -> tuple[Batch, Array, Batch]:
+    """Return observations, actions, next observations of B segments of k steps joined: `(B * k, ...)` each."""
+    parts = [segment.transitions() for segment in segments]
+    return (
+        zip_batches(np.concatenate, [p[0] for p in parts]),
+        np.concatenate([p[1] for p in parts]),
+        zip_batches(np.concatenate, [p[2] for p in parts]),
+    )
+
+
+class FrameTrack:
+    """A growing sequence of arrays; consecutive image stacks that share all but one image are kept as single images.
+
+    Sharing is checked on every value, so what comes out is exactly what went in.
+    """
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.stack_axis: int | None = None  # axis of one value along which images are stacked; None: kept whole
+        self._data: Array | None = None
+        self._used = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use (spare room for growth, at most as much again, is not counted)."""
+        return 0 if self._data is None else self._data[: self._used].nbytes
+
+    def append(self, values: Array) -> None:
+        """Add `values` `(n, ...)` at the end."""
+        if len(values) == 0:
+            return
+        if self._data is None:
+            self.stack_axis = _shared_axis(values)
+            kept = values if self.stack_axis is None else _unstack(values, self.stack_axis)
+            self._data, self._used, self.length = kept.copy(), len(kept), len(values)
+            return
+        if self.stack_axis is not None:
+            seam = np.concatenate([self.window(self.length - 1, self.length), values])
+            if _shares(seam, self.stack_axis):
+                self._push(np.take(values, -1, axis=self.stack_axis + 1))
+                self.length += len(values)
+                return
+            # These are no stacks after all, or stacked along the other axis: begin again with all that is known.
+            whole = np.concatenate([self.window(0, self.length), values])
+            self._data = None
+            self.append(whole)
+            return
+        self._push(values)
+        self.length += len(values)
+
+    def _push(self, rows: Array) -> None:
+        assert self._data is not None
+        needed = self._used + len(rows)
+        if needed > len(self._data):
+            grown = np.empty((max(needed, 2 * len(self._data)), *self._data.shape[1:]), self._data.dtype)
+            grown[: self._used] = self._data[: self._used]
+            self._data = grown
+        self._data[self._used : needed] = rows
+        self._used = needed
+
+    def trim(self) -> None:
+        """Give back the spare room; called when nothing more will come."""
+        if self._data is not None and self._used < len(self._data):
+            self._data = self._data[: self._used].copy()
+
+    def window(self, start: int, stop: int) -> Array:
+        """Return values `start` to `stop` `(stop - start, ...)`; a view, not to be written to."""
+        assert self._data is not None
+        if self.stack_axis is None:
+            return self._data[start:stop]
+        depth = self._used - self.length + 1
+        images = self._data[start : stop + depth - 1]
+        stacked = np.lib.stride_tricks.sliding_window_view(images, depth, axis=0)  # (n, ..., depth)
+        return np.moveaxis(stacked, -1, self.stack_axis + 1)
+
+    def stored(self) -> Array:
+        """Return the array that holds the track, for saving."""
+        assert self._data is not None
+        return self._data[: self._used]
+
+    @classmethod
+    def restore(cls, stored: Array, length: int, stack_axis: int | None) -> FrameTrack:
+        """Rebuild a track from what `stored`, `length` and `stack_axis` gave."""
+        track = cls()
+        track._data, track._used, track.length, track.stack_axis = stored.copy(), len(stored), length, stack_axis
+        return track
+
+
+def _shared_axis(values: Array) -> int | None:
+    """Return the axis of one value along which consecutive uint8 image stacks share all but one image."""
+    if values.dtype != np.uint8 or values.ndim not in (4, 5) or len(values) < 2:  # grey or colour images
+        return None
+    for axis in (0, values.ndim - 2):
+        if values.shape[axis + 1] > 1 and _shares(values, axis):
+            return axis
+    return None
+
+
+def _shares(values: Array, axis: int) -> bool:
+    moved = np.moveaxis(values, axis + 1, 1)
+    return bool(np.array_equal(moved[1:, :-1], moved[:-1, 1:]))
+
+
+def _unstack(values: Array, axis: int) -> Array:
+    moved = np.moveaxis(values, axis + 1, 1)
+    return np.concatenate([moved[0, :-1], moved[:, -1]])
+
+
+class Episode:
+    """One episode as it grows: n steps, n + 1 observations."""
+
+    def __init__(self, number: int, env_index: int, first_step: int) -> None:
+        self.number = number
+        self.env_index = env_index
+        self.first_step = first_step  # steps that this environment had made before it
+        self.observations: dict[str, FrameTrack] = {}  # the key is "" where observations are a single array
+        self.actions = FrameTrack()
+        self.true_rewards = FrameTrack()
+        self.terminated = False
+        self.truncated = False
+
+    @property
+    def num_steps(self) -> int:
+        return self.actions.length
+
+    @property
+    def nbytes(self) -> int:
+        tracks = [*self.observations.values(), self.actions, self.true_rewards]
+        return sum(track.nbytes for track in tracks)
+
+    def append(self, observations: Batch, actions: Array, true_rewards: Array) -> None:
+        """Add n steps: the n + 1 observations around them (the first is known already unless the episode is new)."""
+        leaves = observations if isinstance(observations, Mapping) else {"": observations}
+        for key, values in leaves.items():
+            if key in self.observations:
+                self.observations[key].append(values[1:])
+            else:
+                self.observations[key] = FrameTrack()
+                self.observations[key].append(values)
+        self.actions.append(actions)
+        self.true_rewards.append(np.asarray(true_rewards, np.float64))
+
+    def close(self, *, terminated: bool, truncated: bool) -> None:
+        """Mark the end and give back spare memory."""
+        self.terminated, self.truncated = terminated, truncated
+        for track in (*self.observations.values(), self.actions, self.true_rewards):
+            track.trim()
+
+    def segment(self, start: int, length: int) -> Segment:
+        """Cut out steps `start` to `start + length`."""
+        stop = start + length
+        leaves = {key: track.window(start, stop + 1) for key, track in self.observations.items()}
+        at_end = stop == self.num_steps
+        return Segment(
+            observations=leaves.get("", leaves),
+            actions=self.actions.window(start, stop),
+            true_rewards=self.true_rewards.window(start, stop),
+            terminated=at_end and self.terminated,
+            truncated=at_end and self.truncated,
+            episode=self.number,
+            start=start,
+        )
+
+
+class History:
+    """The newest episodes of a run, up to a cap in bytes; whole old episodes are dropped first.
+
+    Args:
+        max_bytes: cap on the memory of what is kept. The episodes still running are kept whatever their size.
+    """
+
+    def __init__(self, max_bytes: int = 256_000_000) -> None:
+        if max_bytes <= 0:
+            raise UserError(f"max_bytes must be positive. Received {max_bytes}")
+        self.max_bytes = max_bytes
+        self.closed: list[Episode] = []
+        self.open: dict[int, Episode] = {}  # by environment
+        self.num_env_steps = 0  # of one environment
+        self.num_episodes = 0
+        self._closed_bytes = 0
+
+    @property
+    def episodes(self) -> list[Episode]:
+        """All episodes kept, the running ones last."""
+        return [*self.closed, *(self.open[env] for env in sorted(self.open))]
+
+    @property
+    def num_steps(self) -> int:
+        """Steps kept, of all environments together."""
+        return sum(episode.num_steps for episode in self.episodes)
+
+    def add(self, rollout: Rollout) -> list[Episode]:
+        """Take in what E environments did next; return the episodes that ended, in order of step, then environment."""
+        num_steps, num_envs = rollout.true_rewards.shape
+        ended = rollout.ended
+        step_of_end, env_of_end = np.nonzero(ended)
+        ends: dict[int, list[tuple[int, int]]] = {env: [] for env in range(num_envs)}
+        for index, (step, env) in enumerate(zip(step_of_end.tolist(), env_of_end.tolist(), strict=True)):
+            ends[env].append((step, index))
+        finished: list[tuple[int, Episode]] = []
+        for env in range(num_envs):
+            begin = 0
+            for step, index in ends[env]:
+                last = map_batch(lambda x, i=index: x[i : i + 1], rollout.last_observations)  # type: ignore[misc]
+                episode = self._extend(rollout, env, begin, step + 1, last)
+                terminated = bool(rollout.terminated[step, env])
+                self._close(episode, terminated=terminated, truncated=bool(rollout.truncated[step, env]))
+                finished.append((index, episode))
+                begin = step + 1
+            if begin < num_steps:
+                self._extend(rollout, env, begin, num_steps, None)
+        self.num_env_steps += num_steps
+        in_order = [episode for _, episode in sorted(finished, key=lambda pair: pair[0])]
+        self.closed[len(self.closed) - len(in_order) :] = in_order  # oldest first: they are dropped from the front
+        self._drop_oldest()
+        return in_order
+
+    def cut(self) -> None:
+        """Close the running episodes as truncated: the environments are about to be reset."""
+        for env in sorted(self.open):
+            self._close(self.open[env], terminated=False, truncated=True)
+
+    def _extend(self, rollout: Rollout, env: int, begin: int, stop: int, last: Batch | None) -> Episode:
+        if env not in self.open:
+            self.open[env] = Episode(self.num_episodes, env, self.num_env_steps + begin)
+            self.num_episodes += 1
+        if last is None:
+            observations = map_batch(lambda x: x[begin : stop + 1, env], rollout.observations)
+        else:
+            seen = map_batch(lambda x: x[begin:stop, env], rollout.observations)
+            observations = zip_batches(np.concatenate, [seen, last])
+        episode = self.open[env]
+        episode.append(observations, rollout.actions[begin:stop, env], rollout.true_rewards[begin:stop, env])
+        return episode
+
+    def _close(self, episode: Episode, *, terminated: bool, truncated: bool) -> None:
+        episode.close(terminated=terminated, truncated=truncated)
+        del self.open[episode.env_index]
+        self.closed.append(episode)
+        self._closed_bytes += episode.nbytes
+
+    def _drop_oldest(self) -> None:
+        running = sum(episode.nbytes for episode in self.open.values())
+        while self.closed and self._closed_bytes + running > self.max_bytes:
+            self._closed_bytes -= self.closed.pop(0).nbytes
+
+    def num_windows(self, length: int, last_steps: int | None = None) -> int:
+        """Count the windows of `length` steps that `sample` draws from."""
+        _, low, high = self._window_ranges(length, last_steps)
+        return int((high - low).sum())
+
+    def _window_ranges(
+        self, length: int, last_steps: int | None
+    ) -> tuple[list[Episode], NDArray[np.int64], NDArray[np.int64]]:
+        episodes = self.episodes
+        high = np.maximum(np.array([e.num_steps for e in episodes], np.int64) - length + 1, 0)
+        low = np.zeros_like(high)
+        if last_steps is not None and episodes:
+            num_envs = max(e.env_index for e in episodes) + 1
+            oldest = self.num_env_steps - -(-last_steps // num_envs)  # steps of one environment
+            low = np.clip(oldest - np.array([e.first_step for e in episodes], np.int64), 0, high)
+        return episodes, low, high
+
+    def sample(
+        self, num_segments: int, length: int, rng: np.random.Generator, *, last_steps: int | None = None
+    ) -> list[Segment]:
+        """Draw windows uniformly, with replacement, from all windows of `length` steps inside one episode.
+
+        Every window is equally likely, whatever the length of its episode. Steps in the middle of an episode are
+        therefore covered by more windows than its first and last `length - 1`, and an episode shorter than `length`
+        yields none.
+
+        Args:
+            num_segments: how many to draw.
+            length: steps per segment.
+            rng: source of randomness.
+            last_steps: draw only from windows that began within this many most recent environment steps.
+
+        Raises:
+            UserError: no episode is long enough.
+        """
+        if length < 1:
+            raise UserError(f"A segment needs at least one step. Received length {length}")
+        episodes, low, high = self._window_ranges(length, last_steps)
+        ends = np.cumsum(high - low)
+        if not episodes or ends[-1] == 0:
+            longest = max((e.num_steps for e in episodes), default=0)
+            if longest >= length:
+                raise UserError(
+                    f"No window of {length} steps began within the last {last_steps} environment steps. "
+                    "Use shorter segments, or a larger last_steps."
+                )
+            raise UserError(
+                f"No episode is long enough for segments of {length} steps (the longest has {longest}). "
+                "Use shorter segments, or the fixed-horizon form of the environment."
+            )
+        drawn = rng.integers(ends[-1], size=num_segments)
+        which = np.searchsorted(ends, drawn, side="right")
+        offset = drawn - (ends[which] - (high - low)[which]) + low[which]
+        return [episodes[e].segment(s, length) for e, s in zip(which.tolist(), offset.tolist(), strict=True)]
+
+    def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Return everything as arrays and JSON; `History.restore` is the inverse."""
+        arrays: dict[str, list[Array]] = {}
+        episodes = []
+        for episode in self.episodes:
+            tracks = {f"observations/{key}": track for key, track in episode.observations.items()}
+            tracks |= {"actions": episode.actions, "true_rewards": episode.true_rewards}
+            described = {}
+            for name, track in tracks.items():
+                column = f"{name}@{track.stack_axis}"
+                arrays.setdefault(column, []).append(track.stored())
+                described[name] = [column, len(track.stored()), track.length, track.stack_axis]
+            episodes.append(
+                {
+                    "number": episode.number,
+                    "env_index": episode.env_index,
+                    "first_step": episode.first_step,
+                    "terminated": episode.terminated,
+                    "truncated": episode.truncated,
+                    "open": self.open.get(episode.env_index) is episode,
+                    "tracks": described,
+                }
+            )
+        meta = {
+            "max_bytes": self.max_bytes,
+            "num_env_steps": self.num_env_steps,
+            "num_episodes": self.num_episodes,
+            "episodes": episodes,
+        }
+        return {name: np.concatenate(parts) for name, parts in arrays.items()}, meta
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> History:
+        """Rebuild the history that `state` described."""
+        history = cls(meta["max_bytes"])
+        history.num_env_steps, history.num_episodes = meta["num_env_steps"], meta["num_episodes"]
+        read: dict[str, int] = {}
+        for row in meta["episodes"]:
+            episode = Episode(row["number"], row["env_index"], row["first_step"])
+            for name, (column, num_rows, length, stack_axis) in row["tracks"].items():
+                begin = read.get(column, 0)
+                read[column] = begin + num_rows
+                track = FrameTrack.restore(arrays[column][begin : begin + num_rows], length, stack_axis)
+                if name.startswith("observations/"):
+                    episode.observations[name.removeprefix("observations/")] = track
+                elif name == "actions":
+                    episode.actions = track
+                else:
+                    episode.true_rewards = track
+            episode.terminated, episode.truncated = row["terminated"], row["truncated"]
+            if row["open"]:
+                history.open[episode.env_index] = episode
+            else:
+                history.closed.append(episode)
+                history._closed_bytes += episode.nbytes
+        return history
+
+
+def segment_arrays(segment: Segment) -> dict[str, Array]:
+    """Return observations and actions as arrays for a file, each image of a stack once.
+
+    `segment_from_arrays` is the inverse.
+    """
+    arrays: dict[str, Array] = {"actions": segment.actions}
+    for name, values in to_arrays("observations", segment.observations).items():
+        track = FrameTrack()
+        track.append(values)
+        arrays[name if track.stack_axis is None else f"stacked@{track.stack_axis}@{name}"] = track.stored()
+    return arrays
+
+
+def segment_from_arrays(arrays: Mapping[str, Array], true_rewards: Array, **where: Any) -> Segment:
+    """Rebuild a segment from `segment_arrays`; `where` is passed on (`terminated`, `truncated`, `episode`, `start`)."""
+    num_observations = len(arrays["actions"]) + 1
+    leaves = {}
+    for name, stored in arrays.items():
+        if name == "actions":
+            continue
+        axis: int | None = None
+        if name.startswith("stacked@"):
+            _, number, name = name.split("@", 2)
+            axis = int(number)
+        leaves[name] = FrameTrack.restore(stored, num_observations, axis).window(0, num_observations)
+    return Segment(
+        observations=from_arrays("observations", leaves), actions=arrays["actions"], true_rewards=true_rewards, **where
+    )

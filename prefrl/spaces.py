@@ -1,0 +1,217 @@
+"""Batches of observations and actions of Gymnasium spaces.
+
+A batch of values of a `Box`, `Discrete` or `MultiDiscrete` space is one NumPy array with the batch axes first; a batch
+of values of a `Dict` of these is a dictionary of such arrays. `SpaceEncoder` turns batches into the float features that
+reward networks read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from prefrl.errors import UserError
+
+Array = NDArray[Any]
+Batch = Array | Mapping[str, Array]
+"""Values of one space with leading batch axes: an array, or for `Dict` spaces a mapping of arrays."""
+
+_LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete)
+
+
+def check_observation_space(space: spaces.Space[Any]) -> None:
+    """Raise `UserError` unless `space` is a Box, Discrete, MultiDiscrete or a flat Dict of these."""
+    if isinstance(space, spaces.Dict):
+        for key, leaf in space.spaces.items():
+            if not isinstance(leaf, _LEAVES):
+                raise UserError(
+                    f"Observation space entry {key!r} is {leaf}; expected Box, Discrete or MultiDiscrete. "
+                    "Wrap the environment (e.g. gymnasium.wrappers.FlattenObservation) so that it has one of these."
+                )
+    elif not isinstance(space, _LEAVES):
+        raise UserError(
+            f"Observation space {space} is not supported; expected Box, Discrete, MultiDiscrete or a Dict of these. "
+            "Wrap the environment (e.g. gymnasium.wrappers.FlattenObservation) so that it has one of these."
+        )
+
+
+def check_action_space(space: spaces.Space[Any]) -> None:
+    """Raise `UserError` unless `space` is a Box, Discrete or MultiDiscrete."""
+    if not isinstance(space, _LEAVES):
+        raise UserError(
+            f"Action space {space} is not supported; expected Box, Discrete or MultiDiscrete. "
+            "Wrap the environment (e.g. gymnasium.wrappers.TransformAction) so that it has one of these."
+        )
+
+
+def map_batch(function: Callable[[Array], Array], batch: Batch) -> Batch:
+    """Apply `function` to the array, or to each array of a dictionary."""
+    if isinstance(batch, Mapping):
+        return {key: function(value) for key, value in batch.items()}
+    return function(batch)
+
+
+def zip_batches(function: Callable[[list[Array]], Array], batches: list[Batch]) -> Batch:
+    """Apply `function` to the list of corresponding arrays, e.g. `zip_batches(np.concatenate, parts)`."""
+    first = batches[0]
+    if isinstance(first, Mapping):
+        return {key: function([b[key] for b in batches]) for key in first}
+    return function(batches)  # type: ignore[arg-type]
+
+
+def take(batch: Batch, index: Any) -> Batch:
+    """Index the first axis of the array, or of each array of a dictionary."""
+    return map_batch(lambda x: x[index], batch)
+
+
+def batch_length(batch: Batch) -> int:
+    """Return the size of the first axis."""
+    if isinstance(batch, Mapping):
+        return len(next(iter(batch.values())))
+    return len(batch)
+
+
+def num_bytes(batch: Batch) -> int:
+    """Return the memory held by the arrays, in bytes."""
+    if isinstance(batch, Mapping):
+        return sum(v.nbytes for v in batch.values())
+    return batch.nbytes
+
+
+def to_arrays(prefix: str, batch: Batch) -> dict[str, Array]:
+    """Return the arrays under flat names, for an `.npz` file; `from_arrays` is the inverse."""
+    if isinstance(batch, Mapping):
+        return {f"{prefix}/{key}": value for key, value in batch.items()}
+    return {prefix: batch}
+
+
+def from_arrays(prefix: str, arrays: Mapping[str, Array]) -> Batch:
+    """Rebuild the batch that `to_arrays(prefix, batch)` took apart."""
+    if prefix in arrays:
+        return arrays[prefix]
+    start = prefix + "/"
+    found = {key[len(start) :]: arrays[key] for key in arrays if key.startswith(start)}
+    if not found:
+        raise KeyError(f"no array named {prefix!r} or {start}*")
+    return found
+
+
+def check_finite(batch: Batch, what: str) -> None:
+    """Raise `UserError` if a float array holds NaN or infinity; `what` names the batch in the message."""
+    for key, value in batch.items() if isinstance(batch, Mapping) else (("", batch),):
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            where = f" (entry {key!r})" if key else ""
+            raise UserError(
+                f"{what}{where} holds NaN or infinite values; expected finite numbers. "
+                "The environment produced them: mend it, or clip its observations with a wrapper."
+            )
+
+
+def is_image(space: spaces.Space[Any]) -> bool:
+    """Tell whether `space` is a uint8 `Box` of three axes (one of them the channels)."""
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+
+
+def channels_first(space: spaces.Box) -> bool:
+    """Tell whether the channel axis of an image space comes first: it is the smaller of the first and last axes."""
+    return space.shape[0] < space.shape[-1]
+
+
+class SpaceEncoder:
+    """Turns a batch of values of a space into float32 features `(B, size)`.
+
+    `Box` values are flattened, `Discrete` and `MultiDiscrete` values one-hot encoded, `Dict` entries concatenated in
+    the order of their keys.
+    """
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self.space = space
+        self._leaves: list[tuple[str | None, spaces.Space[Any]]] = (
+            [(key, space.spaces[key]) for key in sorted(space.spaces)]
+            if isinstance(space, spaces.Dict)
+            else [(None, space)]
+        )
+        self.size = sum(_leaf_size(leaf) for _, leaf in self._leaves)
+
+    def encode(self, batch: Batch) -> NDArray[np.float32]:
+        """Return features `(B, size)` float32 of a batch whose only batch axis is the first."""
+        parts = [_encode_leaf(leaf, batch if key is None else batch[key]) for key, leaf in self._leaves]  # type: ignore[arg-type]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _leaf_size(space: spaces.Space[Any]) -> int:
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(np.sum(space.nvec))
+    assert isinstance(space, spaces.Box)
+    return int(np.prod(space.shape))
+
+
+def _encode_leaf(space: spaces.Space[Any], values: Array) -> NDArray[np.float32]:
+    num = len(values)
+    if isinstance(space, spaces.Discrete):
+        out = np.zeros((num, int(space.n)), np.float32)
+        out[np.arange(num), np.asarray(values, np.int64).reshape(num) - int(space.start)] = 1.0
+        return out
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes = np.asarray(space.nvec).reshape(-1)
+        offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        index = np.asarray(values, np.int64).reshape(num, len(sizes)) - np.asarray(space.start).reshape(-1) + offsets
+        out = np.zeros((num, int(sizes.sum())), np.float32)
+        out[np.arange(num)[:, None], index] = 1.0
+        return out
+    return np.asarray(values, np.float32).reshape(num, _leaf_size(space))
+
+
+def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
+    """Describe a supported space as JSON; `space_from_json` is the inverse."""
+    if isinstance(space, spaces.Dict):
+        return {"kind": "Dict", "spaces": {k: space_to_json(v) for k, v in space.spaces.items()}}
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {
+            "kind": "MultiDiscrete",
+            "nvec": np.asarray(space.nvec).tolist(),
+            "start": np.asarray(space.start).tolist(),
+        }
+    if isinstance(space, spaces.Box):
+        return {
+            "kind": "Box",
+            "shape": list(space.shape),
+            "dtype": np.dtype(space.dtype).name,
+            "low": _bounds_to_json(space.low),
+            "high": _bounds_to_json(space.high),
+        }
+    raise UserError(f"Space {space} is not supported; expected Box, Discrete, MultiDiscrete or a Dict of these.")
+
+
+def space_from_json(description: Mapping[str, Any]) -> spaces.Space[Any]:
+    """Rebuild the space that `space_to_json` described."""
+    kind = description["kind"]
+    if kind == "Dict":
+        return spaces.Dict({k: space_from_json(v) for k, v in description["spaces"].items()})
+    if kind == "Discrete":
+        return spaces.Discrete(description["n"], start=description["start"])
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(np.asarray(description["nvec"]), start=np.asarray(description["start"]))
+    shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
+    low, high = (_bounds_from_json(description[side], shape, dtype) for side in ("low", "high"))
+    return spaces.Box(low, high, shape, dtype.type)
+
+
+def _bounds_to_json(bounds: Array) -> list[str] | str:
+    texts = [str(x) for x in bounds.reshape(-1).tolist()]  # text: JSON has no infinity
+    return texts[0] if len(set(texts)) == 1 else texts
+
+
+def _bounds_from_json(texts: list[str] | str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    parse = float if dtype.kind == "f" else int
+    if isinstance(texts, str):
+        return np.full(shape, parse(texts), dtype)
+    return np.asarray([parse(t) for t in texts], dtype).reshape(shape)

@@ -1,0 +1,66 @@
+"""The policy with the best learned return."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from prefrl.rewards.function import RewardFunction
+from prefrl.segments import Rollout
+from prefrl.spaces import Array, Batch, from_arrays, take, to_arrays
+
+MAX_STEPS = 4_096  # transitions by which a policy is remembered
+
+
+class BestPolicy:
+    """Keeps the policy whose behaviour the current learned reward scores highest, per step.
+
+    A learned reward moves with every fit, so returns of different times cannot be compared. What the best policy so far
+    did is kept, and scored again by today's reward whenever a new policy is held against it.
+    """
+
+    def __init__(self) -> None:
+        self.policy: dict[str, Any] | None = None
+        self.num_env_steps = 0
+        self._transitions: tuple[Batch, Array, Batch] | None = None
+
+    def offer(
+        self, rollout: Rollout, policy: dict[str, Any], reward: RewardFunction, num_env_steps: int
+    ) -> bool:
+        """Hold a policy, by the rollout it just made, against the best so far; return whether it is better."""
+        transitions = _thin(rollout.flat_transitions())
+        if self._transitions is not None:
+            score, best = (float(np.mean(reward(*t))) for t in (transitions, self._transitions))
+            if score <= best:
+                return False
+        self.policy, self.num_env_steps, self._transitions = policy, num_env_steps, transitions
+        return True
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return the policy with its steps, and the arrays."""
+        if self._transitions is None:
+            return {"policy": None, "num_env_steps": 0}, {}
+        observations, actions, following = self._transitions
+        arrays = {
+            **to_arrays("observations", observations),
+            "actions": actions,
+            **to_arrays("next_observations", following),
+        }
+        return {"policy": self.policy, "num_env_steps": self.num_env_steps}, arrays
+
+    def restore(self, state: dict[str, Any], arrays: dict[str, Array]) -> None:
+        """Go on from what `state` gave."""
+        self.policy, self.num_env_steps = state["policy"], state["num_env_steps"]
+        if self.policy is not None:
+            self._transitions = (
+                from_arrays("observations", arrays),
+                arrays["actions"],
+                from_arrays("next_observations", arrays),
+            )
+
+
+def _thin(transitions: tuple[Batch, Array, Batch]) -> tuple[Batch, Array, Batch]:
+    every = slice(None, None, -(-len(transitions[1]) // MAX_STEPS))
+    observations, actions, following = transitions
+    return take(observations, every), actions[every].copy(), take(following, every)

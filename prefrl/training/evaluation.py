@@ -1,0 +1,74 @@
+"""Evaluating a policy by the environment's own reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from prefrl.errors import UserError
+from prefrl.spaces import Array, Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """True returns of whole episodes."""
+
+    true_returns: list[float]
+    lengths: list[int]
+
+    @property
+    def mean(self) -> float:
+        """Mean true return."""
+        return float(np.mean(self.true_returns))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the true return over episodes (biased)."""
+        return float(np.std(self.true_returns))
+
+
+def evaluate(
+    make_env: Callable[[], gymnasium.Env[Any, Any]],
+    act: Callable[[Batch], Array],
+    *,
+    num_episodes: int,
+    seed: int,
+    on_step: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Run `num_episodes` whole episodes side by side, one in each of as many environments.
+
+    One episode each keeps short episodes from being counted more often than long ones.
+
+    Args:
+        make_env: makes one environment.
+        act: actions `(B, ...)` for observations `(B, ...)`.
+        num_episodes: how many.
+        seed: seed of the environments.
+        on_step: called after every step with the number of episodes that are over.
+
+    Raises:
+        UserError: `num_episodes` below 1.
+    """
+    if num_episodes < 1:
+        raise UserError(f"num_episodes must be at least 1. Received {num_episodes}")
+    envs = gymnasium.vector.SyncVectorEnv(
+        [make_env] * num_episodes, autoreset_mode=gymnasium.vector.AutoresetMode.NEXT_STEP
+    )
+    try:
+        observations, _ = envs.reset(seed=seed)
+        returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, np.int64)
+        running = np.ones(num_episodes, np.bool_)
+        while running.any():
+            observations, rewards, terminated, truncated, _ = envs.step(act(observations))
+            returns[running] += rewards[running]
+            lengths[running] += 1
+            running &= ~(terminated | truncated)
+            if on_step is not None:
+                on_step(int((~running).sum()))
+    finally:
+        envs.close()
+    return Evaluation(true_returns=returns.tolist(), lengths=lengths.tolist())

@@ -1,0 +1,67 @@
+"""Acting with a policy that a run kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+
+from prefrl.agents import Sb3Agent
+from prefrl.envs import make_env
+from prefrl.training.folder import RunFolder
+from prefrl.training.settings import TrainSettings
+
+
+def make_run_env(settings: TrainSettings, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+    """Make one environment as the run with these resolved settings uses it."""
+    fixed = bool(settings.fixed_horizon)
+    return make_env(
+        settings.env_id,
+        fixed_horizon=settings.fixed_horizon if fixed else None,
+        terminal_reward=settings.terminal_reward if fixed else None,
+        render_mode=render_mode,
+    )
+
+
+def make_run_agent(
+    settings: TrainSettings, *, seed: int, device: str, pass_true_reward: bool = False, num_envs: int | None = None
+) -> Sb3Agent:
+    """Make the untrained agent that these resolved settings name."""
+
+    def make() -> gymnasium.Env[Any, Any]:
+        return make_run_env(settings)
+
+    assert settings.num_envs is not None and settings.steps is not None
+    return Sb3Agent(
+        settings.agent,
+        make,
+        num_envs=num_envs or settings.num_envs,
+        total_env_steps=settings.steps,
+        hyperparameters=settings.hyperparameters,
+        seed=seed,
+        device=device,
+        pass_true_reward=pass_true_reward,
+    )
+
+
+class KeptPolicy:
+    """A policy of a run, to act with.
+
+    Args:
+        folder: the run.
+        name: "before", "during", "last" or "best".
+
+    Raises:
+        UserError: the run has no such policy.
+    """
+
+    def __init__(self, folder: RunFolder, name: str) -> None:
+        state = folder.load_policy(name)
+        self._agent = make_run_agent(folder.settings, seed=0, device="cpu", num_envs=1)
+        self._agent.load_policy_state(state)
+        self.act: Callable[..., Any] = self._agent.act
+
+    def close(self) -> None:
+        """Close the environment that came with it."""
+        self._agent.close()

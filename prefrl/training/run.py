@@ -1,0 +1,283 @@
+"""A whole run: train, its baseline on the true reward, and what is made of them afterwards."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from prefrl.annotators import Annotator, load_reward_function
+from prefrl.errors import UserError
+from prefrl.files import write_json
+from prefrl.rewards import RewardEnsemble
+from prefrl.rewards.report import ReportCard, report_card
+from prefrl.segments import History, Segment
+from prefrl.store import PreferenceStore
+from prefrl.training.checkpoint import newest_checkpoint
+from prefrl.training.evaluation import Evaluation, evaluate
+from prefrl.training.folder import RunFolder, finite
+from prefrl.training.loop import Trainer
+from prefrl.training.plots import plot_learning_curves, plot_report
+from prefrl.training.policies import KeptPolicy, make_run_env
+from prefrl.training.progress import ProgressDisplay
+from prefrl.training.settings import TrainSettings
+from prefrl.training.streams import stream, stream_seed
+
+EVALUATION_EPISODES = 20
+REPORT_SEGMENTS = 600
+
+
+class Interrupted(Exception):  # noqa: N818  (not an error)
+    """The user stopped a run; everything is saved."""
+
+
+def default_out(settings: TrainSettings) -> Path:
+    """Return the folder of a run for which none was named."""
+    name = f"{settings.env_id}-{settings.agent}-{settings.teacher}-{settings.labels}-seed{settings.seed}"
+    return Path("runs") / name.replace("/", "-").replace(":", "-")
+
+
+def train(
+    settings: TrainSettings,
+    out: Path | None = None,
+    *,
+    baseline: bool = False,
+    quiet: bool = False,
+    annotator: Annotator | None = None,
+) -> RunFolder:
+    """Train an agent from comparisons, into a new run folder.
+
+    Args:
+        settings: the run; fields that are None are filled in.
+        out: the folder; None: a name made of the settings, under `runs/`.
+        baseline: also train on the environment's own reward with the same settings, in the folder `baseline` within.
+        quiet: no progress.
+        annotator: who answers, instead of the teacher that the settings name.
+
+    Raises:
+        UserError: the settings cannot work here, or the folder is taken.
+        Interrupted: the user stopped it; it can be resumed.
+    """
+    settings = settings.resolve()
+    folder = RunFolder.create(out or default_out(settings), settings, baseline=False)
+    try:
+        if baseline:
+            RunFolder.create(folder.path / "baseline", settings, baseline=True)
+        _go_on(folder, quiet=quiet, annotator=annotator)
+    except UserError:
+        _remove_if_nothing_happened(folder)
+        raise
+    return folder
+
+
+def resume(path: Path, *, quiet: bool = False, annotator: Annotator | None = None) -> RunFolder:
+    """Go on with a run that was stopped or killed.
+
+    Raises:
+        UserError: there is no run, or it is finished.
+        Interrupted: the user stopped it again.
+    """
+    folder = RunFolder.open(path)
+    if folder.summary_path.is_file():
+        raise UserError(f"The run in {path} is finished; look at it with: prefrl evaluate {path}")
+    _go_on(folder, quiet=quiet, annotator=annotator)
+    return folder
+
+
+def _go_on(folder: RunFolder, *, quiet: bool, annotator: Annotator | None) -> None:
+    settings = folder.settings
+    with _locked(folder.path):
+        _train_one(folder, f"{settings.env_id} from {settings.labels} comparisons", quiet, annotator)
+        if folder.baseline is not None:
+            _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
+        write_json(folder.summary_path, summarise(folder))
+        plot_curves(folder)
+
+
+def _train_one(folder: RunFolder, title: str, quiet: bool, annotator: Annotator | None) -> None:
+    if (folder.policies / "last.pt").is_file():
+        return
+    with ExitStack() as stack:
+        display = stack.enter_context(ProgressDisplay(title, quiet=quiet))
+        previous = torch.get_num_threads()
+        torch.set_num_threads(1)  # networks this small lose by more
+        stack.callback(torch.set_num_threads, previous)
+        trainer = Trainer(folder, annotator=annotator, on_progress=display)
+        stack.callback(trainer.close)
+        stack.enter_context(_stopping(trainer.stop))
+        if not trainer.run():
+            raise Interrupted(f"Stopped; everything is saved. Go on with: prefrl resume {folder.path}")
+
+
+@contextmanager
+def _stopping(stop: Callable[[], None]) -> Iterator[None]:
+    """On Ctrl-C, or a request to terminate, ask the run to stop; a second Ctrl-C stops at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop()
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: nobody to interrupt it
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep two processes from training in one folder."""
+    with open(path / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"The run in {path} is being trained by another process.") from None
+        yield
+
+
+def _remove_if_nothing_happened(folder: RunFolder) -> None:
+    """Take back the folder of a run that was refused before it began."""
+    for run in (folder.baseline, folder):
+        if run is None or run.metrics_path.exists() or run.record_path.exists():
+            continue
+        for name in (".lock", "config.json"):
+            (run.path / name).unlink(missing_ok=True)
+        if run.path.is_dir() and not any(run.path.iterdir()):
+            run.path.rmdir()
+
+
+# ------------------------------------------------------------------------------------------------ after training
+
+
+def evaluate_run(
+    folder: RunFolder, policy: str, num_episodes: int = EVALUATION_EPISODES, seed: int | None = None
+) -> Evaluation:
+    """Run whole episodes with a policy of a run, deterministic actions, in environments of a seed of their own."""
+    settings = folder.settings
+    kept = KeptPolicy(folder, policy)
+    seed = stream_seed(settings.seed, "evaluation") if seed is None else seed
+    try:
+        return evaluate(lambda: make_run_env(settings), kept.act, num_episodes=num_episodes, seed=seed)
+    finally:
+        kept.close()
+
+
+def evaluate_random(settings: TrainSettings, num_episodes: int, seed: int | None = None) -> Evaluation:
+    """Run whole episodes with uniformly random actions, in the environments that `evaluate_run` takes."""
+    seed = stream_seed(settings.seed, "evaluation") if seed is None else seed
+    probe = make_run_env(settings)
+    space = gymnasium.vector.utils.batch_space(probe.action_space, num_episodes)
+    probe.close()
+    space.seed(seed)
+    return evaluate(lambda: make_run_env(settings), lambda _: space.sample(), num_episodes=num_episodes, seed=seed)
+
+
+def summarise(
+    folder: RunFolder, num_episodes: int = EVALUATION_EPISODES, seed: int | None = None, policy: str = "last"
+) -> dict[str, Any]:
+    """Evaluate the policies of a run and its baseline; return the figures of a run as one JSON-ready dictionary."""
+    rows = folder.read_metrics()
+    result = evaluate_run(folder, policy, num_episodes, seed)
+    best = evaluate_run(folder, "best", num_episodes, seed)
+    settings = folder.settings
+    summary: dict[str, Any] = {
+        "env_id": settings.env_id,
+        "agent": settings.agent,
+        "teacher": settings.teacher,
+        "seed": settings.seed,
+        "policy": policy,
+        "true_return_mean": result.mean,
+        "true_return_std": result.std,
+        "num_episodes": num_episodes,
+        "best_true_return_mean": best.mean,
+        "random_true_return_mean": evaluate_random(settings, num_episodes, seed).mean,
+        "labels": rows[-1]["labels"] if rows else 0,
+        "steps": rows[-1]["num_env_steps"] if rows else 0,
+        "seconds": _seconds(rows),
+    }
+    if folder.baseline is not None:
+        baseline = evaluate_run(folder.baseline, "last", num_episodes, seed)
+        summary["baseline_true_return_mean"] = baseline.mean
+        summary["baseline_true_return_std"] = baseline.std
+        summary["baseline_seconds"] = _seconds(folder.baseline.read_metrics())
+    return {key: round(v, 4) if isinstance(v, float) else v for key, v in finite(summary).items()}
+
+
+def _seconds(rows: list[dict[str, Any]]) -> float:
+    return float(sum(sum(row["seconds"].values()) for row in rows))
+
+
+def plot_curves(folder: RunFolder) -> Path:
+    """Draw the true return over training, the baseline's beside it; return the picture's path."""
+    settings = folder.settings
+    curves = {f"learned from {settings.labels} comparisons": folder.read_metrics()}
+    if folder.baseline is not None:
+        curves["trained on the true reward"] = folder.baseline.read_metrics()
+    path = folder.path / "curves.png"
+    plot_learning_curves(curves, path, f"{settings.env_id}, {settings.teacher} teacher, seed {settings.seed}")
+    return path
+
+
+def report(folder: RunFolder) -> ReportCard:
+    """Judge the learned reward on segments it was not fitted on; write `report.json` and `report.png`.
+
+    The segments are windows of the run's own history that overlap none that was asked about.
+
+    Raises:
+        UserError: the run has no reward or no readable checkpoint yet.
+    """
+    settings = folder.settings
+    checkpoint, refused = newest_checkpoint(folder.checkpoints, folder.config["run_id"])
+    if checkpoint is None:
+        raise UserError(" ".join([f"The run in {folder.path} has no readable checkpoint yet.", *refused]))
+    reward = RewardEnsemble.load(folder.reward_path)
+    start = "history/"
+    arrays = {name.removeprefix(start): a for name, a in checkpoint.arrays.items() if name.startswith(start)}
+    history = History.restore(arrays, checkpoint.values["history"])
+    rng = stream(settings.seed, "report")
+    segments = _held_out_segments(folder, history, rng)
+    if settings.reward_function is not None:
+        segments = [_judged_by(load_reward_function(settings.reward_function), segment) for segment in segments]
+    card = report_card(reward, segments, rng=rng)
+    write_json(folder.path / "report.json", finite(card.to_json()))
+    plot_report(card, folder.read_metrics(), folder.path / "report.png")
+    return card
+
+
+def _held_out_segments(folder: RunFolder, history: History, rng: np.random.Generator) -> list[Segment]:
+    length = folder.settings.segment_length
+    assert length is not None
+    with PreferenceStore(folder.record_path) as store:
+        asked = store.asked_windows()
+    kept: list[Segment] = []
+    for _ in range(20):
+        for segment in history.sample(REPORT_SEGMENTS, length, rng):
+            if all(abs(segment.start - begin) >= length for begin in asked.get(segment.episode, ())):
+                kept.append(segment)
+        if len(kept) >= REPORT_SEGMENTS:
+            return kept[:REPORT_SEGMENTS]
+    if len(kept) < 10:
+        raise UserError("The run's history holds too few segments that were not asked about for a report.")
+    return kept
+
+
+def _judged_by(function: Callable[[Segment], Any], segment: Segment) -> Segment:
+    """Put the values of the teacher's own function in place of the environment's rewards, for a report against it."""
+    values = np.asarray(function(segment), np.float64)
+    if values.ndim == 0:  # one number for the whole segment
+        values = np.full(len(segment), values / len(segment))
+    return replace(segment, true_rewards=values)

@@ -1,0 +1,181 @@
+"""What a training run is made of; every field has a default and is kept as JSON in the run folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Annotated, Any
+
+from prefrl.envs import episode_length, task
+from prefrl.errors import UserError, require
+from prefrl.queries import LabelSchedule, check_method
+from prefrl.rewards import FitSettings, RewardSettings
+from prefrl.training.defaults import agent_defaults
+
+require("tyro", "train")
+from tyro import conf  # noqa: E402
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuerySettings:
+    """Which segments are asked about, and when."""
+
+    method: str = "uniform"
+    """uniform, disagreement, entropy, k-center, k-center+disagreement or k-center+entropy (the first session is always
+    uniform)."""
+    candidates: int = 10
+    """Candidate pairs per query (Christiano et al. 2017, s. 2.2.4)."""
+    last_steps: int | None = None
+    """Draw candidates from this many most recent environment steps; None: from everything kept."""
+    schedule: str = "hyperbolic"
+    """hyperbolic, constant or linear."""
+    initial_share: float = 0.25
+    """Share of the labels asked before training (Christiano et al. 2017, app. A)."""
+    num_sessions: int = 20
+    """Sessions of queries after the first."""
+    last_session_at: float = 0.8
+    """Share of the training after which no more is asked."""
+
+    def __post_init__(self) -> None:
+        check_method(self.method)
+        if self.candidates < 1:
+            raise UserError(f"candidates must be at least 1. Received {self.candidates}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """A training run. Fields that are None are filled in by `resolve` with what suits the environment."""
+
+    env_id: conf.Positional[Annotated[str, conf.arg(metavar="ENV")]]
+    """Gymnasium's name of the environment, e.g. HalfCheetah-v5."""
+    labels: int = 300
+    """Answers to ask for."""
+    steps: int | None = None
+    """Environment steps in all."""
+    teacher: str = "oracle"
+    """Simulated annotator: oracle, noisy, myopic, mistake, skip, equal, coin or inverted."""
+    reward_function: str | None = None
+    """`file.py:function` of a segment: the teacher judges by it instead of the environment's reward."""
+    agent: str = "ppo"
+    """ppo, a2c, sac, td3 or dqn."""
+    num_envs: int | None = None
+    """Copies of the environment."""
+    hyperparameters: conf.Suppress[dict[str, Any]] = field(default_factory=dict)
+    """Of the agent, over those known to suit the environment."""
+    seed: int = 0
+    """Seed of every random draw."""
+    device: str = "auto"
+    """cpu, cuda, or auto: the GPU for images where there is one."""
+    fixed_horizon: int | None = None
+    """Steps per episode of the fixed-horizon form, in which terminations are hidden; 0: the plain form."""
+    terminal_reward: float | None = None
+    """True reward in place of a termination, in the fixed-horizon form."""
+    segment_length: int | None = None
+    """Steps per segment."""
+    warmup_steps: int | None = None
+    """Steps of random actions at the start, which the first queries are about."""
+    queries: QuerySettings = field(default_factory=QuerySettings)
+    """Which segments are asked about, and when."""
+    reward: RewardSettings = field(default_factory=RewardSettings)
+    """The reward ensemble."""
+    fit: FitSettings = field(default_factory=FitSettings)
+    """How it is fitted."""
+    reference_segments: int = 100
+    """Segments drawn afresh at each fit as the reference batch for normalisation."""
+    history_mb: int = 256
+    """Cap on the memory of past episodes, in megabytes."""
+    num_checkpoints: int = 10
+    """Checkpoints over the whole run; the environments are reset at each."""
+
+    def __post_init__(self) -> None:
+        if self.labels < 1:
+            raise UserError(
+                f"labels must be at least 1. Received {self.labels}. To train on the environment's own reward use --baseline."
+            )
+        for name in ("steps", "num_envs", "segment_length", "warmup_steps", "history_mb", "num_checkpoints"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be at least 1. Received {value}")
+        if self.fixed_horizon is not None and self.fixed_horizon < 0:
+            raise UserError(f"fixed_horizon must be a number of steps, or 0 for none. Received {self.fixed_horizon}")
+
+    def resolve(self) -> TrainSettings:
+        """Fill in every None and check the whole against the environment.
+
+        Raises:
+            UserError: unknown environment, segments longer than an episode, a warm-up longer than the run, ...
+        """
+        known, defaults = task(self.env_id), agent_defaults(self.agent, self.env_id)
+        limit = episode_length(self.env_id)
+        horizon = known.fixed_horizon if self.fixed_horizon is None else self.fixed_horizon
+        horizon = horizon or None
+        terminal = self.terminal_reward
+        if horizon is None and terminal:
+            raise UserError("terminal_reward has a meaning only in the fixed-horizon form: give fixed_horizon too.")
+        if horizon is not None and terminal is None:
+            terminal = known.terminal_reward
+        longest = horizon or limit
+        length = self.segment_length
+        if length is None:
+            length = min(known.segment_length, longest) if longest else known.segment_length
+        if longest is not None and length > longest:
+            raise UserError(
+                f"Segments of {length} steps are longer than an episode of {self.env_id} ({longest} steps). "
+                f"Use --segment-length {longest} or less."
+            )
+        steps = self.steps or defaults.steps
+        num_envs = self.num_envs or defaults.num_envs
+        warmup = self.warmup_steps or min(max(defaults.warmup_steps, 2 * length * num_envs), steps // 4)
+        if warmup < length * num_envs:
+            raise UserError(
+                f"{warmup} warm-up steps in {num_envs} environments are fewer than one segment of {length} steps in each. "
+                f"Use more --steps or --warmup-steps (at least {length * num_envs}), shorter segments or fewer --num-envs."
+            )
+        if warmup >= steps:
+            raise UserError(f"{warmup} warm-up steps leave nothing of {steps} steps to train in. Use more --steps.")
+        resolved = replace(
+            self,
+            steps=steps,
+            num_envs=num_envs,
+            warmup_steps=warmup,
+            segment_length=length,
+            fixed_horizon=horizon or 0,
+            terminal_reward=terminal,
+            hyperparameters={**defaults.hyperparameters, **self.hyperparameters},
+        )
+        resolved.label_schedule()
+        return resolved
+
+    def label_schedule(self) -> LabelSchedule:
+        """Return when how many labels are asked for."""
+        assert self.steps is not None
+        return LabelSchedule(
+            total_labels=self.labels,
+            total_steps=self.steps,
+            initial_share=self.queries.initial_share,
+            kind=self.queries.schedule,
+            num_sessions=self.queries.num_sessions,
+            last_session_at=self.queries.last_session_at,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as a JSON-ready dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TrainSettings:
+        """Rebuild settings from `to_json`.
+
+        Raises:
+            UserError: fields that this version does not know.
+        """
+        values = dict(values)
+        nested = {"queries": QuerySettings, "reward": RewardSettings, "fit": FitSettings}
+        for owner, kind in [(values, cls), *((values.get(n, {}), k) for n, k in nested.items())]:
+            unknown = set(owner) - {f.name for f in fields(kind)}
+            if unknown:
+                raise UserError(f"The configuration has unknown fields: {', '.join(sorted(unknown))}.")
+        for name, kind in nested.items():
+            values[name] = kind(**values[name])
+        hidden = tuple(values["reward"].hidden)
+        values["reward"] = replace(values["reward"], hidden=hidden)
+        return cls(**values)

@@ -1,0 +1,296 @@
+"""Learned rewards in anybody's Gymnasium project.
+
+`LearnedReward` wraps an environment, `VectorLearnedReward` a vector of environments. The agent is given the learned
+reward; the environment's own stays readable beside it, for reports:
+
+- `info["true_reward"]` on every step;
+- `info["true_return"]` and `info["learned_return"]` on the last step of an episode: the two sums over it.
+
+Episode statistics. Where `RecordEpisodeStatistics` (or stable-baselines3's `Monitor`) is inside the wrapper, its
+`info["episode"]["r"]` is the true return and `info["episode"]["learned_r"]` is added. Where it is outside, its `r` is
+the learned return, as it only sees what the agent sees; `info["true_return"]` stands beside it, and
+`Monitor(env, info_keywords=("true_return",))` takes it in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from numpy.typing import NDArray
+
+from prefrl.errors import UserError
+from prefrl.rewards.function import RewardFunction
+from prefrl.spaces import Array, Batch, check_action_space, check_finite, check_observation_space, map_batch
+
+Space = gymnasium.Space[Any]
+
+
+class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Replaces the reward of an environment by a learned one.
+
+    Example, before and after (any callable of a batch of transitions will do; usually it is the file that
+    `prefrl train` saved):
+
+        >>> import gymnasium
+        >>> env = gymnasium.make("CartPole-v1")
+        >>> _ = env.reset(seed=0)
+        >>> env.step(1)[1]
+        1.0
+        >>> def upright(observations, actions, next_observations):
+        ...     return 1.0 - abs(next_observations[:, 2])
+        >>> env = LearnedReward(gymnasium.make("CartPole-v1"), upright)
+        >>> _ = env.reset(seed=0)
+        >>> observation, reward, terminated, truncated, info = env.step(1)
+        >>> round(reward, 3), info["true_reward"]
+        (0.953, 1.0)
+
+    As a part of the environment's specification, e.g. for `gymnasium.make_vec`, given as a file:
+
+        >>> from dataclasses import replace
+        >>> wrapper = LearnedReward.wrapper_spec(reward="runs/cartpole/reward.safetensors")
+        >>> spec = replace(gymnasium.spec("CartPole-v1"), additional_wrappers=(wrapper,))
+        >>> envs = gymnasium.make_vec(spec, num_envs=4, vectorization_mode="async")  # doctest: +SKIP
+
+    Args:
+        env: the environment to wrap.
+        reward: a reward function, or the file of a saved `RewardEnsemble`.
+
+    Raises:
+        UserError: the environment's spaces are not supported or not those of the reward. Later, from `step`: the
+            observation holds NaN or infinity, or the reward function does not return finite numbers `(B,)`.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], reward: RewardFunction | str | Path) -> None:
+        recorded = str(reward) if isinstance(reward, Path) else reward
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, reward=recorded)
+        gymnasium.Wrapper.__init__(self, env)
+        self.reward_function = _as_function(reward)
+        _check_spaces(self.reward_function, env.observation_space, env.action_space)
+        self._observations: Batch | None = None  # the last one, as a batch of one
+        self._true_return = self._learned_return = 0.0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin a new episode."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._observations = self._as_batch(observation)
+        self._true_return = self._learned_return = 0.0
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take one step; the reward is the learned one, the environment's is `info["true_reward"]`."""
+        if self._observations is None:
+            raise gymnasium.error.ResetNeeded("Call reset before the first step.")
+        actions = np.array(action, self.env.action_space.dtype)[None]  # a copy: the environment may change its input
+        observation, true_reward, terminated, truncated, info = self.env.step(action)
+        following = self._as_batch(observation)
+        reward = float(_score(self.reward_function, self._observations, actions, following)[0])
+        self._observations = following
+        self._true_return += float(true_reward)
+        self._learned_return += reward
+        info = {**info, "true_reward": float(true_reward)}
+        if terminated or truncated:
+            info |= {"true_return": self._true_return, "learned_return": self._learned_return}
+            if "episode" in info:
+                info["episode"] = {**info["episode"], "learned_r": self._learned_return}
+        return observation, reward, terminated, truncated, info
+
+    def _as_batch(self, observation: Any) -> Batch:
+        """Return a batch of one, a copy: environments may reuse their arrays."""
+        batch = _batch_of_one(self.env.observation_space, observation)
+        check_finite(batch, "The observation")
+        return batch
+
+
+class VectorLearnedReward(VectorWrapper[Any, Any, Any, Any, Any]):
+    """Replaces the rewards of a vector of environments by learned ones: one call to the reward per step for all.
+
+    `infos["true_return"]` and `infos["learned_return"]` are `(E,)` and hold the sums of the episodes that end at this
+    step, marked by `infos["_true_return"]` and `infos["_learned_return"]` as everywhere in Gymnasium.
+
+    Every autoreset mode is handled. With NEXT_STEP, the step that only resets an environment has a learned reward of
+    0. With SAME_STEP, the last transition of an episode is scored with `infos["final_obs"]`, not with the first
+    observation of the next episode.
+
+    Example, before and after:
+
+        >>> import gymnasium, numpy as np
+        >>> envs = gymnasium.make_vec("CartPole-v1", 2, "sync")
+        >>> _ = envs.reset(seed=0)
+        >>> envs.step(np.array([1, 0]))[1]
+        array([1., 1.])
+        >>> def upright(observations, actions, next_observations):
+        ...     return 1.0 - abs(next_observations[:, 2])
+        >>> envs = VectorLearnedReward(gymnasium.make_vec("CartPole-v1", 2, "sync"), upright)
+        >>> _ = envs.reset(seed=0)
+        >>> observations, rewards, terminated, truncated, infos = envs.step(np.array([1, 0]))
+        >>> rewards.round(3), infos["true_reward"]
+        (array([0.953, 0.965]), array([1., 1.]))
+
+    Args:
+        env: the vector environment to wrap.
+        reward: a reward function, or the file of a saved `RewardEnsemble`.
+
+    Raises:
+        UserError: as `LearnedReward`.
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], reward: RewardFunction | str | Path) -> None:
+        super().__init__(env)
+        self.reward_function = _as_function(reward)
+        _check_spaces(self.reward_function, env.single_observation_space, env.single_action_space)
+        self._mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self._observations: Batch | None = None
+        self._ended = np.zeros(env.num_envs, bool)
+        self._true_returns = np.zeros(env.num_envs)
+        self._learned_returns = np.zeros(env.num_envs)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin new episodes in all environments, or in those of `options["reset_mask"]`."""
+        # Read before the call: the environment takes the mask out of the options.
+        mask = (
+            np.ones(self.num_envs, bool) if options is None else options.get("reset_mask", np.ones(self.num_envs, bool))
+        )
+        observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
+        self._observations = self._copy(observations)
+        self._begin(mask)
+        return observations, infos
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step all environments; rewards `(E,)` float64 are the learned ones."""
+        if self._observations is None:
+            raise gymnasium.error.ResetNeeded("Call reset before the first step.")
+        taken = np.array(actions)
+        observations, true_rewards, terminated, truncated, infos = self.env.step(actions)
+        resetting = self._ended if self._mode is AutoresetMode.NEXT_STEP else np.zeros(self.num_envs, bool)
+        ended = np.asarray(terminated | truncated, bool)
+        current = self._copy(observations)
+        following = self._with_final(current, ended, infos) if self._mode is AutoresetMode.SAME_STEP else current
+        rewards = _score(self.reward_function, self._observations, taken, following, ignored=resetting)
+        self._observations = current
+        self._begin(resetting)
+        self._learned_returns += rewards
+        self._true_returns += np.where(resetting, 0.0, true_rewards)
+        infos = {
+            **infos,
+            "true_reward": np.array(true_rewards, np.float64),
+            "_true_reward": np.ones(self.num_envs, bool),
+        }
+        if ended.any():
+            infos |= self._returns(ended, infos)
+        if self._mode is AutoresetMode.SAME_STEP:
+            self._begin(ended)
+        else:
+            self._ended = ended
+        return observations, rewards, terminated, truncated, infos
+
+    def _begin(self, mask: NDArray[np.bool_]) -> None:
+        """Start counting anew for the environments of `mask`."""
+        self._true_returns[mask] = self._learned_returns[mask] = 0.0
+        self._ended = self._ended & ~mask
+
+    def _returns(self, ended: NDArray[np.bool_], infos: dict[str, Any]) -> dict[str, Any]:
+        """Return the entries of `infos` that report the episodes that just ended."""
+        learned = np.where(ended, self._learned_returns, 0.0)
+        added: dict[str, Any] = {
+            "true_return": np.where(ended, self._true_returns, 0.0),
+            "_true_return": ended.copy(),
+            "learned_return": learned,
+            "_learned_return": ended.copy(),
+        }
+        if "episode" in infos:
+            added["episode"] = {**infos["episode"], "learned_r": learned}
+        final = infos.get("final_info")  # statistics of each environment for itself, with SAME_STEP
+        if isinstance(final, Mapping) and "episode" in final:
+            added["final_info"] = {**final, "episode": {**final["episode"], "learned_r": learned}}
+        return added
+
+    def _copy(self, observations: Batch) -> Batch:
+        copied = map_batch(np.array, observations)
+        check_finite(copied, "An observation")
+        return copied
+
+    def _with_final(self, observations: Batch, ended: NDArray[np.bool_], infos: dict[str, Any]) -> Batch:
+        """Return the observations with the last ones of the episodes that ended in place of the next ones' first."""
+        if not ended.any():
+            return observations
+        if "final_obs" not in infos:
+            raise UserError(
+                "A vector environment with SAME_STEP autoreset must give infos['final_obs'] when an episode ends; "
+                "this one does not. Make it with autoreset_mode=AutoresetMode.NEXT_STEP."
+            )
+        final, following = infos["final_obs"], map_batch(np.array, observations)
+        for env in np.flatnonzero(ended):
+            last = {key: rows[env] for key, rows in final.items()} if isinstance(final, Mapping) else final[env]
+            if isinstance(following, Mapping):
+                for key, rows in following.items():
+                    rows[env] = last[key]
+            else:
+                following[env] = last
+        check_finite(following, "The last observation of an episode")
+        return following
+
+
+def _as_function(reward: RewardFunction | str | Path) -> RewardFunction:
+    if isinstance(reward, str | Path):
+        from prefrl.rewards.ensemble import RewardEnsemble  # only here: functions need no torch
+
+        return RewardEnsemble.load(reward)
+    if not callable(reward):
+        raise UserError(f"A reward must be a function or the file of a saved reward; got {type(reward).__name__}.")
+    return reward
+
+
+def _check_spaces(reward: RewardFunction, observation_space: Space, action_space: Space) -> None:
+    check_observation_space(observation_space)
+    check_action_space(action_space)
+    for what, given in (("observation", observation_space), ("action", action_space)):
+        expected = getattr(reward, f"{what}_space", None)
+        if isinstance(expected, gymnasium.Space) and not _alike(expected, given):
+            raise UserError(
+                f"The reward was learned with the {what} space {expected}; the environment's is {given}. "
+                "Wrap the environment as it was in training, or learn a reward for this one."
+            )
+
+
+def _alike(a: Space, b: Space) -> bool:
+    """Tell whether values of `a` can stand for values of `b`; bounds and precision may differ."""
+    if isinstance(a, gymnasium.spaces.Dict) and isinstance(b, gymnasium.spaces.Dict):
+        return a.spaces.keys() == b.spaces.keys() and all(_alike(a.spaces[key], b.spaces[key]) for key in a.spaces)
+    if isinstance(a, gymnasium.spaces.Box) and isinstance(b, gymnasium.spaces.Box):
+        return a.shape == b.shape and (a.dtype == b.dtype or (a.dtype.kind == b.dtype.kind == "f"))
+    return bool(a == b)
+
+
+def _batch_of_one(space: Space, value: Any) -> Batch:
+    if isinstance(space, gymnasium.spaces.Dict):
+        return {key: np.array(value[key], leaf.dtype)[None] for key, leaf in space.spaces.items()}
+    return np.array(value, space.dtype)[None]
+
+
+def _score(
+    reward: RewardFunction, observations: Batch, actions: Array, next_observations: Batch, ignored: Array | None = None
+) -> NDArray[np.float64]:
+    """Return rewards `(B,)`, checked; 0 for the rows of `ignored`, whatever the function says of them."""
+    scores = np.asarray(reward(observations, actions, next_observations))
+    if scores.shape != (len(actions),) or scores.dtype.kind not in "fiub":
+        raise UserError(
+            f"A reward function must return one number per transition, an array of shape ({len(actions)},). "
+            f"Received shape {scores.shape}, dtype {scores.dtype}"
+        )
+    scores = scores.astype(np.float64)
+    if ignored is not None:
+        scores[ignored] = 0.0
+    if not np.isfinite(scores).all():
+        raise UserError(
+            f"A reward function must return finite numbers. Received {scores[~np.isfinite(scores)][0]} for transition "
+            f"{int(np.flatnonzero(~np.isfinite(scores))[0])} of {len(scores)}"
+        )
+    return scores

@@ -1,0 +1,141 @@
+"""Environments by name: what can be made, and what is said when it cannot."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import gymnasium
+import pytest
+
+from prefrl.envs import TASKS, FixedHorizon, Task, catalogue, episode_length, list_envs, make_env, task
+from prefrl.errors import MissingExtraError, UserError
+
+CLASSIC = [name for name in TASKS if not name.endswith("-v5")]
+
+
+def test_the_plain_form_keeps_the_environments_own_time_limit() -> None:
+    env = make_env("CartPole-v1")
+    assert not isinstance(env, FixedHorizon)
+    assert env.spec is not None
+    assert env.spec.max_episode_steps == 500
+
+
+def test_the_fixed_horizon_form_takes_the_tasks_terminal_reward_unless_told_otherwise() -> None:
+    env = make_env("CartPole-v1", fixed_horizon=30)
+    assert isinstance(env, FixedHorizon)
+    assert (env.horizon, env.terminal_reward) == (30, TASKS["CartPole-v1"].terminal_reward)
+    other = make_env("CartPole-v1", fixed_horizon=30, terminal_reward=-2.5)
+    assert isinstance(other, FixedHorizon)
+    assert other.terminal_reward == -2.5
+
+
+def test_no_inner_time_limit_strikes_before_the_horizon() -> None:
+    env = make_env("Pendulum-v1", fixed_horizon=450)  # its own limit is 200
+    env.reset(seed=0)
+    steps = [env.step(env.action_space.sample()) for _ in range(450)]
+    assert not any("restarted" in step[4] for step in steps)
+    assert [t for t, step in enumerate(steps) if step[3]] == [449]
+
+
+@pytest.mark.parametrize("name", CLASSIC)
+def test_every_task_without_a_simulator_can_be_made_in_its_recommended_form(name: str) -> None:
+    row = TASKS[name]
+    env = make_env(name, fixed_horizon=row.fixed_horizon)
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    env.close()
+
+
+def test_tasks_are_listed_under_their_own_names_and_segments_fit_in_an_episode() -> None:
+    for name, row in TASKS.items():
+        assert row.env_id == name
+        length = row.fixed_horizon or episode_length(name)
+        assert length is not None
+        assert row.segment_length <= length / 2
+
+
+def test_tasks_that_end_early_have_a_fixed_horizon() -> None:
+    never_end = {"HalfCheetah-v5", "Swimmer-v5", "Reacher-v5", "Pendulum-v1"}
+    assert {name for name, row in TASKS.items() if row.fixed_horizon is None} == never_end
+
+
+def test_an_environment_without_an_entry_gets_the_defaults() -> None:
+    assert task("Somebody/Else-v3") == Task(env_id="Somebody/Else-v3")
+    assert task("Hopper-v5") is TASKS["Hopper-v5"]
+
+
+def test_an_unknown_name_offers_near_ones() -> None:
+    with pytest.raises(UserError, match=r"no environment named 'cartpole-v1'.*Did you mean 'CartPole-v1'"):
+        make_env("cartpole-v1")
+    with pytest.raises(UserError, match="no environment named 'Nothing-v0'"):
+        episode_length("Nothing-v0")
+
+
+def test_an_unsupported_space_is_named() -> None:
+    with pytest.raises(UserError, match=r"Tuple.*not supported"):
+        make_env("Blackjack-v1")
+
+
+def test_an_environment_whose_package_is_gone_says_why() -> None:
+    with pytest.raises(UserError, match=r"'Hopper-v3' cannot be made: .*mujoco"):
+        make_env("Hopper-v3")
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"), [("Hopper-v5", "mujoco", "mujoco"), ("ALE/Pong-v5", "ale_py", "atari")]
+)
+def test_a_missing_simulator_names_its_extra(
+    name: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.import_module
+
+    def without(wanted: str, package: str | None = None) -> object:
+        if wanted.split(".")[0] == module:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+        return real(wanted, package)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    with pytest.raises(MissingExtraError, match=rf'pip install "prefrl\[{extra}\]"'):
+        make_env(name)
+
+
+def test_an_environment_of_ones_own_is_found_through_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_own_envs.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('Mine-v0', 'gymnasium.envs.classic_control.cartpole:CartPoleEnv', max_episode_steps=40)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert episode_length("my_own_envs:Mine-v0") == 40
+    env = make_env("my_own_envs:Mine-v0", fixed_horizon=12)
+    assert isinstance(env, FixedHorizon)
+    gymnasium.registry.pop("Mine-v0")
+    sys.modules.pop("my_own_envs")
+
+
+def test_a_module_that_cannot_be_imported_is_named() -> None:
+    with pytest.raises(UserError, match="asks for the module 'no_such_module_here'"):
+        make_env("no_such_module_here:Mine-v0")
+
+
+def test_a_terminal_reward_without_a_horizon_is_refused() -> None:
+    with pytest.raises(UserError, match="only in the fixed-horizon form"):
+        make_env("CartPole-v1", terminal_reward=-1.0)
+
+
+def test_a_horizon_below_one_is_refused() -> None:
+    with pytest.raises(UserError, match=r"fixed_horizon must be at least 1 step\. Received -3"):
+        make_env("CartPole-v1", fixed_horizon=-3)
+
+
+def test_the_list_names_what_each_environment_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {row.env_id: row for row in list_envs()}
+    assert rows.keys() >= TASKS.keys()
+    assert (rows["CartPole-v1"].extra, rows["CartPole-v1"].installed) == (None, True)
+    assert rows["Hopper-v5"].extra == "mujoco"
+    assert rows["ALE/Pong-v5"].extra == "atari"
+    monkeypatch.setattr(catalogue.importlib.util, "find_spec", lambda name: None)
+    assert not {row.env_id: row for row in list_envs()}["Hopper-v5"].installed

@@ -1,0 +1,38 @@
+"""Messages for users, and the guard for optional packages."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from prefrl.errors import MissingExtraError, UserError, near_names, require
+
+
+def test_a_missing_package_names_the_command_that_installs_it() -> None:
+    with pytest.raises(MissingExtraError, match=r'pip install "prefrl\[mujoco\]"') as caught:
+        require("package_that_is_not_there.part", "mujoco")
+    assert isinstance(caught.value, UserError)
+    assert isinstance(caught.value, ImportError)
+
+
+def test_an_installed_package_is_returned() -> None:
+    assert require("json.decoder", "train").__name__ == "json.decoder"
+
+
+def test_an_import_that_fails_inside_the_package_is_not_taken_for_a_missing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_package.py").write_text("import another_that_is_not_there\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="another_that_is_not_there") as caught:
+        require("broken_package", "train")
+    assert not isinstance(caught.value, MissingExtraError)
+    sys.modules.pop("broken_package", None)
+
+
+def test_near_names_are_offered_whatever_their_case() -> None:
+    known = ["HalfCheetah-v5", "Hopper-v5", "CartPole-v1"]
+    assert near_names("halfcheeta-v5", known) == " Did you mean 'HalfCheetah-v5'?"
+    assert near_names("zzz", known) == ""
