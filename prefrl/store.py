@@ -138,6 +138,15 @@ class PreferenceStore:
                 frozenset(row) for row in connection.execute(sa.select(tables.queries.c.first, tables.queries.c.second))
             }
 
+    def asked_windows(self) -> dict[int, list[int]]:
+        """Return the first steps of the segments that were asked about, by the number of their episode."""
+        statement = sa.select(tables.segments.c.episode, tables.segments.c.start)
+        windows: dict[int, list[int]] = {}
+        with self._reading() as connection:
+            for row in connection.execute(statement):
+                windows.setdefault(row.episode, []).append(row.start)
+        return windows
+
     def close(self) -> None:
         """Close the file."""
         self._engine.dispose()

@@ -9,13 +9,32 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.errors import require
+from prefrl.errors import UserError, require
 from prefrl.rewards.function import RewardFunction
-from prefrl.spaces import Array, Batch, map_batch
+from prefrl.spaces import Array, Batch, is_image
 
 buffers = require("stable_baselines3.common.buffers", "train")
 
 RELABEL_CHUNK = 16_384  # transitions scored at once
+
+
+def checked_scores(
+    reward: RewardFunction, observations: Batch, actions: Array, next_observations: Batch
+) -> NDArray[np.floating]:
+    """Return the rewards `(B,)` of B transitions.
+
+    Raises:
+        UserError: not one finite number per transition.
+    """
+    scores = np.asarray(reward(observations, actions, next_observations))
+    if scores.shape != (len(actions),) or scores.dtype.kind not in "fiub":
+        raise UserError(
+            f"A reward function must return one number per transition, an array of shape ({len(actions)},). "
+            f"Received shape {scores.shape}, dtype {scores.dtype}"
+        )
+    if not np.isfinite(scores).all():
+        raise UserError(f"A reward function must return finite numbers. Received {scores[~np.isfinite(scores)][0]}")
+    return scores
 
 
 class _LearnedRollout:
@@ -47,10 +66,12 @@ class _LearnedReplay:
 
     reward_function: RewardFunction | None = None
     unscale_action: Callable[[Array], Array] | None = None
+    env_observation_space: gymnasium.Space[Any] | None = None
     num_unscored = 0
     buffer_size: int
     pos: int
     full: bool
+    observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
     observations: Any
     next_observations: Any
@@ -79,19 +100,33 @@ class _LearnedReplay:
         size = max(1, RELABEL_CHUNK // num_envs)
         for begin in range(0, len(rows), size):
             part = rows[begin : begin + size]
-            scores = self.reward_function(
-                self._flat(self.observations, part), self._env_actions(part), self._flat(self.next_observations, part)
+            scores = checked_scores(
+                self.reward_function,
+                self._env_observations(self.observations, part),
+                self._env_actions(part),
+                self._env_observations(self.next_observations, part),
             )
-            self.rewards[part] = np.asarray(scores).reshape(len(part), num_envs)
+            self.rewards[part] = scores.reshape(len(part), num_envs)
 
-    @staticmethod
-    def _flat(stored: Batch, rows: NDArray[np.int64]) -> Batch:
-        return map_batch(lambda x: x[rows].reshape(-1, *x.shape[2:]), stored)
+    def _env_observations(self, stored: Any, rows: NDArray[np.int64]) -> Batch:
+        """Return observations as the environment gave them, those of all environments joined."""
+        space = self.observation_space if self.env_observation_space is None else self.env_observation_space
+        if isinstance(space, gymnasium.spaces.Dict):
+            return {key: _as_given(stored[key][rows], leaf) for key, leaf in space.spaces.items()}
+        return _as_given(stored[rows], space)
 
     def _env_actions(self, rows: NDArray[np.int64]) -> Array:
         """Return the actions as the environment was given them (the buffer holds continuous ones scaled to [-1, 1])."""
         actions = self.actions[rows].reshape(-1, *(self.action_space.shape or ()))
         return actions if self.unscale_action is None else self.unscale_action(actions)
+
+
+def _as_given(values: Array, space: gymnasium.Space[Any]) -> Array:
+    """Join the first two axes and undo what stable-baselines3 did: channels of images first, an axis for numbers."""
+    joined = values.reshape(-1, *values.shape[2:])
+    if is_image(space) and joined.shape[1:] != space.shape:
+        return np.moveaxis(joined, 1, -1)
+    return joined.reshape(-1, *(space.shape or ()))
 
 
 class LearnedReplayBuffer(_LearnedReplay, buffers.ReplayBuffer):  # type: ignore[misc, name-defined]

@@ -27,7 +27,7 @@ class Improvement:
 
 
 class Agent(Protocol):
-    """Learns to act from any reward function; never sees the environments' own reward unless that is what it is given."""
+    """Learns to act from any reward function; never sees the environments' own reward unless it is given that."""
 
     num_env_steps: int
     """Steps made so far in all environments together."""

@@ -14,8 +14,16 @@ from prefrl.spaces import Array, Batch, check_finite, map_batch, zip_batches
 vec_env = require("stable_baselines3.common.vec_env", "train")
 
 
+def _cast(pair: list[Any]) -> Array:
+    """Give the second the type of the first: at an episode's end environments hand out what they like."""
+    return np.asarray(pair[1], pair[0].dtype)
+
+
 class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
     """Records every step of a stable-baselines3 vector environment; passes on zeros instead of rewards.
+
+    stable-baselines3 does not tell a step that both terminates and truncates from one that only terminates; it is
+    recorded as terminated.
 
     Args:
         venv: the vector environment.
@@ -58,8 +66,8 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
         truncated = np.zeros(len(dones), np.bool_)
         for env in np.flatnonzero(dones):
             truncated[env] = infos[env].get("TimeLimit.truncated", False)
-            last = infos[env]["terminal_observation"]
-            check_finite(last if isinstance(last, dict) else np.asarray(last), "An observation")
+            last = zip_batches(_cast, [observations, infos[env]["terminal_observation"]])
+            check_finite(last, "An observation")
             self._ends.append(last)
         self._observations.append(self._last)
         self._actions.append(self._actions_given)

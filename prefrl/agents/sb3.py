@@ -23,22 +23,27 @@ from prefrl.agents.buffers import (
     LearnedDictRolloutBuffer,
     LearnedReplayBuffer,
     LearnedRolloutBuffer,
+    checked_scores,
 )
 from prefrl.agents.protocol import Improvement
 from prefrl.agents.recorder import Recorder
 from prefrl.errors import UserError, near_names, require
 from prefrl.rewards.function import RewardFunction
 from prefrl.segments import Rollout
-from prefrl.spaces import Array, Batch, is_image, map_batch
+from prefrl.spaces import Array, Batch, check_action_space, check_observation_space, is_image
 
 stable_baselines3 = require("stable_baselines3", "train")
 vec_env = require("stable_baselines3.common.vec_env", "train")
-callbacks = require("stable_baselines3.common.callbacks", "train")
+noise = require("stable_baselines3.common.noise", "train")
 type_aliases = require("stable_baselines3.common.type_aliases", "train")
 
 ALGORITHMS = {"ppo": "PPO", "a2c": "A2C", "sac": "SAC", "td3": "TD3", "dqn": "DQN"}
 ON_POLICY = ("ppo", "a2c")
 OFF_POLICY_ITERATION = 1_000  # environment steps of one `improve` of an off-policy agent
+RESERVED = {  # set here, or of no effect here
+    *("self", "policy", "env", "device", "seed", "_init_setup_model", "rollout_buffer_class", "replay_buffer_class"),
+    *("learning_starts", "optimize_memory_usage", "stats_window_size", "tensorboard_log"),
+}
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls", "exploration_rate")
 
 
@@ -50,9 +55,10 @@ class Sb3Agent:
         make_env: makes one environment.
         num_envs: E.
         total_env_steps: length of the whole training, for schedules.
-        hyperparameters: keyword arguments of the algorithm; `"linear:X"` as `learning_rate` or `clip_range` falls from X to
-            0. `normalize_observations` (default True for float observations) keeps running statistics of them,
-            `normalize_until` freezes these after that share of the training.
+        hyperparameters: keyword arguments of the algorithm; `"linear:X"` as `learning_rate` or `clip_range` falls from
+            X to 0. `normalize_observations` (default True for float observations) keeps running statistics of them,
+            `normalize_until` freezes these after that share of the training; `action_noise_std` is the standard
+            deviation of normal exploration noise on actions scaled to [-1, 1] (TD3, SAC).
         seed: seed of the starting weights; the environments are seeded by `reset_environments`.
         device: where the networks live.
         pass_true_reward: train on the environment's own reward (a baseline).
@@ -74,22 +80,30 @@ class Sb3Agent:
         pass_true_reward: bool = False,
     ) -> None:
         if algorithm not in ALGORITHMS:
-            raise UserError(
-                f"Unknown agent {algorithm!r}; expected one of {', '.join(ALGORITHMS)}.{near_names(algorithm, ALGORITHMS)}"
-            )
+            near = near_names(algorithm, ALGORITHMS)
+            raise UserError(f"Unknown agent {algorithm!r}; expected one of {', '.join(ALGORITHMS)}.{near}")
         self.algorithm = algorithm
         self.on_policy = algorithm in ON_POLICY
         hyper = dict(hyperparameters or {})
         base = vec_env.DummyVecEnv([make_env] * num_envs)
         self.observation_space, self.action_space = base.observation_space, base.action_space
+        check_observation_space(self.observation_space)
+        check_action_space(self.action_space)
         self._recorder = Recorder(base, pass_true_reward=pass_true_reward)
-        normalize = hyper.pop("normalize_observations", _is_float(self.observation_space))
+        can_normalize = _is_float(self.observation_space)
+        normalize = hyper.pop("normalize_observations", can_normalize)
+        if normalize and not can_normalize:
+            raise UserError(
+                f"normalize_observations needs observations that are all boxes of floats; these are "
+                f"{self.observation_space}. Leave it out."
+            )
         self._normalize_until = hyper.pop("normalize_until", 1.0)
-        self._env = self._recorder
+        self._env: Any = self._recorder
         if normalize:
             self._env = vec_env.VecNormalize(self._recorder, norm_obs=True, norm_reward=False)
         self._total_env_steps = total_env_steps
         self._model = self._build(hyper, seed, device)
+        self._env = self._model.env  # wrapped once more if the channels of images come last
         self._callback = self._model._init_callback(None)
         self._model.num_timesteps = 0
         self._learned: NDArray[np.floating] | None = None
@@ -110,14 +124,23 @@ class Sb3Agent:
 
     def _build(self, hyper: dict[str, Any], seed: int, device: str) -> Any:
         algorithm = getattr(stable_baselines3, ALGORITHMS[self.algorithm])
-        known = set(inspect.signature(algorithm.__init__).parameters) - {"self", "policy", "env", "device", "seed"}
+        known = set(inspect.signature(algorithm.__init__).parameters) - RESERVED
+        if not self.on_policy:
+            known -= {"n_steps"}  # the replay buffer's rewards are of single steps
+        known |= {"normalize_observations", "normalize_until"}
+        if "action_noise" in known:
+            known |= {"action_noise_std"}
         for name in hyper:
             if name not in known:
                 raise UserError(
-                    f"{ALGORITHMS[self.algorithm]} has no hyper-parameter {name!r}.{near_names(name, known)} "
+                    f"{ALGORITHMS[self.algorithm]} has no hyper-parameter {name!r} here.{near_names(name, known)} "
                     f"It knows: {', '.join(sorted(known))}."
                 )
+        noise_std = hyper.pop("action_noise_std", None)
         hyper = {name: _schedule(value) for name, value in hyper.items()}
+        if noise_std is not None:
+            size = self.action_space.shape or (1,)
+            hyper["action_noise"] = noise.NormalActionNoise(np.zeros(size), np.full(size, float(noise_std)))
         is_dict = isinstance(self.observation_space, spaces.Dict)
         if self.on_policy:
             hyper["rollout_buffer_class"] = LearnedDictRolloutBuffer if is_dict else LearnedRolloutBuffer
@@ -135,8 +158,10 @@ class Sb3Agent:
             ) from error
         if self.on_policy:
             model.rollout_buffer.rewards_of_rollout = None if self._recorder.pass_true_reward else self._score_rollout
-        elif isinstance(self.action_space, spaces.Box):
-            model.replay_buffer.unscale_action = model.policy.unscale_action
+        else:
+            model.replay_buffer.env_observation_space = self.observation_space
+            if isinstance(self.action_space, spaces.Box):
+                model.replay_buffer.unscale_action = model.policy.unscale_action
         return model
 
     def reset_environments(self, seed: int) -> None:
@@ -145,10 +170,14 @@ class Sb3Agent:
         self._env.seed(seed)
         self._env.action_space.seed(seed)
         model._last_obs = None
+        normalizer = model._vec_normalize_env
+        training = normalizer is not None and normalizer.training
+        if normalizer is not None:
+            normalizer.training = False  # a run that resumes resets once more; its statistics must not move by that
         model._setup_learn(self._total_env_steps, self._callback, reset_num_timesteps=False)
+        if normalizer is not None:
+            normalizer.training = training
         model._total_timesteps = self._total_env_steps
-        if not self.on_policy and model._vec_normalize_env is not None:
-            model._last_original_obs = model._vec_normalize_env.get_original_obs()
 
     def explore(self, num_env_steps: int, rng: np.random.Generator) -> Rollout:
         """Act uniformly at random for at least `num_env_steps` steps; they count as environment steps."""
@@ -208,7 +237,7 @@ class Sb3Agent:
         if self._reward is None:
             self._learned = np.zeros(shape, np.float32)
         else:
-            self._learned = np.asarray(self._reward(*rollout.flat_transitions())).reshape(shape)
+            self._learned = checked_scores(self._reward, *rollout.flat_transitions()).reshape(shape)
         self._reward_seconds += time.perf_counter() - begin
         return self._learned
 
@@ -223,7 +252,7 @@ class Sb3Agent:
             before = self.num_env_steps
             self._collect_off_policy(model.train_freq, learning_starts=0)
             begin = time.perf_counter()
-            steps = model.gradient_steps if model.gradient_steps >= 0 else (self.num_env_steps - before) // self.num_envs
+            steps = model.gradient_steps if model.gradient_steps >= 0 else self.num_env_steps - before
             if steps > 0:
                 model.train(batch_size=model.batch_size, gradient_steps=steps)
             update_seconds += time.perf_counter() - begin
@@ -283,7 +312,10 @@ class Sb3Agent:
             rms.mean, rms.var, rms.count = values["mean"].numpy().copy(), values["var"].numpy().copy(), values["count"]
 
     def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Return everything that learning needs, random streams of stable-baselines3 included."""
+        """Return everything that learning needs but the global random streams, which stable-baselines3 draws from.
+
+        Tensors and arrays are those in use: write or copy them before learning goes on.
+        """
         model = self._model
         _, variables = model._get_torch_save_params()
         state = {
@@ -338,5 +370,5 @@ def _schedule(value: Any) -> Any:
             start = float(value.removeprefix("linear:"))
         except ValueError:
             raise UserError(f"Expected a number after 'linear:', e.g. linear:0.0003. Received {value!r}") from None
-        return lambda remaining: start * remaining
+        return lambda remaining: start * max(remaining, 0.0)  # the last iteration may go past the end
     return value

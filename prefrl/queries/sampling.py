@@ -167,6 +167,7 @@ def propose_pairs(
     asked: Collection[frozenset[str]] = frozenset(),
     asked_embeddings: Floats | None = None,
     last_steps: int | None = None,
+    recent_share: float = 1.0,
     segments: Sequence[Segment] | None = None,
 ) -> list[Pair]:
     """Choose `num` pairs of segments to ask about, none of them asked before.
@@ -187,7 +188,8 @@ def propose_pairs(
         candidates_per_query: candidates drawn for each pair wanted.
         asked: pairs of segment names asked before (`Query.pair`).
         asked_embeddings: `(A, 2 F)`: `pair_embeddings` of pairs asked before, the first centres for k-center.
-        last_steps: draw only windows that began within this many most recent environment steps.
+        last_steps: draw windows that began within this many most recent environment steps; None: all that are kept.
+        recent_share: with `last_steps`, the share of windows drawn from there; the others come from all that are kept.
         segments: draw from these segments instead of windows of the history.
 
     Returns:
@@ -204,6 +206,8 @@ def propose_pairs(
         raise UserError(f"candidates_per_query must be at least 1. Received {candidates_per_query}")
     if num == 0:
         return []
+    if not 0 <= recent_share <= 1:
+        raise UserError(f"recent_share must be in [0, 1]. Received {recent_share}")
     uniform = ensemble is None or method == "uniform"
     wanted = num if uniform else num * candidates_per_query
 
@@ -212,7 +216,12 @@ def propose_pairs(
             return [segments[index] for index in rng.integers(len(segments), size=how_many)] if segments else []
         if history is None:
             raise UserError("There is nothing to draw pairs from: give a history or segments.")
-        return history.sample(how_many, length, rng, last_steps=last_steps)
+        if last_steps is None or history.num_windows(length, last_steps) == 0:
+            return history.sample(how_many, length, rng)
+        num_recent = int(rng.binomial(how_many, recent_share))
+        drawn = history.sample(num_recent, length, rng, last_steps=last_steps) if num_recent else []
+        drawn += history.sample(how_many - num_recent, length, rng) if num_recent < how_many else []
+        return [drawn[index] for index in rng.permutation(how_many)]
 
     pairs = _draw_new_pairs(draw, wanted, asked)
     if len(pairs) < num:

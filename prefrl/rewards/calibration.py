@@ -51,7 +51,7 @@ def calibration_curve(probabilities: ArrayLike, outcomes: ArrayLike, num_bins: i
     full = counts > 0
     predicted, observed = (total / np.maximum(counts, 1) for total in (sum_p, sum_happened))
     return Calibration(
-        bin_edges=tuple(edges.tolist()),
+        bin_edges=tuple(edges.round(10).tolist()),
         counts=tuple(counts.tolist()),
         predicted=tuple(x if ok else None for x, ok in zip(predicted.tolist(), full, strict=True)),
         observed=tuple(x if ok else None for x, ok in zip(observed.tolist(), full, strict=True)),

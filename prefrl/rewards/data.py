@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from prefrl.errors import UserError
 from prefrl.rewards.ensemble import RewardEnsemble
 from prefrl.rewards.networks import Features
-from prefrl.segments import FrameTrack, Segment
+from prefrl.segments import Segment
 from prefrl.spaces import channels_first
 
 
@@ -19,11 +20,11 @@ class ComparisonData:
     """Comparisons of segments of k steps, for `prefrl.rewards.fit`.
 
     Vector features of every segment are kept as one tensor `(S, k, D)`; image stacks as single images
-    `(S, k + depth, H, W)` uint8, expanded batch by batch. Every comparison carries one bootstrap count per member,
-    drawn once when it arrives: Poisson(1), the limit of n draws with replacement from n, which leaves it out of a
-    member's data with probability exactly 1/e. What is left out is that member's held-out data, now and in every later
-    fit. (Christiano et al. 2017, s. 2.2.3 draw anew from all comparisons; with warm-started members that would leak
-    held-out comparisons into the fit.)
+    `(S, k + C, H, W)` uint8, expanded batch by batch. Every comparison carries one bootstrap count per member, drawn
+    once when it arrives: Poisson(1), the limit of n draws with replacement from n, which leaves it out of a member's
+    data with probability exactly 1/e. What is left out is that member's held-out data, now and in every later fit.
+    (Christiano et al. 2017, s. 2.2.3 draw anew from all comparisons; with warm-started members that would leak held-out
+    comparisons into the fit.)
 
     Args:
         ensemble: the ensemble whose features are kept. Its input statistics must be set already.
@@ -41,12 +42,14 @@ class ComparisonData:
         self._capacity = max(1, capacity) * 2
         self._vector: Tensor | None = None
         self._images: Tensor | None = None
-        self._stack_axis: int | None = None
+        self._stacked = False  # images are kept as single channels, each stack sharing all but one with the one before
 
     def __len__(self) -> int:
         return len(self.preferences)
 
-    def add(self, pairs: Sequence[tuple[Segment, Segment]], preferences: Sequence[float], rng: np.random.Generator) -> None:
+    def add(
+        self, pairs: Sequence[tuple[Segment, Segment]], preferences: Sequence[float], rng: np.random.Generator
+    ) -> None:
         """Take in answered comparisons.
 
         Args:
@@ -87,17 +90,24 @@ class ComparisonData:
         return torch.cat([bank, torch.empty_like(bank)])
 
     def _store_images(self, index: int, segment: Segment) -> None:
-        assert isinstance(segment.observations, np.ndarray)
-        track = FrameTrack()
-        track.append(segment.observations)
-        if index == 0:
-            self._stack_axis = track.stack_axis
-        if self._stack_axis is not None and track.stack_axis != self._stack_axis:
-            raise UserError("Some segments hold stacked images and some do not; expected the same of all.")
-        stored = segment.observations if self._stack_axis is None else track.stored()
+        space, values = self.ensemble.observation_space, segment.observations
+        assert isinstance(space, spaces.Box) and isinstance(values, np.ndarray)
+        whole = values if channels_first(space) else np.moveaxis(values, -1, 1)  # (k + 1, C, H, W)
+        shares = whole.shape[1] > 1 and np.array_equal(whole[1:, :-1], whole[:-1, 1:])
+        if self._images is None:
+            self._stacked = shares
+        elif self._stacked and not shares:  # those before looked like stacks by chance, e.g. all black
+            self._images, self._stacked = self._unfold(self._images).contiguous(), False
+        stored = np.concatenate([whole[0, :-1], whole[:, -1]]) if self._stacked else whole
         images = torch.from_numpy(np.ascontiguousarray(stored)).to(self.ensemble.device)
         self._images = self._room(self._images, index, images)
         self._images[index] = images
+
+    def _unfold(self, stored: Tensor) -> Tensor:
+        """Return all observations `(n, k + 1, C, H, W)` of n segments as they are kept."""
+        if not self._stacked:
+            return stored
+        return stored.unfold(1, stored.shape[1] - self.length, 1).movedim(-1, 2)
 
     def features(self, segments: Tensor) -> Features:
         """Return the features of all steps of the segments numbered `(n,)`, joined: `(n * k, ...)`."""
@@ -105,12 +115,7 @@ class ComparisonData:
         return Features(None if self._images is None else self._image_batch(self._images[segments]), vector)
 
     def _image_batch(self, stored: Tensor) -> Tensor:
-        space = self.ensemble.observation_space
-        if self._stack_axis is not None:
-            depth = stored.shape[1] - self.length
-            observations = stored.unfold(1, depth, 1).movedim(-1, 2)  # (n, k + 1, depth, H, W)
-        else:
-            observations = stored if channels_first(space) else stored.movedim(-1, 2)  # type: ignore[arg-type]
+        observations = self._unfold(stored)
         now = observations[:, :-1]
         if self.ensemble.inputs == "sas":
             now = torch.cat([now, observations[:, 1:]], dim=2)

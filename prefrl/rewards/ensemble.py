@@ -1,7 +1,7 @@
 """RewardEnsemble: M reward models evaluated, normalised, saved and loaded together.
 
-Christiano et al. 2017, s. 2.2.3: the members are fitted on different draws of the same comparisons, each is normalised on
-its own, and the reward is their mean. How it is fitted is in `prefrl.rewards.fit`.
+Christiano et al. 2017, s. 2.2.3: the members are fitted on different draws of the same comparisons, each is normalised
+on its own, and the reward is their mean. How it is fitted is in `prefrl.rewards.fit`.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ class RewardSettings:
             raise UserError(f"num_members must be at least 1. Received {self.num_members}")
         if self.inputs not in (*INPUTS, "auto"):
             raise UserError(f"inputs must be one of {', '.join(INPUTS)} or auto. Received {self.inputs!r}")
+        if any(units < 1 for units in self.hidden):
+            raise UserError(f"hidden must be positive numbers of units. Received {self.hidden}")
         if self.target_std <= 0:
             raise UserError(f"target_std must be positive. Received {self.target_std}")
         if self.clip_inputs <= 0:
@@ -199,9 +201,7 @@ class RewardEnsemble:
 
         The reward of images is evaluated without dropout and with the batch statistics of the fit.
         """
-        parts = [
-            self.member_rewards(f).mean(0) for f in self._chunks(observations, actions, next_observations)
-        ]
+        parts = [self.member_rewards(f).mean(0) for f in self._chunks(observations, actions, next_observations)]
         return torch.cat(parts).cpu().numpy()
 
     @torch.no_grad()
@@ -218,7 +218,16 @@ class RewardEnsemble:
 
     @torch.no_grad()
     def segment_returns(self, segments: list[Segment]) -> NDArray[np.float32]:
-        """Return each member's raw summed reward of N segments of equal length `(M, N)`: the terms of the logits."""
+        """Return each member's raw summed reward of N segments of equal length `(M, N)`: the terms of the logits.
+
+        Raises:
+            UserError: segments of different lengths.
+        """
+        lengths = {len(segment) for segment in segments}
+        if len(lengths) > 1:
+            raise UserError(
+                f"Expected segments of equal length; got some of {min(lengths)} and of {max(lengths)} steps."
+            )
         raw = torch.cat([self.network(f) for f in self._chunks(*stack_transitions(segments))], dim=1)
         return raw.reshape(self.num_members, len(segments), -1).sum(-1).cpu().numpy()
 
@@ -272,13 +281,15 @@ class RewardEnsemble:
             factory: the factory it was made with, if its network is your own.
 
         Raises:
-            UserError: no such file, or not a saved reward.
+            UserError: no such file, not a saved reward, or the factory makes another network than the one saved.
         """
         path = Path(path)
         if path.is_dir():
             path = path / "reward.safetensors"
         if not path.is_file():
-            raise UserError(f"There is no saved reward at {path}. Give the path of a reward.safetensors or a run folder.")
+            raise UserError(
+                f"There is no saved reward at {path}. Give the path of a reward.safetensors or a run folder."
+            )
         try:
             with safetensors.safe_open(path, "pt") as file:
                 description = json.loads((file.metadata() or {}).get("prefrl", "{}"))
@@ -289,7 +300,8 @@ class RewardEnsemble:
             raise UserError(f"{path} is not a reward saved by prefrl.")
         if description["version"] > FORMAT_VERSION:
             raise UserError(
-                f"{path} was saved in format {description['version']}; this prefrl reads up to {FORMAT_VERSION}. Upgrade it."
+                f"{path} was saved in format {description['version']}; this prefrl reads up to {FORMAT_VERSION}. "
+                "Upgrade prefrl."
             )
         if description["custom_network"] and factory is None:
             raise UserError(f"{path} holds a network of your own: pass the factory that makes it.")
@@ -302,7 +314,11 @@ class RewardEnsemble:
             device=device,
             factory=factory,
         )
-        ensemble.load_state_dict(tensors)
+        try:
+            ensemble.load_state_dict(tensors)
+        except (RuntimeError, KeyError) as error:
+            mend = " Pass the factory that it was made with." if description["custom_network"] else ""
+            raise UserError(f"The weights in {path} do not fit the network that it describes: {error}{mend}") from None
         return ensemble
 
     def state_dict(self) -> dict[str, Tensor]:

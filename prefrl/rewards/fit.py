@@ -1,8 +1,8 @@
 """Fitting a reward ensemble to comparisons.
 
-Christiano et al. 2017, s. 2.2.3: cross-entropy under Bradley-Terry, each member on its own bootstrap of the comparisons,
-what a member's bootstrap left out held out for it, and an l2 coefficient adapted so that held-out loss / training loss
-stays in [1.1, 1.5].
+Christiano et al. 2017, s. 2.2.3: cross-entropy under Bradley-Terry, each member on its own bootstrap of the
+comparisons, what a member's bootstrap left out held out for it, and an l2 coefficient adapted so that held-out loss /
+training loss stays in [1.1, 1.5].
 
 All members see the same minibatches, weighted by their bootstrap counts, so one pass through the batched network serves
 every member.
@@ -22,7 +22,7 @@ from torch import Tensor
 from prefrl.errors import UserError
 from prefrl.likelihood import bradley_terry_log_likelihood
 from prefrl.rewards.data import ComparisonData
-from prefrl.rewards.ensemble import RewardEnsemble
+from prefrl.rewards.ensemble import CHUNK, IMAGE_CHUNK, RewardEnsemble
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,8 @@ class FitSettings:
     max_l2: float = 1.0
     """The adapted coefficient never leaves [1e-6, max_l2]."""
     patience: int = 5
-    """Stop after this many checks without a better held-out loss, and go back to the best; 0: never. Needs `bootstrap`."""
+    """Stop after this many epochs (of at least 5 steps) without a better held-out loss, and go back to the best; 0:
+    never. Needs `bootstrap`."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "batch_size", "num_steps", "first_steps", "max_l2"):
@@ -57,6 +58,8 @@ class FitSettings:
         for name in ("l2", "patience"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must not be negative. Received {getattr(self, name)}")
+        if self.adapt_l2 and self.l2 > self.max_l2:
+            raise UserError(f"l2 must not exceed max_l2 where it is adapted. Received {self.l2} and {self.max_l2}")
         if not 0 <= self.error_rate < 1:
             raise UserError(f"error_rate must be in [0, 1). Received {self.error_rate}")
 
@@ -68,8 +71,9 @@ class FitReport:
     num_comparisons: int
     num_steps: int
     """Gradient steps made."""
-    train_loss: list[float]
-    """Cross-entropy in nats on the member's own comparisons, weighted by their bootstrap counts."""
+    train_loss: list[float | None]
+    """Cross-entropy in nats on the member's own comparisons, weighted by their bootstrap counts; None where its
+    bootstrap left out all of the few there are."""
     held_out_loss: list[float | None]
     """The same on the comparisons its bootstrap left out; None where there are none."""
     train_accuracy: list[float | None]
@@ -92,12 +96,12 @@ class Fitter:
     """
 
     LOW_RATIO, HIGH_RATIO = 1.1, 1.5  # Christiano et al. 2017, s. 2.2.3
-    CHECKS_PER_FIT = 10
+    LEAST_STEPS_PER_CHECK = 5
 
     def __init__(self, ensemble: RewardEnsemble, settings: FitSettings | None = None) -> None:
         self.ensemble = ensemble
         self.settings = settings or FitSettings()
-        self._parameters = list(ensemble.network.parameters())
+        self._parameters = [p for p in ensemble.network.parameters() if p.requires_grad]
         fused = all(p.is_floating_point() for p in self._parameters)
         self.optimizer = torch.optim.Adam(self._parameters, lr=self.settings.learning_rate, fused=fused)
         self.l2 = torch.full((ensemble.num_members,), self.settings.l2, device=ensemble.device)
@@ -124,24 +128,29 @@ class Fitter:
         preferences = torch.from_numpy(data.preferences).to(device)
         counts = torch.from_numpy(data.counts).to(device).T.contiguous()  # (M, N)
         num_steps = settings.num_steps if self.num_fits else settings.first_steps
-        check_every = max(1, num_steps // self.CHECKS_PER_FIT)
+        epoch = -(-len(data) // settings.batch_size)
         watch = settings.bootstrap and (settings.adapt_l2 or settings.patience > 0)
+        seen = _RunningLosses(self.ensemble.num_members, device)
         best_loss, best_state, since_best = float("inf"), None, 0
         order, cursor, made = torch.empty(0, dtype=torch.int64), 0, 0
         self.ensemble.network.train()
         with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
-            torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))  # dropout draws from the global stream
+            # dropout draws from the global stream
+            torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
             while made < num_steps:
                 if cursor >= len(order):
                     order, cursor = torch.randperm(len(data), generator=generator), 0
                 chosen = order[cursor : cursor + settings.batch_size].to(device)
                 cursor += settings.batch_size
-                self._step(data, pairs[chosen], preferences[chosen], counts[:, chosen])
+                losses = self._step(data, pairs[chosen], preferences[chosen], counts[:, chosen])
                 made += 1
                 if on_step is not None:
                     on_step(made)
-                if watch and made % check_every == 0:
-                    train, held_out = self._losses(data, pairs, preferences, counts)[:2]
+                if not watch:
+                    continue
+                seen.add(losses, counts[:, chosen])
+                if seen.num_steps >= max(epoch, self.LEAST_STEPS_PER_CHECK):
+                    train, held_out = seen.take()
                     if settings.adapt_l2:
                         self._adapt_l2(train, held_out)
                     overall = float(torch.nanmean(held_out))
@@ -153,15 +162,16 @@ class Fitter:
                             since_best += 1
                         if since_best >= settings.patience:
                             break
-        if best_state is not None:
+        if best_state is not None and since_best >= settings.patience:
             self.ensemble.network.load_state_dict(best_state)
         self.ensemble.network.eval()
         self.num_fits += 1
         return self._report(len(data), made, *self._losses(data, pairs, preferences, counts))
 
-    def _step(self, data: ComparisonData, pairs: Tensor, preferences: Tensor, counts: Tensor) -> None:
+    def _step(self, data: ComparisonData, pairs: Tensor, preferences: Tensor, counts: Tensor) -> Tensor:
+        """Make one gradient step; return every member's loss on every comparison of the minibatch `(M, B)`."""
         logits = _logits(self.ensemble, data, pairs)
-        losses = -bradley_terry_log_likelihood(logits, preferences, self.settings.error_rate)  # (M, B)
+        losses = -bradley_terry_log_likelihood(logits, preferences, self.settings.error_rate)
         loss = (losses * counts).sum(1).div(counts.sum(1).clamp(min=1.0)).sum()  # members do not share parameters
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -171,6 +181,7 @@ class Fitter:
             for parameter in self._parameters:
                 if parameter.ndim > 0 and len(parameter) == self.ensemble.num_members:
                     parameter.mul_(shrink.view(-1, *[1] * (parameter.ndim - 1)))
+        return losses.detach()
 
     def _adapt_l2(self, train: Tensor, held_out: Tensor) -> None:
         ratio = held_out / train.clamp(min=1e-8)
@@ -183,10 +194,10 @@ class Fitter:
     def _losses(
         self, data: ComparisonData, pairs: Tensor, preferences: Tensor, counts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return training and held-out loss, training and held-out accuracy, `(M,)` each, NaN where there is no data."""
+        """Return training and held-out loss, training and held-out accuracy, `(M,)` each, NaN where there is none."""
         training = self.ensemble.network.training
         self.ensemble.network.eval()
-        size = 64 if self.ensemble.images else 2048
+        size = max(1, (IMAGE_CHUNK if self.ensemble.images else CHUNK) // (2 * data.length))
         logits = torch.cat([_logits(self.ensemble, data, part) for part in pairs.split(size)], dim=1)
         self.ensemble.network.train(training)
         losses = -bradley_terry_log_likelihood(logits, preferences, self.settings.error_rate)
@@ -221,7 +232,10 @@ class Fitter:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return the optimiser's state and the l2 coefficients: tensors and plain values; `restore` is the inverse."""
+        """Return the optimiser's state and the l2 coefficients: tensors and plain values; `restore` is the inverse.
+
+        The optimiser's tensors are those in use: write or copy them before the next fit.
+        """
         return {"optimizer": self.optimizer.state_dict(), "l2": self.l2.clone(), "num_fits": self.num_fits}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -229,6 +243,31 @@ class Fitter:
         self.optimizer.load_state_dict(state["optimizer"])
         self.l2 = state["l2"].to(self.ensemble.device)
         self.num_fits = state["num_fits"]
+
+
+class _RunningLosses:
+    """Losses met on the way, so that watching held-out losses costs no pass of its own.
+
+    A member's minibatch holds comparisons that its bootstrap left out; their losses come with the same forward pass.
+    """
+
+    def __init__(self, num_members: int, device: torch.device) -> None:
+        self._sums = torch.zeros(4, num_members, device=device)
+        self.num_steps = 0
+
+    def add(self, losses: Tensor, counts: Tensor) -> None:
+        """Add the losses `(M, B)` of a minibatch with bootstrap counts `(M, B)`."""
+        left_out = (counts == 0).float()
+        rows = [losses * counts, counts, losses * left_out, left_out]
+        self._sums += torch.stack([row.sum(1) for row in rows])
+        self.num_steps += 1
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """Return the mean training and held-out losses `(M,)`, NaN where there were none, and start again."""
+        train, train_weight, held_out, held_out_weight = self._sums
+        means = train / train_weight, held_out / held_out_weight
+        self._sums, self.num_steps = torch.zeros_like(self._sums), 0
+        return means
 
 
 def _logits(ensemble: RewardEnsemble, data: ComparisonData, pairs: Tensor) -> Tensor:

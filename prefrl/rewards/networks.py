@@ -5,6 +5,7 @@ Each takes `Features` and returns raw rewards `(M, B)`. Features given once `(B,
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -25,11 +26,6 @@ class Features(NamedTuple):
     """`(B, C, H, W)` uint8, or None."""
     vector: Tensor | None
     """`(B, D)` float32, or None."""
-
-    def __len__(self) -> int:  # the number of transitions, not of fields
-        tensor = self.images if self.images is not None else self.vector
-        assert tensor is not None
-        return len(tensor)
 
 
 class EnsembleNetwork(Protocol):
@@ -56,8 +52,7 @@ class EnsembleMLP(nn.Module):
 
     def __init__(self, num_members: int, num_inputs: int, hidden: tuple[int, ...], generator: torch.Generator) -> None:
         super().__init__()
-        sizes = [num_inputs, *hidden, 1]
-        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        pairs = list(itertools.pairwise([num_inputs, *hidden, 1]))
         self.weights = nn.ParameterList([_uniform((num_members, i, o), i, generator) for i, o in pairs])
         self.biases = nn.ParameterList([_uniform((num_members, 1, o), i, generator) for i, o in pairs])
 
@@ -112,7 +107,8 @@ class EnsembleCNN(nn.Module):
             norms.append(nn.BatchNorm2d(num_members * self.FILTERS, affine=False))
             channels, height, width = self.FILTERS, (height - kernel) // stride + 1, (width - kernel) // stride + 1
             if height < 1 or width < 1:
-                raise UserError(f"Images of {image_shape[1]} x {image_shape[2]} are too small; expected 43 x 43 or more.")
+                size = f"{image_shape[1]} x {image_shape[2]}"
+                raise UserError(f"Images of {size} are too small; expected 43 x 43 or more.")
         self.kernels = nn.ParameterList(kernels)
         self.norms = nn.ModuleList(norms)
         self.head = EnsembleMLP(num_members, channels * height * width + num_inputs, (self.HIDDEN,), generator)
@@ -121,10 +117,10 @@ class EnsembleCNN(nn.Module):
         """Return raw rewards `(M, B)`."""
         assert features.images is not None
         x = features.images.float() / 255.0
-        batch = len(x)
-        x = x.repeat(1, self.num_members, 1, 1)
+        batch, groups = len(x), 1  # the first convolutions of all members read the same images
         for kernel, stride, norm in zip(self.kernels, self.STRIDES, self.norms, strict=True):
-            x = functional.conv2d(x, kernel.flatten(0, 1), stride=stride, groups=self.num_members)
+            x = functional.conv2d(x, kernel.flatten(0, 1), stride=stride, groups=groups)
+            groups = self.num_members
             x = functional.leaky_relu(norm(x), LEAKY_SLOPE)
             x = functional.dropout2d(x, self.dropout, self.training)
         flat = x.reshape(batch, self.num_members, -1).transpose(0, 1)  # (M, B, F)
@@ -137,19 +133,26 @@ class EnsembleOf(nn.Module):
     """M copies of any user module, evaluated together with `torch.func`.
 
     Args:
-        factory: called M times; each result maps features `(B, D)` float32 (or images `(B, C, H, W)` uint8, if the
-            observations are images) to raw rewards `(B,)` or `(B, 1)`.
+        factory: called M times; each result maps features `(B, D)` float32 to raw rewards `(B,)` or `(B, 1)`. If the
+            observations are images, it is given images `(B, C, H, W)` uint8 and, where the reward reads actions too,
+            their features `(B, D)` as a second argument.
         num_members: M.
+
+    Raises:
+        UserError: the factory does not make a new module at every call.
     """
 
     def __init__(self, factory: Callable[[], nn.Module], num_members: int) -> None:
         super().__init__()
         members = [factory() for _ in range(num_members)]
-        if not all(isinstance(member, nn.Module) for member in members):
-            raise UserError(f"The network factory must return a torch.nn.Module. Received {type(members[0]).__name__}")
+        for member in members:
+            if not isinstance(member, nn.Module):
+                raise UserError(f"The network factory must return a torch.nn.Module. Received {type(member).__name__}")
+        if len({id(member) for member in members}) < num_members:
+            raise UserError("The network factory returned the same module twice; expected a new one at every call.")
         params, buffers = torch.func.stack_module_state(members)
         self._names = list(params)
-        self.stacked = nn.ParameterList([nn.Parameter(p.detach()) for p in params.values()])
+        self.stacked = nn.ParameterList([nn.Parameter(p.detach(), p.requires_grad) for p in params.values()])
         self._buffer_names = list(buffers)
         for index, value in enumerate(buffers.values()):
             self.register_buffer(f"stacked_buffer_{index}", value)
@@ -157,17 +160,17 @@ class EnsembleOf(nn.Module):
 
     def forward(self, features: Features) -> Tensor:
         """Return raw rewards `(M, B)`."""
-        given = features.images if features.images is not None else features.vector
+        given = tuple(part for part in features if part is not None)
         skeleton = self._skeleton[0].train(self.training)
         buffers = {name: getattr(self, f"stacked_buffer_{i}") for i, name in enumerate(self._buffer_names)}
 
         def call(params: dict[str, Tensor], member_buffers: dict[str, Tensor]) -> Tensor:
-            return torch.func.functional_call(skeleton, (params, member_buffers), (given,))  # type: ignore[no-any-return]
+            return torch.func.functional_call(skeleton, (params, member_buffers), given)
 
         named = dict(zip(self._names, self.stacked, strict=True))
         rewards: Tensor = torch.vmap(call, randomness="different")(named, buffers)
         if rewards.ndim == 3 and rewards.shape[-1] == 1:
             rewards = rewards.squeeze(-1)
         if rewards.ndim != 2:
-            raise UserError(f"A reward network must return (B,) or (B, 1) values; got {tuple(rewards.shape[1:])} per member.")
+            raise UserError(f"A reward network must return (B,) or (B, 1) values; got {tuple(rewards.shape[1:])}.")
         return rewards

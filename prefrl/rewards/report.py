@@ -282,7 +282,7 @@ def _epic(
     model, r2, others = fit_true_reward(reward.observation_space, reward.action_space, segments, rng)
     if r2 is None:
         missing["true_reward_r2"] = "The true reward is the same at every step that the regression is tested on."
-    num_transitions, num_samples = (48, 24) if is_image(reward.observation_space) else (512, 256)
+    num_transitions, num_samples = (48, 24) if is_image(reward.observation_space) else (512, 128)
     observations, actions, next_observations = stack_transitions(others)
     rows = rng.choice(len(actions), size=min(num_transitions, len(actions)), replace=False)
     coverage = (take(observations, rows), actions[rows], take(next_observations, rows))

@@ -1,4 +1,9 @@
-"""Hyper-parameters of the agents, by environment."""
+"""Hyper-parameters of the agents, by environment.
+
+PPO's were chosen on the environments' own rewards (`docs/benchmarks.md`), so that what preferences cost can be told from
+what the agent can do. DQN's are those of RL Baselines3 Zoo; SAC's, TD3's and A2C's are stable-baselines3's own, with the
+exploration noise that TD3 needs (Fujimoto et al. 2018: 0.1).
+"""
 
 from __future__ import annotations
 
@@ -17,26 +22,66 @@ class AgentDefaults:
     warmup_steps: int = 8_192
     """Random steps at the start."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the stable-baselines3 algorithm, and `normalize_*` of `Sb3Agent`."""
+    """Keyword arguments of the stable-baselines3 algorithm, and those that `Sb3Agent` adds."""
 
 
-_PPO: dict[str, Any] = {"n_steps": 512, "batch_size": 256, "n_epochs": 10, "gae_lambda": 0.95, "ent_coef": 0.0}
+def _ppo(steps: int = 400_000, *, warmup_steps: int = 8_192, **changes: Any) -> AgentDefaults:
+    common: dict[str, Any] = {
+        "n_steps": 512,
+        "batch_size": 256,
+        "n_epochs": 10,
+        "learning_rate": 1e-3,
+        "gamma": 0.99,
+        "gae_lambda": 0.95,
+        "clip_range": 0.2,
+        "ent_coef": 0.0,
+    }
+    return AgentDefaults(steps=steps, warmup_steps=warmup_steps, hyperparameters={**common, **changes})
+
 
 PPO: dict[str, AgentDefaults] = {
-    "HalfCheetah-v5": AgentDefaults(
-        hyperparameters={**_PPO, "learning_rate": 1e-3, "gamma": 0.99},
+    "HalfCheetah-v5": _ppo(),
+    "Swimmer-v5": _ppo(200_000, gamma=0.9999),
+    "Pendulum-v1": _ppo(
+        200_000, n_steps=256, learning_rate="linear:2e-3", gamma=0.97, policy_kwargs={"log_std_init": -0.5}
     ),
-    "Pendulum-v1": AgentDefaults(
-        steps=200_000,
-        hyperparameters={
-            **_PPO, "n_steps": 256, "learning_rate": "linear:2e-3", "gamma": 0.97, "policy_kwargs": {"log_std_init": -0.5},
-        },
-    ),
-}  # fmt: skip
+}
+
+_DQN_CARTPOLE = {
+    "learning_rate": 2.3e-3,
+    "batch_size": 64,
+    "gamma": 0.99,
+    "target_update_interval": 10,
+    "train_freq": 256,
+    "gradient_steps": 128,
+    "exploration_fraction": 0.16,
+    "exploration_final_eps": 0.04,
+    "policy_kwargs": {"net_arch": [256, 256]},
+}
+_DQN_ACROBOT = {
+    **_DQN_CARTPOLE,
+    "learning_rate": 6.3e-4,
+    "batch_size": 128,
+    "target_update_interval": 250,
+    "train_freq": 4,
+    "gradient_steps": -1,
+    "exploration_fraction": 0.12,
+    "exploration_final_eps": 0.1,
+}
+
+OTHERS: dict[str, dict[str, AgentDefaults]] = {
+    "a2c": {"": AgentDefaults()},
+    "sac": {"": AgentDefaults(steps=100_000, num_envs=1)},
+    "td3": {"": AgentDefaults(steps=100_000, num_envs=1, hyperparameters={"action_noise_std": 0.1})},
+    "dqn": {
+        "": AgentDefaults(steps=100_000, num_envs=1, hyperparameters=_DQN_ACROBOT),
+        "CartPole-v1": AgentDefaults(steps=50_000, num_envs=1, hyperparameters=_DQN_CARTPOLE),
+    },
+}
 
 
 def agent_defaults(agent: str, env_id: str) -> AgentDefaults:
-    """Return the hyper-parameters known to suit `agent` in `env_id`, or those of the algorithm's own paper."""
-    if agent == "ppo":
-        return PPO.get(env_id, AgentDefaults(hyperparameters=_PPO))
-    return AgentDefaults()
+    """Return the hyper-parameters known to suit `agent` in `env_id`, or what suits it in general."""
+    if agent not in OTHERS:
+        return PPO.get(env_id, _ppo())
+    return OTHERS[agent].get(env_id, OTHERS[agent][""])

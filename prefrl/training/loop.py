@@ -277,7 +277,8 @@ class Trainer:
                 method=settings.queries.method,
                 candidates_per_query=settings.queries.candidates,
                 asked=self.asked_pairs,
-                last_steps=settings.queries.last_steps,
+                last_steps=max(1, int(settings.queries.recent * self.total_env_steps)),
+                recent_share=settings.queries.recent_share,
                 rng=stream(settings.seed, "queries", self.session),
             )
             steps = self.agent.num_env_steps

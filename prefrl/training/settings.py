@@ -24,8 +24,10 @@ class QuerySettings:
     uniform)."""
     candidates: int = 10
     """Candidate pairs per query (Christiano et al. 2017, s. 2.2.4)."""
-    last_steps: int | None = None
-    """Draw candidates from this many most recent environment steps; None: from everything kept."""
+    recent: float = 0.1
+    """The last steps, as a share of the whole run, that count as recent."""
+    recent_share: float = 0.0
+    """Share of the segments drawn from the recent steps; the others come from everything kept."""
     schedule: str = "hyperbolic"
     """hyperbolic, constant or linear."""
     initial_share: float = 0.25
@@ -37,6 +39,9 @@ class QuerySettings:
 
     def __post_init__(self) -> None:
         check_method(self.method)
+        for name in ("recent", "recent_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"queries.{name} must be in [0, 1]. Received {getattr(self, name)}")
         if self.candidates < 1:
             raise UserError(f"candidates must be at least 1. Received {self.candidates}")
 

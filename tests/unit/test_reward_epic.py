@@ -37,7 +37,7 @@ def of_table(values: Table) -> Reward:
     return lambda s, a, s2: values[s, a, s2]
 
 
-def shaped(values: Table, potential: NDArray[np.float64], gamma: float) -> Table:
+def shaped(values: Table, potential: NDArray[np.floating[Any]], gamma: float) -> Table:
     return values + gamma * potential[None, None, :] - potential[:, None, None]
 
 
@@ -184,6 +184,6 @@ def test_every_supported_space_can_be_fitted(space: spaces.Space[Any]) -> None:
             {k: np.stack([r[k] for r in rows]) for k in rows[0]} if isinstance(rows[0], dict) else np.stack(rows)
         )
         actions = np.arange(5) % 2
-        made.append(Segment(observations=observations, actions=actions, true_rewards=actions * 2.0))
+        made.append(Segment(observations=observations, actions=actions, true_rewards=np.array(actions * 2.0, np.float64)))
     model, r2, _ = fit_true_reward(space, spaces.Discrete(2), made, np.random.default_rng(0))
     assert r2 is not None and np.isfinite(model(*made[0].transitions())).all()

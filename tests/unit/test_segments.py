@@ -377,11 +377,12 @@ def test_a_track_returns_exactly_what_it_was_given(
 
 # The cap
 
+BYTES_OF_TEN_STEPS = 10 * (8 + 16 + 8) + 8
+"""Observations, actions, true rewards; and the last observation."""
+
 
 def test_the_oldest_episodes_are_dropped_when_the_cap_is_reached() -> None:
-    per_step = 8 + 16 + 8  # observation, action, true reward, in bytes
-    of_one_episode = 10 * per_step + 8
-    world, history = World([[10] * 30]), History(max_bytes=3 * of_one_episode)
+    world, history = World([[10] * 30]), History(max_bytes=3 * BYTES_OF_TEN_STEPS)
     for _ in range(6):
         history.add(world.rollout(10))
         assert sum(e.nbytes for e in history.episodes) <= history.max_bytes
@@ -392,9 +393,17 @@ def test_the_oldest_episodes_are_dropped_when_the_cap_is_reached() -> None:
 
 
 def test_what_is_dropped_is_the_oldest_of_all_environments() -> None:
-    world, history = World([[10] * 30, [10] * 30]), History(max_bytes=2 * (10 * 32 + 8))
+    world, history = World([[10] * 30, [10] * 30]), History(max_bytes=2 * BYTES_OF_TEN_STEPS)
     history.add(world.rollout(30))  # three episodes of each environment at once
     assert sorted((e.env_index, e.first_step) for e in history.closed) == [(0, 20), (1, 20)]
+
+
+def test_running_episodes_count_towards_the_cap() -> None:
+    world, history = World([[10, 100]]), History(max_bytes=2 * BYTES_OF_TEN_STEPS)
+    history.add(world.rollout(10 + 9))
+    assert [e.number for e in history.closed] == [0]
+    history.add(world.rollout(5))  # now the running episode is longer than the one that ended
+    assert history.closed == []
 
 
 def test_running_episodes_are_kept_whatever_their_size() -> None:

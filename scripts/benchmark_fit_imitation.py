@@ -1,0 +1,43 @@
+"""imitation's part of `benchmark_fit.py`, run by an interpreter that has imitation 1.0.1; prints comparisons per second.
+
+peer/bin/python scripts/benchmark_fit_imitation.py COMPARISONS EPOCHS
+"""
+
+import sys
+import tempfile
+import time
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from imitation.algorithms import preference_comparisons as peer
+from imitation.data.types import Trajectory
+from imitation.rewards.reward_nets import BasicRewardNet, RewardEnsemble
+from imitation.util import logger
+
+
+def main(comparisons: int, epochs: int) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    segments = [
+        Trajectory(obs=rng.normal(size=(101, 17)), acts=rng.uniform(-1, 1, (100, 6)), infos=None, terminal=False)
+        for _ in range(2 * comparisons)
+    ]
+    data = peer.PreferenceDataset()
+    data.push(list(zip(segments[::2], segments[1::2])), rng.integers(2, size=comparisons).astype(np.float32))  # noqa: B905
+    spaces = Box(-np.inf, np.inf, (17,)), Box(-1, 1, (6,))
+    ensemble = RewardEnsemble(*spaces, [BasicRewardNet(*spaces, hid_sizes=(32, 32)) for _ in range(3)])
+    model = peer.PreferenceModel(ensemble)
+    with tempfile.TemporaryDirectory() as folder:
+        quiet = logger.configure(folder, [])
+        trainer = peer.EnsembleTrainer(
+            model, peer.CrossEntropyRewardLoss(), rng, batch_size=32, epochs=epochs, custom_logger=quiet
+        )
+        begin = time.perf_counter()
+        trainer.train(data)
+        print(epochs * comparisons / (time.perf_counter() - begin))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,205 @@
+"""The command line: what it makes, and what it says to nonsense."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from prefrl.cli import main
+from prefrl.training import RunFolder
+
+QUICK = [
+    "--steps", "3200", "--num-envs", "2", "--segment-length", "20", "--warmup-steps", "400",
+    "--hyper", "n_steps=100", "batch_size=50", "n_epochs=2", "--quiet",
+]  # fmt: skip
+
+
+def run(*arguments: str | Path) -> int:
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stopped:  # the parser's own exit
+        assert isinstance(stopped.code, int)
+        return stopped.code
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "pendulum"
+    assert run("train", "Pendulum-v1", "--labels", "12", "--baseline", "--out", out, *QUICK) == 0
+    return out
+
+
+def test_train_leaves_everything_in_the_run_folder(finished: Path) -> None:
+    names = {
+        "config.json", "metrics.jsonl", "record.sqlite", "reward.safetensors", "summary.json", "report.json", "report.png",
+        "curves.png", "videos/training.mp4", "policies/before.pt", "policies/last.pt", "policies/best.pt",
+        "baseline/metrics.jsonl",
+    }  # fmt: skip
+    assert [name for name in sorted(names) if not (finished / name).is_file()] == []
+    config = RunFolder.open(finished).config
+    assert config["settings"]["hyperparameters"]["n_steps"] == 100
+    assert {"torch", "gymnasium", "stable-baselines3"} <= set(config["versions"])
+    assert list((finished / "tensorboard").iterdir())
+
+
+def test_metrics_rows_hold_what_is_promised(finished: Path) -> None:
+    rows = RunFolder.open(finished).read_metrics()
+    assert [row["num_env_steps"] for row in rows] == list(range(600, 3201, 200))
+    assert rows[-1]["labels"] == 12
+    for name in ("true_return", "learned_return", "correlation", "reward_accuracy", "steps_per_second", "seconds"):
+        assert name in rows[-1]
+    assert {"collect", "reward", "update", "ask_and_fit"} <= rows[-1]["seconds"].keys()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_json_is_one_object_with_the_promised_keys(
+    command: str, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, finished, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    promised = {
+        "true_return_mean", "true_return_std", "num_episodes", "baseline_true_return_mean", "labels", "steps", "seconds",
+    }  # fmt: skip
+    assert promised <= result.keys()
+    assert result["labels"] == 12
+    assert result["steps"] == 3200
+
+
+def test_envs_lists_the_benchmark_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("envs") == 0
+    assert "HalfCheetah-v5" in capsys.readouterr().out
+
+
+def make_broken(kind: str) -> Any:
+    class Broken(gymnasium.Wrapper[Any, Any, Any, Any]):
+        def step(self, action: Any) -> Any:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            if kind == "observation":
+                observation = np.full_like(observation, np.nan)
+            return observation, float("nan") if kind == "reward" else reward, terminated, truncated, info
+
+    return lambda **kwargs: Broken(gymnasium.make("Pendulum-v1", **kwargs).unwrapped)
+
+
+@pytest.fixture
+def broken_envs() -> Any:
+    for kind in ("observation", "reward"):
+        gymnasium.register(f"Broken{kind.title()}-v0", make_broken(kind), max_episode_steps=200)
+    gymnasium.register("TupleSpace-v0", lambda **_: _TupleEnv(), max_episode_steps=10)
+    yield
+    for name in ("BrokenObservation-v0", "BrokenReward-v0", "TupleSpace-v0"):
+        del gymnasium.registry[name]
+
+
+class _TupleEnv(gymnasium.Env[Any, Any]):
+    observation_space = gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(2)])
+    action_space = gymnasium.spaces.Discrete(2)
+
+
+BAD = {
+    "unknown environment": (["HalfCheeta-v5"], "HalfCheetah-v5"),
+    "no labels": (["Pendulum-v1", "--labels", "0"], "labels must be at least 1"),
+    "negative labels": (["Pendulum-v1", "--labels", "-5"], "labels must be at least 1"),
+    "segments longer than an episode": (["Pendulum-v1", "--segment-length", "500"], "longer than an episode"),
+    "device that is not there": (["Pendulum-v1", "--device", "cuda:7"], "cuda:7"),
+    "unknown device": (["Pendulum-v1", "--device", "gpu"], "gpu"),
+    "unknown teacher": (["Pendulum-v1", "--teacher", "orcale"], "oracle"),
+    "unknown agent": (["Pendulum-v1", "--agent", "pppo"], "ppo"),
+    "unknown hyper-parameter": (["Pendulum-v1", "--hyper", "learning_rat=1"], "learning_rate"),
+    "hyper-parameter without a value": (["Pendulum-v1", "--hyper", "gamma"], "NAME=VALUE"),
+    "unknown query method": (["Pendulum-v1", "--queries.method", "disagree"], "disagreement"),
+    "agent that cannot act there": (["Pendulum-v1", "--agent", "dqn"], "DQN"),
+    "too few steps": (["Pendulum-v1", "--steps", "100"], "--steps"),
+    "reward function that is not there": (["Pendulum-v1", "--reward-function", "nowhere.py:f"], "nowhere.py"),
+    "unsupported space": (["TupleSpace-v0"], "Tuple"),
+    "NaN observation": (["BrokenObservation-v0"], "NaN"),
+    "NaN true reward that a teacher reads": (["BrokenReward-v0"], "NaN"),
+}
+
+
+@pytest.mark.usefixtures("broken_envs")
+@pytest.mark.parametrize("case", BAD)
+def test_nonsense_ends_with_one_clear_message(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, expected = BAD[case]
+    status = run("train", *arguments, "--quiet", "--no-video", "--out", tmp_path / "run")
+    errors = capsys.readouterr().err
+    assert status == 2
+    assert expected in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("raise RuntimeError('no idea')", "no idea"),
+        ("return [1.0, 2.0]", "(20,)"),
+        ("return float('nan')", "finite"),
+    ],
+)
+def test_reward_function_that_fails_is_named(
+    body: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "judge.py").write_text(f"def judge(segment):\n    {body}\n")
+    status = run(
+        "train", "Pendulum-v1", "--labels", "12", "--reward-function", f"{tmp_path}/judge.py:judge", "--no-video",
+        "--out", tmp_path / "run", *QUICK,
+    )  # fmt: skip
+    errors = capsys.readouterr().err
+    assert status == 2
+    assert "judge" in errors and expected in errors
+
+
+def test_refused_run_leaves_no_folder(tmp_path: Path) -> None:
+    assert run("train", "Pendulum-v1", "--labels", "0", "--out", tmp_path / "run") == 2
+    assert run("train", "Pendulum-v1", "--device", "cuda:7", "--out", tmp_path / "run") == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_existing_run_is_not_overwritten(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "config.json").read_bytes()
+    assert run("train", "Pendulum-v1", "--out", finished) == 2
+    assert "prefrl resume" in capsys.readouterr().err
+    assert (finished / "config.json").read_bytes() == before
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.txt").write_text("chapter 1")
+    for command in ("resume", "evaluate", "report", "video"):
+        assert run(command, tmp_path) == 2
+        assert "config.json" in capsys.readouterr().err
+    assert run("train", "Pendulum-v1", "--out", tmp_path) == 2
+    assert (tmp_path / "thesis.txt").read_text() == "chapter 1"
+
+
+def test_wrong_arguments_exit_with_status_2() -> None:
+    assert run("trane", "Pendulum-v1") == 2
+    assert run("train", "Pendulum-v1", "--lables", "3") == 2
+    assert run("train") == 2
+
+
+def test_full_disk_while_saving_ends_clearly_and_keeps_what_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from prefrl.training import checkpoint
+
+    real, calls = checkpoint.os.fsync, []
+
+    def full_after_a_while(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 40:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full_after_a_while)
+    out = tmp_path / "run"
+    assert run("train", "Pendulum-v1", "--labels", "12", "--no-video", "--out", out, *QUICK) != 0
+    assert "No space left on device" in capsys.readouterr().err
+    monkeypatch.undo()
+    found, refused = checkpoint.newest_checkpoint(out / "checkpoints", RunFolder.open(out).config["run_id"])
+    assert found is not None and not refused
+    assert run("resume", out, "--no-video", "--quiet") == 0

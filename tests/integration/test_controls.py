@@ -1,0 +1,31 @@
+"""Learning from comparisons works, and the controls that must fail do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prefrl.training import TrainSettings, evaluate_run, train
+from prefrl.training.run import evaluate_random
+
+SETTINGS = TrainSettings(env_id="Pendulum-v1", labels=60, steps=60_000)
+
+
+def gain(settings: TrainSettings, out: Path) -> float:
+    """Return the true return from comparisons less that of random actions."""
+    folder = train(settings, out, quiet=True)
+    learned = evaluate_run(folder, "last", 20).mean
+    return learned - evaluate_random(folder.settings, 20).mean
+
+
+def test_oracle_teaches_coin_does_not_and_inverted_teaches_the_opposite(tmp_path: Path) -> None:
+    gains = {
+        name: gain(replace(SETTINGS, teacher=name), tmp_path / name) for name in ("oracle", "coin", "inverted")
+    }
+    assert gains["oracle"] > 300  # random actions come to about -1200, the best policy to about -150
+    assert gains["coin"] < 0.5 * gains["oracle"]
+    assert gains["inverted"] < 0
+    assert gains["inverted"] < gains["coin"] + 200

@@ -1,0 +1,151 @@
+"""A run that was killed and resumed ends exactly as one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prefrl.errors import UserError
+from prefrl.store import PreferenceStore
+from prefrl.training import RunFolder, TrainSettings, resume, train
+from prefrl.training.checkpoint import newest_checkpoint
+
+TINY = TrainSettings(
+    env_id="Pendulum-v1", labels=12, steps=3200, num_envs=2, segment_length=20, warmup_steps=400, num_checkpoints=5,
+    hyperparameters={"n_steps": 100, "batch_size": 50, "n_epochs": 2},
+)  # fmt: skip
+TINY_SAC = TrainSettings(
+    env_id="Pendulum-v1", labels=6, steps=3000, num_envs=1, segment_length=20, warmup_steps=400, num_checkpoints=3,
+    agent="sac", hyperparameters={"batch_size": 32, "train_freq": 8, "gradient_steps": 2},
+)  # fmt: skip
+
+
+def outcome(folder: RunFolder) -> dict[str, Any]:
+    """Return weights and metrics, without what depends on the clock."""
+    checkpoint, refused = newest_checkpoint(folder.checkpoints, folder.config["run_id"])
+    assert checkpoint is not None and not refused
+    rows = [
+        {k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in folder.read_metrics()
+    ]
+    with PreferenceStore(folder.record_path) as store:
+        answers = [(c.query_id, c.preference) for _, c in store.answers()]
+    return {"tensors": checkpoint.tensors, "arrays": checkpoint.arrays, "metrics": rows, "answers": answers}
+
+
+def assert_same(first: Any, second: Any, where: str = "") -> None:
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_same(first[key], second[key], f"{where}/{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), where
+        for index, pair in enumerate(zip(first, second, strict=True)):
+            assert_same(*pair, f"{where}/{index}")
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    elif hasattr(first, "tobytes"):
+        assert first.tobytes() == second.tobytes(), where
+    else:
+        assert first == second, where
+
+
+def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
+    code = (
+        "import json, sys; from pathlib import Path; from prefrl.training import *; "
+        "train(TrainSettings.from_json(json.loads(sys.argv[1])), Path(sys.argv[2]), quiet=True)"
+        if not out.exists()
+        else "import sys; from pathlib import Path; from prefrl.training import resume; resume(Path(sys.argv[2]), quiet=True)"
+    )
+    command = [sys.executable, "-c", code, json.dumps(settings.to_json()), str(out)]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize("settings", [TINY, TINY_SAC], ids=["ppo", "sac"])
+def test_run_killed_at_random_moments_ends_bit_identical(settings: TrainSettings, tmp_path: Path) -> None:
+    whole = train(settings, tmp_path / "whole", quiet=True)
+    chance = random.Random(0)
+    out = tmp_path / "killed"
+    kills = 0
+    for _ in range(60):
+        process = start(settings, out)
+        while process.poll() is None and not (out / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        try:
+            process.wait(chance.uniform(0.1, 1.5) if kills < 4 else 120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+        if (out / "summary.json").exists():
+            break
+    assert kills > 0
+    assert_same(outcome(whole), outcome(RunFolder.open(out)))
+
+
+def test_answers_newer_than_the_checkpoint_are_used_not_asked_again(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(TINY, out)
+    while process.poll() is None and len(RunFolder(out).read_metrics()) < 5:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    with PreferenceStore(out / "record.sqlite") as store:
+        before = store.answers()
+    resume(out, quiet=True)
+    with PreferenceStore(out / "record.sqlite") as store:
+        after = store.answers()
+    assert after[: len(before)] == before
+    assert len(after) == TINY.labels
+    assert len({comparison.query_id for _, comparison in after}) == TINY.labels
+
+
+def test_interrupted_run_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "prefrl.cli", "train", "Pendulum-v1", "--labels", "12", "--steps", "60000", "--no-video",
+        "--out", str(out),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while process.poll() is None and not RunFolder(out).read_metrics():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"prefrl resume {out}" in errors
+    checkpoint, _ = newest_checkpoint(out / "checkpoints", RunFolder.open(out).config["run_id"])
+    assert checkpoint is not None
+    assert checkpoint.num_env_steps == RunFolder.open(out).read_metrics()[-1]["num_env_steps"]
+
+
+def test_damaged_checkpoint_is_refused_and_the_one_before_used(tmp_path: Path) -> None:
+    folder = train(TINY, tmp_path / "run", quiet=True)
+    run_id = folder.config["run_id"]
+    older, newest = sorted(path for path in folder.checkpoints.iterdir())
+    content = (newest / "state.pt").read_bytes()
+    (newest / "state.pt").write_bytes(content[: len(content) // 2])
+    checkpoint, refused = newest_checkpoint(folder.checkpoints, run_id)
+    assert checkpoint is not None and checkpoint.num_env_steps == int(older.name)
+    assert len(refused) == 1 and "damaged" in refused[0]
+
+
+def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    folder = train(TINY, tmp_path / "run", quiet=True)
+    checkpoint, refused = newest_checkpoint(folder.checkpoints, "0" * 32)
+    assert checkpoint is None
+    assert all("another run" in reason for reason in refused)
+
+
+def test_finished_run_is_not_resumed(tmp_path: Path) -> None:
+    folder = train(TINY, tmp_path / "run", quiet=True)
+    with pytest.raises(UserError, match="is finished"):
+        resume(folder.path)
