@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 from prefrl.errors import UserError, require
 
@@ -24,6 +24,7 @@ from prefrl.envs import list_envs  # noqa: E402
 from prefrl.training import run as runs  # noqa: E402
 from prefrl.training.folder import RunFolder  # noqa: E402
 from prefrl.training.settings import TrainSettings  # noqa: E402
+from prefrl.training.video import choose_gl_backend  # noqa: E402
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit statuses
 
@@ -131,6 +132,8 @@ def envs() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     warnings.showwarning = _show_warning
+    with contextlib.suppress(UserError):  # said again when a video is asked for
+        choose_gl_backend()  # before MuJoCo is imported
     try:
         app.cli(prog="prefrl", description="Reinforcement learning from preferences.", args=arguments)
     except UserError as error:
@@ -200,7 +203,15 @@ def _hyperparameters(pairs: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _show_warning(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show the package's own warnings as a line, and none of those of other packages."""
     if category is UserWarning and f"{os.sep}prefrl{os.sep}" in filename:
         print(f"prefrl: {message}", file=sys.stderr)
 

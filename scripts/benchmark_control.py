@@ -2,7 +2,7 @@
 
     python scripts/benchmark_control.py --minutes 60 --jobs 2
 
-Every cell is one `prefrl train`; its figures go to `runs/benchmark/results.jsonl`. Run it again to go on where it stopped.
+Every cell is one `prefrl train` in a folder of its own under `runs/benchmark`. Run it again to go on where it stopped.
 The table goes to standard output; `docs/benchmarks.md` holds the one of the last release.
 """
 
@@ -45,7 +45,9 @@ def table(out: Path, seeds: int) -> str:
             paths = [out / f"{task}-{teacher}-{labels}-{seed}" / "done.json" for seed in range(seeds)]
             cells[teacher, labels] = [json.loads(p.read_text()) for p in paths if p.is_file()]
         main = cells["oracle", 200]
-        random, true = (np.array([r[k] for r in main]) for k in ("random_true_return_mean", "baseline_true_return_mean"))
+        random, true = (
+            np.array([r[k] for r in main]) for k in ("random_true_return_mean", "baseline_true_return_mean")
+        )
         line += [show(random), show(true)] if main else ["", ""]
         for found in cells.values():
             returns = np.array([r["true_return_mean"] for r in found])

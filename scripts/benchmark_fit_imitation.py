@@ -1,4 +1,4 @@
-"""imitation's part of `benchmark_fit.py`, run by an interpreter that has imitation 1.0.1; prints comparisons per second.
+"""imitation's part of `benchmark_fit.py`, for an interpreter that has imitation 1.0.1; prints comparisons per second.
 
 peer/bin/python scripts/benchmark_fit_imitation.py COMPARISONS EPOCHS
 """
@@ -20,12 +20,14 @@ def main(comparisons: int, epochs: int) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
+    num = 2 * comparisons
+    observations, actions = rng.normal(size=(num, 101, 17)), rng.uniform(-1, 1, (num, 100, 6)).astype(np.float32)
     segments = [
-        Trajectory(obs=rng.normal(size=(101, 17)), acts=rng.uniform(-1, 1, (100, 6)), infos=None, terminal=False)
-        for _ in range(2 * comparisons)
+        Trajectory(obs=o, acts=a, infos=None, terminal=False) for o, a in zip(observations, actions, strict=True)
     ]
     data = peer.PreferenceDataset()
-    data.push(list(zip(segments[::2], segments[1::2])), rng.integers(2, size=comparisons).astype(np.float32))  # noqa: B905
+    answers = rng.integers(2, size=comparisons).astype(np.float32)
+    data.push(list(zip(segments[::2], segments[1::2], strict=True)), answers)
     spaces = Box(-np.inf, np.inf, (17,)), Box(-1, 1, (6,))
     ensemble = RewardEnsemble(*spaces, [BasicRewardNet(*spaces, hid_sizes=(32, 32)) for _ in range(3)])
     model = peer.PreferenceModel(ensemble)

@@ -1,10 +1,9 @@
-"""What learning from comparisons costs in speed: environment steps per second of a whole run and of plain PPO.
+"""Environment steps per second of learning from comparisons, beside those of plain PPO on the true reward.
 
     python scripts/benchmark_speed.py --env HalfCheetah-v5 --steps 200000 --repeats 3 [--sb3-defaults]
 
-stable-baselines3's PPO on the true reward and our run (queries, fits, record, metrics, checkpoints) take turns with the
-same hyper-parameters on one thread. Our run begins with random actions, which count as environment steps and need no
-update. So its speed is given for the training proper, from the end of its first iteration to the end, and for the whole.
+stable-baselines3's PPO and our whole run take turns with the same settings on one thread. Our warm-up of random actions
+counts as steps and needs no update, which flatters "whole run"; "training proper" begins after the first iteration.
 """
 
 import tempfile
@@ -27,20 +26,19 @@ NAMES = ("plain PPO", "training proper", "whole run", "training proper / plain P
 def plain_ppo(run: TrainSettings) -> float:
     hyper = {name: value for name, value in run.hyperparameters.items() if not name.startswith("normalize_")}
     for name in [name for name, value in hyper.items() if isinstance(value, str)]:  # "linear:X" falls from X to 0
-        hyper[name] = lambda remaining, start=hyper[name].removeprefix("linear:"): float(start) * remaining
+        hyper[name] = lambda remaining, start=float(hyper[name][7:]): start * remaining
     envs = VecNormalize(DummyVecEnv([lambda: policies.make_run_env(run)] * run.num_envs), norm_reward=False)
-    agent = PPO("MlpPolicy", envs, device="cpu", seed=run.seed, **hyper)
-    begin = time.perf_counter()
-    return agent.learn(run.steps).num_timesteps / (time.perf_counter() - begin)
+    agent = PPO("MlpPolicy", envs, device="cpu", seed=run.seed, **hyper).learn(run.steps)
+    return agent.num_timesteps / (time.time_ns() - agent.start_time) * 1e9
 
 
 def our_run(run: TrainSettings, spent: Counter[str]) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as out:
         times, folder = [], RunFolder.create(Path(out), run, baseline=False)
         trainer = loop.Trainer(folder, on_progress=lambda _: times.append(time.perf_counter()))
-        begin = time.perf_counter()
+        times.append(time.perf_counter())
         trainer.run()
-        in_all, proper = time.perf_counter() - begin, time.perf_counter() - times[0]
+        in_all, proper = (time.perf_counter() - begin for begin in times[:2])
         trainer.close()
         first, *rows = folder.read_metrics()
     spent.update(sum((Counter(row["seconds"]) for row in rows), Counter({"in all": proper})))
@@ -52,12 +50,11 @@ def main(env: str = "HalfCheetah-v5", steps: int = 200_000, repeats: int = 3, sb
     run = TrainSettings(env_id=env, steps=steps, hyperparameters=SB3 if sb3_defaults else {}, device="cpu").resolve()
     spent: Counter[str] = Counter()
     speeds = np.array([(plain_ppo(run), *our_run(run, spent)) for _ in range(repeats)]).T
-    print(f"{env}, {steps} steps, {run.num_envs} environments, {run.labels} labels: {run.hyperparameters}\n")
-    print("| environment steps per second | median | least | most |\n|---|---|---|---|")
+    print(f"{run}\n\n| environment steps per second | median | least | most |\n|---|---|---|---|")
     for name, row in zip(NAMES, [*speeds, *speeds[1:] / speeds[0]], strict=True):
         print(f"| {name} | {np.median(row):.5g} | {row.min():.5g} | {row.max():.5g} |")
     print("\nShare of the training proper:", ", ".join(f"{k} {v / spent['in all']:.1%}" for k, v in spent.items()))
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, description=__doc__)

@@ -29,12 +29,14 @@ class Improvement:
 class Agent(Protocol):
     """Learns to act from any reward function; never sees the environments' own reward unless it is given that."""
 
-    num_env_steps: int
-    """Steps made so far in all environments together."""
     steps_per_iteration: int
     """Environment steps of one call of `improve`."""
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
+
+    @property
+    def num_env_steps(self) -> int:
+        """Steps made so far in all environments together."""
 
     def reset_environments(self, seed: int) -> None:
         """Start new episodes everywhere; what follows depends on `seed` and the agent's state alone."""

@@ -7,6 +7,7 @@ off-policy ones (SAC, TD3, DQN) have their replay buffer scored in batches. The 
 
 from __future__ import annotations
 
+import copy
 import inspect
 import time
 from collections.abc import Callable
@@ -84,7 +85,7 @@ class Sb3Agent:
             raise UserError(f"Unknown agent {algorithm!r}; expected one of {', '.join(ALGORITHMS)}.{near}")
         self.algorithm = algorithm
         self.on_policy = algorithm in ON_POLICY
-        hyper = dict(hyperparameters or {})
+        hyper = copy.deepcopy(hyperparameters or {})  # stable-baselines3 writes into what it is given
         base = vec_env.DummyVecEnv([make_env] * num_envs)
         self.observation_space, self.action_space = base.observation_space, base.action_space
         check_observation_space(self.observation_space)

@@ -99,7 +99,7 @@ class ComparisonData:
         elif self._stacked and not shares:  # those before looked like stacks by chance, e.g. all black
             self._images, self._stacked = self._unfold(self._images).contiguous(), False
         stored = np.concatenate([whole[0, :-1], whole[:, -1]]) if self._stacked else whole
-        images = torch.from_numpy(np.ascontiguousarray(stored)).to(self.ensemble.device)
+        images = torch.from_numpy(np.require(stored, requirements=["C", "W"])).to(self.ensemble.device)
         self._images = self._room(self._images, index, images)
         self._images[index] = images
 

@@ -144,7 +144,7 @@ class RewardEnsemble:
 
     def _to_images(self, values: Array) -> Tensor:
         assert isinstance(self.observation_space, gymnasium.spaces.Box)
-        images = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        images = torch.from_numpy(np.require(values, requirements=["C", "W"])).to(self.device)
         return images if channels_first(self.observation_space) else images.permute(0, 3, 1, 2)
 
     def encode(self, observations: Batch, actions: Array, next_observations: Batch) -> Features:
@@ -164,7 +164,7 @@ class RewardEnsemble:
         if not parts:
             return Features(images, None)
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        return Features(images, torch.from_numpy(joined).to(self.device))
+        return Features(images, torch.from_numpy(np.require(joined, requirements="W")).to(self.device))
 
     def features(self, observations: Batch, actions: Array, next_observations: Batch) -> Features:
         """Encode B transitions for the network: images as they are, vectors standardised and clipped."""

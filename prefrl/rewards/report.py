@@ -108,6 +108,22 @@ class ReportCard:
         """Return everything as JSON values (no NaN among them)."""
         return asdict(self)
 
+    def to_text(self) -> str:
+        """Return the main figures as a few lines for a terminal."""
+
+        def show(value: float | None, form: str, name: str) -> str:
+            return "unknown (" + self.missing.get(name, "no data") + ")" if value is None else format(value, form)
+
+        return "\n".join(
+            [
+                f"Learned reward, on {self.num_segments} segments of {self.segment_length} steps it was not fitted on:",
+                f"  accuracy on pairs       {show(self.accuracy, '.1%', 'accuracy')}",
+                f"  correlation per step    {show(self.pearson_per_step, '.3f', 'pearson_per_step')}",
+                f"  correlation per segment {show(self.pearson_per_segment, '.3f', 'pearson_per_segment')}",
+                f"  EPIC distance           {show(self.epic_distance, '.3f', 'epic_distance')} (unrelated: 0.71)",
+            ]
+        )
+
 
 def report_card(
     reward: JudgedReward,

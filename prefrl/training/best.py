@@ -25,9 +25,7 @@ class BestPolicy:
         self.num_env_steps = 0
         self._transitions: tuple[Batch, Array, Batch] | None = None
 
-    def offer(
-        self, rollout: Rollout, policy: dict[str, Any], reward: RewardFunction, num_env_steps: int
-    ) -> bool:
+    def offer(self, rollout: Rollout, policy: dict[str, Any], reward: RewardFunction, num_env_steps: int) -> bool:
         """Hold a policy, by the rollout it just made, against the best so far; return whether it is better."""
         transitions = _thin(rollout.flat_transitions())
         if self._transitions is not None:

@@ -84,7 +84,7 @@ def save_checkpoint(folder: Path, run_id: str, checkpoint: Checkpoint) -> Path:
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
-            f"Could not write the checkpoint {target}: {error.strerror or error}. The checkpoints before it are untouched; "
+            f"Could not write the checkpoint {target}: {error.strerror or error}. Those before it are untouched; "
             "free some space and go on with: prefrl resume"
         ) from error
     for old in _folders(folder)[:-KEEP]:
@@ -103,7 +103,9 @@ def load_checkpoint(path: Path, run_id: str) -> Checkpoint:
         if manifest.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not a checkpoint of prefrl.")
         if manifest["version"] > FORMAT_VERSION:
-            raise CheckpointError(f"{path} was written by a newer prefrl (format {manifest['version']}). Upgrade prefrl.")
+            raise CheckpointError(
+                f"{path} was written by a newer prefrl (format {manifest['version']}). Upgrade prefrl."
+            )
         if manifest["run_id"] != run_id:
             raise CheckpointError(f"{path} belongs to another run ({manifest['run_id']}, not {run_id}).")
         files = {name: (path / name).read_bytes() for name in manifest["sha256"]}
@@ -118,13 +120,21 @@ def load_checkpoint(path: Path, run_id: str) -> Checkpoint:
         )
     except CheckpointError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        safetensors.SafetensorError,
+    ) as error:
         raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
 
 
 def newest_checkpoint(folder: Path, run_id: str) -> tuple[Checkpoint | None, list[str]]:
     """Return the newest checkpoint that can be read, and why each newer one was refused."""
-    refused = []
+    refused: list[str] = []
     for path in reversed(_folders(folder)):
         try:
             return load_checkpoint(path, run_id), refused

@@ -1,8 +1,8 @@
 """Hyper-parameters of the agents, by environment.
 
-PPO's were chosen on the environments' own rewards (`docs/benchmarks.md`), so that what preferences cost can be told from
-what the agent can do. DQN's are those of RL Baselines3 Zoo; SAC's, TD3's and A2C's are stable-baselines3's own, with the
-exploration noise that TD3 needs (Fujimoto et al. 2018: 0.1).
+PPO's were chosen on the environments' own rewards (`docs/benchmarks.md`), so that what preferences cost can be told
+from what the agent can do. DQN's are those of RL Baselines3 Zoo; SAC's, TD3's and A2C's are stable-baselines3's own,
+with the exploration noise that TD3 needs (Fujimoto et al. 2018: 0.1).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class AgentDefaults:
 
     steps: int = 400_000
     """Environment steps of a whole run."""
-    num_envs: int = 8
+    num_envs: int = 16
     """Copies of the environment."""
     warmup_steps: int = 8_192
     """Random steps at the start."""
@@ -27,7 +27,7 @@ class AgentDefaults:
 
 def _ppo(steps: int = 400_000, *, warmup_steps: int = 8_192, **changes: Any) -> AgentDefaults:
     common: dict[str, Any] = {
-        "n_steps": 512,
+        "n_steps": 128,
         "batch_size": 256,
         "n_epochs": 10,
         "learning_rate": 1e-3,
@@ -40,11 +40,13 @@ def _ppo(steps: int = 400_000, *, warmup_steps: int = 8_192, **changes: Any) -> 
 
 
 PPO: dict[str, AgentDefaults] = {
-    "HalfCheetah-v5": _ppo(),
-    "Swimmer-v5": _ppo(200_000, gamma=0.9999),
-    "Pendulum-v1": _ppo(
-        200_000, n_steps=256, learning_rate="linear:2e-3", gamma=0.97, policy_kwargs={"log_std_init": -0.5}
-    ),
+    "HalfCheetah-v5": _ppo(normalize_until=0.05),
+    "Swimmer-v5": _ppo(200_000, gamma=0.9999, gae_lambda=0.98),
+    "Reacher-v5": _ppo(200_000),
+    "Hopper-v5": _ppo(300_000),
+    "CartPole-v1": _ppo(100_000),
+    "Acrobot-v1": _ppo(150_000),
+    "Pendulum-v1": _ppo(200_000, learning_rate="linear:2e-3", gamma=0.97, policy_kwargs={"log_std_init": -0.5}),
 }
 
 _DQN_CARTPOLE = {

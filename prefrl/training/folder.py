@@ -82,7 +82,9 @@ class RunFolder:
         """
         folder = cls(path)
         if not folder.config_path.is_file():
-            raise UserError(f"There is no run in {path}: it has no config.json. Give the folder of a run made by prefrl train.")
+            raise UserError(
+                f"There is no run in {path}: it has no config.json. Give the folder of a run made by prefrl train."
+            )
         config = folder.config
         if config.get("format") != FORMAT:
             raise UserError(f"{folder.config_path} was not written by prefrl train.")
@@ -169,7 +171,9 @@ class MetricsWriter:
         folder.path.mkdir(parents=True, exist_ok=True)
         self._file = open(folder.metrics_path, "ab")  # noqa: SIM115  (lives as long as the writer)
         self._file.truncate(size)
-        self._tensorboard = tensorboard.SummaryWriter(str(folder.tensorboard), purge_step=num_env_steps + 1 if size else None)
+        self._tensorboard = tensorboard.SummaryWriter(
+            str(folder.tensorboard), purge_step=num_env_steps + 1 if size else None
+        )
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row; numbers that are not finite become null."""

@@ -2,9 +2,9 @@
 
     agent --rollout--> history --segments--> queries --> record --> annotator --> record --> fit --> reward --> agent
 
-Everything random outside the agent comes from streams named by what they are for (`prefrl.training.streams`), every query
-and answer passes through the record before it is used, and at each checkpoint all environments are reset: so a run that
-was killed and resumed ends exactly as one that was not.
+Everything random outside the agent comes from streams named by what they are for (`prefrl.training.streams`), every
+query and answer passes through the record before it is used, and at each checkpoint all environments are reset: so a
+run that was killed and resumed ends exactly as one that was not.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from prefrl.training.folder import MetricsWriter, RunFolder, finite
 from prefrl.training.policies import make_run_agent, make_run_env
 from prefrl.training.streams import stream, stream_seed, torch_stream
 
+UP_FRONT_AT_ONCE = 10  # labels asked at once before training
+UP_FRONT_TIES = 0.8  # share of ties among these from which on the others are postponed
 ATTEMPTS = 5  # times a session asks again for what its annotator skipped
 
 
@@ -91,6 +93,7 @@ class Trainer:
         self.history = History(settings.history_mb * 1_000_000)
         self.best = BestPolicy()
         self.labels = 0
+        self.postponed = 0  # labels that were due before training and are asked later
         self.session = 0
         self.answers_read = 0  # row of the record up to which all answers have been taken in
         self.answered: set[str] = set()  # queries whose answers have been taken in
@@ -231,9 +234,9 @@ class Trainer:
         if not self._warned and any(episode.terminated for episode in ended):
             self._warned = True
             warnings.warn(
-                f"Episodes of {self.settings.env_id} end early (terminate), so their length leaks the task: any constant "
-                "reward can then teach it, whatever the answers. Use the fixed-horizon form: --fixed-horizon STEPS "
-                "--terminal-reward R (R below 0 where ending is bad, above 0 where it is the goal).",
+                f"Episodes of {self.settings.env_id} end early (terminate), so their length leaks the task: any "
+                "constant reward can then teach it, whatever the answers. Use the fixed-horizon form: --fixed-horizon "
+                "STEPS --terminal-reward R (R below 0 where ending is bad, above 0 where it is the goal).",
                 stacklevel=2,
             )
 
@@ -241,7 +244,7 @@ class Trainer:
 
     def _ask_if_due(self, improvement: Improvement) -> None:
         """Ask for labels that are due, take in answers that have come, fit if there are any, update the best policy."""
-        due = self.schedule.labels_due(self.agent.num_env_steps) > self.labels + len(self.open_queries)
+        due = self._labels_due() > self.labels + len(self.open_queries)
         if (due or self.open_queries) and self._ask_and_fit():
             self.agent.relabel(self.reward)
             due = True
@@ -252,8 +255,10 @@ class Trainer:
     def _ask_and_fit(self) -> bool:
         """Ask for the labels that are due and fit the reward to new answers; return whether there were any."""
         known = len(self.data)
+        if self.session == 0:
+            self._ask_up_front()
         for _ in range(ATTEMPTS):
-            missing = self.schedule.labels_due(self.agent.num_env_steps) - self.labels - len(self.open_queries)
+            missing = self._labels_due() - self.labels - len(self.open_queries)
             if missing > 0:
                 self._ask(missing)
             self._take_answers()
@@ -263,6 +268,36 @@ class Trainer:
             return False
         self._fit()
         return True
+
+    def _ask_up_front(self) -> None:
+        """Ask the labels due before training, a few at a time.
+
+        Where nearly all of a few are ties, random behaviour shows too little to be worth a label: the others are
+        postponed and asked in the later sessions, in proportion to what these ask anyway.
+        """
+        due = self.schedule.labels_due(self.agent.num_env_steps)
+        while self.labels + len(self.open_queries) < due:
+            begin = len(self.data)
+            self._ask(min(UP_FRONT_AT_ONCE, due - self.labels - len(self.open_queries)))
+            self._take_answers()
+            new = self.data.preferences[begin:]
+            if self.open_queries:
+                continue  # answers will come later: nothing to go by
+            if len(new) == 0:
+                break
+            if np.mean(new == 0.5) >= UP_FRONT_TIES and due < self.settings.labels:
+                self.postponed = due - self.labels
+                break
+
+    def _labels_due(self) -> int:
+        """Return how many labels should have been asked by now, `postponed` ones among the later."""
+        planned, total = self.schedule.labels_due(self.agent.num_env_steps), self.settings.labels
+        if self.postponed == 0:
+            return planned
+        assert self.settings.warmup_steps is not None
+        first = self.schedule.labels_due(self.settings.warmup_steps)
+        share = (planned - first) / (total - first)
+        return first - self.postponed + round(share * (total - first + self.postponed))
 
     def _ask(self, num_queries: int) -> None:
         """Put a session of queries into the record, or find it there from before a kill."""
@@ -367,7 +402,9 @@ class Trainer:
         best_state, best_arrays = self.best.state()
         random_tensors, random_values = global_random_state()
         tensors: dict[str, Any] = {"agent": agent_state, "best": best_state, "random": random_tensors}
-        arrays = _prefixed("agent", agent_arrays) | _prefixed("history", history_arrays) | _prefixed("best", best_arrays)
+        arrays = (
+            _prefixed("agent", agent_arrays) | _prefixed("history", history_arrays) | _prefixed("best", best_arrays)
+        )
         values: dict[str, Any] = {
             "history": history,
             "random": random_values,
@@ -381,6 +418,7 @@ class Trainer:
             arrays["data/preferences"] = self.data.preferences
             values |= {
                 "labels": self.labels,
+                "postponed": self.postponed,
                 "session": self.session,
                 "answers_read": self.answers_read,
                 "answered": sorted(self.answered),
@@ -404,7 +442,7 @@ class Trainer:
         if not self.is_baseline:
             self.reward.load_state_dict(tensors["reward"])
             self.fitter.restore(tensors["fitter"])
-            self.labels, self.session = values["labels"], values["session"]
+            self.labels, self.postponed, self.session = values["labels"], values["postponed"], values["session"]
             self.answers_read, self.taken = values["answers_read"], values["taken"]
             self.answered = set(values["answered"])
             self.annotator.restore(values["annotator"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,7 @@ from prefrl.files import write_json
 from prefrl.rewards import RewardEnsemble
 from prefrl.rewards.report import ReportCard, report_card
 from prefrl.segments import History, Segment
+from prefrl.spaces import map_batch
 from prefrl.store import PreferenceStore
 from prefrl.training.checkpoint import newest_checkpoint
 from prefrl.training.evaluation import Evaluation, evaluate
@@ -31,12 +32,13 @@ from prefrl.training.policies import KeptPolicy, make_run_env
 from prefrl.training.progress import ProgressDisplay
 from prefrl.training.settings import TrainSettings
 from prefrl.training.streams import stream, stream_seed
+from prefrl.training.video import choose_gl_backend, fast_rendering, record_episode, write_gif, write_video
 
 EVALUATION_EPISODES = 20
 REPORT_SEGMENTS = 600
 
 
-class Interrupted(Exception):  # noqa: N818  (not an error)
+class Interrupted(Exception):
     """The user stopped a run; everything is saved."""
 
 
@@ -281,3 +283,44 @@ def _judged_by(function: Callable[[Segment], Any], segment: Segment) -> Segment:
     if values.ndim == 0:  # one number for the whole segment
         values = np.full(len(segment), values / len(segment))
     return replace(segment, true_rewards=values)
+
+
+def record_video(folder: RunFolder, out: Path | None = None, *, num_steps: int = 200, seed: int | None = None) -> Path:
+    """Film the agent before, during and after training, side by side; return the file's path.
+
+    Args:
+        folder: a finished run.
+        out: a file ending in `.mp4` or `.gif`; None: `videos/training.mp4` in the run folder.
+        num_steps: steps of each clip.
+        seed: seed of the environment.
+
+    Raises:
+        UserError: the run is not finished, or nothing can be drawn on this machine.
+    """
+    path = out or folder.videos / "training.mp4"
+    if path.suffix not in (".mp4", ".gif"):
+        raise UserError(f"A video must end in .mp4 or .gif. Received {path}")
+    choose_gl_backend()
+    settings = folder.settings
+    seed = stream_seed(settings.seed, "video") if seed is None else seed
+    reward = RewardEnsemble.load(folder.reward_path)
+    env = make_run_env(settings, render_mode="rgb_array")
+    try:
+        fast_rendering(env)
+        clips = []
+        for name, title in (("before", "before training"), ("during", "halfway"), ("last", "after training")):
+            with closing(KeptPolicy(folder, name)) as kept:
+
+                def act(observation: Any, kept: KeptPolicy = kept) -> Any:
+                    return kept.act(map_batch(lambda x: np.asarray(x)[None], observation))[0]
+
+                clips.append((title, record_episode(env, act, reward, num_steps=num_steps, seed=seed)))
+        fps = float(env.metadata.get("render_fps") or 30)
+    finally:
+        env.close()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".gif":
+        write_gif(path, clips, fps, side_by_side=True, max_width=720)
+    else:
+        write_video(path, clips, fps, side_by_side=True, max_width=1200)
+    return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from prefrl.envs import episode_length, task
 from prefrl.errors import UserError, require
@@ -26,9 +26,9 @@ class QuerySettings:
     """Candidate pairs per query (Christiano et al. 2017, s. 2.2.4)."""
     recent: float = 0.1
     """The last steps, as a share of the whole run, that count as recent."""
-    recent_share: float = 0.0
+    recent_share: float = 0.5
     """Share of the segments drawn from the recent steps; the others come from everything kept."""
-    schedule: str = "hyperbolic"
+    schedule: Literal["hyperbolic", "constant", "linear"] = "hyperbolic"
     """hyperbolic, constant or linear."""
     initial_share: float = 0.25
     """Share of the labels asked before training (Christiano et al. 2017, app. A)."""
@@ -94,7 +94,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.labels < 1:
             raise UserError(
-                f"labels must be at least 1. Received {self.labels}. To train on the environment's own reward use --baseline."
+                f"labels must be at least 1. Received {self.labels}. "
+                "To train on the environment's own reward as well, use --baseline."
             )
         for name in ("steps", "num_envs", "segment_length", "warmup_steps", "history_mb", "num_checkpoints"):
             value = getattr(self, name)
@@ -132,8 +133,9 @@ class TrainSettings:
         warmup = self.warmup_steps or min(max(defaults.warmup_steps, 2 * length * num_envs), steps // 4)
         if warmup < length * num_envs:
             raise UserError(
-                f"{warmup} warm-up steps in {num_envs} environments are fewer than one segment of {length} steps in each. "
-                f"Use more --steps or --warmup-steps (at least {length * num_envs}), shorter segments or fewer --num-envs."
+                f"{warmup} warm-up steps in {num_envs} environments are fewer than one segment of {length} steps in "
+                f"each. Use more --steps or --warmup-steps (at least {length * num_envs}), shorter segments or fewer "
+                "--num-envs."
             )
         if warmup >= steps:
             raise UserError(f"{warmup} warm-up steps leave nothing of {steps} steps to train in. Use more --steps.")

@@ -13,7 +13,7 @@ import torch
 
 
 def stream(seed: int, name: str, *numbers: int) -> np.random.Generator:
-    """Return the generator for `name` and the numbers that say which use of it, e.g. `stream(0, "queries", session)`."""
+    """Return the generator for `name` and the numbers that say which use, e.g. `stream(0, "queries", session)`."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()), *numbers)))
 
 

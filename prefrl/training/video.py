@@ -1,15 +1,16 @@
 """Videos of an agent: every frame with its learned and true reward drawn as curves beneath.
 
-`write_video` makes an H.264 file that every browser plays, `write_gif` a small animation for a README. Several clips, such
-as before, during and after training, follow one another or run side by side. All clips of a video share one scale per
-reward, so that the curves of a better policy lie higher.
+`write_video` makes an H.264 file that every browser plays, `write_gif` a small animation for a README. Several clips,
+such as before, during and after training, follow one another or run side by side. All clips of a video share one scale
+per reward, so that the curves of a better policy lie higher.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LEARNED_COLOUR, TRUE_COLOUR = (0, 114, 178), (213, 94, 0)  # Okabe and Ito (2008): told apart by the colour-blind
-INK, PALE_INK, PAPER, GRID = (40, 40, 40), (120, 120, 120), (255, 255, 255), (226, 226, 226)
+INK, PALE_INK, PAPER, GRID = (40, 40, 40), (110, 110, 110), (248, 248, 248), (222, 222, 222)
+READABLE_WIDTH = 200  # pixels of one clip
 GAP = 8  # pixels between clips side by side
 SMOOTH = 2  # curves are drawn this much larger and scaled down
 
@@ -50,7 +52,7 @@ def write_video(
         clips: titles and clips, e.g. `[("before training", clip)]`.
         fps: frames per second.
         side_by_side: show all at once, the shorter ones resting on their last frame; otherwise one after another.
-        max_width: pictures are scaled down so that the video is at most this wide, in pixels.
+        max_width: pictures are scaled so that the video is at most this wide, in pixels.
 
     Raises:
         MissingExtraError: imageio-ffmpeg or Pillow is not installed.
@@ -95,7 +97,7 @@ def write_gif(
         clips: titles and clips.
         fps: frames per second at which the clips play at true speed.
         side_by_side: show all at once; otherwise one after another.
-        max_width: pictures are scaled down so that the animation is at most this wide, in pixels.
+        max_width: pictures are scaled so that the animation is at most this wide, in pixels.
         max_fps: frames are left out so that no more than about this many are shown per second.
         num_colours: size of the palette, 2 to 256.
 
@@ -124,7 +126,7 @@ def compose(
     """Yield the frames of a video, all of one even size; every clip ends with `hold_frames` of its last frame.
 
     Raises:
-        UserError: no clips.
+        UserError: no clips, or `max_width` is too narrow for them.
     """
     if not clips:
         raise UserError("A video needs at least one clip; got none.")
@@ -133,7 +135,11 @@ def compose(
     widths = [clip.frames.shape[2] * height / clip.frames.shape[1] for _, clip in clips]
     total = sum(widths) if side_by_side else max(widths)
     gaps = GAP * (len(clips) - 1) if side_by_side else 0
-    scale = 1.0 if max_width is None else min(1.0, (max_width - gaps) / total)
+    scale = float(math.ceil(READABLE_WIDTH / min(widths)))  # small pictures are enlarged: the text needs room
+    if max_width is not None:
+        scale = min(scale, (max_width - gaps) / total)
+    if scale * min(widths) < 16:
+        raise UserError(f"max_width={max_width} leaves no room for {len(clips)} clips. Give more.")
     learned_range = _range([c.learned_rewards for _, c in clips])
     true_range = _range([c.true_rewards for _, c in clips])
     panels = []
@@ -230,11 +236,10 @@ class _Panel:
         ink = self._draw.Draw(panel)
         count = f"step {step + 1}"
         ink.text((self.width - self._pad, self._line // 2), count, PALE_INK, self._font, anchor="rm")
-        x, y = self._pad, self._line + self.size[1] + self._line // 2
-        for curve in self._curves:
+        y = self._line + self.size[1] + self._line // 2
+        for x, curve in zip((self._pad, self.width // 2), self._curves, strict=False):
             text = f"{curve.name} return {_short(float(curve.values[: step + 1].sum()))}"
             ink.text((x, y), text, curve.colour, self._font, anchor="lm")
-            x = self.width // 2
         self._extend_curves(step)
         plot = self._plot.resize((max(1, self.width - 2 * self._margin), self._plot_height), self._image.Resampling.BOX)
         top = 2 * self._line + self.size[1]
@@ -276,4 +281,5 @@ def _replacing(path: Path, suffix: str) -> Iterator[Path]:
         reason: Any = getattr(error, "strerror", None) or error
         raise UserError(f"Could not write {path}: {reason}. Free some space or choose another folder.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing there, or no folder to hold it
+            partial.unlink()

@@ -17,7 +17,7 @@ from tests.integration.test_resume import TINY, TINY_SAC, assert_same
 HEIGHT = "def upright(segment):\n    return segment.observations[1:, 0]\n"
 
 
-class NanReward(gymnasium.RewardWrapper[Any, Any, Any]):
+class NanReward(gymnasium.RewardWrapper[Any, Any]):
     """Every true reward is NaN."""
 
     def reward(self, reward: Any) -> float:
@@ -37,9 +37,7 @@ def blind_pendulum() -> Any:
 
 
 @pytest.mark.parametrize("settings", [TINY, TINY_SAC], ids=["ppo", "sac"])
-def test_weights_do_not_depend_on_the_true_reward(
-    settings: TrainSettings, tmp_path: Path, blind_pendulum: str
-) -> None:
+def test_weights_do_not_depend_on_the_true_reward(settings: TrainSettings, tmp_path: Path, blind_pendulum: str) -> None:
     (tmp_path / "teacher.py").write_text(HEIGHT)
     judged = replace(settings, reward_function=f"{tmp_path}/teacher.py:upright")
     weights = []
@@ -50,4 +48,5 @@ def test_weights_do_not_depend_on_the_true_reward(
         assert checkpoint is not None
         weights.append({name: checkpoint.tensors[name] for name in ("agent", "reward", "fitter", "best")})
     assert_same(*weights)
-    assert np.isfinite(folder.read_metrics()[-1]["learned_return"])
+    returns = [row["learned_return"] for row in folder.read_metrics() if row["learned_return"] is not None]
+    assert returns and np.isfinite(returns).all()

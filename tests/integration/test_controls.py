@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pytest
-
 from prefrl.training import TrainSettings, evaluate_run, train
 from prefrl.training.run import evaluate_random
 
@@ -22,9 +19,7 @@ def gain(settings: TrainSettings, out: Path) -> float:
 
 
 def test_oracle_teaches_coin_does_not_and_inverted_teaches_the_opposite(tmp_path: Path) -> None:
-    gains = {
-        name: gain(replace(SETTINGS, teacher=name), tmp_path / name) for name in ("oracle", "coin", "inverted")
-    }
+    gains = {name: gain(replace(SETTINGS, teacher=name), tmp_path / name) for name in ("oracle", "coin", "inverted")}
     assert gains["oracle"] > 300  # random actions come to about -1200, the best policy to about -150
     assert gains["coin"] < 0.5 * gains["oracle"]
     assert gains["inverted"] < 0

@@ -34,9 +34,7 @@ def outcome(folder: RunFolder) -> dict[str, Any]:
     """Return weights and metrics, without what depends on the clock."""
     checkpoint, refused = newest_checkpoint(folder.checkpoints, folder.config["run_id"])
     assert checkpoint is not None and not refused
-    rows = [
-        {k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in folder.read_metrics()
-    ]
+    rows = [{k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in folder.read_metrics()]
     with PreferenceStore(folder.record_path) as store:
         answers = [(c.query_id, c.preference) for _, c in store.answers()]
     return {"tensors": checkpoint.tensors, "arrays": checkpoint.arrays, "metrics": rows, "answers": answers}
@@ -61,10 +59,9 @@ def assert_same(first: Any, second: Any, where: str = "") -> None:
 
 def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
     code = (
-        "import json, sys; from pathlib import Path; from prefrl.training import *; "
-        "train(TrainSettings.from_json(json.loads(sys.argv[1])), Path(sys.argv[2]), quiet=True)"
-        if not out.exists()
-        else "import sys; from pathlib import Path; from prefrl.training import resume; resume(Path(sys.argv[2]), quiet=True)"
+        "import json, sys; from pathlib import Path; from prefrl.training import *; out = Path(sys.argv[2]); "
+        "resume(out, quiet=True) if out.exists() else "
+        "train(TrainSettings.from_json(json.loads(sys.argv[1])), out, quiet=True)"
     )
     command = [sys.executable, "-c", code, json.dumps(settings.to_json()), str(out)]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -81,7 +78,7 @@ def test_run_killed_at_random_moments_ends_bit_identical(settings: TrainSettings
         while process.poll() is None and not (out / "metrics.jsonl").exists():
             time.sleep(0.01)
         try:
-            process.wait(chance.uniform(0.1, 1.5) if kills < 4 else 120)
+            process.wait(chance.uniform(0.1, 1.5) if kills < 3 else 120)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

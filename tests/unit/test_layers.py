@@ -45,13 +45,12 @@ MAY_READ_TRUE_REWARDS = {
     "prefrl.segments": "carries them",
     "prefrl.store_tables": "records them",
     "prefrl.annotators.simulated": "a teacher judges by them",
-    "prefrl.annotators.teachers": "a teacher judges by them",
     "prefrl.rewards.epic": "compares the learned reward with them",
     "prefrl.rewards.report": "compares the learned reward with them",
-    "prefrl.agents.recorder": "takes them from the environment",
     "prefrl.agents.sb3": "hands them on, in one place, when the agent is the baseline that is given them",
     "prefrl.training.loop": "reports returns",
-    "prefrl.training.evaluation": "reports returns",
+    "prefrl.training.rendering": "draws them under the frames",
+    "prefrl.training.video": "draws them under the frames",
 }
 NEVER_IMPORTED = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 

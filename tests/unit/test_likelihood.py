@@ -195,11 +195,11 @@ def test_maximum_likelihood_of_rankings_agrees_with_choix() -> None:
     rng = np.random.default_rng(1)
     strength = rng.normal(size=6)
     rankings = []
-    for _ in range(150):
+    for _ in range(60):
         items = rng.choice(6, 4, replace=False)
         rankings.append(items[np.argsort(-(strength[items] + rng.gumbel(size=4)))].tolist())
     index = torch.tensor(rankings)
     ours = maximise(lambda s: plackett_luce_log_likelihood(s[index]), 6)
-    np.testing.assert_allclose(ours, choix.opt_rankings(6, rankings, tol=1e-12), atol=1e-4)
+    np.testing.assert_allclose(ours, choix.opt_rankings(6, rankings, method="BFGS", tol=1e-8), atol=1e-4)
     value = plackett_luce_log_likelihood(torch.tensor(ours)[index]).sum().item()
     assert value == pytest.approx(choix.log_likelihood_rankings(rankings, ours))

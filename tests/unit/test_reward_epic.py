@@ -184,6 +184,8 @@ def test_every_supported_space_can_be_fitted(space: spaces.Space[Any]) -> None:
             {k: np.stack([r[k] for r in rows]) for k in rows[0]} if isinstance(rows[0], dict) else np.stack(rows)
         )
         actions = np.arange(5) % 2
-        made.append(Segment(observations=observations, actions=actions, true_rewards=np.array(actions * 2.0, np.float64)))
+        made.append(
+            Segment(observations=observations, actions=actions, true_rewards=np.array(actions * 2.0, np.float64))
+        )
     model, r2, _ = fit_true_reward(space, spaces.Discrete(2), made, np.random.default_rng(0))
     assert r2 is not None and np.isfinite(model(*made[0].transitions())).all()

@@ -228,7 +228,7 @@ def test_factory_that_hands_out_one_module_is_refused() -> None:
 
 
 def test_factory_of_something_else_is_refused() -> None:
-    with pytest.raises(UserError, match=r"must return a torch.nn.Module. Received function"):
+    with pytest.raises(UserError, match=r"must return a torch.nn.Module. Received builtin"):
         EnsembleOf(lambda: torch.tanh, M)  # type: ignore[arg-type, return-value]
 
 
