@@ -27,7 +27,7 @@ class Task:
     fixed_horizon: int | None = None
     """Steps per episode of the fixed-horizon form; None where no form is recommended."""
     terminal_reward: float = 0.0
-    """True reward in place of a termination, in the fixed-horizon form."""
+    """True reward of each step in which an end is held, in the fixed-horizon form."""
     segment_length: int = 50
     """Steps per segment."""
     note: str = ""
@@ -45,19 +45,19 @@ TASKS: dict[str, Task] = {
         Task(env_id="Swimmer-v5", note=_NEVER_ENDS),
         Task(env_id="Reacher-v5", segment_length=25, note=f"{_NEVER_ENDS}; 50 steps"),
         Task(env_id="Pendulum-v1", note=f"{_NEVER_ENDS}; 200 steps"),
-        Task(env_id="Hopper-v5", fixed_horizon=1000, terminal_reward=-10.0, note=_FALLS),
-        Task(env_id="Walker2d-v5", fixed_horizon=1000, terminal_reward=-10.0, note=_FALLS),
-        Task(env_id="Ant-v5", fixed_horizon=1000, terminal_reward=-10.0, note=_FALLS),
-        Task(env_id="InvertedPendulum-v5", fixed_horizon=1000, terminal_reward=-10.0, segment_length=25, note=_FALLS),
+        Task(env_id="Hopper-v5", fixed_horizon=1000, terminal_reward=-1.0, note=_FALLS),
+        Task(env_id="Walker2d-v5", fixed_horizon=1000, terminal_reward=-1.0, note=_FALLS),
+        Task(env_id="Ant-v5", fixed_horizon=1000, terminal_reward=-1.0, note=_FALLS),
+        Task(env_id="InvertedPendulum-v5", fixed_horizon=1000, terminal_reward=-1.0, segment_length=25, note=_FALLS),
         Task(
             env_id="InvertedDoublePendulum-v5",
             fixed_horizon=1000,
-            terminal_reward=-100.0,  # its steps are worth about 10, those of the others about 1
+            terminal_reward=-10.0,  # its steps are worth about 10, those of the others about 1
             segment_length=25,
             note=_FALLS,
         ),
-        Task(env_id="CartPole-v1", fixed_horizon=500, terminal_reward=-10.0, segment_length=25, note=_FALLS),
-        Task(env_id="Acrobot-v1", fixed_horizon=500, terminal_reward=10.0, note=_SUCCEEDS),
+        Task(env_id="CartPole-v1", fixed_horizon=500, terminal_reward=-1.0, segment_length=25, note=_FALLS),
+        Task(env_id="Acrobot-v1", fixed_horizon=500, terminal_reward=1.0, note=_SUCCEEDS),
         # Its last step is worth 100 already.
         Task(env_id="MountainCarContinuous-v0", fixed_horizon=999, note=_SUCCEEDS),
     )
@@ -83,7 +83,7 @@ def make_env(
         env_id: Gymnasium's name, e.g. `"Hopper-v5"`, `"ALE/Pong-v5"`, or `"module:Name-v0"` for an environment that
             `module` registers when imported.
         fixed_horizon: steps per episode of the fixed-horizon form (see `FixedHorizon`), None for the plain form.
-        terminal_reward: true reward in place of a termination; None takes the task's own (0 if it has none). Only
+        terminal_reward: true reward of each step in which an end is held; None takes the task's own (0 if it has none). Only
             with `fixed_horizon`.
         render_mode: passed on to Gymnasium.
 

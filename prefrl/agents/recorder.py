@@ -14,6 +14,11 @@ from prefrl.spaces import Array, Batch, check_finite, map_batch, zip_batches
 vec_env = require("stable_baselines3.common.vec_env", "train")
 
 
+def _own(observations: Batch) -> Batch:
+    """Return a dictionary apart from the one passed on: replay buffers put reshaped arrays into that."""
+    return map_batch(np.asarray, observations)
+
+
 def _cast(pair: list[Any]) -> Array:
     """Give the second the type of the first: at an episode's end environments hand out what they like."""
     return np.asarray(pair[1], pair[0].dtype)
@@ -50,7 +55,7 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
         observations = self.venv.reset()
         check_finite(observations, "An observation")
         self._clear()
-        self._last = observations
+        self._last = _own(observations)
         return observations
 
     def step_async(self, actions: Array) -> None:
@@ -74,7 +79,7 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
         self._rewards.append(np.asarray(rewards, np.float64))
         self._terminated.append(np.asarray(dones, np.bool_) & ~truncated)
         self._truncated.append(truncated)
-        self._last = observations
+        self._last = _own(observations)
         return observations, rewards if self.pass_true_reward else np.zeros_like(rewards), dones, infos
 
     def take(self) -> Rollout:

@@ -152,7 +152,7 @@ class Sb3Agent:
         policy = "MultiInputPolicy" if is_dict else "CnnPolicy" if is_image(self.observation_space) else "MlpPolicy"
         try:
             model = algorithm(policy, self._env, seed=seed, device=device, **hyper)
-        except (AssertionError, TypeError, ValueError) as error:
+        except (AssertionError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{ALGORITHMS[self.algorithm]} cannot be set up with these hyper-parameters for observations "
                 f"{self.observation_space} and actions {self.action_space}: {error}"

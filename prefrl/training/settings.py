@@ -19,14 +19,14 @@ from tyro import conf  # noqa: E402
 class QuerySettings:
     """Which segments are asked about, and when."""
 
-    method: str = "uniform"
+    method: str = "disagreement"
     """uniform, disagreement, entropy, k-center, k-center+disagreement or k-center+entropy (the first session is always
     uniform)."""
     candidates: int = 10
     """Candidate pairs per query (Christiano et al. 2017, s. 2.2.4)."""
     recent: float = 0.1
     """The last steps, as a share of the whole run, that count as recent."""
-    recent_share: float = 0.5
+    recent_share: float = 0.0
     """Share of the segments drawn from the recent steps; the others come from everything kept."""
     schedule: Literal["hyperbolic", "constant", "linear"] = "hyperbolic"
     """hyperbolic, constant or linear."""
@@ -73,7 +73,7 @@ class TrainSettings:
     fixed_horizon: int | None = None
     """Steps per episode of the fixed-horizon form, in which terminations are hidden; 0: the plain form."""
     terminal_reward: float | None = None
-    """True reward in place of a termination, in the fixed-horizon form."""
+    """True reward of each step in which an end is held, in the fixed-horizon form."""
     segment_length: int | None = None
     """Steps per segment."""
     warmup_steps: int | None = None

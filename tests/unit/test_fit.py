@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -244,7 +245,7 @@ def test_losses_do_not_depend_on_which_segment_comes_first() -> None:
     for swap in (False, True):
         reward = make_reward()
         given = [pair[::-1] for pair in pairs] if swap else pairs
-        data = make_data(reward, given, answers(given, oracle))  # type: ignore[arg-type]
+        data = make_data(reward, given, answers(given, oracle))
         reports.append(Fitter(reward).fit(data, generator()))
     assert reports[0].train_loss == pytest.approx(reports[1].train_loss, abs=1e-3)
     assert reports[0].held_out_accuracy == reports[1].held_out_accuracy
@@ -361,7 +362,7 @@ def test_images_come_out_as_they_went_in_whatever_they_hold(
         else:  # looks like a stack along any axis
             segments.append(image_segment(np.full((k + 1, depth, 44, 45), number, np.uint8), last=last))
     data = ComparisonData(image_reward(depth, last, inputs), k, capacity=1)
-    data.add(list(zip(segments, segments[1:], strict=False)), [1.0] * (len(segments) - 1), rng)
+    data.add(list(itertools.pairwise(segments)), [1.0] * (len(segments) - 1), rng)
     assert_expanded_exactly(data, segments)
 
 
@@ -522,7 +523,7 @@ def test_a_fit_goes_on_from_where_the_reward_is() -> None:
     data = make_data(reward, pairs, answers(pairs, oracle), bootstrap=False)
     fitter = Fitter(reward, FitSettings(bootstrap=False, first_steps=30, num_steps=30))
     losses = [fitter.fit(data, generator(number)).train_loss[0] for number in range(4)]
-    assert losses == sorted(losses, reverse=True)  # type: ignore[type-var]
+    assert losses == sorted(losses, reverse=True)
 
 
 # --- errors ---

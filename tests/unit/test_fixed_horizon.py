@@ -51,7 +51,7 @@ def run(env: gymnasium.Env[Any, Any], seed: int | None = None) -> list[tuple[Any
 
 
 def test_an_end_is_hidden_and_paid_for_by_the_step_after_it() -> None:
-    steps = run(FixedHorizon(Corridor(3), horizon=9, terminal_reward=-5.0))
+    steps = run(FixedHorizon(Corridor(3), horizon=9, terminal_reward=-5.0, hold=1))
     assert [s[0][0] for s in steps] == [1, 2, 3, 0, 1, 2, 3, 0, 1]
     assert [s[1] for s in steps] == [1, 1, 1, -5, 1, 1, 1, -5, 1]
     assert [s[2] for s in steps] == [False] * 9
@@ -59,6 +59,14 @@ def test_an_end_is_hidden_and_paid_for_by_the_step_after_it() -> None:
     assert [i for i, s in enumerate(steps) if s[4].get("hidden_terminated")] == [2, 6]
     assert [i for i, s in enumerate(steps) if s[4].get("restarted")] == [3, 7]
     assert steps[3][4]["fresh"] is True
+
+
+def test_an_end_is_held_long_enough_to_be_seen() -> None:
+    steps = run(FixedHorizon(Corridor(2), horizon=9, terminal_reward=-5.0, hold=3))
+    assert [s[0][0] for s in steps] == [1, 2, 2, 2, 0, 1, 2, 2, 2]
+    assert [s[1] for s in steps] == [1, 1, -5, -5, -5, 1, 1, -5, -5]
+    assert [i for i, s in enumerate(steps) if s[4].get("restarted")] == [4]
+    assert steps[-1][3]
 
 
 def test_an_end_at_the_last_step_costs_nothing_and_does_not_reach_into_the_next_episode() -> None:
@@ -80,7 +88,7 @@ def test_an_inner_time_limit_restarts_without_the_terminal_reward() -> None:
 def test_the_action_of_a_restarting_step_has_no_effect() -> None:
     rows = []
     for action in (0, 1):
-        env = FixedHorizon(gymnasium.make("CartPole-v1"), 30, -1.0)
+        env = FixedHorizon(gymnasium.make("CartPole-v1"), 30, -1.0, hold=1)
         env.reset(seed=5)
         observation: Any = None
         for _ in range(30):
@@ -94,7 +102,7 @@ def test_the_action_of_a_restarting_step_has_no_effect() -> None:
 
 def test_restarts_use_the_options_of_the_reset_and_do_not_reseed() -> None:
     inner = Corridor(2, max_start=1)
-    env = FixedHorizon(inner, horizon=40, terminal_reward=0.0)
+    env = FixedHorizon(inner, horizon=40, terminal_reward=0.0, hold=1)
     env.reset(seed=0, options={"a": 1})
     starts = [step[0][0] for step in (env.step(0) for _ in range(40)) if step[4].get("restarted")]
     assert len(inner.seen_options) > 10
@@ -105,7 +113,7 @@ def test_restarts_use_the_options_of_the_reset_and_do_not_reseed() -> None:
 @given(length=st.integers(1, 6), horizon=st.integers(1, 25), seed=st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_every_episode_lasts_exactly_the_horizon(length: int, horizon: int, seed: int) -> None:
-    env = FixedHorizon(Corridor(length, max_start=length - 1), horizon, -1.0)
+    env = FixedHorizon(Corridor(length, max_start=length - 1), horizon, -1.0, hold=1)
     for _ in range(2):
         steps = run(env, seed)
         assert len(steps) == horizon
@@ -148,6 +156,8 @@ def test_the_specification_rebuilds_the_wrapper() -> None:
 def test_a_horizon_of_no_steps_is_refused() -> None:
     with pytest.raises(UserError, match=r"at least 1 step\. Received 0"):
         FixedHorizon(Corridor(), 0, 0.0)
+    with pytest.raises(UserError, match=r"hold must be at least 1 step\. Received 0"):
+        FixedHorizon(Corridor(), 5, 0.0, hold=0)
 
 
 def test_the_example_in_the_docstring_is_true() -> None:

@@ -132,7 +132,7 @@ def test_auto_reads_states_of_images_and_states_with_actions_of_the_rest() -> No
 def test_the_same_pixels_give_the_same_reward_whichever_axis_holds_the_channels() -> None:
     s, a, s2 = transitions(CHANNELS_FIRST)
     first = ensemble(CHANNELS_FIRST, inputs="sas")(s, a, s2)
-    last = ensemble(CHANNELS_LAST, inputs="sas")(np.moveaxis(s, 1, -1), a, np.moveaxis(s2, 1, -1))  # type: ignore[arg-type]
+    last = ensemble(CHANNELS_LAST, inputs="sas")(np.moveaxis(s, 1, -1), a, np.moveaxis(s2, 1, -1))
     np.testing.assert_allclose(first, last, rtol=1e-4, atol=1e-6)
 
 
@@ -226,7 +226,7 @@ def test_images_without_actions_have_no_statistics_to_set() -> None:
 def test_every_member_has_mean_zero_and_the_target_std_on_the_reference(target_std: float) -> None:
     reward = ensemble(target_std=target_std)
     with torch.no_grad():
-        reward.network.weights[-1][1] *= 1000  # type: ignore[union-attr, index, operator]
+        reward.network.weights[-1][1] *= 1000
     reference = transitions(BOX, num=500)
     reward.normalise(*reference)
     with torch.no_grad():
@@ -257,8 +257,8 @@ def test_evaluating_candidates_never_moves_the_normaliser() -> None:
 def test_a_constant_member_comes_to_zero_and_leaves_the_others_as_they_are() -> None:
     reward, given = ensemble(num_members=2), transitions(BOX, num=100)
     with torch.no_grad():
-        reward.network.weights[-1][0] = 0  # type: ignore[union-attr, index, operator]
-        reward.network.biases[-1][0] = 12.3  # type: ignore[union-attr, index, operator]
+        reward.network.weights[-1][0] = 0
+        reward.network.biases[-1][0] = 12.3
     reward.normalise(*given)
     with torch.no_grad():
         constant, other = reward.member_rewards(reward.features(*given))

@@ -77,7 +77,8 @@ def test_mlp_by_hand() -> None:
         ensemble.biases[0].copy_(torch.tensor([[[0.0, 3.0]]]))
         ensemble.weights[1].copy_(torch.tensor([[[10.0], [100.0]]]))
         ensemble.biases[1].fill_(0.5)
-    # x = 4: hidden (4, -1), leaky (4, -0.01); 40 - 1 + 0.5.  x = -2: hidden (-2, 5), leaky (-0.02, 5); -0.2 + 500 + 0.5.
+    # x = 4: hidden (4, -1), leaky (4, -0.01), 40 - 1 + 0.5
+    # x = -2: hidden (-2, 5), leaky (-0.02, 5), -0.2 + 500 + 0.5
     rewards = ensemble(Features(None, torch.tensor([[4.0], [-2.0]])))
     torch.testing.assert_close(rewards, torch.tensor([[39.5, 500.3]]))
 
@@ -229,7 +230,7 @@ def test_factory_that_hands_out_one_module_is_refused() -> None:
 
 def test_factory_of_something_else_is_refused() -> None:
     with pytest.raises(UserError, match=r"must return a torch.nn.Module. Received builtin"):
-        EnsembleOf(lambda: torch.tanh, M)  # type: ignore[arg-type, return-value]
+        EnsembleOf(lambda: torch.tanh, M)
 
 
 def test_module_of_several_outputs_is_refused() -> None:
