@@ -40,6 +40,8 @@ class Rollout:
     """`(T, E)`; True too where both happened."""
     last_observations: Batch
     """`(N, ...)`: the last observation of each of the N episodes that ended, ordered by step, then environment."""
+    hidden_ends: NDArray[np.bool_] | None = None
+    """`(T, E)`: the environment's fixed-horizon form hid an end here; None: nowhere."""
 
     @property
     def num_steps(self) -> int:
@@ -247,6 +249,7 @@ class Episode:
         self.observations: dict[str, FrameTrack] = {}  # the key is "" where observations are a single array
         self.actions = FrameTrack()
         self.true_rewards = FrameTrack()
+        self.ends: list[int] = []  # steps at which it terminated, or would have but for the fixed-horizon form
         self.terminated = False
         self.truncated = False
 
@@ -361,6 +364,10 @@ class History:
             seen = map_batch(lambda x: x[begin:stop, env], rollout.observations)
             observations = zip_batches(np.concatenate, [seen, last])
         episode = self.open[env]
+        ends = rollout.terminated[begin:stop, env]
+        if rollout.hidden_ends is not None:
+            ends = ends | rollout.hidden_ends[begin:stop, env]
+        episode.ends += (np.flatnonzero(ends) + episode.num_steps).tolist()
         episode.append(observations, rollout.actions[begin:stop, env], rollout.true_rewards[begin:stop, env])
         return episode
 
@@ -425,10 +432,27 @@ class History:
                 f"No episode is long enough for segments of {length} steps (the longest has {longest}). "
                 "Use shorter segments, or the fixed-horizon form of the environment."
             )
-        drawn = rng.integers(ends[-1], size=num_segments)
-        which = np.searchsorted(ends, drawn, side="right")
-        offset = drawn - (ends[which] - (high - low)[which]) + low[which]
-        return [episodes[e].segment(s, length) for e, s in zip(which.tolist(), offset.tolist(), strict=True)]
+        return _draw(episodes, low, high - low, num_segments, length, rng)
+
+    def sample_ends(self, num_segments: int, length: int, rng: np.random.Generator) -> list[Segment]:
+        """Draw windows as `sample` does, but only from those that show an end, hidden ones included.
+
+        Returns:
+            `num_segments` segments, or none where the history shows no end.
+        """
+        episodes, starts, counts = [], [], []
+        for episode in self.episodes:
+            free = 0  # first window that was not counted for an earlier end
+            for end in episode.ends:
+                first, last = max(free, end - length + 1), min(end, episode.num_steps - length)
+                if last >= first:
+                    episodes.append(episode)
+                    starts.append(first)
+                    counts.append(last - first + 1)
+                    free = last + 1
+        if not episodes:
+            return []
+        return _draw(episodes, np.array(starts), np.array(counts), num_segments, length, rng)
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Return everything as arrays and JSON; `History.restore` is the inverse."""
@@ -449,6 +473,7 @@ class History:
                     "first_step": episode.first_step,
                     "terminated": episode.terminated,
                     "truncated": episode.truncated,
+                    "ends": episode.ends,
                     "open": self.open.get(episode.env_index) is episode,
                     "tracks": described,
                 }
@@ -479,13 +504,29 @@ class History:
                     episode.actions = track
                 else:
                     episode.true_rewards = track
-            episode.terminated, episode.truncated = row["terminated"], row["truncated"]
+            episode.terminated, episode.truncated, episode.ends = row["terminated"], row["truncated"], row["ends"]
             if row["open"]:
                 history.open[episode.env_index] = episode
             else:
                 history.closed.append(episode)
                 history._closed_bytes += episode.nbytes
         return history
+
+
+def _draw(
+    episodes: list[Episode],
+    starts: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    num_segments: int,
+    length: int,
+    rng: np.random.Generator,
+) -> list[Segment]:
+    """Draw uniformly from the windows that begin at `starts[i]` to `starts[i] + counts[i] - 1` of `episodes[i]`."""
+    totals = np.cumsum(counts)
+    drawn = rng.integers(totals[-1], size=num_segments)
+    which = np.searchsorted(totals, drawn, side="right")
+    offsets = drawn - (totals[which] - counts[which]) + starts[which]
+    return [episodes[e].segment(s, length) for e, s in zip(which.tolist(), offsets.tolist(), strict=True)]
 
 
 def segment_arrays(segment: Segment) -> dict[str, Array]:

@@ -48,6 +48,7 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
         self._rewards: list[Array] = []
         self._terminated: list[NDArray[np.bool_]] = []
         self._truncated: list[NDArray[np.bool_]] = []
+        self._hidden_ends: list[NDArray[np.bool_]] = []
         self._ends: list[Batch] = []
 
     def reset(self) -> Any:
@@ -79,6 +80,7 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
         self._rewards.append(np.asarray(rewards, np.float64))
         self._terminated.append(np.asarray(dones, np.bool_) & ~truncated)
         self._truncated.append(truncated)
+        self._hidden_ends.append(np.array(["hidden_terminated" in info for info in infos]))
         self._last = _own(observations)
         return observations, rewards if self.pass_true_reward else np.zeros_like(rewards), dones, infos
 
@@ -99,6 +101,7 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
             true_rewards=np.stack(self._rewards),
             terminated=np.stack(self._terminated),
             truncated=np.stack(self._truncated),
+            hidden_ends=np.stack(self._hidden_ends),
             last_observations=ends,
         )
         self._clear()

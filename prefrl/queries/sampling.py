@@ -168,6 +168,7 @@ def propose_pairs(
     asked_embeddings: Floats | None = None,
     last_steps: int | None = None,
     recent_share: float = 1.0,
+    end_share: float = 0.0,
     segments: Sequence[Segment] | None = None,
 ) -> list[Pair]:
     """Choose `num` pairs of segments to ask about, none of them asked before.
@@ -190,6 +191,8 @@ def propose_pairs(
         asked_embeddings: `(A, 2 F)`: `pair_embeddings` of pairs asked before, the first centres for k-center.
         last_steps: draw windows that began within this many most recent environment steps; None: all that are kept.
         recent_share: with `last_steps`, the share of windows drawn from there; the others come from all that are kept.
+        end_share: share of windows drawn from those that show an end (a termination, or one that the fixed-horizon form
+            hides), where there are any: without them most pairs of a sparse task tie.
         segments: draw from these segments instead of windows of the history.
 
     Returns:
@@ -206,8 +209,9 @@ def propose_pairs(
         raise UserError(f"candidates_per_query must be at least 1. Received {candidates_per_query}")
     if num == 0:
         return []
-    if not 0 <= recent_share <= 1:
-        raise UserError(f"recent_share must be in [0, 1]. Received {recent_share}")
+    for name, share in (("recent_share", recent_share), ("end_share", end_share)):
+        if not 0 <= share <= 1:
+            raise UserError(f"{name} must be in [0, 1]. Received {share}")
     uniform = ensemble is None or method == "uniform"
     wanted = num if uniform else num * candidates_per_query
 
@@ -216,11 +220,11 @@ def propose_pairs(
             return [segments[index] for index in rng.integers(len(segments), size=how_many)] if segments else []
         if history is None:
             raise UserError("There is nothing to draw pairs from: give a history or segments.")
-        if last_steps is None or history.num_windows(length, last_steps) == 0:
-            return history.sample(how_many, length, rng)
-        num_recent = int(rng.binomial(how_many, recent_share))
-        drawn = history.sample(num_recent, length, rng, last_steps=last_steps) if num_recent else []
-        drawn += history.sample(how_many - num_recent, length, rng) if num_recent < how_many else []
+        drawn = history.sample_ends(int(rng.binomial(how_many, end_share)), length, rng)
+        if last_steps is not None and history.num_windows(length, last_steps) > 0:
+            num_recent = int(rng.binomial(how_many - len(drawn), recent_share))
+            drawn += history.sample(num_recent, length, rng, last_steps=last_steps)
+        drawn += history.sample(how_many - len(drawn), length, rng)
         return [drawn[index] for index in rng.permutation(how_many)]
 
     pairs = _draw_new_pairs(draw, wanted, asked)

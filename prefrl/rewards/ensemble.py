@@ -7,7 +7,7 @@ on its own, and the reward is their mean. How it is fitted is in `prefrl.rewards
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from prefrl.spaces import (
 FORMAT = "prefrl.reward"
 FORMAT_VERSION = 1
 INPUTS = ("s", "sa", "sas")
-CHUNK = 65_536  # transitions evaluated at once: bounds memory
+CHUNK = 8_192  # transitions evaluated at once: bounds memory, and small parts stay in the cache
 IMAGE_CHUNK = 1_024
 
 
@@ -192,7 +192,9 @@ class RewardEnsemble:
 
     def member_rewards(self, features: Features) -> Tensor:
         """Return each member's normalised rewards `(M, B)`."""
-        raw = self.network(features)
+        return self._normalised(self.network(features))
+
+    def _normalised(self, raw: Tensor) -> Tensor:
         return (raw - self.reward_mean) / self.reward_std * self.settings.target_std
 
     @torch.no_grad()
@@ -201,8 +203,7 @@ class RewardEnsemble:
 
         The reward of images is evaluated without dropout and with the batch statistics of the fit.
         """
-        parts = [self.member_rewards(f).mean(0) for f in self._chunks(observations, actions, next_observations)]
-        return torch.cat(parts).cpu().numpy()
+        return self._normalised(self._raw_rewards(observations, actions, next_observations)).mean(0).cpu().numpy()
 
     @torch.no_grad()
     def normalise(self, observations: Batch, actions: Array, next_observations: Batch) -> None:
@@ -211,7 +212,7 @@ class RewardEnsemble:
         Only this call moves the normaliser: evaluating other transitions, such as candidates for queries, never does.
         A member that is constant on the reference keeps the scale 1.
         """
-        raw = torch.cat([self.network(f) for f in self._chunks(observations, actions, next_observations)], dim=1)
+        raw = self._raw_rewards(observations, actions, next_observations)
         std = raw.std(1, keepdim=True, correction=0)
         self.reward_std = torch.where(std < 1e-8, torch.ones_like(std), std)
         self.reward_mean = raw.mean(1, keepdim=True) if self.settings.centre else torch.zeros_like(std)
@@ -228,7 +229,7 @@ class RewardEnsemble:
             raise UserError(
                 f"Expected segments of equal length; got some of {min(lengths)} and of {max(lengths)} steps."
             )
-        raw = torch.cat([self.network(f) for f in self._chunks(*stack_transitions(segments))], dim=1)
+        raw = self._raw_rewards(*stack_transitions(segments))
         return raw.reshape(self.num_members, len(segments), -1).sum(-1).cpu().numpy()
 
     @torch.no_grad()
@@ -243,12 +244,15 @@ class RewardEnsemble:
             rows.append(torch.cat(parts))
         return torch.stack(rows).cpu().numpy()
 
-    def _chunks(self, observations: Batch, actions: Array, next_observations: Batch) -> Iterator[Features]:
-        """Yield the features of the transitions in parts, so that memory stays bounded."""
+    def _raw_rewards(self, observations: Batch, actions: Array, next_observations: Batch) -> Tensor:
+        """Return each member's raw rewards of B transitions `(M, B)`, evaluated part by part."""
+        raw = torch.empty(self.num_members, len(actions), device=self.device)
         size = IMAGE_CHUNK if self.images else CHUNK
         for begin in range(0, len(actions), size):
             part = slice(begin, begin + size)
-            yield self.features(take(observations, part), actions[part], take(next_observations, part))
+            features = self.features(take(observations, part), actions[part], take(next_observations, part))
+            raw[:, part] = self.network(features)
+        return raw
 
     def save(self, path: str | Path) -> None:
         """Write the reward to one `.safetensors` file; the file appears whole or not at all.

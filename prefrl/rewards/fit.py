@@ -198,7 +198,9 @@ class Fitter:
         training = self.ensemble.network.training
         self.ensemble.network.eval()
         size = max(1, (IMAGE_CHUNK if self.ensemble.images else CHUNK) // (2 * data.length))
-        logits = torch.cat([_logits(self.ensemble, data, part) for part in pairs.split(size)], dim=1)
+        logits = torch.empty_like(counts)  # filled in part by part: a list of small results would scatter memory
+        for part, place in zip(pairs.split(size), logits.split(size, dim=1), strict=True):
+            place.copy_(_logits(self.ensemble, data, part))
         self.ensemble.network.train(training)
         losses = -bradley_terry_log_likelihood(logits, preferences, self.settings.error_rate)
         right = ((logits > 0) == (preferences > 0.5)).float()

@@ -314,6 +314,7 @@ class Trainer:
                 asked=self.asked_pairs,
                 last_steps=max(1, int(settings.queries.recent * self.total_env_steps)),
                 recent_share=settings.queries.recent_share,
+                end_share=settings.queries.end_share,
                 rng=stream(settings.seed, "queries", self.session),
             )
             steps = self.agent.num_env_steps

@@ -28,6 +28,9 @@ class QuerySettings:
     """The last steps, as a share of the whole run, that count as recent."""
     recent_share: float = 0.0
     """Share of the segments drawn from the recent steps; the others come from everything kept."""
+    end_share: float = 0.5
+    """Share of the segments drawn from those that show an end (of the episode, or of an attempt in the fixed-horizon
+    form), where there are any."""
     schedule: Literal["hyperbolic", "constant", "linear"] = "hyperbolic"
     """hyperbolic, constant or linear."""
     initial_share: float = 0.25
@@ -39,7 +42,7 @@ class QuerySettings:
 
     def __post_init__(self) -> None:
         check_method(self.method)
-        for name in ("recent", "recent_share"):
+        for name in ("recent", "recent_share", "end_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"queries.{name} must be in [0, 1]. Received {getattr(self, name)}")
         if self.candidates < 1:
