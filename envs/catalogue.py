@@ -83,8 +83,8 @@ def make_env(
         env_id: Gymnasium's name, e.g. `"Hopper-v5"`, `"ALE/Pong-v5"`, or `"module:Name-v0"` for an environment that
             `module` registers when imported.
         fixed_horizon: steps per episode of the fixed-horizon form (see `FixedHorizon`), None for the plain form.
-        terminal_reward: true reward of each step in which an end is held; None takes the task's own (0 if it has none). Only
-            with `fixed_horizon`.
+        terminal_reward: true reward of each step in which an end is held; None takes the task's own (0 if it has
+            none). Only with `fixed_horizon`.
         render_mode: passed on to Gymnasium.
 
     Raises:

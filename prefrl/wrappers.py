@@ -25,8 +25,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from prefrl.errors import UserError
-from prefrl.rewards.function import RewardFunction
-from prefrl.spaces import Array, Batch, check_action_space, check_finite, check_observation_space, map_batch
+from prefrl.rewards.function import RewardFunction, checked_rewards
+from prefrl.spaces import Batch, check_action_space, check_finite, check_observation_space, map_batch
 
 Space = gymnasium.Space[Any]
 
@@ -89,7 +89,7 @@ class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         actions = np.array(action, self.env.action_space.dtype)[None]  # a copy: the environment may change its input
         observation, true_reward, terminated, truncated, info = self.env.step(action)
         following = self._as_batch(observation)
-        reward = float(_score(self.reward_function, self._observations, actions, following)[0])
+        reward = float(checked_rewards(self.reward_function, self._observations, actions, following)[0])
         self._observations = following
         self._true_return += float(true_reward)
         self._learned_return += reward
@@ -173,7 +173,7 @@ class VectorLearnedReward(VectorWrapper[Any, Any, Any, Any, Any]):
         ended = np.asarray(terminated | truncated, bool)
         current = self._copy(observations)
         following = self._with_final(current, ended, infos) if self._mode is AutoresetMode.SAME_STEP else current
-        rewards = _score(self.reward_function, self._observations, taken, following, ignored=resetting)
+        rewards = checked_rewards(self.reward_function, self._observations, taken, following, ignored=resetting)
         self._observations = current
         self._begin(resetting)
         self._learned_returns += rewards
@@ -273,24 +273,3 @@ def _batch_of_one(space: Space, value: Any) -> Batch:
     if isinstance(space, gymnasium.spaces.Dict):
         return {key: np.array(value[key], leaf.dtype)[None] for key, leaf in space.spaces.items()}
     return np.array(value, space.dtype)[None]
-
-
-def _score(
-    reward: RewardFunction, observations: Batch, actions: Array, next_observations: Batch, ignored: Array | None = None
-) -> NDArray[np.float64]:
-    """Return rewards `(B,)`, checked; 0 for the rows of `ignored`, whatever the function says of them."""
-    scores = np.asarray(reward(observations, actions, next_observations))
-    if scores.shape != (len(actions),) or scores.dtype.kind not in "fiub":
-        raise UserError(
-            f"A reward function must return one number per transition, an array of shape ({len(actions)},). "
-            f"Received shape {scores.shape}, dtype {scores.dtype}"
-        )
-    scores = scores.astype(np.float64)
-    if ignored is not None:
-        scores[ignored] = 0.0
-    if not np.isfinite(scores).all():
-        raise UserError(
-            f"A reward function must return finite numbers. Received {scores[~np.isfinite(scores)][0]} for transition "
-            f"{int(np.flatnonzero(~np.isfinite(scores))[0])} of {len(scores)}"
-        )
-    return scores

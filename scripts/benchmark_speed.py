@@ -2,8 +2,7 @@
 
     python scripts/benchmark_speed.py --env HalfCheetah-v5 --steps 200000 --repeats 3 [--sb3-defaults]
 
-stable-baselines3's PPO and our whole run take turns with the same settings on one thread. Our warm-up of random actions
-counts as steps and needs no update, which flatters "whole run"; "training proper" begins after the first iteration.
+They take turns on one thread. "whole run" counts our warm-up (random actions, no updates), "training proper" does not.
 """
 
 import tempfile
@@ -27,7 +26,8 @@ def plain_ppo(run: TrainSettings) -> float:
     hyper = {name: value for name, value in run.hyperparameters.items() if not name.startswith("normalize_")}
     for name in [name for name, value in hyper.items() if isinstance(value, str)]:  # "linear:X" falls from X to 0
         hyper[name] = lambda remaining, start=float(hyper[name][7:]): start * remaining
-    envs = VecNormalize(DummyVecEnv([lambda: policies.make_run_env(run)] * run.num_envs), norm_reward=False)
+    envs = DummyVecEnv([lambda: policies.make_run_env(run)] * run.num_envs)
+    envs = VecNormalize(envs, norm_reward=run.hyperparameters.get("normalize_returns", False), gamma=hyper["gamma"])
     agent = PPO("MlpPolicy", envs, device="cpu", seed=run.seed, **hyper).learn(run.steps)
     return agent.num_timesteps / (time.time_ns() - agent.start_time) * 1e9
 

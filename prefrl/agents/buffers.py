@@ -9,32 +9,13 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.errors import UserError, require
-from prefrl.rewards.function import RewardFunction
+from prefrl.errors import require
+from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.spaces import Array, Batch, is_image
 
 buffers = require("stable_baselines3.common.buffers", "train")
 
 RELABEL_CHUNK = 16_384  # transitions scored at once
-
-
-def checked_scores(
-    reward: RewardFunction, observations: Batch, actions: Array, next_observations: Batch
-) -> NDArray[np.floating]:
-    """Return the rewards `(B,)` of B transitions.
-
-    Raises:
-        UserError: not one finite number per transition.
-    """
-    scores = np.asarray(reward(observations, actions, next_observations))
-    if scores.shape != (len(actions),) or scores.dtype.kind not in "fiub":
-        raise UserError(
-            f"A reward function must return one number per transition, an array of shape ({len(actions)},). "
-            f"Received shape {scores.shape}, dtype {scores.dtype}"
-        )
-    if not np.isfinite(scores).all():
-        raise UserError(f"A reward function must return finite numbers. Received {scores[~np.isfinite(scores)][0]}")
-    return scores
 
 
 class _LearnedRollout:
@@ -100,7 +81,7 @@ class _LearnedReplay:
         size = max(1, RELABEL_CHUNK // num_envs)
         for begin in range(0, len(rows), size):
             part = rows[begin : begin + size]
-            scores = checked_scores(
+            scores = checked_rewards(
                 self.reward_function,
                 self._env_observations(self.observations, part),
                 self._env_actions(part),

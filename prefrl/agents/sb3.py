@@ -24,12 +24,12 @@ from prefrl.agents.buffers import (
     LearnedDictRolloutBuffer,
     LearnedReplayBuffer,
     LearnedRolloutBuffer,
-    checked_scores,
 )
 from prefrl.agents.protocol import Improvement
 from prefrl.agents.recorder import Recorder
+from prefrl.agents.scaling import ReturnScaler
 from prefrl.errors import UserError, near_names, require
-from prefrl.rewards.function import RewardFunction
+from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_action_space, check_observation_space, is_image
 
@@ -59,7 +59,8 @@ class Sb3Agent:
         hyperparameters: keyword arguments of the algorithm; `"linear:X"` as `learning_rate` or `clip_range` falls from
             X to 0. `normalize_observations` (default True for float observations) keeps running statistics of them,
             `normalize_until` freezes these after that share of the training; `action_noise_std` is the standard
-            deviation of normal exploration noise on actions scaled to [-1, 1] (TD3, SAC).
+            deviation of normal exploration noise on actions scaled to [-1, 1] (TD3, SAC); `normalize_returns` (PPO,
+            A2C) divides rewards by the running standard deviation of the discounted return.
         seed: seed of the starting weights; the environments are seeded by `reset_environments`.
         device: where the networks live.
         pass_true_reward: train on the environment's own reward (a baseline).
@@ -90,7 +91,8 @@ class Sb3Agent:
         self.observation_space, self.action_space = base.observation_space, base.action_space
         check_observation_space(self.observation_space)
         check_action_space(self.action_space)
-        self._recorder = Recorder(base, pass_true_reward=pass_true_reward)
+        self._on_true_reward = pass_true_reward
+        self._recorder = Recorder(base, pass_true_reward=pass_true_reward and not self.on_policy)
         can_normalize = _is_float(self.observation_space)
         normalize = hyper.pop("normalize_observations", can_normalize)
         if normalize and not can_normalize:
@@ -98,12 +100,14 @@ class Sb3Agent:
                 f"normalize_observations needs observations that are all boxes of floats; these are "
                 f"{self.observation_space}. Leave it out."
             )
+        normalize_returns = hyper.pop("normalize_returns", False) if self.on_policy else False
         self._normalize_until = hyper.pop("normalize_until", 1.0)
         self._env: Any = self._recorder
         if normalize:
             self._env = vec_env.VecNormalize(self._recorder, norm_obs=True, norm_reward=False)
         self._total_env_steps = total_env_steps
         self._model = self._build(hyper, seed, device)
+        self._scaler = ReturnScaler(num_envs, self._model.gamma) if normalize_returns else None
         self._env = self._model.env  # wrapped once more if the channels of images come last
         self._callback = self._model._init_callback(None)
         self._model.num_timesteps = 0
@@ -128,7 +132,7 @@ class Sb3Agent:
         known = set(inspect.signature(algorithm.__init__).parameters) - RESERVED
         if not self.on_policy:
             known -= {"n_steps"}  # the replay buffer's rewards are of single steps
-        known |= {"normalize_observations", "normalize_until"}
+        known |= {"normalize_observations", "normalize_until"} | ({"normalize_returns"} if self.on_policy else set())
         if "action_noise" in known:
             known |= {"action_noise_std"}
         for name in hyper:
@@ -158,7 +162,7 @@ class Sb3Agent:
                 f"{self.observation_space} and actions {self.action_space}: {error}"
             ) from error
         if self.on_policy:
-            model.rollout_buffer.rewards_of_rollout = None if self._recorder.pass_true_reward else self._score_rollout
+            model.rollout_buffer.rewards_of_rollout = self._score_rollout
         else:
             model.replay_buffer.env_observation_space = self.observation_space
             if isinstance(self.action_space, spaces.Box):
@@ -168,6 +172,8 @@ class Sb3Agent:
     def reset_environments(self, seed: int) -> None:
         """Start new episodes everywhere, the environments seeded from `seed`."""
         model = self._model
+        if self._scaler is not None:
+            self._scaler.restart()
         self._env.seed(seed)
         self._env.action_space.seed(seed)
         model._last_obs = None
@@ -210,8 +216,6 @@ class Sb3Agent:
         begin = time.perf_counter()
         if self.on_policy:
             model.collect_rollouts(self._env, self._callback, model.rollout_buffer, n_rollout_steps=model.n_steps)
-            if self._recorder.pass_true_reward:
-                self._rollout = self._recorder.take()
             model._update_current_progress_remaining(self.num_env_steps, self._total_env_steps)
             collected = time.perf_counter()
             model.train()
@@ -219,10 +223,8 @@ class Sb3Agent:
         else:
             update_seconds = self._improve_off_policy()
         spent = time.perf_counter() - begin
-        rollout = self._rollout
-        assert rollout is not None
-        learned = self._learned if not self._recorder.pass_true_reward else rollout.true_rewards
-        assert learned is not None
+        rollout, learned = self._rollout, self._learned
+        assert rollout is not None and learned is not None
         seconds = {
             "collect": spent - update_seconds - self._reward_seconds,
             "reward": self._reward_seconds,
@@ -231,16 +233,19 @@ class Sb3Agent:
         return Improvement(rollout=rollout, learned_rewards=np.asarray(learned, np.float32), seconds=seconds)
 
     def _score_rollout(self) -> NDArray[np.floating]:
-        """Take the rollout from the recorder and score it `(T, E)`."""
+        """Take the rollout from the recorder, score it and return the rewards that the agent learns from, `(T, E)`."""
         begin = time.perf_counter()
         self._rollout = rollout = self._recorder.take()
         shape = rollout.terminated.shape
-        if self._reward is None:
+        if self._on_true_reward:
+            self._learned = rollout.true_rewards
+        elif self._reward is None:
             self._learned = np.zeros(shape, np.float32)
         else:
-            self._learned = checked_scores(self._reward, *rollout.flat_transitions()).reshape(shape)
+            self._learned = checked_rewards(self._reward, *rollout.flat_transitions()).reshape(shape)
+        used = self._learned if self._scaler is None else self._scaler.scale(self._learned, rollout.ended)
         self._reward_seconds += time.perf_counter() - begin
-        return self._learned
+        return used
 
     def _improve_off_policy(self) -> float:
         model = self._model
@@ -257,10 +262,7 @@ class Sb3Agent:
             if steps > 0:
                 model.train(batch_size=model.batch_size, gradient_steps=steps)
             update_seconds += time.perf_counter() - begin
-        if self._recorder.pass_true_reward:
-            self._rollout = self._recorder.take()
-        else:
-            self._score_rollout()
+        self._score_rollout()
         return update_seconds
 
     def _collect_off_policy(self, train_freq: Any, learning_starts: int) -> None:
@@ -324,6 +326,7 @@ class Sb3Agent:
             "variables": {name: getattr(model, name).detach().clone() for name in variables},
             "counters": {name: getattr(model, name) for name in COUNTERS if hasattr(model, name)},
             "observations": self._statistics(),
+            "scaler": None if self._scaler is None else self._scaler.state(),
         }
         arrays: dict[str, Array] = {}
         if not self.on_policy:
@@ -345,6 +348,8 @@ class Sb3Agent:
         for name, value in state["counters"].items():
             setattr(model, name, value)
         self._load_statistics(state["observations"])
+        if self._scaler is not None:
+            self._scaler.restore(state["scaler"])
         if not self.on_policy:
             buffer = model.replay_buffer
             buffer.pos, buffer.full = state["replay"]["pos"], state["replay"]["full"]

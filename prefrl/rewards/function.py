@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from prefrl.errors import UserError
 from prefrl.spaces import Array, Batch
 
 
@@ -15,3 +16,28 @@ class RewardFunction(Protocol):
 
     def __call__(self, observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.floating]:
         """Return one reward per transition: `(B,)` float for observations, actions and next observations `(B, ...)`."""
+
+
+def checked_rewards(
+    reward: RewardFunction, observations: Batch, actions: Array, next_observations: Batch, ignored: Array | None = None
+) -> NDArray[np.float64]:
+    """Return the rewards `(B,)` float64 of B transitions; 0 for the rows of `ignored`, whatever the function says.
+
+    Raises:
+        UserError: not one finite number per transition.
+    """
+    scores = np.asarray(reward(observations, actions, next_observations))
+    if scores.shape != (len(actions),) or scores.dtype.kind not in "fiub":
+        raise UserError(
+            f"A reward function must return one number per transition, an array of shape ({len(actions)},). "
+            f"Received shape {scores.shape}, dtype {scores.dtype}"
+        )
+    scores = scores.astype(np.float64)
+    if ignored is not None:
+        scores[ignored] = 0.0
+    if not np.isfinite(scores).all():
+        raise UserError(
+            f"A reward function must return finite numbers. Received {scores[~np.isfinite(scores)][0]} for transition "
+            f"{int(np.flatnonzero(~np.isfinite(scores))[0])} of {len(scores)}"
+        )
+    return scores

@@ -35,6 +35,7 @@ def _ppo(steps: int = 400_000, *, warmup_steps: int = 8_192, **changes: Any) -> 
         "gae_lambda": 0.95,
         "clip_range": 0.2,
         "ent_coef": 0.0,
+        "normalize_returns": True,
     }
     return AgentDefaults(steps=steps, warmup_steps=warmup_steps, hyperparameters={**common, **changes})
 
@@ -44,8 +45,8 @@ PPO: dict[str, AgentDefaults] = {
     "Swimmer-v5": _ppo(200_000, gamma=0.9999, gae_lambda=0.98),
     "Reacher-v5": _ppo(200_000),
     "Hopper-v5": _ppo(300_000),
-    "CartPole-v1": _ppo(100_000),
-    "Acrobot-v1": _ppo(150_000),
+    "CartPole-v1": _ppo(100_000, ent_coef=0.01),
+    "Acrobot-v1": _ppo(150_000, ent_coef=0.01),
     "Pendulum-v1": _ppo(200_000, learning_rate="linear:2e-3", gamma=0.97, policy_kwargs={"log_std_init": -0.5}),
 }
 
