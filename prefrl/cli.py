@@ -78,7 +78,7 @@ def evaluate(
     run: RunPath, *, episodes: int = runs.EVALUATION_EPISODES, policy: str = "last", seed: int | None = None,
     json: bool = False,
 ) -> None:  # fmt: skip
-    """Measure the true return of a run's policy over whole episodes, actions without noise.
+    """Measure the true return of a run's policy over whole episodes.
 
     Args:
         run: folder of the run.

@@ -60,7 +60,7 @@ class Sb3Agent:
             X to 0. `normalize_observations` (default True for float observations) keeps running statistics of them,
             `normalize_until` freezes these after that share of the training; `action_noise_std` is the standard
             deviation of normal exploration noise on actions scaled to [-1, 1] (TD3, SAC); `normalize_returns` (PPO,
-            A2C) divides rewards by the running standard deviation of the discounted return.
+            A2C) centres rewards and divides them by the running standard deviation of the discounted return.
         seed: seed of the starting weights; the environments are seeded by `reset_environments`.
         device: where the networks live.
         pass_true_reward: train on the environment's own reward (a baseline).
@@ -243,9 +243,15 @@ class Sb3Agent:
             self._learned = np.zeros(shape, np.float32)
         else:
             self._learned = checked_rewards(self._reward, *rollout.flat_transitions()).reshape(shape)
-        used = self._learned if self._scaler is None else self._scaler.scale(self._learned, rollout.ended)
+        used = self._scaled(rollout)
         self._reward_seconds += time.perf_counter() - begin
         return used
+
+    def _scaled(self, rollout: Rollout) -> NDArray[np.floating]:
+        assert self._learned is not None
+        if self._scaler is None:
+            return self._learned
+        return self._scaler.scale(self._learned, rollout.terminated, rollout.truncated)
 
     def _improve_off_policy(self) -> float:
         model = self._model

@@ -1,4 +1,4 @@
-"""Scaling of rewards by the spread of their discounted returns."""
+"""Centring of rewards, and scaling by the spread of their discounted returns."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ CLIP = 10.0  # as stable-baselines3's VecNormalize
 
 
 class ReturnScaler:
-    """Divides rewards by the running standard deviation of the discounted return, so that values stay of order 1.
+    """Centres rewards and divides them by the running standard deviation of the discounted return.
 
-    What stable-baselines3's `VecNormalize(norm_reward=True)` does step by step, for a rollout at once. Learned rewards
-    need it more than others: their scale is arbitrary and, with a discount near 1, their returns are in the thousands.
+    Values then stay of order 1, wherever a fit has moved the reward. With a discount near 1 a shift of every reward by
+    d moves all values by d / (1 - gamma); an agent whose reward is fitted anew again and again would spend its time
+    following. Where no episode terminates such a shift means nothing to the policy, and each rollout's mean is taken
+    off (Naik et al. 2024, "Reward Centering"). Once an episode has terminated nothing is taken off any more: it would
+    decide whether ending is good or bad.
+
+    The scaling is what stable-baselines3's `VecNormalize(norm_reward=True)` does step by step.
 
     Args:
         num_envs: E.
@@ -26,9 +31,16 @@ class ReturnScaler:
         self.gamma = gamma
         self._returns = np.zeros(num_envs)
         self._mean, self._variance, self._count = 0.0, 1.0, 1e-4
+        self._terminates = False
 
-    def scale(self, rewards: NDArray[np.floating], ended: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Take in a rollout's rewards `(T, E)` and the ends of its episodes `(T, E)`; return them scaled and clipped."""
+    def scale(
+        self, rewards: NDArray[np.floating], terminated: NDArray[np.bool_], truncated: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Take in a rollout's rewards and ends, `(T, E)` each; return the rewards centred, scaled and clipped."""
+        self._terminates |= bool(terminated.any())
+        if not self._terminates:
+            rewards = rewards - rewards.mean()
+        ended = terminated | truncated
         returns = np.empty(rewards.shape)
         for step, reward in enumerate(rewards):
             self._returns = self.gamma * self._returns + reward
@@ -54,9 +66,11 @@ class ReturnScaler:
         return {
             "returns": torch.from_numpy(self._returns.copy()),
             "moments": [self._mean, self._variance, self._count],
+            "terminates": self._terminates,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         self._returns = state["returns"].numpy().copy()
         self._mean, self._variance, self._count = state["moments"]
+        self._terminates = state["terminates"]

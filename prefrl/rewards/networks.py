@@ -65,7 +65,7 @@ class EnsembleMLP(nn.Module):
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x, weight)
             if layer < last:
-                x = functional.leaky_relu(x, LEAKY_SLOPE)
+                x = functional.leaky_relu_(x, LEAKY_SLOPE)
         return x.squeeze(-1)
 
 

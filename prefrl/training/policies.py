@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 
 from prefrl.agents import Sb3Agent
 from prefrl.envs import make_env
+from prefrl.spaces import Array, Batch
 from prefrl.training.folder import RunFolder
 from prefrl.training.settings import TrainSettings
 
@@ -60,7 +60,11 @@ class KeptPolicy:
         state = folder.load_policy(name)
         self._agent = make_run_agent(folder.settings, seed=0, device="cpu", num_envs=1)
         self._agent.load_policy_state(state)
-        self.act: Callable[..., Any] = self._agent.act
+        self._deterministic = isinstance(self._agent.action_space, gymnasium.spaces.Box)
+
+    def act(self, observations: Batch) -> Array:
+        """Return actions for observations `(B, ...)`: without noise where continuous, sampled where discrete."""
+        return self._agent.act(observations, deterministic=self._deterministic)
 
     def close(self) -> None:
         """Close the environment that came with it."""

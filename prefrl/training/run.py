@@ -168,14 +168,16 @@ def _remove_if_nothing_happened(folder: RunFolder) -> None:
 def evaluate_run(
     folder: RunFolder, policy: str, num_episodes: int = EVALUATION_EPISODES, seed: int | None = None
 ) -> Evaluation:
-    """Run whole episodes with a policy of a run, deterministic actions, in environments of a seed of their own."""
+    """Run whole episodes with a policy of a run, in environments of a seed of their own.
+
+    Continuous actions are taken without noise; discrete ones are sampled as in training, since the most likely action
+    alone can trap a policy in a loop that its chances would break.
+    """
     settings = folder.settings
-    kept = KeptPolicy(folder, policy)
     seed = stream_seed(settings.seed, "evaluation") if seed is None else seed
-    try:
+    with closing(KeptPolicy(folder, policy)) as kept, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
         return evaluate(lambda: make_run_env(settings), kept.act, num_episodes=num_episodes, seed=seed)
-    finally:
-        kept.close()
 
 
 def evaluate_random(settings: TrainSettings, num_episodes: int, seed: int | None = None) -> Evaluation:

@@ -37,7 +37,7 @@ class QuerySettings:
     """Share of the labels asked before training (Christiano et al. 2017, app. A)."""
     num_sessions: int = 20
     """Sessions of queries after the first."""
-    last_session_at: float = 0.8
+    last_session_at: float = 0.95
     """Share of the training after which no more is asked."""
 
     def __post_init__(self) -> None:
