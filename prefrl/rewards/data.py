@@ -13,7 +13,7 @@ from prefrl.errors import UserError
 from prefrl.rewards.ensemble import RewardEnsemble
 from prefrl.rewards.networks import Features
 from prefrl.segments import Segment
-from prefrl.spaces import channels_first
+from prefrl.spaces import Array, channels_first
 
 
 class ComparisonData:
@@ -59,12 +59,26 @@ class ComparisonData:
         """
         if not pairs:
             return
-        index = np.array([[self._segment_index(segment) for segment in pair] for pair in pairs], np.int64)
         shape = (len(pairs), self.ensemble.num_members)
         counts = rng.poisson(1.0, shape) if self.bootstrap else np.ones(shape)
-        self.pairs = np.concatenate([self.pairs, index])
-        self.preferences = np.concatenate([self.preferences, np.asarray(preferences, np.float32)])
+        self.add_encoded([self.encode(pair) for pair in pairs], np.asarray(preferences, np.float32), counts)
+
+    def encode(self, pair: tuple[Segment, Segment]) -> tuple[int, int]:
+        """Keep the features of two segments; return their numbers, for `add_encoded`."""
+        return self._segment_index(pair[0]), self._segment_index(pair[1])
+
+    def add_encoded(self, pairs: Sequence[tuple[int, int]], preferences: Array, counts: Array) -> None:
+        """Take in comparisons of segments kept by `encode`, with bootstrap counts `(N, M)` drawn before."""
+        self.pairs = np.concatenate([self.pairs, np.asarray(pairs, np.int64).reshape(-1, 2)])
+        self.preferences = np.concatenate([self.preferences, preferences.astype(np.float32)])
         self.counts = np.concatenate([self.counts, counts.astype(np.float32)])
+
+    def pair_embeddings(self) -> Array | None:
+        """Return the features of all pairs `(N, 2 k D)`, as `prefrl.queries.pair_embeddings`; None for images."""
+        if self._vector is None or self._images is not None:
+            return None
+        rows: Array = self._vector[torch.from_numpy(self.pairs)].flatten(1).cpu().numpy()
+        return rows
 
     def _segment_index(self, segment: Segment) -> int:
         if segment.id in self._index:

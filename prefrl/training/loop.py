@@ -304,6 +304,7 @@ class Trainer:
         queries = self.store.session_queries(self.session)
         if not queries:
             settings = self.settings
+            by_center = settings.queries.method.startswith("k-center") and len(self.data) > 0
             pairs = propose_pairs(
                 self.history,
                 self.reward if self.fitter.num_fits else None,
@@ -315,6 +316,7 @@ class Trainer:
                 last_steps=max(1, int(settings.queries.recent * self.total_env_steps)),
                 recent_share=settings.queries.recent_share,
                 end_share=settings.queries.end_share,
+                asked_embeddings=self.data.pair_embeddings() if by_center else None,
                 rng=stream(settings.seed, "queries", self.session),
             )
             steps = self.agent.num_env_steps
@@ -453,14 +455,16 @@ class Trainer:
         restore_global_random_state(tensors["random"], values["random"])
 
     def _restore_comparisons(self, preferences: Array, counts: Array) -> None:
-        queries: dict[str, Query] = {}
-        for session in range(self.session):
-            queries |= {query.id: query for query in self.store.session_queries(session)}
         self.asked_pairs = self.store.asked_pairs()
-        self.open_queries = {name: query for name, query in queries.items() if name not in self.answered}
         self.data = self._empty_data()
-        self.data.add([queries[name].segments for name in self.taken], preferences.tolist(), np.random.default_rng(0))
-        self.data.counts = counts.copy()
+        taken, encoded = set(self.taken), {}
+        for session in range(self.session):  # one at a time: the segments of all would fill the memory
+            for query in self.store.session_queries(session):
+                if query.id in taken:
+                    encoded[query.id] = self.data.encode(query.segments)
+                elif query.id not in self.answered:
+                    self.open_queries[query.id] = query
+        self.data.add_encoded([encoded[name] for name in self.taken], preferences, counts)
 
     def close(self) -> None:
         """Close the environments and the record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import gymnasium
@@ -58,7 +59,10 @@ class KeptPolicy:
 
     def __init__(self, folder: RunFolder, name: str) -> None:
         state = folder.load_policy(name)
-        self._agent = make_run_agent(folder.settings, seed=0, device="cpu", num_envs=1)
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # minibatches do not fit one environment: nothing is learned here
+            self._agent = make_run_agent(folder.settings, seed=0, device="cpu", num_envs=1)
         self._agent.load_policy_state(state)
         self._deterministic = isinstance(self._agent.action_space, gymnasium.spaces.Box)
 
