@@ -137,7 +137,7 @@ def test_nonsense_ends_with_one_clear_message(case: str, tmp_path: Path, capsys:
     ("body", "expected"),
     [
         ("raise RuntimeError('no idea')", "no idea"),
-        ("return [1.0, 2.0]", "(20,)"),
+        ("return [1.0, 2.0]", "expected 20 numbers"),
         ("return float('nan')", "finite"),
     ],
 )

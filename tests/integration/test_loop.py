@@ -1,0 +1,130 @@
+"""The loop: what is asked when, and what is kept."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prefrl.feedback import Comparison
+from prefrl.rewards import RewardEnsemble
+from prefrl.store import PreferenceStore
+from prefrl.training import RunFolder, train
+from prefrl.training.loop import Trainer
+from tests.integration.test_resume import TINY
+
+NOTHING_EVER = "def nothing(segment):\n    return 0.0\n"
+
+
+def sessions(folder: RunFolder) -> list[tuple[int, int]]:
+    """Return the steps at which questions were asked, and how many, in order."""
+    asked: dict[int, int] = {}
+    with PreferenceStore(folder.record_path) as store:
+        for number in range(200):
+            for query in store.session_queries(number):
+                asked[query.num_env_steps] = asked.get(query.num_env_steps, 0) + 1
+    return sorted(asked.items())
+
+
+def test_labels_sum_exactly_to_the_budget(tmp_path: Path) -> None:
+    folder = train(TINY, tmp_path / "run", quiet=True)
+    assert sum(number for _, number in sessions(folder)) == TINY.labels
+    assert folder.read_metrics()[-1]["labels"] == TINY.labels
+
+
+def test_labels_that_would_be_ties_are_postponed_and_still_asked(tmp_path: Path) -> None:
+    (tmp_path / "teacher.py").write_text(NOTHING_EVER)
+    settings = replace(
+        TINY,
+        labels=80,
+        reward_function=f"{tmp_path}/teacher.py:nothing",
+        queries=replace(TINY.queries, initial_share=0.5),
+    )
+    folder = train(settings, tmp_path / "run", quiet=True)
+    asked = sessions(folder)
+    assert asked[0] == (400, 10)  # not the 40 that were due
+    assert sum(number for _, number in asked) == 80
+
+
+class LatePerson:
+    """Answers each question only when it is asked for the sixth time, and always for the first segment."""
+
+    name = "late"
+
+    def __init__(self) -> None:
+        self.seen: dict[str, int] = {}
+
+    def observe(self, episodes: object) -> None:
+        pass
+
+    def answer(self, queries: list) -> list[Comparison]:  # type: ignore[type-arg]
+        for query in queries:
+            self.seen[query.id] = self.seen.get(query.id, 0) + 1
+        ready = [query for query in queries if self.seen[query.id] >= 6]
+        return [Comparison(query_id=query.id, preference=1.0, annotator=self.name) for query in ready]
+
+    def state(self) -> dict[str, object]:
+        return {}
+
+    def restore(self, state: dict[str, object]) -> None:
+        pass
+
+
+def test_answers_may_come_later_while_training_goes_on(tmp_path: Path) -> None:
+    folder = train(TINY, tmp_path / "run", quiet=True, annotator=LatePerson())  # type: ignore[arg-type]
+    rows = folder.read_metrics()
+    assert rows[0]["labels"] == 0
+    assert rows[-1]["labels"] > 0
+    with PreferenceStore(folder.record_path) as store:
+        assert {comparison.annotator for _, comparison in store.answers()} == {"late"}
+
+
+def test_reward_of_a_run_loads_with_one_call_and_scores_transitions(tmp_path: Path) -> None:
+    folder = train(TINY, tmp_path / "run", quiet=True)
+    reward = RewardEnsemble.load(folder.path)
+    scores = reward(np.zeros((4, 3), np.float32), np.zeros((4, 1), np.float32), np.zeros((4, 3), np.float32))
+    assert scores.shape == (4,)
+
+
+def test_best_policy_is_kept_beside_the_last(tmp_path: Path) -> None:
+    folder = train(TINY, tmp_path / "run", quiet=True)
+    assert {"before", "during", "last", "best"} == {path.stem for path in folder.policies.glob("*.pt")}
+
+
+def test_early_ends_bring_a_warning_and_the_fixed_horizon_form_none(tmp_path: Path) -> None:
+    plain = replace(TINY, env_id="CartPole-v1", fixed_horizon=0, segment_length=5)
+    with pytest.warns(UserWarning, match="length leaks the task"):
+        train(plain, tmp_path / "plain", quiet=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(replace(plain, fixed_horizon=None), tmp_path / "fixed", quiet=True)
+    assert not any("leaks" in str(warning.message) for warning in caught)
+
+
+def test_run_in_use_is_not_trained_twice(tmp_path: Path) -> None:
+    import fcntl
+
+    from prefrl.errors import UserError
+    from prefrl.training import resume
+
+    folder = train(TINY, tmp_path / "run", quiet=True)
+    folder.summary_path.unlink()
+    with open(folder.path / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process"):
+            resume(folder.path, quiet=True)
+
+
+def test_trainer_holds_no_true_reward_where_the_agent_can_see_it(tmp_path: Path) -> None:
+    settings = TINY.resolve()
+    folder = RunFolder.create(tmp_path / "run", settings, baseline=False)
+    trainer = Trainer(folder)
+    try:
+        trainer.run()
+        model = trainer.agent._model  # type: ignore[attr-defined]
+        assert len(model.ep_info_buffer) == 0  # no monitor tells it the true return
+    finally:
+        trainer.close()
