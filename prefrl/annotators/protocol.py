@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from prefrl.feedback import Comparison, Query
-from prefrl.segments import Episode
+from prefrl.history import Episode
 
 
 class Annotator(Protocol):

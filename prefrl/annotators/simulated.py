@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from prefrl.annotators.reward_functions import SegmentReward, evaluate, name_of
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison, Query
-from prefrl.segments import Episode, Segment
+from prefrl.history import Episode
+from prefrl.segments import Segment
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from prefrl.annotators.reward_functions import SegmentReward
 from prefrl.annotators.simulated import SimulatedTeacher, TeacherSettings, checked_seed, draws
 from prefrl.errors import UserError, near_names
 from prefrl.feedback import Comparison, Query
-from prefrl.segments import Episode
+from prefrl.history import Episode
 
 PRESETS: Mapping[str, TeacherSettings] = MappingProxyType(
     {

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.errors import UserError, near_names
-from prefrl.segments import History, Segment
+from prefrl.history import History
+from prefrl.segments import Segment
 from prefrl.spaces import num_bytes
 
 METHODS = ("uniform", "disagreement", "entropy", "k-center", "k-center+disagreement", "k-center+entropy")

@@ -41,7 +41,7 @@ def _ppo(steps: int = 400_000, *, warmup_steps: int = 8_192, **changes: Any) -> 
 
 
 PPO: dict[str, AgentDefaults] = {
-    "HalfCheetah-v5": _ppo(normalize_until=0.05),
+    "HalfCheetah-v5": _ppo(300_000, normalize_until=0.05),
     "Swimmer-v5": _ppo(200_000, gamma=0.9999, gae_lambda=0.98),
     "Reacher-v5": _ppo(200_000),
     "Hopper-v5": _ppo(300_000),

@@ -22,9 +22,10 @@ from prefrl.agents import Agent, Improvement
 from prefrl.annotators import Annotator, load_reward_function, make_teacher
 from prefrl.errors import UserError
 from prefrl.feedback import Query
+from prefrl.history import Episode, History
 from prefrl.queries import propose_pairs
 from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
-from prefrl.segments import Episode, History, Rollout, stack_transitions
+from prefrl.segments import Rollout, stack_transitions
 from prefrl.spaces import Array, is_image
 from prefrl.store import PreferenceStore
 from prefrl.training.best import BestPolicy

@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.errors import UserError
+from prefrl.errors import UserError, require
 from prefrl.rewards.function import RewardFunction
 from prefrl.spaces import Array, Batch, map_batch, zip_batches
 
@@ -128,6 +128,25 @@ def fast_rendering(env: gymnasium.Env[Any, Any]) -> bool:
         raise UserError("fast_rendering came too late: call it before the environment draws its first picture.")
     quality.shadowsize = 0
     quality.offsamples = 0
+    return True
+
+
+def follow_agent(env: gymnasium.Env[Any, Any]) -> bool:
+    """Let the camera of a MuJoCo environment follow the robot, where its model has a camera that does.
+
+    Gymnasium 1.4 leaves that camera aside unless it is asked for, and a robot that runs is soon out of the picture.
+
+    Returns:
+        True if done; False if the environment is not one of MuJoCo's or its model has no camera named "track".
+    """
+    renderer = getattr(env.unwrapped, "mujoco_renderer", None)
+    if renderer is None:
+        return False
+    mujoco = require("mujoco", "mujoco")
+    camera = mujoco.mj_name2id(renderer.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+    if camera < 0:
+        return False
+    renderer.camera_id = camera
     return True
 
 

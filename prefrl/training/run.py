@@ -18,9 +18,10 @@ import torch
 from prefrl.annotators import Annotator, load_reward_function
 from prefrl.errors import UserError
 from prefrl.files import write_json
+from prefrl.history import History
 from prefrl.rewards import RewardEnsemble
 from prefrl.rewards.report import ReportCard, report_card
-from prefrl.segments import History, Segment
+from prefrl.segments import Segment
 from prefrl.spaces import map_batch
 from prefrl.store import PreferenceStore
 from prefrl.training.checkpoint import newest_checkpoint
@@ -32,7 +33,14 @@ from prefrl.training.policies import KeptPolicy, make_run_env
 from prefrl.training.progress import ProgressDisplay
 from prefrl.training.settings import TrainSettings
 from prefrl.training.streams import stream, stream_seed
-from prefrl.training.video import choose_gl_backend, fast_rendering, record_episode, write_gif, write_video
+from prefrl.training.video import (
+    choose_gl_backend,
+    fast_rendering,
+    follow_agent,
+    record_episode,
+    write_gif,
+    write_video,
+)
 
 EVALUATION_EPISODES = 20
 REPORT_SEGMENTS = 600
@@ -309,6 +317,7 @@ def record_video(folder: RunFolder, out: Path | None = None, *, num_steps: int =
     env = make_run_env(settings, render_mode="rgb_array")
     try:
         fast_rendering(env)
+        follow_agent(env)
         clips = []
         for name, title in (("before", "before training"), ("during", "halfway"), ("last", "after training")):
             with closing(KeptPolicy(folder, name)) as kept:
@@ -322,7 +331,7 @@ def record_video(folder: RunFolder, out: Path | None = None, *, num_steps: int =
         env.close()
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".gif":
-        write_gif(path, clips, fps, side_by_side=True, max_width=720)
+        write_gif(path, clips, fps, side_by_side=True, max_width=720, num_colours=128)
     else:
         write_video(path, clips, fps, side_by_side=True, max_width=1200)
     return path

@@ -22,6 +22,7 @@ from prefrl.errors import UserError, require
 from prefrl.training.rendering import EpisodeClip as EpisodeClip
 from prefrl.training.rendering import choose_gl_backend as choose_gl_backend
 from prefrl.training.rendering import fast_rendering as fast_rendering
+from prefrl.training.rendering import follow_agent as follow_agent
 from prefrl.training.rendering import record_episode as record_episode
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from prefrl.errors import UserError
+from prefrl.history import History
 from prefrl.queries import METHODS, disagreement, entropy, k_center, pair_embeddings, propose_pairs
 from prefrl.queries import sampling as sampling_module
-from prefrl.segments import History, Rollout, Segment
+from prefrl.segments import Rollout, Segment
 
 
 def logit(p: float) -> float:

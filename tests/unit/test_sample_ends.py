@@ -6,8 +6,9 @@ from collections import Counter
 
 import numpy as np
 
+from prefrl.history import History
 from prefrl.queries import propose_pairs
-from prefrl.segments import History, Rollout
+from prefrl.segments import Rollout
 
 
 def history(length: int = 60, hidden: tuple[int, ...] = (20, 24), terminates: bool = True) -> History:

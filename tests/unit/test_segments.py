@@ -15,15 +15,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from prefrl.errors import UserError
-from prefrl.segments import (
-    FrameTrack,
-    History,
-    Rollout,
-    Segment,
-    segment_arrays,
-    segment_from_arrays,
-    stack_transitions,
-)
+from prefrl.frames import FrameTrack
+from prefrl.history import History
+from prefrl.segments import Rollout, Segment, segment_arrays, segment_from_arrays, stack_transitions
 from prefrl.spaces import Array, Batch, map_batch, to_arrays, zip_batches
 
 Observe = Callable[[int, int], Any]

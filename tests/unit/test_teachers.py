@@ -22,7 +22,8 @@ from prefrl.annotators import (
 )
 from prefrl.errors import UserError
 from prefrl.feedback import Query
-from prefrl.segments import Episode, Segment
+from prefrl.history import Episode
+from prefrl.segments import Segment
 
 
 def segment(rewards: list[float], label: int = 0) -> Segment:

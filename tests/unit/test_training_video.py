@@ -16,6 +16,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from PIL import Image
 
+from prefrl.envs import make_env
 from prefrl.errors import UserError
 from prefrl.training import rendering
 from prefrl.training.video import (
@@ -23,6 +24,7 @@ from prefrl.training.video import (
     choose_gl_backend,
     compose,
     fast_rendering,
+    follow_agent,
     record_episode,
     write_gif,
     write_video,
@@ -308,4 +310,15 @@ def test_fast_rendering_of_mujoco_and_a_clip_of_it() -> None:
     assert recorded.frames.shape == (3, 64, 96, 3) and recorded.frames.std() > 10
     with pytest.raises(UserError, match="too late"):
         fast_rendering(env)
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "follows"), [("HalfCheetah-v5", True), ("Reacher-v5", False), ("CartPole-v1", False)]
+)
+def test_camera_follows_a_robot_that_has_one(env_id: str, follows: bool) -> None:
+    env = make_env(env_id, render_mode="rgb_array")
+    assert follow_agent(env) is follows
+    if follows:
+        assert env.unwrapped.mujoco_renderer.camera_id >= 0
     env.close()
