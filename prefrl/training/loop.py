@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,11 @@ import numpy as np
 import torch
 
 from prefrl.agents import Agent, Improvement
-from prefrl.annotators import Annotator, load_reward_function, make_teacher
+from prefrl.annotators import Annotator
 from prefrl.errors import UserError
-from prefrl.feedback import Query
 from prefrl.history import Episode, History
-from prefrl.queries import propose_pairs
-from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
-from prefrl.segments import Rollout, stack_transitions
+from prefrl.segments import Rollout
 from prefrl.spaces import Array, is_image
-from prefrl.store import PreferenceStore
 from prefrl.training.best import BestPolicy
 from prefrl.training.checkpoint import (
     Checkpoint,
@@ -38,11 +34,8 @@ from prefrl.training.checkpoint import (
 )
 from prefrl.training.folder import MetricsWriter, RunFolder, finite
 from prefrl.training.policies import make_run_agent, make_run_env
-from prefrl.training.streams import stream, stream_seed, torch_stream
-
-UP_FRONT_AT_ONCE = 10  # labels asked at once before training
-UP_FRONT_TIES = 0.8  # share of ties among these from which on the others are postponed
-ATTEMPTS = 5  # times a session asks again for what its annotator skipped
+from prefrl.training.reward_learner import RewardLearner
+from prefrl.training.streams import stream, stream_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +76,8 @@ class Trainer:
         self.run_id: str = config["run_id"]
         self.is_baseline: bool = config["baseline"]
         self.settings = settings = folder.settings
-        assert settings.steps is not None and settings.segment_length is not None
-        self.total_env_steps, self.segment_length = settings.steps, settings.segment_length
+        assert settings.steps is not None
+        self.total_env_steps = settings.steps
         probe = make_run_env(settings)
         self.device = choose_device(settings.device, is_image(probe.observation_space))
         probe.close()
@@ -93,40 +86,14 @@ class Trainer:
         )
         self.history = History(settings.history_mb * 1_000_000)
         self.best = BestPolicy()
-        self.labels = 0
-        self.postponed = 0  # labels that were due before training and are asked later
-        self.session = 0
-        self.answers_read = 0  # row of the record up to which all answers have been taken in
-        self.answered: set[str] = set()  # queries whose answers have been taken in
-        self.taken: list[str] = []  # queries whose answers are in the data, in that order
-        self.open_queries: dict[str, Query] = {}
-        self.asked_pairs: set[frozenset[str]] = set()
-        self.fit_report: FitReport | None = None
         self.recent_returns: list[tuple[float, float]] = []  # true and learned, of the episodes ended last
         self._running_learned = np.zeros(0)
         self._warned = False
         self._stop_wanted = False
-        if self.is_baseline:
-            return
-        self.annotator = annotator or self._make_teacher()
-        self.store = PreferenceStore(folder.record_path)
-        self.schedule = settings.label_schedule()
-        reward_seed = stream_seed(settings.seed, "reward")
-        self.reward = RewardEnsemble(
-            self.agent.observation_space, self.agent.action_space, settings.reward, seed=reward_seed, device=self.device
-        )
-        self.fitter = Fitter(self.reward, settings.fit)
-        self.data = self._empty_data()
-
-    def _empty_data(self) -> ComparisonData:
-        return ComparisonData(
-            self.reward, self.segment_length, bootstrap=self.settings.fit.bootstrap, capacity=self.settings.labels
-        )
-
-    def _make_teacher(self) -> Annotator:
-        settings = self.settings
-        function = None if settings.reward_function is None else load_reward_function(settings.reward_function)
-        return make_teacher(settings.teacher, seed=stream_seed(settings.seed, "teacher"), reward_function=function)
+        self.learner: RewardLearner | None = None  # none where the agent trains on the true reward
+        if not self.is_baseline:
+            spaces = self.agent.observation_space, self.agent.action_space
+            self.learner = RewardLearner(folder, settings, *spaces, annotator=annotator, device=self.device)
 
     # ------------------------------------------------------------------------------------------------ the run
 
@@ -165,22 +132,23 @@ class Trainer:
         self.folder.save_policy("before", self.agent.policy_state())
         rollout = self.agent.explore(settings.warmup_steps, stream(settings.seed, "explore"))
         self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
-        if not self.is_baseline:
-            self.reward.set_input_statistics(*rollout.flat_transitions())
-            self._ask_and_fit()
-            self.agent.relabel(self.reward)
+        if self.learner is not None:
+            self.learner.begin(rollout, self.history, self.agent.num_env_steps)
+            if self.learner.fitted:
+                self.agent.relabel(self.learner.reward)
 
     def _iterate(self) -> None:
         begin = time.perf_counter()
         halfway = self.agent.num_env_steps < self.total_env_steps / 2
-        improvement = self.agent.improve(None if self.is_baseline else self.reward)
+        learner = self.learner
+        improvement = self.agent.improve(learner.reward if learner is not None and learner.fitted else None)
         improved = time.perf_counter()
         if halfway and self.agent.num_env_steps >= self.total_env_steps / 2:
             self.folder.save_policy("during", self.agent.policy_state())
         ended = self._take_in(improvement.rollout, improvement.learned_rewards)
         taken_in = time.perf_counter()
-        if not self.is_baseline:
-            self._ask_if_due(improvement)
+        if learner is not None:
+            self._learn_reward(learner, improvement)
         asked = time.perf_counter()
         due = self._checkpoint_due(improvement.rollout.num_steps)
         row = self._metrics_row(improvement, ended)
@@ -195,8 +163,8 @@ class Trainer:
                 Progress(
                     num_env_steps=self.agent.num_env_steps,
                     total_env_steps=self.total_env_steps,
-                    labels=self.labels,
-                    total_labels=0 if self.is_baseline else self.settings.labels,
+                    labels=0 if learner is None else learner.labels,
+                    total_labels=0 if learner is None else self.settings.labels,
                     true_return=self._mean_return(0),
                     learned_return=self._mean_return(1),
                     steps_per_second=row["steps_per_second"],
@@ -205,9 +173,9 @@ class Trainer:
 
     def _finish(self) -> None:
         self.folder.save_policy("last", self.agent.policy_state())
-        if not self.is_baseline:
+        if self.learner is not None:
             self.folder.save_policy("best", self.best.policy or self.agent.policy_state())
-            self.reward.save(self.folder.reward_path)
+            self.learner.reward.save(self.folder.reward_path)
         self._save_checkpoint()
 
     def _take_in(self, rollout: Rollout, learned: Array) -> list[Episode]:
@@ -226,8 +194,8 @@ class Trainer:
             true_return = float(episode.true_rewards.window(0, episode.num_steps).sum())
             self.recent_returns.append((true_return, total))
         self.recent_returns = self.recent_returns[-20:]
-        if not self.is_baseline:
-            self.annotator.observe(ended)
+        if self.learner is not None:
+            self.learner.observe(ended)
             self._warn_of_terminations(ended)
         return ended
 
@@ -241,127 +209,15 @@ class Trainer:
                 stacklevel=2,
             )
 
-    # ----------------------------------------------------------------------------------------- asking and fitting
-
-    def _ask_if_due(self, improvement: Improvement) -> None:
-        """Ask for labels that are due, take in answers that have come, fit if there are any, update the best policy."""
-        due = self._labels_due() > self.labels + len(self.open_queries)
-        if (due or self.open_queries) and self._ask_and_fit():
-            self.agent.relabel(self.reward)
+    def _learn_reward(self, learner: RewardLearner, improvement: Improvement) -> None:
+        """Ask for labels that are due, take in answers that have come, fit if there are any, judge the policy."""
+        steps = self.agent.num_env_steps
+        due = learner.due(steps)
+        if (due or learner.open_queries) and learner.learn(self.history, steps):
+            self.agent.relabel(learner.reward)
             due = True
-        if due or self.agent.num_env_steps >= self.total_env_steps:
-            policy = self.agent.policy_state()
-            self.best.offer(improvement.rollout, policy, self.reward, self.agent.num_env_steps)
-
-    def _ask_and_fit(self) -> bool:
-        """Ask for the labels that are due and fit the reward to new answers; return whether there were any."""
-        known = len(self.data)
-        if self.session == 0:
-            self._ask_up_front()
-        for _ in range(ATTEMPTS):
-            missing = self._labels_due() - self.labels - len(self.open_queries)
-            if missing > 0:
-                self._ask(missing)
-            self._take_answers()
-            if missing <= 0 or self.open_queries:
-                break
-        if len(self.data) == known:
-            return False
-        self._fit()
-        return True
-
-    def _ask_up_front(self) -> None:
-        """Ask the labels due before training, a few at a time.
-
-        Where nearly all of a few are ties, random behaviour shows too little to be worth a label: the others are
-        postponed and asked in the later sessions, in proportion to what these ask anyway.
-        """
-        due = self.schedule.labels_due(self.agent.num_env_steps)
-        while self.labels + len(self.open_queries) < due:
-            begin = len(self.data)
-            self._ask(min(UP_FRONT_AT_ONCE, due - self.labels - len(self.open_queries)))
-            self._take_answers()
-            new = self.data.preferences[begin:]
-            if self.open_queries:
-                continue  # answers will come later: nothing to go by
-            if len(new) == 0:
-                break
-            if np.mean(new == 0.5) >= UP_FRONT_TIES and due < self.settings.labels:
-                self.postponed = due - self.labels
-                break
-
-    def _labels_due(self) -> int:
-        """Return how many labels should have been asked by now, `postponed` ones among the later."""
-        planned, total = self.schedule.labels_due(self.agent.num_env_steps), self.settings.labels
-        if self.postponed == 0:
-            return planned
-        assert self.settings.warmup_steps is not None
-        first = self.schedule.labels_due(self.settings.warmup_steps)
-        share = (planned - first) / (total - first)
-        return first - self.postponed + round(share * (total - first + self.postponed))
-
-    def _ask(self, num_queries: int) -> None:
-        """Put a session of queries into the record, or find it there from before a kill."""
-        queries = self.store.session_queries(self.session)
-        if not queries:
-            settings = self.settings
-            by_center = settings.queries.method.startswith("k-center") and len(self.data) > 0
-            pairs = propose_pairs(
-                self.history,
-                self.reward if self.fitter.num_fits else None,
-                num_queries,
-                length=self.segment_length,
-                method=settings.queries.method,
-                candidates_per_query=settings.queries.candidates,
-                asked=self.asked_pairs,
-                last_steps=max(1, int(settings.queries.recent * self.total_env_steps)),
-                recent_share=settings.queries.recent_share,
-                end_share=settings.queries.end_share,
-                asked_embeddings=self.data.pair_embeddings() if by_center else None,
-                rng=stream(settings.seed, "queries", self.session),
-            )
-            steps = self.agent.num_env_steps
-            queries = [Query(segments=pair, session=self.session, num_env_steps=steps) for pair in pairs]
-            self.store.add_queries(queries)
-        self.asked_pairs |= {query.pair for query in queries}
-        self.open_queries |= {query.id: query for query in queries}
-        self.session += 1
-
-    def _take_answers(self) -> None:
-        """Let the annotator answer what is open, and take in what the record holds now."""
-        recorded = self.store.answers(after=self.answers_read)
-        answered = {comparison.query_id for _, comparison in recorded}
-        waiting = [query for query in self.open_queries.values() if query.id not in answered]
-        if waiting:
-            answers = self.annotator.answer(waiting)
-            if answers:
-                self.store.add_answers(answers)
-                recorded = self.store.answers(after=self.answers_read)
-        pairs, preferences = [], []
-        for row, comparison in recorded:
-            query = self.open_queries.pop(comparison.query_id, None)
-            if query is not None:
-                self.answered.add(comparison.query_id)
-            if comparison.query_id in self.answered and row == self.answers_read + 1:
-                self.answers_read = row
-            if query is None:
-                continue  # taken in already, or of a session that this resumed run has not come to again
-            if comparison.preference is None:
-                self.labels += getattr(self.annotator, "skips_cost_labels", False)
-                continue
-            pairs.append(query.segments)
-            preferences.append(comparison.preference)
-            self.taken.append(comparison.query_id)
-        self.labels += len(pairs)
-        self.data.add(pairs, preferences, stream(self.settings.seed, "bootstrap", len(self.data)))
-
-    def _fit(self) -> None:
-        seed, number = self.settings.seed, self.fitter.num_fits
-        self.fit_report = self.fitter.fit(self.data, torch_stream(seed, "fit", number))
-        segments = self.history.sample(
-            self.settings.reference_segments, self.segment_length, stream(seed, "reference", number)
-        )
-        self.reward.normalise(*stack_transitions(segments))
+        if due or steps >= self.total_env_steps:
+            self.best.offer(improvement.rollout, self.agent.policy_state(), learner.reward, steps)
 
     # ------------------------------------------------------------------------------------------------ bookkeeping
 
@@ -374,17 +230,14 @@ class Trainer:
         learned, true = improvement.learned_rewards, improvement.rollout.true_rewards
         row: dict[str, Any] = {
             "num_env_steps": self.agent.num_env_steps,
-            "labels": self.labels,
+            "labels": 0 if self.learner is None else self.learner.labels,
             "episodes": num,
             "true_return": float(np.mean([t for t, _ in newest])) if newest else None,
             "learned_return": float(np.mean([x for _, x in newest])) if newest else None,
             "correlation": _correlation(learned, true),
         }
-        if self.fit_report is not None:
-            row["reward_accuracy"] = _mean(self.fit_report.held_out_accuracy)
-            row["reward_train_accuracy"] = _mean(self.fit_report.train_accuracy)
-            row["reward_loss"] = _mean(self.fit_report.held_out_loss)
-            row["reward_train_loss"] = _mean(self.fit_report.train_loss)
+        if self.learner is not None:
+            row |= self.learner.metrics()
         return row
 
     def _reset_environments(self) -> None:
@@ -416,20 +269,10 @@ class Trainer:
             "recent_returns": [list(pair) for pair in self.recent_returns],
             "warned": self._warned,
         }
-        if not self.is_baseline:
-            tensors |= {"reward": self.reward.state_dict(), "fitter": self.fitter.state()}
-            arrays["data/counts"] = self.data.counts
-            arrays["data/preferences"] = self.data.preferences
-            values |= {
-                "labels": self.labels,
-                "postponed": self.postponed,
-                "session": self.session,
-                "answers_read": self.answers_read,
-                "answered": sorted(self.answered),
-                "taken": self.taken,
-                "annotator": self.annotator.state(),
-                "fit_report": None if self.fit_report is None else self.fit_report.to_json(),
-            }
+        if self.learner is not None:
+            learner_tensors, learner_arrays, values["learner"] = self.learner.state()
+            tensors["learner"] = learner_tensors
+            arrays |= _prefixed("learner", learner_arrays)
         checkpoint = Checkpoint(
             num_env_steps=self.agent.num_env_steps, tensors=tensors, arrays=arrays, values=finite(values)
         )
@@ -443,35 +286,16 @@ class Trainer:
         self.recent_returns = [(pair[0], pair[1]) for pair in values["recent_returns"]]
         self._warned = values["warned"]
         self.metrics = MetricsWriter(self.folder, values["metrics_size"], checkpoint.num_env_steps)
-        if not self.is_baseline:
-            self.reward.load_state_dict(tensors["reward"])
-            self.fitter.restore(tensors["fitter"])
-            self.labels, self.postponed, self.session = values["labels"], values["postponed"], values["session"]
-            self.answers_read, self.taken = values["answers_read"], values["taken"]
-            self.answered = set(values["answered"])
-            self.annotator.restore(values["annotator"])
-            self.fit_report = None if values["fit_report"] is None else FitReport(**values["fit_report"])
-            self._restore_comparisons(arrays["data/preferences"], arrays["data/counts"])
+        if self.learner is not None:
+            self.learner.restore(tensors["learner"], _unprefixed("learner", arrays), values["learner"])
         self.agent.reset_environments(stream_seed(self.settings.seed, "environments", self.agent.num_env_steps))
         restore_global_random_state(tensors["random"], values["random"])
-
-    def _restore_comparisons(self, preferences: Array, counts: Array) -> None:
-        self.asked_pairs = self.store.asked_pairs()
-        self.data = self._empty_data()
-        taken, encoded = set(self.taken), {}
-        for session in range(self.session):  # one at a time: the segments of all would fill the memory
-            for query in self.store.session_queries(session):
-                if query.id in taken:
-                    encoded[query.id] = self.data.encode(query.segments)
-                elif query.id not in self.answered:
-                    self.open_queries[query.id] = query
-        self.data.add_encoded([encoded[name] for name in self.taken], preferences, counts)
 
     def close(self) -> None:
         """Close the environments and the record."""
         self.agent.close()
-        if not self.is_baseline:
-            self.store.close()
+        if self.learner is not None:
+            self.learner.close()
 
 
 def choose_device(wanted: str, needs_images: bool) -> str:
@@ -501,11 +325,6 @@ def _correlation(first: Array, second: Array) -> float | None:
     if not (np.isfinite(a).all() and np.isfinite(b).all()) or a.std() < 1e-12 or b.std() < 1e-12:
         return None
     return float(np.corrcoef(a, b)[0, 1])
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def _prefixed(prefix: str, arrays: dict[str, Array]) -> dict[str, Array]:

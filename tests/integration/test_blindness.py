@@ -46,7 +46,7 @@ def test_weights_do_not_depend_on_the_true_reward(settings: TrainSettings, tmp_p
         folder = train(settings, tmp_path / env_id, quiet=True)
         checkpoint, _ = newest_checkpoint(folder.checkpoints, folder.config["run_id"])
         assert checkpoint is not None
-        weights.append({name: checkpoint.tensors[name] for name in ("agent", "reward", "fitter", "best")})
+        weights.append({name: checkpoint.tensors[name] for name in ("agent", "learner", "best")})
     assert_same(*weights)
     returns = [row["learned_return"] for row in folder.read_metrics() if row["learned_return"] is not None]
     assert returns and np.isfinite(returns).all()

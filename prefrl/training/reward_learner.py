@@ -1,0 +1,264 @@
+"""Learning the reward: ask what is due, take in the answers, fit.
+
+The queries and answers all pass through the record; which of them this run has taken in is its own state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from prefrl.annotators import Annotator, load_reward_function, make_teacher
+from prefrl.feedback import Query
+from prefrl.history import Episode, History
+from prefrl.queries import propose_pairs
+from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
+from prefrl.segments import Rollout, stack_transitions
+from prefrl.spaces import Array
+from prefrl.store import PreferenceStore
+from prefrl.training.folder import RunFolder
+from prefrl.training.settings import TrainSettings
+from prefrl.training.streams import stream, stream_seed, torch_stream
+
+UP_FRONT_AT_ONCE = 10  # labels asked at once before training
+UP_FRONT_TIES = 0.8  # share of ties among these from which on the others are postponed
+ATTEMPTS = 5  # times a session asks again for what its annotator skipped
+
+
+class RewardLearner:
+    """The reward of a run, and everything it is learned from.
+
+    Args:
+        folder: the run folder, which holds the record.
+        settings: resolved settings of the run.
+        observation_space: of the environment.
+        action_space: of the environment.
+        annotator: who answers; None: the teacher that the settings name.
+        device: where the reward lives.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        settings: TrainSettings,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        *,
+        annotator: Annotator | None,
+        device: str,
+    ) -> None:
+        assert settings.segment_length is not None and settings.steps is not None
+        self.settings, self.segment_length, self.total_env_steps = settings, settings.segment_length, settings.steps
+        self.annotator = annotator or _make_teacher(settings)
+        self.store = PreferenceStore(folder.record_path)
+        self.schedule = settings.label_schedule()
+        seed = stream_seed(settings.seed, "reward")
+        self.reward = RewardEnsemble(observation_space, action_space, settings.reward, seed=seed, device=device)
+        self.fitter = Fitter(self.reward, settings.fit)
+        self.data = self._empty_data()
+        self.fit_report: FitReport | None = None
+        self.labels = 0
+        self.up_front = 0  # labels that were due before training
+        self.postponed = 0  # those of them that are asked later
+        self.session = 0
+        self.answers_read = 0  # row of the record up to which all answers have been taken in
+        self.answered: set[str] = set()  # queries whose answers have been taken in
+        self.taken: list[str] = []  # queries whose answers are in the data, in that order
+        self.open_queries: dict[str, Query] = {}
+        self.asked_pairs: set[frozenset[str]] = set()
+
+    def _empty_data(self) -> ComparisonData:
+        bootstrap, labels = self.settings.fit.bootstrap, self.settings.labels
+        return ComparisonData(self.reward, self.segment_length, bootstrap=bootstrap, capacity=labels)
+
+    @property
+    def fitted(self) -> bool:
+        """The reward has been fitted to something."""
+        return self.fitter.num_fits > 0
+
+    def observe(self, episodes: Sequence[Episode]) -> None:
+        """Tell the annotator of training episodes that ended."""
+        self.annotator.observe(episodes)
+
+    def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
+        """Take the statistics of the inputs from the warm-up, ask the labels due before training and fit."""
+        self.reward.set_input_statistics(*warmup.flat_transitions())
+        self._ask_up_front(history, num_env_steps)
+        self.learn(history, num_env_steps)
+
+    def due(self, num_env_steps: int) -> bool:
+        """More labels should have been asked by now."""
+        return self._labels_due(num_env_steps) > self.labels + len(self.open_queries)
+
+    def learn(self, history: History, num_env_steps: int) -> bool:
+        """Ask for the labels that are due and fit the reward to new answers; return whether there were any."""
+        known = self.fit_report.num_comparisons if self.fit_report is not None else 0
+        for _ in range(ATTEMPTS):
+            missing = self._labels_due(num_env_steps) - self.labels - len(self.open_queries)
+            if missing > 0:
+                self._ask(history, num_env_steps, missing)
+            self._take_answers()
+            if missing <= 0 or self.open_queries:
+                break
+        if len(self.data) == known:
+            return False
+        self._fit(history)
+        return True
+
+    def _ask_up_front(self, history: History, num_env_steps: int) -> None:
+        """Ask the labels due before training, a few at a time.
+
+        Where nearly all of a few are ties, random behaviour shows too little to be worth a label: the others are
+        postponed and asked in the later sessions, in proportion to what these ask anyway.
+        """
+        due = self.up_front = self.schedule.labels_due(num_env_steps)
+        while self.labels + len(self.open_queries) < due:
+            begin = len(self.data)
+            self._ask(history, num_env_steps, min(UP_FRONT_AT_ONCE, due - self.labels - len(self.open_queries)))
+            self._take_answers()
+            new = self.data.preferences[begin:]
+            if self.open_queries:
+                continue  # answers will come later: nothing to go by
+            if len(new) == 0:
+                break
+            if np.mean(new == 0.5) >= UP_FRONT_TIES and due < self.settings.labels:
+                self.postponed = due - self.labels
+                break
+
+    def _labels_due(self, num_env_steps: int) -> int:
+        """Return how many labels should have been asked by now, `postponed` ones among the later."""
+        planned, total = self.schedule.labels_due(num_env_steps), self.settings.labels
+        if self.postponed == 0:
+            return planned
+        share = (planned - self.up_front) / (total - self.up_front)
+        asked = self.up_front - self.postponed
+        return asked + round(share * (total - asked))
+
+    def _ask(self, history: History, num_env_steps: int, num_queries: int) -> None:
+        """Put a session of queries into the record, or find it there from before a kill."""
+        queries = self.store.session_queries(self.session)
+        if not queries:
+            settings = self.settings
+            by_center = settings.queries.method.startswith("k-center") and len(self.data) > 0
+            pairs = propose_pairs(
+                history,
+                self.reward if self.fitted else None,
+                num_queries,
+                length=self.segment_length,
+                method=settings.queries.method,
+                candidates_per_query=settings.queries.candidates,
+                asked=self.asked_pairs,
+                last_steps=max(1, int(settings.queries.recent * self.total_env_steps)),
+                recent_share=settings.queries.recent_share,
+                end_share=settings.queries.end_share,
+                asked_embeddings=self.data.pair_embeddings() if by_center else None,
+                rng=stream(settings.seed, "queries", self.session),
+            )
+            queries = [Query(segments=pair, session=self.session, num_env_steps=num_env_steps) for pair in pairs]
+            self.store.add_queries(queries)
+        self.asked_pairs |= {query.pair for query in queries}
+        self.open_queries |= {query.id: query for query in queries}
+        self.session += 1
+
+    def _take_answers(self) -> None:
+        """Let the annotator answer what is open, and take in what the record holds now."""
+        recorded = self.store.answers(after=self.answers_read)
+        answered = {comparison.query_id for _, comparison in recorded}
+        waiting = [query for query in self.open_queries.values() if query.id not in answered]
+        if waiting:
+            answers = self.annotator.answer(waiting)
+            if answers:
+                self.store.add_answers(answers)
+                recorded = self.store.answers(after=self.answers_read)
+        pairs, preferences = [], []
+        for row, comparison in recorded:
+            query = self.open_queries.pop(comparison.query_id, None)
+            if query is not None:
+                self.answered.add(comparison.query_id)
+            if comparison.query_id in self.answered and row == self.answers_read + 1:
+                self.answers_read = row
+            if query is None:
+                continue  # taken in already, or of a session that this resumed run has not come to again
+            if comparison.preference is None:
+                self.labels += getattr(self.annotator, "skips_cost_labels", False)
+                continue
+            pairs.append(query.segments)
+            preferences.append(comparison.preference)
+            self.taken.append(comparison.query_id)
+        self.labels += len(pairs)
+        self.data.add(pairs, preferences, stream(self.settings.seed, "bootstrap", len(self.data)))
+
+    def _fit(self, history: History) -> None:
+        seed, number = self.settings.seed, self.fitter.num_fits
+        self.fit_report = self.fitter.fit(self.data, torch_stream(seed, "fit", number))
+        reference = stream(seed, "reference", number)
+        segments = history.sample(self.settings.reference_segments, self.segment_length, reference)
+        self.reward.normalise(*stack_transitions(segments))
+
+    def metrics(self) -> dict[str, float | None]:
+        """Return how well the reward fits, averaged over its members; nothing before the first fit."""
+        if self.fit_report is None:
+            return {}
+        return {
+            "reward_accuracy": _mean(self.fit_report.held_out_accuracy),
+            "reward_train_accuracy": _mean(self.fit_report.train_accuracy),
+            "reward_loss": _mean(self.fit_report.held_out_loss),
+            "reward_train_loss": _mean(self.fit_report.train_loss),
+        }
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Array], dict[str, Any]]:
+        """Return what a checkpoint must hold: tensors, arrays and JSON; the segments stay in the record."""
+        tensors = {"reward": self.reward.state_dict(), "fitter": self.fitter.state()}
+        arrays = {"counts": self.data.counts, "preferences": self.data.preferences}
+        values = {
+            "labels": self.labels,
+            "up_front": self.up_front,
+            "postponed": self.postponed,
+            "session": self.session,
+            "answers_read": self.answers_read,
+            "answered": sorted(self.answered),
+            "taken": self.taken,
+            "annotator": self.annotator.state(),
+            "fit_report": None if self.fit_report is None else self.fit_report.to_json(),
+        }
+        return tensors, arrays, values
+
+    def restore(self, tensors: dict[str, Any], arrays: dict[str, Array], values: dict[str, Any]) -> None:
+        """Go on from what `state` gave, with the segments of the record."""
+        self.reward.load_state_dict(tensors["reward"])
+        self.fitter.restore(tensors["fitter"])
+        for name in ("labels", "up_front", "postponed", "session", "answers_read", "taken"):
+            setattr(self, name, values[name])
+        self.answered = set(values["answered"])
+        self.annotator.restore(values["annotator"])
+        self.fit_report = None if values["fit_report"] is None else FitReport(**values["fit_report"])
+        self._restore_comparisons(arrays["preferences"], arrays["counts"])
+
+    def _restore_comparisons(self, preferences: Array, counts: Array) -> None:
+        self.asked_pairs = self.store.asked_pairs()
+        self.data = self._empty_data()
+        taken, encoded = set(self.taken), {}
+        for session in range(self.session):  # one at a time: the segments of all would fill the memory
+            for query in self.store.session_queries(session):
+                if query.id in taken:
+                    encoded[query.id] = self.data.encode(query.segments)
+                elif query.id not in self.answered:
+                    self.open_queries[query.id] = query
+        self.data.add_encoded([encoded[name] for name in self.taken], preferences, counts)
+
+    def close(self) -> None:
+        """Close the record."""
+        self.store.close()
+
+
+def _make_teacher(settings: TrainSettings) -> Annotator:
+    function = None if settings.reward_function is None else load_reward_function(settings.reward_function)
+    return make_teacher(settings.teacher, seed=stream_seed(settings.seed, "teacher"), reward_function=function)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
