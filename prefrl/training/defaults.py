@@ -30,7 +30,7 @@ def _ppo(steps: int = 400_000, *, warmup_steps: int = 8_192, **changes: Any) -> 
         "n_steps": 128,
         "batch_size": 256,
         "n_epochs": 10,
-        "learning_rate": "linear:1e-3",
+        "learning_rate": 1e-3,
         "gamma": 0.99,
         "gae_lambda": 0.95,
         "clip_range": 0.2,
@@ -46,7 +46,7 @@ PPO: dict[str, AgentDefaults] = {
     "Reacher-v5": _ppo(200_000),
     "Hopper-v5": _ppo(300_000),
     "CartPole-v1": _ppo(100_000, ent_coef=0.01),
-    "Acrobot-v1": _ppo(200_000, ent_coef=0.01),
+    "Acrobot-v1": _ppo(200_000, ent_coef=0.03),
     "Pendulum-v1": _ppo(200_000, learning_rate="linear:2e-3", gamma=0.97, policy_kwargs={"log_std_init": -0.5}),
 }
 

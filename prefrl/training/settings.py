@@ -35,6 +35,9 @@ class QuerySettings:
     """hyperbolic, constant or linear."""
     initial_share: float = 0.25
     """Share of the labels asked before training (Christiano et al. 2017, app. A)."""
+    decay: float = 0.2
+    """Share of the run after which the hyperbolic schedule asks half as fast as at first (Christiano et al. 2017, app.
+    A: after 2e6 steps, or on Atari 5e6)."""
     num_sessions: int = 20
     """Sessions of queries after the first."""
     last_session_at: float = 0.95
@@ -42,6 +45,8 @@ class QuerySettings:
 
     def __post_init__(self) -> None:
         check_method(self.method)
+        if self.decay <= 0:
+            raise UserError(f"queries.decay must be positive. Received {self.decay}")
         for name in ("recent", "recent_share", "end_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"queries.{name} must be in [0, 1]. Received {getattr(self, name)}")
@@ -165,6 +170,7 @@ class TrainSettings:
             kind=self.queries.schedule,
             num_sessions=self.queries.num_sessions,
             last_session_at=self.queries.last_session_at,
+            decay_steps=max(1, int(self.queries.decay * self.steps)),
         )
 
     def to_json(self) -> dict[str, Any]:
