@@ -166,6 +166,7 @@ def choose_gl_backend() -> str | None:
         return chosen
     if not sys.platform.startswith("linux") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         return None
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # classic control draws with SDL, which grumbles without a screen
     bound = os.environ.get("PYOPENGL_PLATFORM", "").lower()  # PyOpenGL can only serve one of them
     for name, works in (("egl", _egl_works), ("osmesa", _osmesa_works)):
         if bound in ("", name) and works():
