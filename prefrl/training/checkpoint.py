@@ -44,6 +44,11 @@ class Checkpoint:
     values: dict[str, Any]
     """JSON."""
 
+    def arrays_of(self, part: str) -> dict[str, Array]:
+        """Return the arrays of one part of the run, saved as `PART/NAME`, by their names."""
+        start = part + "/"
+        return {name.removeprefix(start): a for name, a in self.arrays.items() if name.startswith(start)}
+
 
 def save_checkpoint(folder: Path, run_id: str, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint under `folder` and drop all but the newest two.

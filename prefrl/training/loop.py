@@ -279,15 +279,15 @@ class Trainer:
         save_checkpoint(self.folder.checkpoints, self.run_id, checkpoint)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        tensors, arrays, values = checkpoint.tensors, checkpoint.arrays, checkpoint.values
-        self.agent.restore(tensors["agent"], _unprefixed("agent", arrays))
-        self.history = History.restore(_unprefixed("history", arrays), values["history"])
-        self.best.restore(tensors["best"], _unprefixed("best", arrays))
+        tensors, values = checkpoint.tensors, checkpoint.values
+        self.agent.restore(tensors["agent"], checkpoint.arrays_of("agent"))
+        self.history = History.restore(checkpoint.arrays_of("history"), values["history"])
+        self.best.restore(tensors["best"], checkpoint.arrays_of("best"))
         self.recent_returns = [(pair[0], pair[1]) for pair in values["recent_returns"]]
         self._warned = values["warned"]
         self.metrics = MetricsWriter(self.folder, values["metrics_size"], checkpoint.num_env_steps)
         if self.learner is not None:
-            self.learner.restore(tensors["learner"], _unprefixed("learner", arrays), values["learner"])
+            self.learner.restore(tensors["learner"], checkpoint.arrays_of("learner"), values["learner"])
         self.agent.reset_environments(stream_seed(self.settings.seed, "environments", self.agent.num_env_steps))
         restore_global_random_state(tensors["random"], values["random"])
 
@@ -329,8 +329,3 @@ def _correlation(first: Array, second: Array) -> float | None:
 
 def _prefixed(prefix: str, arrays: dict[str, Array]) -> dict[str, Array]:
     return {f"{prefix}/{name}": array for name, array in arrays.items()}
-
-
-def _unprefixed(prefix: str, arrays: dict[str, Array]) -> dict[str, Array]:
-    start = prefix + "/"
-    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

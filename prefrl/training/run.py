@@ -257,9 +257,7 @@ def report(folder: RunFolder) -> ReportCard:
     if checkpoint is None:
         raise UserError(" ".join([f"The run in {folder.path} has no readable checkpoint yet.", *refused]))
     reward = RewardEnsemble.load(folder.reward_path)
-    start = "history/"
-    arrays = {name.removeprefix(start): a for name, a in checkpoint.arrays.items() if name.startswith(start)}
-    history = History.restore(arrays, checkpoint.values["history"])
+    history = History.restore(checkpoint.arrays_of("history"), checkpoint.values["history"])
     rng = stream(settings.seed, "report")
     segments = _held_out_segments(folder, history, rng)
     if settings.reward_function is not None:
