@@ -28,6 +28,7 @@ from prefrl.agents.buffers import (
 from prefrl.agents.protocol import Improvement
 from prefrl.agents.recorder import Recorder
 from prefrl.agents.scaling import ReturnScaler
+from prefrl.agents.schedules import schedule
 from prefrl.errors import UserError, near_names, require
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.segments import Rollout
@@ -142,7 +143,9 @@ class Sb3Agent:
                     f"It knows: {', '.join(sorted(known))}."
                 )
         noise_std = hyper.pop("action_noise_std", None)
-        hyper = {name: _schedule(value) for name, value in hyper.items()}
+        for name, value in hyper.items():
+            if isinstance(value, str) and value.startswith("linear:"):
+                hyper[name] = schedule(name, value)
         if noise_std is not None:
             size = self.action_space.shape or (1,)
             hyper["action_noise"] = noise.NormalActionNoise(np.zeros(size), np.full(size, float(noise_std)))
@@ -373,14 +376,3 @@ class Sb3Agent:
 def _is_float(space: gymnasium.Space[Any]) -> bool:
     leaves = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
     return all(isinstance(leaf, spaces.Box) and np.dtype(leaf.dtype).kind == "f" for leaf in leaves)
-
-
-def _schedule(value: Any) -> Any:
-    """Turn `"linear:X"` into a schedule that falls from X to 0."""
-    if isinstance(value, str) and value.startswith("linear:"):
-        try:
-            start = float(value.removeprefix("linear:"))
-        except ValueError:
-            raise UserError(f"Expected a number after 'linear:', e.g. linear:0.0003. Received {value!r}") from None
-        return lambda remaining: start * max(remaining, 0.0)  # the last iteration may go past the end
-    return value

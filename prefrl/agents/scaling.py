@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from prefrl.agents.moments import RunningMoments
+
 CLIP = 10.0  # as stable-baselines3's VecNormalize
 
 
@@ -30,7 +32,7 @@ class ReturnScaler:
     def __init__(self, num_envs: int, gamma: float) -> None:
         self.gamma = gamma
         self._returns = np.zeros(num_envs)
-        self._mean, self._variance, self._count = 0.0, 1.0, 1e-4
+        self._moments = RunningMoments()
         self._terminates = False
 
     def scale(
@@ -46,16 +48,8 @@ class ReturnScaler:
             self._returns = self.gamma * self._returns + reward
             returns[step] = self._returns
             self._returns = np.where(ended[step], 0.0, self._returns)
-        self._merge(float(returns.mean()), float(returns.var()), returns.size)
-        return np.clip(rewards / np.sqrt(self._variance + 1e-8), -CLIP, CLIP).astype(np.float32)
-
-    def _merge(self, mean: float, variance: float, count: int) -> None:
-        """Join the moments of a batch to the running ones (Chan, Golub, LeVeque 1983)."""
-        total = self._count + count
-        difference = mean - self._mean
-        squares = self._variance * self._count + variance * count + difference**2 * self._count * count / total
-        self._mean += difference * count / total
-        self._variance, self._count = squares / total, total
+        self._moments.update(returns.ravel())
+        return np.clip(rewards / np.sqrt(self._moments.variance + 1e-8), -CLIP, CLIP).astype(np.float32)
 
     def restart(self) -> None:
         """Begin new episodes everywhere."""
@@ -65,12 +59,12 @@ class ReturnScaler:
         """Return what a checkpoint must hold."""
         return {
             "returns": torch.from_numpy(self._returns.copy()),
-            "moments": [self._mean, self._variance, self._count],
+            "moments": self._moments.state(),
             "terminates": self._terminates,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         self._returns = state["returns"].numpy().copy()
-        self._mean, self._variance, self._count = state["moments"]
+        self._moments.restore(state["moments"])
         self._terminates = state["terminates"]

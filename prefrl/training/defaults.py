@@ -22,7 +22,7 @@ class AgentDefaults:
     warmup_steps: int = 8_192
     """Random steps at the start."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the stable-baselines3 algorithm, and those that `Sb3Agent` adds."""
+    """By the names of `PpoSettings`, or of the stable-baselines3 algorithm and `Sb3Agent`."""
 
 
 def _ppo(steps: int = 400_000, *, warmup_steps: int = 8_192, **changes: Any) -> AgentDefaults:

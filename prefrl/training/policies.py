@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium
 
-from prefrl.agents import Sb3Agent
+from prefrl.agents import Agent, EnvLoop, PpoAgent, Sb3Agent, check_agent
 from prefrl.envs import make_env
 from prefrl.spaces import Array, Batch
 from prefrl.training.folder import RunFolder
@@ -27,23 +27,25 @@ def make_run_env(settings: TrainSettings, render_mode: str | None = None) -> gym
 
 def make_run_agent(
     settings: TrainSettings, *, seed: int, device: str, pass_true_reward: bool = False, num_envs: int | None = None
-) -> Sb3Agent:
+) -> Agent:
     """Make the untrained agent that these resolved settings name."""
 
     def make() -> gymnasium.Env[Any, Any]:
         return make_run_env(settings)
 
     assert settings.num_envs is not None and settings.steps is not None
-    return Sb3Agent(
-        settings.agent,
-        make,
-        num_envs=num_envs or settings.num_envs,
-        total_env_steps=settings.steps,
-        hyperparameters=settings.hyperparameters,
-        seed=seed,
-        device=device,
-        pass_true_reward=pass_true_reward,
-    )
+    check_agent(settings.agent)
+    num_envs = num_envs or settings.num_envs
+    options: dict[str, Any] = {
+        "total_env_steps": settings.steps,
+        "hyperparameters": settings.hyperparameters,
+        "seed": seed,
+        "device": device,
+        "pass_true_reward": pass_true_reward,
+    }
+    if settings.agent == "ppo":
+        return PpoAgent(EnvLoop([make] * num_envs), **options)
+    return Sb3Agent(settings.agent.removeprefix("sb3-"), make, num_envs=num_envs, **options)
 
 
 class KeptPolicy:

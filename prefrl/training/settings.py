@@ -69,7 +69,7 @@ class TrainSettings:
     reward_function: str | None = None
     """`file.py:function` of a segment: the teacher judges by it instead of the environment's reward."""
     agent: str = "ppo"
-    """ppo, a2c, sac, td3 or dqn."""
+    """ppo, or one of stable-baselines3's: sb3-ppo, a2c, sac, td3 or dqn."""
     num_envs: int | None = None
     """Copies of the environment."""
     hyperparameters: conf.Suppress[dict[str, Any]] = field(default_factory=dict)

@@ -41,7 +41,7 @@ def test_discounted_returns_begin_again_at_an_end() -> None:
     ended[::4] = True
     short = ReturnScaler(3, 1.0)
     short.scale(np.ones((40, 3)), ended, NEVER)
-    assert short._variance < 2.0  # returns of 1 to 4; without ends they would reach 40
+    assert short._moments.variance < 2.0  # returns of 1 to 4; without ends they would reach 40
 
 
 class OneStepCounter(gymnasium.Env[Any, Any]):
@@ -72,7 +72,7 @@ def test_scale_agrees_with_stable_baselines3_where_episodes_terminate() -> None:
     terminated = (np.arange(1, 41) % 10 == 0)[:, None]
     ours = ReturnScaler(1, 0.9)
     ours.scale(raw, terminated, np.zeros_like(terminated))
-    np.testing.assert_allclose(ours._variance, theirs.ret_rms.var, rtol=1e-6)
+    np.testing.assert_allclose(ours._moments.variance, theirs.ret_rms.var, rtol=1e-6)
 
 
 def test_restored_scaler_goes_on_exactly() -> None:

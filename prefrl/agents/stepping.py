@@ -1,0 +1,178 @@
+"""Copies of an environment stepped in a loop, and what happens in any vector environment, kept as a rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from prefrl.errors import UserError
+from prefrl.segments import Rollout
+from prefrl.spaces import Array, Batch, check_finite, map_batch, take, zip_batches
+
+
+class EnvLoop(VectorEnv):
+    """E copies of an environment stepped one after another, restarted in the step in which they end.
+
+    Leaner than `gymnasium.vector.SyncVectorEnv`: of all that environments put into `info` it hands on only
+    `final_obs` and `hidden_terminated`, and it copies each observation once.
+
+    Args:
+        make_envs: each makes one environment.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012  (as Gymnasium has it)
+
+    def __init__(self, make_envs: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
+        self.envs = [make() for make in make_envs]
+        self.num_envs = len(self.envs)
+        self.single_observation_space = self.envs[0].observation_space
+        self.single_action_space = self.envs[0].action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def _stack(self, observations: list[Any]) -> Batch:
+        space = self.single_observation_space
+        if isinstance(space, gymnasium.spaces.Dict):
+            return {
+                key: np.asarray([observation[key] for observation in observations], leaf.dtype)
+                for key, leaf in space.spaces.items()
+            }
+        return np.asarray(observations, space.dtype)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start new episodes everywhere; copy i is seeded with `seed + i`."""
+        seeds = [None if seed is None else seed + copy for copy in range(self.num_envs)]
+        starts = [env.reset(seed=one, options=options)[0] for env, one in zip(self.envs, seeds, strict=True)]
+        return self._stack(starts), {}
+
+    def step(
+        self, actions: Any
+    ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Step every copy; where an episode ends the observation is the next one's first."""
+        observations: list[Any] = []
+        rewards = np.zeros(self.num_envs)
+        terminated, truncated, hidden = (np.zeros(self.num_envs, np.bool_) for _ in range(3))
+        ends: list[Any] = []
+        for copy, env in enumerate(self.envs):
+            observation, rewards[copy], terminated[copy], truncated[copy], info = env.step(actions[copy])
+            if "hidden_terminated" in info:
+                hidden[copy] = True
+            if terminated[copy] or truncated[copy]:
+                ends.append(observation)
+                observation, _ = env.reset()
+            observations.append(observation)
+        infos: dict[str, Any] = {"hidden_terminated": hidden}
+        if ends:
+            infos["final_obs"], infos["_final_obs"] = self._stack(ends), terminated | truncated
+        return self._stack(observations), rewards, terminated, truncated, infos
+
+    def close_extras(self, **_: Any) -> None:
+        """Close every copy."""
+        for env in self.envs:
+            env.close()
+
+
+class Stepper:
+    """Steps a vector environment and keeps what happens.
+
+    Args:
+        envs: restarts episodes in the step in which they end (`AutoresetMode.SAME_STEP`).
+
+    Raises:
+        UserError: another autoreset mode.
+    """
+
+    def __init__(self, envs: VectorEnv) -> None:
+        mode = envs.metadata.get("autoreset_mode")
+        if mode != AutoresetMode.SAME_STEP:
+            raise UserError(
+                f"Expected vector environments with autoreset_mode=AutoresetMode.SAME_STEP. Received {mode}. "
+                "Make them with gymnasium.make_vec(..., vector_kwargs={'autoreset_mode': AutoresetMode.SAME_STEP})."
+            )
+        self.envs = envs
+        self.observations: Batch = {}
+        """`(E, ...)`: what is seen now."""
+        self._clear()
+
+    def _clear(self) -> None:
+        self._seen: list[Batch] = []
+        self._actions: list[Array] = []
+        self._rewards: list[Array] = []
+        self._terminated: list[NDArray[np.bool_]] = []
+        self._truncated: list[NDArray[np.bool_]] = []
+        self._hidden: list[NDArray[np.bool_]] = []
+        self._ends: list[Batch] = []
+
+    def reset(self, seed: int) -> None:
+        """Start new episodes everywhere; what was kept and not taken is dropped."""
+        observations, _ = self.envs.reset(seed=seed)
+        check_finite(observations, "An observation")
+        self.observations = map_batch(np.array, observations)
+        self._clear()
+
+    def step(self, actions: Array) -> None:
+        """Step every environment; `actions` `(E, ...)` are kept as given."""
+        observations, rewards, terminated, truncated, infos = self.envs.step(actions)
+        check_finite(observations, "An observation")
+        terminated, truncated = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
+        ended = terminated | truncated
+        if ended.any():
+            ends = _final_observations(infos["final_obs"], ended, self.observations)
+            check_finite(ends, "An observation")
+            self._ends.append(ends)
+        hidden = infos.get("hidden_terminated")
+        self._seen.append(self.observations)
+        self._actions.append(np.array(actions))
+        self._rewards.append(np.array(rewards, np.float64))
+        self._terminated.append(terminated)
+        self._truncated.append(truncated)
+        self._hidden.append(np.zeros_like(ended) if hidden is None else np.array(hidden, np.bool_))
+        self.observations = map_batch(np.array, observations)
+
+    def take(self) -> Rollout:
+        """Return what happened since the last call."""
+
+        def stack(parts: list[Array]) -> Array:
+            return np.stack(parts)
+
+        def join(parts: list[Array]) -> Array:
+            return np.concatenate(parts)
+
+        no_ends = map_batch(lambda x: x[:0], self.observations)
+        rollout = Rollout(
+            observations=zip_batches(stack, [*self._seen, self.observations]),
+            actions=np.stack(self._actions),
+            true_rewards=np.stack(self._rewards),
+            terminated=np.stack(self._terminated),
+            truncated=np.stack(self._truncated),
+            hidden_ends=np.stack(self._hidden),
+            last_observations=zip_batches(join, self._ends) if self._ends else no_ends,
+        )
+        self._clear()
+        return rollout
+
+
+def _final_observations(given: Any, ended: NDArray[np.bool_], like: Batch) -> Batch:
+    """Return the last observations `(N, ...)` of the N episodes that ended.
+
+    Vector environments give them as a batch of the N, as a batch of all E, or as an object array of E.
+    """
+    where = np.flatnonzero(ended)
+
+    def cast(pair: list[Array]) -> Array:
+        return np.array(pair[0], pair[1].dtype)
+
+    if isinstance(given, Mapping) or given.dtype != object:
+        batch: Batch = given if isinstance(given, Mapping) else np.asarray(given)
+        length = len(next(iter(batch.values())) if isinstance(batch, Mapping) else batch)
+        return zip_batches(cast, [batch if length == len(where) else take(batch, where), like])
+    chosen = [given[i] for i in where]
+    if isinstance(like, Mapping):
+        return {key: np.array([one[key] for one in chosen], like[key].dtype) for key in like}
+    return np.array(chosen, like.dtype)
