@@ -162,6 +162,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def seed_global_random(seed: int) -> None:
+    """Seed the global random streams."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 def global_random_state() -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the states of the global random streams (the agents' libraries draw from them): tensors, and JSON."""
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)

@@ -31,6 +31,7 @@ from prefrl.training.checkpoint import (
     newest_checkpoint,
     restore_global_random_state,
     save_checkpoint,
+    seed_global_random,
 )
 from prefrl.training.folder import MetricsWriter, RunFolder, finite
 from prefrl.training.policies import make_run_agent, make_run_env
@@ -128,6 +129,7 @@ class Trainer:
         settings = self.settings
         assert settings.warmup_steps is not None
         self.metrics = MetricsWriter(self.folder)
+        seed_global_random(stream_seed(settings.seed, "global"))
         self._reset_environments()
         self.folder.save_policy("before", self.agent.policy_state())
         rollout = self.agent.explore(settings.warmup_steps, stream(settings.seed, "explore"))
