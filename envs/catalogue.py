@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +12,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from prefrl.envs.fixed_horizon import FixedHorizon
+from prefrl.envs.mujoco_quiet import quiet_mujoco
 from prefrl.errors import UserError, near_names, require
 from prefrl.spaces import check_action_space, check_observation_space
 
@@ -103,7 +102,7 @@ def make_env(
     if extra is not None:
         require(*extra)
     try:
-        with _quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
+        with quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
             env = gymnasium.make(spec, max_episode_steps=fixed_horizon, render_mode=render_mode)
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"The environment {env_id!r} cannot be made: {error}") from error
@@ -153,26 +152,6 @@ def list_envs() -> list[EnvListing]:
 
 _ATARI = ("ale_py", "atari")
 _MUJOCO = ("mujoco", "mujoco")
-
-
-@contextlib.contextmanager
-def _quiet_mujoco() -> Iterator[None]:
-    """Keep MuJoCo's notes on deprecated attributes of Gymnasium's models from the terminal and from a log file.
-
-    Other warnings become Python warnings.
-    """
-    mujoco = require(*_MUJOCO)
-
-    def warn(message: str) -> None:
-        if "deprecated" not in message:
-            warnings.warn(message, stacklevel=2)
-
-    before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(warn)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(before)
 
 
 def _listing(env_id: str, needed: tuple[str, str] | None, note: str) -> EnvListing:

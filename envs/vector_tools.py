@@ -1,0 +1,127 @@
+"""What the vector environments share: seeds, reset masks, checked actions and infos in Gymnasium's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from prefrl.errors import UserError
+
+Flags = NDArray[np.bool_]
+
+
+def checked_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    """Return the mode that a name stands for.
+
+    Raises:
+        UserError: there is no such mode.
+    """
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        names = ", ".join(repr(known.value) for known in AutoresetMode)
+        raise UserError(f"autoreset_mode must be one of {names}. Received {mode!r}") from None
+
+
+def seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
+    """Return one seed for each environment: `seed + i`, or entry i of a sequence."""
+    if seed is None:
+        return [None] * num_envs
+    if isinstance(seed, int | np.integer):
+        if seed < 0:
+            raise UserError(f"seed must be 0 or more. Received {seed}")
+        return [int(seed) + env for env in range(num_envs)]
+    if len(seed) != num_envs:
+        raise UserError(f"Expected one seed for each of {num_envs} environments; got {len(seed)}.")
+    return list(seed)
+
+
+def reset_mask(options: dict[str, Any] | None, num_envs: int, *, first: bool) -> Flags:
+    """Return which environments to reset, `(E,)`.
+
+    Args:
+        options: of `reset`; `{"reset_mask": mask}` names some.
+        num_envs: E.
+        first: nothing was reset before, so all have to be.
+
+    Raises:
+        UserError: the mask is no array `(E,)` of bool, names none, or leaves some out the first time.
+    """
+    if options is None or "reset_mask" not in options:
+        return np.ones(num_envs, np.bool_)
+    mask = np.asarray(options["reset_mask"])
+    if mask.shape != (num_envs,) or mask.dtype != np.bool_ or not mask.any():
+        raise UserError(
+            f"reset_mask must be an array ({num_envs},) of bool with at least one True; got {mask.shape} {mask.dtype}."
+        )
+    if first and not mask.all():
+        raise UserError("The first reset has to be of all environments: leave reset_mask out.")
+    return mask.copy()
+
+
+def checked_actions(actions: Any, space: spaces.Space[Any], num_envs: int) -> NDArray[Any]:
+    """Return the actions of E environments as an array `(E, ...)`.
+
+    Args:
+        actions: what the environments were given.
+        space: of one action: `Box` or `Discrete`.
+        num_envs: E.
+
+    Raises:
+        UserError: another shape or kind, out of bounds, or NaN; the first environment concerned is named.
+    """
+    values = np.asarray(actions)
+    shape = (num_envs, *(space.shape or ()))
+    kinds = "iub" if isinstance(space, spaces.Discrete) else "iubf"
+    if values.shape != shape or values.dtype.kind not in kinds:
+        raise UserError(f"Expected actions {shape} for {num_envs} environments; got {values.shape} {values.dtype}.")
+    if isinstance(space, spaces.Discrete):
+        within = (values >= space.start) & (values < space.start + space.n)
+        bounds = f"{space.start} to {space.start + space.n - 1}"
+    else:
+        assert isinstance(space, spaces.Box)
+        within = (values >= space.low) & (values <= space.high)  # False for NaN
+        bounds = f"{space.low.min()} to {space.high.max()}"
+    if not within.all():
+        env = int(np.argwhere(~within)[0][0])
+        raise UserError(
+            f"The action of environment {env} is {np.array2string(values[env], precision=4)}; expected finite values "
+            f"from {bounds}. Clip actions to the action space first."
+        )
+    return values if values.dtype.kind == "f" or "f" not in kinds else values.astype(np.float64)
+
+
+def expanded(flags: Flags, like: NDArray[Any]) -> Flags:
+    """Return `flags` `(E,)` with axes added so that they broadcast against `like` `(E, ...)`."""
+    return flags.reshape(len(flags), *[1] * (like.ndim - 1))
+
+
+def masked_info(info: dict[str, Any], which: Flags) -> dict[str, Any]:
+    """Return an info that holds for some environments: zero elsewhere, and under `_key` a mask that tells where."""
+    if not which.any():
+        return {}
+    masked: dict[str, Any] = {}
+    for key, values in info.items():
+        masked[key] = np.where(expanded(which, values), values, np.zeros((), values.dtype))
+        masked[f"_{key}"] = which.copy()
+    return masked
+
+
+def join_infos(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Join two infos made by `masked_info` for different environments."""
+    joined = dict(first)
+    for key, values in second.items():
+        if key.startswith("_"):
+            continue
+        mask = second[f"_{key}"]
+        if key in joined:
+            joined[key] = np.where(expanded(mask, values), values, joined[key])
+            joined[f"_{key}"] = joined[f"_{key}"] | mask
+        else:
+            joined[key], joined[f"_{key}"] = values, mask
+    return joined
