@@ -10,9 +10,12 @@ from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from prefrl.envs.fixed_horizon import FixedHorizon
+from prefrl.envs.loop import EnvLoop
 from prefrl.envs.mujoco_quiet import quiet_mujoco
+from prefrl.envs.vector_fixed_horizon import VectorFixedHorizon
 from prefrl.errors import UserError, near_names, require
 from prefrl.spaces import check_action_space, check_observation_space
 
@@ -116,6 +119,40 @@ def make_env(
         return env
     reward = task(spec.id).terminal_reward if terminal_reward is None else terminal_reward
     return FixedHorizon(env, fixed_horizon, reward)
+
+
+def make_vector_env(
+    env_id: str, num_envs: int, *, fixed_horizon: int | None = None, terminal_reward: float | None = None
+) -> VectorEnv:
+    """Make E copies of what `make_env` makes, restarted in the step in which they end.
+
+    Where this package has a version that steps all copies at once (`prefrl/<env_id>`), that one, else a loop.
+
+    Args:
+        env_id: as for `make_env`.
+        num_envs: E.
+        fixed_horizon: as for `make_env`.
+        terminal_reward: as for `make_env`.
+
+    Raises:
+        MissingExtraError, UserError: as `make_env`.
+    """
+
+    def make() -> gymnasium.Env[Any, Any]:
+        return make_env(env_id, fixed_horizon=fixed_horizon, terminal_reward=terminal_reward)
+
+    probe = make()
+    spec = _find_spec(env_id)
+    bulk = spec if spec.id.startswith("prefrl/") else gymnasium.registry.get(f"prefrl/{spec.id}")
+    if bulk is None or bulk.vector_entry_point is None or spec.kwargs != bulk.kwargs:
+        return EnvLoop([lambda: probe, *[make] * (num_envs - 1)])
+    probe.close()
+    if fixed_horizon is None:
+        return gymnasium.make_vec(bulk, num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    mode = AutoresetMode.DISABLED
+    envs = gymnasium.make_vec(bulk, num_envs, autoreset_mode=mode, max_episode_steps=fixed_horizon)
+    reward = task(spec.id).terminal_reward if terminal_reward is None else terminal_reward
+    return VectorFixedHorizon(envs, fixed_horizon, reward)
 
 
 def episode_length(env_id: str) -> int | None:

@@ -59,7 +59,9 @@ def register_all() -> None:
         )
     for game in games():
         module = "prefrl.envs.atari"
-        _register(f"prefrl/Atari-{camel_case(game)}-v0", f"{module}:atari_single", f"{module}:AtariVectorEnv", None, game=game)
+        _register(
+            f"prefrl/Atari-{camel_case(game)}-v0", f"{module}:atari_single", f"{module}:AtariVectorEnv", None, game=game
+        )
 
 
 def _register(name: str, single: str, vector: str, max_episode_steps: int | None, **options: object) -> None:

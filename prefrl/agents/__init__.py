@@ -6,4 +6,3 @@ from prefrl.agents.ppo import PpoAgent as PpoAgent
 from prefrl.agents.protocol import Agent as Agent
 from prefrl.agents.protocol import Improvement as Improvement
 from prefrl.agents.sb3 import Sb3Agent as Sb3Agent
-from prefrl.agents.stepping import EnvLoop as EnvLoop

@@ -1,81 +1,17 @@
-"""Copies of an environment stepped in a loop, and what happens in any vector environment, kept as a rollout."""
+"""What happens in a vector environment, kept as a rollout."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from prefrl.errors import UserError
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_finite, map_batch, take, zip_batches
-
-
-class EnvLoop(VectorEnv):
-    """E copies of an environment stepped one after another, restarted in the step in which they end.
-
-    Leaner than `gymnasium.vector.SyncVectorEnv`: of all that environments put into `info` it hands on only
-    `final_obs` and `hidden_terminated`, and it copies each observation once.
-
-    Args:
-        make_envs: each makes one environment.
-    """
-
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012  (as Gymnasium has it)
-
-    def __init__(self, make_envs: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
-        self.envs = [make() for make in make_envs]
-        self.num_envs = len(self.envs)
-        self.single_observation_space = self.envs[0].observation_space
-        self.single_action_space = self.envs[0].action_space
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-
-    def _stack(self, observations: list[Any]) -> Batch:
-        space = self.single_observation_space
-        if isinstance(space, gymnasium.spaces.Dict):
-            return {
-                key: np.asarray([observation[key] for observation in observations], leaf.dtype)
-                for key, leaf in space.spaces.items()
-            }
-        return np.asarray(observations, space.dtype)
-
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start new episodes everywhere; copy i is seeded with `seed + i`."""
-        seeds = [None if seed is None else seed + copy for copy in range(self.num_envs)]
-        starts = [env.reset(seed=one, options=options)[0] for env, one in zip(self.envs, seeds, strict=True)]
-        return self._stack(starts), {}
-
-    def step(
-        self, actions: Any
-    ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Step every copy; where an episode ends the observation is the next one's first."""
-        observations: list[Any] = []
-        rewards = np.zeros(self.num_envs)
-        terminated, truncated, hidden = (np.zeros(self.num_envs, np.bool_) for _ in range(3))
-        ends: list[Any] = []
-        for copy, env in enumerate(self.envs):
-            observation, rewards[copy], terminated[copy], truncated[copy], info = env.step(actions[copy])
-            if "hidden_terminated" in info:
-                hidden[copy] = True
-            if terminated[copy] or truncated[copy]:
-                ends.append(observation)
-                observation, _ = env.reset()
-            observations.append(observation)
-        infos: dict[str, Any] = {"hidden_terminated": hidden}
-        if ends:
-            infos["final_obs"], infos["_final_obs"] = self._stack(ends), terminated | truncated
-        return self._stack(observations), rewards, terminated, truncated, infos
-
-    def close_extras(self, **_: Any) -> None:
-        """Close every copy."""
-        for env in self.envs:
-            env.close()
 
 
 class Stepper:

@@ -7,8 +7,8 @@ from typing import Any
 
 import gymnasium
 
-from prefrl.agents import Agent, EnvLoop, PpoAgent, Sb3Agent, check_agent
-from prefrl.envs import make_env
+from prefrl.agents import Agent, PpoAgent, Sb3Agent, check_agent
+from prefrl.envs import make_env, make_vector_env
 from prefrl.spaces import Array, Batch
 from prefrl.training.folder import RunFolder
 from prefrl.training.settings import TrainSettings
@@ -16,22 +16,20 @@ from prefrl.training.settings import TrainSettings
 
 def make_run_env(settings: TrainSettings, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
     """Make one environment as the run with these resolved settings uses it."""
-    fixed = bool(settings.fixed_horizon)
-    return make_env(
-        settings.env_id,
-        fixed_horizon=settings.fixed_horizon if fixed else None,
-        terminal_reward=settings.terminal_reward if fixed else None,
-        render_mode=render_mode,
-    )
+    return make_env(settings.env_id, render_mode=render_mode, **_form(settings))
+
+
+def _form(settings: TrainSettings) -> dict[str, Any]:
+    """Return the arguments for the fixed-horizon form, or for the plain one."""
+    if not settings.fixed_horizon:
+        return {}
+    return {"fixed_horizon": settings.fixed_horizon, "terminal_reward": settings.terminal_reward}
 
 
 def make_run_agent(
     settings: TrainSettings, *, seed: int, device: str, pass_true_reward: bool = False, num_envs: int | None = None
 ) -> Agent:
     """Make the untrained agent that these resolved settings name."""
-
-    def make() -> gymnasium.Env[Any, Any]:
-        return make_run_env(settings)
 
     assert settings.num_envs is not None and settings.steps is not None
     check_agent(settings.agent)
@@ -44,8 +42,9 @@ def make_run_agent(
         "pass_true_reward": pass_true_reward,
     }
     if settings.agent == "ppo":
-        return PpoAgent(EnvLoop([make] * num_envs), **options)
-    return Sb3Agent(settings.agent.removeprefix("sb3-"), make, num_envs=num_envs, **options)
+        return PpoAgent(make_vector_env(settings.env_id, num_envs, **_form(settings)), **options)
+    name = settings.agent.removeprefix("sb3-")
+    return Sb3Agent(name, lambda: make_run_env(settings), num_envs=num_envs, **options)
 
 
 class KeptPolicy:
