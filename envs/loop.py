@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from prefrl.spaces import Batch
+from prefrl.spaces import Array, Batch
 
 
 class EnvLoop(VectorEnv):
