@@ -1,59 +1,62 @@
-"""Environment steps per second of learning from comparisons, beside those of plain PPO on the true reward.
+"""Environment steps per second: stable-baselines3's PPO, ours, and ours learning from comparisons, in turn.
 
-    python scripts/benchmark_speed.py --env HalfCheetah-v5 --steps 200000 --repeats 3 [--sb3-defaults]
+    python scripts/benchmark_speed.py --envs HalfCheetah-v5 Hopper-v5 CartPole-v1 --steps 200000 --repeats 3 --sb3-defaults
 
-They take turns on one thread. "whole run" counts our warm-up (random actions, no updates), "training proper" does not.
+All with the same hyper-parameters: prefrl's own for the task, or stable-baselines3's defaults. Our runs are whole ones,
+with warm-up, queries, fits, record and checkpoints. Two limits are measured beside them: the environments alone with
+random actions, and the update alone on one rollout again and again.
 """
 
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
-from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from benchmark_speed_peers import limits, plain_ppo
 
-from prefrl.training import RunFolder, TrainSettings, loop, policies
+from prefrl.training import RunFolder, TrainSettings, loop
 
-SB3 = {"n_steps": 2048, "batch_size": 64, "n_epochs": 10, "learning_rate": 3e-4, "gamma": 0.99, "policy_kwargs": None}
-NAMES = ("plain PPO", "training proper", "whole run", "training proper / plain PPO", "whole run / plain PPO")
+SB3 = {"n_steps": 2048, "batch_size": 64, "n_epochs": 10, "learning_rate": 3e-4, "gamma": 0.99, "ent_coef": 0.0}
 
 
-def plain_ppo(run: TrainSettings) -> float:
-    hyper = {name: value for name, value in run.hyperparameters.items() if not name.startswith("normalize_")}
-    for name in [name for name, value in hyper.items() if isinstance(value, str)]:  # "linear:X" falls from X to 0
-        hyper[name] = lambda remaining, start=float(hyper[name][7:]): start * remaining
-    envs = DummyVecEnv([lambda: policies.make_run_env(run)] * run.num_envs)
-    envs = VecNormalize(envs, norm_reward=run.hyperparameters.get("normalize_returns", False), gamma=hyper["gamma"])
-    agent = PPO("MlpPolicy", envs, device="cpu", seed=run.seed, **hyper).learn(run.steps)
-    return agent.num_timesteps / (time.time_ns() - agent.start_time) * 1e9
-
-
-def our_run(run: TrainSettings, spent: Counter[str]) -> tuple[float, float]:
+def our_run(run: TrainSettings, baseline: bool, spent: Counter[str]) -> float:
     with tempfile.TemporaryDirectory() as out:
-        times, folder = [], RunFolder.create(Path(out), run, baseline=False)
-        trainer = loop.Trainer(folder, on_progress=lambda _: times.append(time.perf_counter()))
-        times.append(time.perf_counter())
+        trainer = loop.Trainer(RunFolder.create(Path(out), run, baseline=baseline))
+        begin = time.perf_counter()
         trainer.run()
-        in_all, proper = (time.perf_counter() - begin for begin in times[:2])
+        seconds = time.perf_counter() - begin
+        rows = trainer.folder.read_metrics()
         trainer.close()
-        first, *rows = folder.read_metrics()
-    spent.update(sum((Counter(row["seconds"]) for row in rows), Counter({"in all": proper})))
-    return (rows[-1]["num_env_steps"] - first["num_env_steps"]) / proper, rows[-1]["num_env_steps"] / in_all
+    spent.update(sum((Counter(row["seconds"]) for row in rows), Counter({"in all": seconds})))
+    return rows[-1]["num_env_steps"] / seconds
 
 
-def main(env: str = "HalfCheetah-v5", steps: int = 200_000, repeats: int = 3, sb3_defaults: bool = False) -> None:
+def main(
+    envs: tuple[str, ...] = ("HalfCheetah-v5", "Hopper-v5", "CartPole-v1"), steps: int = 200_000, repeats: int = 3,
+    sb3_defaults: bool = False, device: str = "cpu",
+) -> None:  # fmt: skip
     torch.set_num_threads(1)
-    run = TrainSettings(env_id=env, steps=steps, hyperparameters=SB3 if sb3_defaults else {}, device="cpu").resolve()
-    spent: Counter[str] = Counter()
-    speeds = np.array([(plain_ppo(run), *our_run(run, spent)) for _ in range(repeats)]).T
-    print(f"{run}\n\n| environment steps per second | median | least | most |\n|---|---|---|---|")
-    for name, row in zip(NAMES, [*speeds, *speeds[1:] / speeds[0]], strict=True):
-        print(f"| {name} | {np.median(row):.5g} | {row.min():.5g} | {row.max():.5g} |")
-    print("\nShare of the training proper:", ", ".join(f"{k} {v / spent['in all']:.1%}" for k, v in spent.items()))
+    head = ("environments alone", "update alone", "stable-baselines3", "ours, true reward", "ours, comparisons")
+    print("| task | " + " | ".join([*head, "ratio, true reward", "ratio, comparisons"]) + " |\n" + "|---" * 8 + "|")
+    shares = []
+    for env in envs:
+        run = TrainSettings(env_id=env, steps=steps, hyperparameters=SB3 if sb3_defaults else {}, device=device)
+        run = replace(run, num_envs=8 if sb3_defaults else None).resolve()
+        spent: tuple[Counter[str], Counter[str]] = Counter(), Counter()
+        measured = [
+            (*limits(run, device), plain_ppo(run, device), *(our_run(run, not i, spent[i]) for i in (0, 1)))
+            for _ in range(repeats)
+        ]
+        columns = [*np.array(measured).T]
+        columns += [columns[3] / columns[2], columns[4] / columns[2]]
+        cells = [f"{np.median(c):.4g} ({c.min():.4g} to {c.max():.4g})" for c in columns]
+        print(f"| {env} | " + " | ".join(cells) + " |", flush=True)
+        shares.append(f"{env}: " + ", ".join(f"{k} {v / spent[1]['in all']:.1%}" for k, v in spent[1].items()))
+    print("\nShares of the runs from comparisons:", *shares, sep="\n- ")
 
 
 if __name__ == "__main__":
