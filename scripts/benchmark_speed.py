@@ -1,6 +1,6 @@
 """Environment steps per second: stable-baselines3's PPO, ours, and ours learning from comparisons, in turn.
 
-    python scripts/benchmark_speed.py --envs HalfCheetah-v5 Hopper-v5 CartPole-v1 --steps 200000 --repeats 3 --sb3-defaults
+    python scripts/benchmark_speed.py --envs HalfCheetah-v5 CartPole-v1 --steps 200000 --sb3-defaults
 
 All with the same hyper-parameters: prefrl's own for the task, or stable-baselines3's defaults. Our runs are whole ones,
 with warm-up, queries, fits, record and checkpoints. Two limits are measured beside them: the environments alone with
