@@ -16,15 +16,17 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from prefrl.envs.mujoco_tasks import (
+from prefrl.envs.mujoco_robots import (
     AntVectorEnv,
     HalfCheetahVectorEnv,
     HopperVectorEnv,
+    SwimmerVectorEnv,
+    Walker2dVectorEnv,
+)
+from prefrl.envs.mujoco_tasks import (
     InvertedDoublePendulumVectorEnv,
     InvertedPendulumVectorEnv,
     ReacherVectorEnv,
-    SwimmerVectorEnv,
-    Walker2dVectorEnv,
 )
 from prefrl.envs.mujoco_vector import Floats, MujocoVectorEnv, Outcome
 from prefrl.envs.single import SingleEnv
