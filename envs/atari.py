@@ -20,7 +20,7 @@ from prefrl.envs.atari_log import PlayLog
 from prefrl.envs.atari_masks import MASKS, black_out
 from prefrl.envs.atari_replay import CARRIES_OVER, AtariPlayer, AtariReplay, rom_path
 from prefrl.envs.memory import check_memory
-from prefrl.envs.registration import ATARI_HORIZON, games
+from prefrl.envs.registration import games
 from prefrl.envs.single import SingleEnv
 from prefrl.envs.vector_tools import checked_actions, checked_autoreset_mode, expanded, reset_mask, seeds
 from prefrl.errors import UserError, near_names, require
@@ -72,7 +72,7 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         game: str,
         num_envs: int = 1,
         *,
-        max_episode_steps: int | None = ATARI_HORIZON,
+        max_episode_steps: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         num_threads: int = 0,
         mask_score: bool | None = None,
@@ -338,7 +338,6 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
 
 def atari_single(game: str, **options: Any) -> SingleEnv:
     """Make one game as a `gymnasium.Env`; `options` are those of `AtariVectorEnv`."""
-    options = {"max_episode_steps": ATARI_HORIZON, **options}
     return SingleEnv(AtariVectorEnv(game, 1, autoreset_mode=AutoresetMode.DISABLED, num_threads=1, **options))
 
 
