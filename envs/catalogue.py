@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from prefrl.envs.fixed_horizon import FixedHorizon
 from prefrl.envs.loop import EnvLoop
 from prefrl.envs.mujoco_quiet import quiet_mujoco
+from prefrl.envs.registration import PAPER_GAMES, PAPER_SIZES, camel_case
 from prefrl.envs.vector_fixed_horizon import VectorFixedHorizon
 from prefrl.errors import UserError, near_names, require
 from prefrl.spaces import check_action_space, check_observation_space
@@ -62,6 +63,22 @@ TASKS: dict[str, Task] = {
         Task(env_id="Acrobot-v1", fixed_horizon=500, terminal_reward=1.0, note=_SUCCEEDS),
         # Its last step is worth 100 already.
         Task(env_id="MountainCarContinuous-v0", fixed_horizon=999, note=_SUCCEEDS),
+        *(
+            Task(
+                env_id=f"prefrl/Christiano-{name}-v0",
+                segment_length=paper.segment_length,
+                note=f"of Christiano et al. 2017; {paper.horizon} steps",
+            )
+            for name, paper in PAPER_SIZES.items()
+        ),
+        *(
+            Task(
+                env_id=f"prefrl/Atari-{camel_case(game)}-v0",
+                segment_length=25,
+                note="as in Christiano et al. 2017: score masked, ends hidden",
+            )
+            for game in PAPER_GAMES
+        ),
     )
 }
 """The benchmark tasks by name, with the settings recommended for each."""
@@ -183,7 +200,8 @@ def list_envs() -> list[EnvListing]:
     for entry in TASKS.values():
         needed = _extra_needed(gymnasium.spec(entry.env_id))
         rows.append(_listing(entry.env_id, needed, entry.note))
-    rows.append(_listing("ALE/Pong-v5", _ATARI, "and every other ALE game"))
+    rows.append(_listing("prefrl/Atari-MsPacman-v0", _ATARI, "ends hidden; and every other ALE game"))
+    rows.append(_listing("ALE/Pong-v5", _ATARI, "ale-py's own form; and every other ALE game"))
     return rows
 
 
@@ -198,9 +216,10 @@ def _listing(env_id: str, needed: tuple[str, str] | None, note: str) -> EnvListi
 
 def _extra_needed(spec: EnvSpec) -> tuple[str, str] | None:
     """Return the module that an environment runs on and the extra that brings it, for those we have extras for."""
-    if isinstance(spec.entry_point, str) and spec.entry_point.startswith("gymnasium.envs.mujoco"):
+    entry_point = spec.entry_point if isinstance(spec.entry_point, str) else ""
+    if entry_point.startswith(("gymnasium.envs.mujoco", "prefrl.envs.christiano")):
         return _MUJOCO
-    return None
+    return _ATARI if entry_point.startswith("prefrl.envs.atari") else None
 
 
 def _find_spec(env_id: str) -> EnvSpec:

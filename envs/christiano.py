@@ -16,21 +16,21 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from prefrl.envs.mujoco_tasks import (
+from prefrl.envs.mujoco_robots import (
     AntVectorEnv,
     HalfCheetahVectorEnv,
     HopperVectorEnv,
+    SwimmerVectorEnv,
+    Walker2dVectorEnv,
+)
+from prefrl.envs.mujoco_tasks import (
     InvertedDoublePendulumVectorEnv,
     InvertedPendulumVectorEnv,
     ReacherVectorEnv,
-    SwimmerVectorEnv,
-    Walker2dVectorEnv,
 )
 from prefrl.envs.mujoco_vector import Floats, MujocoVectorEnv, Outcome
 from prefrl.envs.single import SingleEnv
 from prefrl.errors import UserError, near_names
-
-CLIP_SECONDS = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +41,8 @@ class PaperTask:
     """The robot."""
     reward: Callable[[Any, dict[str, Any]], Floats]
     """The whole reward of a step, from the environment after it and Gymnasium's terms of the reward."""
-    horizon: int
-    """Steps of every episode."""
-    clip_fps: int
-    """Steps per second at which the authors' viewer plays a clip."""
     formula: str
     """The reward in words of mathematics."""
-
-    @property
-    def segment_length(self) -> int:
-        """Steps of a clip of 1.5 seconds: 15 to 60, as the paper says."""
-        return round(CLIP_SECONDS * self.clip_fps)
 
 
 def _forward(env: Any, info: dict[str, Any]) -> Floats:
@@ -74,45 +65,33 @@ PAPER_TASKS: dict[str, PaperTask] = {
     "Hopper": PaperTask(
         base=HopperVectorEnv,
         reward=lambda env, info: _forward(env, info) + 1 + (_height(env) - 1),
-        horizon=1000,
-        clip_fps=40,
         formula="v + 1 + (z - 1)",
     ),
     "Walker": PaperTask(
         base=Walker2dVectorEnv,
         reward=lambda env, info: _forward(env, info) + 1 + (_height(env) - 2),
-        horizon=1000,
-        clip_fps=30,
         formula="v + 1 + (z - 2)",
     ),
     "Ant": PaperTask(
         base=AntVectorEnv,
         reward=lambda env, info: _forward(env, info) + (env.qpos[:, 2] - 1.2),
-        horizon=1000,
-        clip_fps=20,
         formula="v + (z - 1.2)",
     ),
-    "Cheetah": PaperTask(base=HalfCheetahVectorEnv, reward=_forward, horizon=1000, clip_fps=20, formula="v"),
-    "Swimmer": PaperTask(base=SwimmerVectorEnv, reward=_forward, horizon=1000, clip_fps=40, formula="v"),
+    "Cheetah": PaperTask(base=HalfCheetahVectorEnv, reward=_forward, formula="v"),
+    "Swimmer": PaperTask(base=SwimmerVectorEnv, reward=_forward, formula="v"),
     "Reacher": PaperTask(
         base=ReacherVectorEnv,
         reward=lambda env, info: info["reward_dist"],
-        horizon=50,
-        clip_fps=10,
         formula="-|fingertip - target|",
     ),
     "Pendulum": PaperTask(
         base=InvertedPendulumVectorEnv,
         reward=lambda env, info: 1 - np.square(env.qpos[:, 1]),
-        horizon=25,
-        clip_fps=10,
         formula="1 - angle^2",
     ),
     "DoublePendulum": PaperTask(
         base=InvertedDoublePendulumVectorEnv,
         reward=_double_pendulum,
-        horizon=50,
-        clip_fps=10,
         formula="10 - 0.01 x^2 - (y - 2)^2 - 0.001 w1^2 - 0.005 w2^2 + 10 (y - 1)",
     ),
 }

@@ -115,7 +115,7 @@ class ForceBatch:
             raise UserError(f"MuJoCo raised an error in {num_failed} of {self.nsim} simulations.")
 
     def _view(self, address: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        memory = (ctypes.c_double * int(np.prod(shape))).from_address(address)
+        memory: Any = (ctypes.c_double * int(np.prod(shape))).from_address(address)
         memory._owner = self._owner
         return np.frombuffer(memory, np.float64).reshape(shape)
 

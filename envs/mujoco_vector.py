@@ -7,8 +7,6 @@ all copies at once. From one seed and the same actions, the numbers are those of
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 
 from prefrl.envs.memory import check_memory
 from prefrl.envs.mujoco_forces import ForceBatch
-from prefrl.envs.mujoco_quiet import quiet_mujoco
+from prefrl.envs.mujoco_template import all_options, make_template, template_class
 from prefrl.envs.vector_tools import (
     checked_actions,
     checked_autoreset_mode,
@@ -32,7 +30,7 @@ from prefrl.envs.vector_tools import (
     reset_mask,
     seeds,
 )
-from prefrl.errors import UserError, near_names, require
+from prefrl.errors import UserError, require
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -86,9 +84,9 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
             raise UserError(f"num_threads must be 0 (all) or more. Received {num_threads}")
         self.num_envs, self.render_mode, self.max_episode_steps = num_envs, render_mode, max_episode_steps
         self.autoreset_mode = checked_autoreset_mode(autoreset_mode)
-        template_class = self._template_class()
-        self.options = _all_options(template_class, options)
-        self.template = _make_template(template_class, options, render_mode or "rgb_array")
+        robot = template_class(self.gymnasium_class)
+        self.options = all_options(robot, options)
+        self.template = make_template(robot, options, render_mode or "rgb_array")
         """One of Gymnasium's own environments: its model, spaces and renderer serve all."""
         self.model = self.template.model
         self.metadata = {**self.template.metadata, "autoreset_mode": self.autoreset_mode}
@@ -112,7 +110,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         self._is_reset = False
         self.prepare()
 
-    # -------------------------------------------------------------------------------------------- what a task fills in
+    # ------------------------------------------------------------------------------------------ what a task fills in
 
     def prepare(self) -> None:
         """Bind what else the task reads; called once."""
@@ -137,7 +135,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
     def draw_state(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
         """Draw a starting state, `qpos` and `qvel`."""
 
-    # ----------------------------------------------------------------------------------------------- Gymnasium's methods
+    # ------------------------------------------------------------------------------------------- Gymnasium's methods
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -235,7 +233,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         """Give back the renderer."""
         self.template.close()
 
-    # ----------------------------------------------------------------------------------------------- states and pictures
+    # ------------------------------------------------------------------------------------------- states and pictures
 
     @property
     def qpos(self) -> Floats:
@@ -291,7 +289,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
             raise UserError(f"Expected finite states (n, {width}) of this environment; got an array {states.shape}.")
         return states
 
-    # ------------------------------------------------------------------------------------------------------- the inside
+    # ---------------------------------------------------------------------------------------------------- the inside
 
     def _restart(self, envs: NDArray[np.int64]) -> None:
         states = []
@@ -324,41 +322,11 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
             raise UserError("The environments have to be reset before the first step.")
         return checked_actions(actions, self.single_action_space, self.num_envs)
 
-    def _template_class(self) -> Any:
-        require("mujoco", "mujoco")
-        module, _, name = self.gymnasium_class.partition(":")
-        return getattr(importlib.import_module(module), name)
-
     def _bytes_per_env(self) -> int:
         observation = self.single_observation_space
         assert observation.shape is not None
         own = 8 * (8 * int(np.prod(observation.shape)) + 4 * (self.model.nq + self.model.nv)) + 4_000
         return own + (_PRIVATE_DATA_BYTES + 2 * self.template.data.nbuffer if self.needs_forces else 0)
-
-
-def _make_template(template_class: Any, options: dict[str, Any], render_mode: str) -> Any:
-    try:
-        with quiet_mujoco():
-            return template_class(**options, render_mode=render_mode)
-    except (TypeError, ValueError, ArithmeticError, LookupError, OSError, AssertionError, AttributeError) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
-        raise UserError(f"Gymnasium's {template_class.__name__} refuses {given or 'its options'}: {error}") from error
-
-
-def _all_options(template_class: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options given and the defaults of the others; refuse unknown ones with the nearest names."""
-    own = dict(inspect.signature(template_class.__init__).parameters)
-    general = inspect.signature(importlib.import_module("gymnasium.envs.mujoco").MujocoEnv.__init__).parameters
-    passed_on = set(general) - {"self", "model_path", "frame_skip", "observation_space", "render_mode"}
-    known = {name for name, row in own.items() if row.kind != row.VAR_KEYWORD} - {"self"} | passed_on
-    for name in options:
-        if name not in known:
-            raise UserError(
-                f"Gymnasium's {template_class.__name__} has no option {name!r}.{near_names(name, known)} "
-                f"It knows: {', '.join(sorted(known))}."
-            )
-    defaults = {name: row.default for name, row in own.items() if row.default is not row.empty}
-    return {**defaults, **options}
 
 
 def _read_only(values: Floats) -> Floats:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium
@@ -26,17 +27,37 @@ _MUJOCO = {
     "InvertedPendulum": "inverted_pendulum_v5:InvertedPendulumEnv",
     "InvertedDoublePendulum": "inverted_double_pendulum_v5:InvertedDoublePendulumEnv",
 }
-_CHRISTIANO = {
-    "Hopper": 1000,
-    "Walker": 1000,
-    "Ant": 1000,
-    "Cheetah": 1000,
-    "Swimmer": 1000,
-    "Reacher": 50,
-    "Pendulum": 25,
-    "DoublePendulum": 50,
-}  # steps of an episode
-ATARI_HORIZON = 2_000  # steps after which the stream of a game is cut; the game itself goes on
+
+
+@dataclass(frozen=True)
+class PaperSize:
+    """How long episodes and clips are in a MuJoCo task of Christiano et al. 2017."""
+
+    horizon: int
+    """Steps of every episode."""
+    clip_fps: int
+    """Steps per second at which the authors' viewer plays a clip."""
+
+    @property
+    def segment_length(self) -> int:
+        """Steps of a clip of 1.5 seconds: 15 to 60, as the paper says."""
+        return round(1.5 * self.clip_fps)
+
+
+PAPER_SIZES = {
+    "Hopper": PaperSize(1000, 40),
+    "Walker": PaperSize(1000, 30),
+    "Ant": PaperSize(1000, 20),
+    "Cheetah": PaperSize(1000, 20),
+    "Swimmer": PaperSize(1000, 40),
+    "Reacher": PaperSize(50, 10),
+    "Pendulum": PaperSize(25, 10),
+    "DoublePendulum": PaperSize(50, 10),
+}
+"""By name, as in `prefrl/Christiano-<name>-v0` (the authors' `rl_teacher/envs.py`)."""
+
+ATARI_HORIZON = 2_000
+"""Steps after which the stream of an Atari game is cut; the game itself goes on."""
 
 
 def register_all() -> None:
@@ -48,20 +69,19 @@ def register_all() -> None:
             f"prefrl.envs.mujoco_tasks:{name}VectorEnv",
             gymnasium.spec(f"{name}-v5").max_episode_steps,
         )
-    for name, horizon in _CHRISTIANO.items():
+    for name, size in PAPER_SIZES.items():
         module = "prefrl.envs.christiano"
         _register(
             f"prefrl/Christiano-{name}-v0",
             f"{module}:christiano_single",
             f"{module}:christiano_vector",
-            horizon,
+            size.horizon,
             task=name,
         )
+    module = "prefrl.envs.atari"
     for game in games():
-        module = "prefrl.envs.atari"
-        _register(
-            f"prefrl/Atari-{camel_case(game)}-v0", f"{module}:atari_single", f"{module}:AtariVectorEnv", None, game=game
-        )
+        name = f"prefrl/Atari-{camel_case(game)}-v0"
+        _register(name, f"{module}:atari_single", f"{module}:AtariVectorEnv", ATARI_HORIZON, game=game)
 
 
 def _register(name: str, single: str, vector: str, max_episode_steps: int | None, **options: object) -> None:

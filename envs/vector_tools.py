@@ -125,3 +125,10 @@ def join_infos(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
         else:
             joined[key], joined[f"_{key}"] = values, mask
     return joined
+
+
+def norms(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Euclidean lengths `(E,)` of `(E, n)`, rounded as `numpy.linalg.norm` of each row."""
+    rows = np.ascontiguousarray(vectors)
+    lengths: NDArray[np.float64] = np.sqrt(np.matmul(rows[:, None, :], rows[:, :, None])[:, 0, 0])
+    return lengths

@@ -1,0 +1,75 @@
+"""What was done in each game, one byte a step: enough to see any of it again."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefrl.errors import UserError
+
+RESTARTED = 255
+"""In place of the action of a step that was spent on restarting the game."""
+
+
+class PlayLog:
+    """Actions of E environments, and where their games start.
+
+    Args:
+        num_envs: E.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        self.num_steps = 0
+        self._actions = np.zeros((1024, num_envs), np.uint8)
+        self._starts: list[list[int]] = [[] for _ in range(num_envs)]  # steps before which a game starts
+        self._frames: list[list[int]] = [[] for _ in range(num_envs)]  # frames that each of them begins with
+
+    def add(self, actions: NDArray[np.int64]) -> None:
+        """Note the actions of one step, `(E,)`."""
+        if self.num_steps == len(self._actions):
+            self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)])
+        self._actions[self.num_steps] = actions
+        self.num_steps += 1
+
+    def start(self, envs: NDArray[np.int64], num_frames: NDArray[np.int64]) -> None:
+        """Note that games start before the next step.
+
+        Args:
+            envs: the environments.
+            num_frames: `(E,)`: frames that their games begin with.
+        """
+        for env in envs.tolist():
+            if self._starts[env] and self._starts[env][-1] == self.num_steps:  # one that was never played
+                self._starts[env].pop()
+                self._frames[env].pop()
+            self._starts[env].append(self.num_steps)
+            self._frames[env].append(int(num_frames[env]))
+
+    def restart(self, envs: NDArray[np.int64], num_frames: NDArray[np.int64]) -> None:
+        """Note that the newest step was spent on starting games; arguments as of `start`."""
+        self._actions[self.num_steps - 1, envs] = RESTARTED
+        self.start(envs, num_frames)
+
+    def stretch(self, env: int, first_step: int, num_steps: int) -> tuple[bytes, tuple[tuple[int, int], ...], int]:
+        """Return actions since the start of the game of `first_step`, the starts among them, and where the steps begin.
+
+        Raises:
+            UserError: there are no such steps.
+        """
+        stop = first_step + num_steps
+        if not 0 <= env < len(self._starts) or first_step < 0 or num_steps < 1 or stop > self.num_steps:
+            raise UserError(
+                f"There are no steps {first_step} to {stop - 1} of environment {env}: {self.num_steps} steps of "
+                f"{len(self._starts)} environments were made."
+            )
+        starts = self._starts[env]
+        game = bisect_right(starts, first_step) - 1
+        begin = starts[game]
+        within = [i for i in range(game, len(starts)) if starts[i] <= stop]
+        return (
+            self._actions[begin:stop, env].tobytes(),
+            tuple((starts[i] - begin, self._frames[env][i]) for i in within),
+            first_step - begin,
+        )

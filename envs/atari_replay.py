@@ -1,0 +1,134 @@
+"""Colour pictures of a game that was played in bulk, made when someone asks for them.
+
+The emulator is deterministic and no action is repeated by chance, so a game is the frames with which it began and the
+actions since: `AtariReplay`. Playing it again on an emulator of its own gives every picture that
+`ale_py.vector_env.AtariVectorEnv` would have given in colour and full size (the brighter of the last two frames, pixel
+by pixel), bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefrl.envs.atari_log import RESTARTED
+from prefrl.envs.atari_masks import black_out
+from prefrl.errors import UserError, require
+
+CARRIES_OVER = ("beam_rider",)
+"""Games whose cartridge memory outlasts a restart: only a ROM loaded anew makes their games independent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtariReplay:
+    """A stretch of play, from the start of the game in which it begins: plain values, to be kept anywhere."""
+
+    game: str
+    """ALE's name."""
+    actions: bytes
+    """Number of the action of each step, since the first game's start; `RESTARTED` where there was none."""
+    starts: tuple[tuple[int, int], ...]
+    """Step before which a game starts, and the frames it begins with; the first is at step 0."""
+    first_step: int
+    """Step whose picture is the first."""
+    frame_skip: int = 4
+    """Frames per step."""
+    full_action_space: bool = False
+    """Actions are numbers of all 18 actions, not of those that the game has a use for."""
+    masked: bool = True
+    """The score is blacked out, where `MASKS` knows it."""
+
+    def frames(self) -> NDArray[np.uint8]:
+        """Return the picture after each step, `(n, H, W, 3)`."""
+        player = AtariPlayer(self.game, frame_skip=self.frame_skip, full_action_space=self.full_action_space)
+        pictures = np.stack(list(self._pictures(player)))
+        if self.masked:
+            black_out(pictures, self.game)
+        return pictures
+
+    def _pictures(self, player: AtariPlayer) -> Iterator[NDArray[np.uint8]]:
+        starts = dict(self.starts)
+        player.start(starts[0])
+        for step, action in enumerate(self.actions):
+            wanted = step >= self.first_step
+            if action == RESTARTED:
+                picture = player.start(starts[step + 1])
+            else:
+                if step in starts and step > 0 and self.actions[step - 1] != RESTARTED:  # someone reset it
+                    player.start(starts[step])
+                picture = player.act(action, look=wanted)
+            if wanted:
+                yield picture
+
+
+class AtariPlayer:
+    """One emulator, stepped as `AtariVectorEnv` steps its own.
+
+    Args:
+        game: ALE's name.
+        frame_skip: frames per step.
+        full_action_space: actions are numbers of all 18 actions.
+    """
+
+    def __init__(self, game: str, *, frame_skip: int = 4, full_action_space: bool = False) -> None:
+        ale = require("ale_py", "atari")
+        self.game, self.frame_skip = game, frame_skip
+        self._rom = rom_path(game)
+        ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)
+        self._ale = ale.ALEInterface()
+        self._ale.setFloat("repeat_action_probability", 0.0)
+        self._ale.setInt("random_seed", 0)  # decides nothing here
+        self._ale.loadROM(self._rom)
+        self._fresh = True
+        legal, minimal = self._ale.getLegalActionSet(), self._ale.getMinimalActionSet()
+        self.actions = legal if full_action_space else minimal
+        self._noop, self._fire = ale.Action.NOOP, ale.Action.FIRE
+        self._fires = self._fire in self.actions
+        self._last: list[
+            NDArray[np.uint8]
+        ] = []  # the two newest frames of a step, as the vector environment keeps them
+
+    def start(self, num_frames: int) -> NDArray[np.uint8]:
+        """Start a game that begins with this many frames of doing nothing (the first of them fires, if it can)."""
+        if self.game in CARRIES_OVER and not self._fresh:
+            self._ale.loadROM(self._rom)
+        self._fresh = False
+        self._ale.reset_game()
+        for frame in range(num_frames):
+            self._ale.act(self._fire if frame == 0 and self._fires else self._noop)
+        screen = self._ale.getScreenRGB()
+        self._last = [screen, np.zeros_like(screen)]
+        return screen.copy()
+
+    def act(self, action: int, *, look: bool = True) -> NDArray[np.uint8]:
+        """Take one step; return its picture, `(H, W, 3)`, or any other array if no one will `look`."""
+        for left in range(self.frame_skip, 0, -1):
+            self._ale.act(self.actions[action])
+            if self._ale.game_over():
+                break
+            if left <= 2:  # two steps back the arrays may matter at a game's end, so they are kept up always
+                self._last[left - 1] = self._ale.getScreenRGB()
+        self._last[0] = np.maximum(self._last[0], self._last[1])
+        return self._last[0].copy() if look else self._last[0]
+
+
+def rom_path(game: str) -> Any:
+    """Return where a game's ROM lies.
+
+    Raises:
+        MissingExtraError: ale-py is not installed.
+        UserError: its ROM is not there or damaged.
+    """
+    roms = require("ale_py.roms", "atari")
+    try:
+        path = roms.get_rom_path(game)
+    except OSError as error:
+        raise UserError(
+            f"The ROM of {game!r} cannot be used: {error}. Install ale-py anew (it brings all ROMs), or mend the "
+            "folder that ALE_ROMS_DIR names."
+        ) from error
+    return path

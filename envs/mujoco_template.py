@@ -1,0 +1,55 @@
+"""Gymnasium's own MuJoCo environments as templates: they check their options, and have the model and the renderer."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from prefrl.envs.mujoco_quiet import quiet_mujoco
+from prefrl.errors import UserError, near_names, require
+
+
+def template_class(name: str) -> Any:
+    """Return a class named `"module:Name"`.
+
+    Raises:
+        MissingExtraError: MuJoCo is not installed.
+    """
+    require("mujoco", "mujoco")
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def make_template(template_class: Any, options: dict[str, Any], render_mode: str) -> Any:
+    """Make one environment of Gymnasium's class.
+
+    Raises:
+        UserError: it refuses the options.
+    """
+    try:
+        with quiet_mujoco():
+            return template_class(**options, render_mode=render_mode)
+    except (TypeError, ValueError, ArithmeticError, LookupError, OSError, AssertionError, AttributeError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise UserError(f"Gymnasium's {template_class.__name__} refuses {given or 'its options'}: {error}") from error
+
+
+def all_options(template_class: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options given and the defaults of the others; refuse unknown ones with the nearest names.
+
+    Raises:
+        UserError: the class has no option of that name.
+    """
+    own = dict(inspect.signature(template_class.__init__).parameters)
+    general = inspect.signature(importlib.import_module("gymnasium.envs.mujoco").MujocoEnv.__init__).parameters
+    passed_on = set(general) - {"self", "model_path", "frame_skip", "observation_space", "render_mode"}
+    known = {name for name, row in own.items() if row.kind != row.VAR_KEYWORD} - {"self"} | passed_on
+    for name in options:
+        if name not in known:
+            raise UserError(
+                f"Gymnasium's {template_class.__name__} has no option {name!r}.{near_names(name, known)} "
+                f"It knows: {', '.join(sorted(known))}."
+            )
+    defaults = {name: row.default for name, row in own.items() if row.default is not row.empty}
+    return {**defaults, **options}
