@@ -47,9 +47,7 @@ class ComparisonData:
     def __len__(self) -> int:
         return len(self.preferences)
 
-    def add(
-        self, pairs: Sequence[tuple[Segment, Segment]], preferences: Sequence[float], rng: np.random.Generator
-    ) -> None:
+    def add(self, pairs: Sequence[Sequence[Segment]], preferences: Sequence[float], rng: np.random.Generator) -> None:
         """Take in answered comparisons.
 
         Args:
@@ -63,7 +61,7 @@ class ComparisonData:
         counts = rng.poisson(1.0, shape) if self.bootstrap else np.ones(shape)
         self.add_encoded([self.encode(pair) for pair in pairs], np.asarray(preferences, np.float32), counts)
 
-    def encode(self, pair: tuple[Segment, Segment]) -> tuple[int, int]:
+    def encode(self, pair: Sequence[Segment]) -> tuple[int, int]:
         """Keep the features of two segments; return their numbers, for `add_encoded`."""
         return self._segment_index(pair[0]), self._segment_index(pair[1])
 
