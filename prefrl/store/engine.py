@@ -6,6 +6,7 @@ sees half of another's, and the rows of answers become visible in the order of t
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from prefrl.errors import UserError, require
 
@@ -52,7 +54,7 @@ class Database:
             self.engine = sa.create_engine(url, **options)
         else:
             self._check_path(Path(self.name))
-            self.engine = sa.create_engine(url)
+            self.engine = sa.create_engine(_read_only(url) if _is_locked_up(Path(self.name)) else url)
             sa.event.listen(self.engine, "connect", _set_up_connection)
         sa.event.listen(self.engine, "begin", _begin)
         self._writer = self.engine.execution_options(writes=True)
@@ -135,6 +137,18 @@ def _url(where: Path | str) -> sa.URL:
     return url
 
 
+def _is_locked_up(path: Path) -> bool:
+    """Tell whether a finished file can only be read: SQLite could not make its log beside it, nor does it need one."""
+    wal = path.with_name(path.name + "-wal")
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return path.is_file() and not writable and not wal.exists()
+
+
+def _read_only(url: sa.URL) -> sa.URL:
+    address = f"file:{quote(str(url.database))}"
+    return url.set(database=address, query={"mode": "ro", "immutable": "1", "uri": "true"})
+
+
 def _set_up_connection(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions begin where `_begin` says, not at the first INSERT
     cursor = connection.cursor()
@@ -158,9 +172,12 @@ def _server_is_away(error: sa.exc.DBAPIError) -> bool:
     if not isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
         return False
     state = getattr(error.orig, "sqlstate", None)
-    if state is None:  # not from the server
-        return error.connection_invalidated or "connect" in str(error.orig)
-    return state.startswith(("08", "57P"))
+    if state is not None:
+        return str(state).startswith(("08", "57P"))
+    reason = str(error.orig)
+    if "FATAL" in reason:  # somebody is there, and refuses: for now, or for good
+        return any(words in reason for words in ("starting up", "shutting down", "recovery", "terminating"))
+    return error.connection_invalidated or "connect" in reason
 
 
 def _advice(reason: str, away: bool) -> str:

@@ -43,7 +43,12 @@ def open_schema(database: Database) -> None:
         )
 
     if database.read(version) != tables.SCHEMA_VERSION:
-        database.write(prepare)
+        try:
+            database.write(prepare)
+        except (ValueError, TypeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"The record {database.name} is damaged: {error}. Restore it from a copy.") from error
     database.use_write_ahead_log()
 
 
