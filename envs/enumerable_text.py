@@ -1,13 +1,13 @@
 """A text game small enough to enumerate, so that its optimum, value, gradients and divergences are known exactly.
 
-Six tokens (a to e, and the end), responses of at most four: 156 + 625 = 781 responses to each of three prompts. The best
-policy under r - beta KL is pi_ref exp(r / beta) / Z (Rafailov et al. 2023, Eq. 4), its value beta log Z.
+Six tokens (a to e, and the end), responses of at most four: 156 + 625 = 781 responses to each of three prompts. The
+best policy under r - beta KL is pi_ref exp(r / beta) / Z (Rafailov et al. 2023, Eq. 4), its value beta log Z.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ PROMPTS = ("a", "b", "c")
 class LetterTokenizer:
     """Tokens 0 to 4 are the letters a to e, 5 is the end.
 
-    There is no seventh for padding, so that a policy's probabilities over all six add up to one over the responses; masks
-    tell padding from an "a".
+    There is no seventh for padding, so that a policy's probabilities over all six add up to one over the responses;
+    masks tell padding from an "a".
     """
 
     vocab_size = 6
@@ -35,6 +35,10 @@ class LetterTokenizer:
     def encode(self, text: str) -> list[int]:
         """Return the numbers of the letters."""
         return [LETTERS.index(letter) for letter in text]
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the numbers of the letters."""
+        return self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the letters."""
@@ -48,7 +52,7 @@ def enumerate_responses() -> list[tuple[int, ...]]:
 
 
 class EnumerableWorld:
-    """The reward of every response: a score for each letter in each place, for each pair of neighbours, and for the length.
+    """The reward of every response: scores of each letter in each place, of each pair of neighbours, of the length.
 
     Args:
         seed: of the scores.
@@ -68,7 +72,7 @@ class EnumerableWorld:
                 ids = [LETTERS.index(letter) for letter in text]
                 self.rewards[x, y] = lengths[x, len(ids)]
                 self.rewards[x, y] += sum(places[x, t, i] for t, i in enumerate(ids))
-                self.rewards[x, y] += sum(pairs[x, i, j] for i, j in zip(ids, ids[1:], strict=False))
+                self.rewards[x, y] += sum(pairs[x, i, j] for i, j in pairwise(ids))
         self._index = {text: y for y, text in enumerate(self.texts)}
 
     def reward(self, prompts: Sequence[str], responses: Sequence[str]) -> NDArray[np.float64]:

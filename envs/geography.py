@@ -1,7 +1,8 @@
 """An invented geography and small talk: what a language model of the ServiceDesk world is pretrained on.
 
 The facts of the geography have nothing to do with answering customers; a model that knows them before it is aligned and
-no longer afterwards has paid the "alignment tax" that mixing in pretraining gradients is meant to avoid (InstructGPT, s. 3.4).
+no longer afterwards has paid the "alignment tax" that mixing in pretraining gradients is meant to avoid (InstructGPT,
+s. 3.4).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from prefrl.envs.service_desk import FILLERS, ServiceDesk
+from prefrl.envs.service_desk_writers import write_responses
 
 COUNTRIES = (
     "Varnia", "Oslomar", "Teresk", "Balindor", "Quessa", "Mirovia", "Dantrel", "Fenland", "Jorvik", "Kaludia",
@@ -63,7 +65,7 @@ class Geography:
         return said
 
     def corpus(self, num_paragraphs: int, stream: int = 0) -> list[str]:
-        """Return paragraphs of two to four sentences: facts, small talk, and messages of customers.
+        """Return paragraphs: facts (half), small talk (a tenth), and old exchanges of the desk with its customers.
 
         Args:
             num_paragraphs: how many.
@@ -72,13 +74,14 @@ class Geography:
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(13, stream)))
         facts, talk = self.facts(), SMALL_TALK + FILLERS
         messages = ServiceDesk(self.seed + 1000 + stream).messages(num_paragraphs)
+        answers = write_responses(messages, self.seed + 1000 + stream)
         paragraphs = []
-        for message in messages:
+        for message, answer in zip(messages, answers, strict=True):
             kind = rng.random()
-            if kind < 0.6:
+            if kind < 0.5:
                 paragraphs.append(" ".join(facts[i] for i in rng.integers(len(facts), size=rng.integers(2, 5))))
-            elif kind < 0.75:
+            elif kind < 0.6:
                 paragraphs.append(" ".join(talk[i] for i in rng.integers(len(talk), size=rng.integers(2, 4))))
             else:
-                paragraphs.append(message.to_prompt().partition("\n")[0])
+                paragraphs.append(f"{message.to_prompt()} {answer}")
         return paragraphs

@@ -1,10 +1,10 @@
 """ServiceDesk: customers' messages, and a gold reward for the answers that no learner ever sees.
 
 A message names a product, an order number and a fault, in one of four moods. A good answer repeats the product and the
-order number, promises the remedy that belongs to the fault, strikes a tone that fits the mood, and then stops. Sentences
-come from a small grammar, so that every virtue and fault of an answer can be counted. Everything is invented and follows
-from a seed; nothing is licensed. The pretraining text of the same world is in `prefrl.envs.geography`, the people who
-write example answers in `prefrl.envs.service_desk_writers`.
+order number, promises the remedy that belongs to the fault, strikes a tone that fits the mood, and then stops.
+Sentences come from a small grammar, so that every virtue and fault of an answer can be counted. Everything is invented
+and follows from a seed; nothing is licensed. The pretraining text of the same world is in `prefrl.envs.geography`, the
+people who write example answers in `prefrl.envs.service_desk_writers`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,20 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-PRODUCTS = ("kettle", "lamp", "radio", "heater", "fan", "toaster", "clock", "speaker", "mixer", "drill", "camera", "scale")
+PRODUCTS = (
+    "kettle",
+    "lamp",
+    "radio",
+    "heater",
+    "fan",
+    "toaster",
+    "clock",
+    "speaker",
+    "mixer",
+    "drill",
+    "camera",
+    "scale",
+)
 
 REMEDIES = {
     "it leaks water": "We will send you a new seal",
@@ -100,7 +113,9 @@ class Message:
         if found is None or mood is None or found["fault"] not in REMEDIES or found["product"] not in PRODUCTS:
             return None
         opening = MOODS[mood][0] in prompt
-        return cls(product=found["product"], order=int(found["order"]), fault=found["fault"], mood=mood, opening=opening)
+        return cls(
+            product=found["product"], order=int(found["order"]), fault=found["fault"], mood=mood, opening=opening
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

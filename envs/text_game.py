@@ -1,8 +1,8 @@
 """Text as a one-step game: the observation is a prompt, the action a whole response, and the episode ends there.
 
 The reward is any callable of prompts and responses. With a reference it is the objective of fine-tuning from
-preferences, r(x, y) - beta (log pi(y | x) - log pi_ref(y | x)) (Ziegler et al. 2019, Eq. 2): the second term is a sample of
-the KL divergence, so the game then also needs the player's own log-probabilities.
+preferences, r(x, y) - beta (log pi(y | x) - log pi_ref(y | x)) (Ziegler et al. 2019, Eq. 2): the second term is a
+sample of the KL divergence, so the game then also needs the player's own log-probabilities.
 """
 
 from __future__ import annotations
@@ -61,16 +61,16 @@ class TextGameRules:
                 "The KL term compares two log-probabilities: give both a reference and a policy (the player's own), or "
                 "neither with beta 0."
             )
-        longest = max(self.prompts, key=lambda prompt: len(self.tokenizer.encode(prompt)))
-        if len(self.tokenizer.encode(longest)) > self.max_prompt_tokens:
+        longest = max(self.prompts, key=lambda prompt: len(self.tokenizer.encode_prompt(prompt)))
+        if len(self.tokenizer.encode_prompt(longest)) > self.max_prompt_tokens:
             raise UserError(
-                f"A prompt has {len(self.tokenizer.encode(longest))} tokens, more than max_prompt_tokens "
+                f"A prompt has {len(self.tokenizer.encode_prompt(longest))} tokens, more than max_prompt_tokens "
                 f"{self.max_prompt_tokens}: {longest!r}. Raise the limit or shorten the prompt."
             )
 
     @property
     def observation_space(self) -> spaces.Dict:
-        """`ids` `(P,)` int64, prompt first and padding after it; `mask` `(P,)` int8, 1 where a token of the prompt is."""
+        """`ids` `(P,)` int64, the prompt and padding behind it; `mask` `(P,)` int8, 1 where the prompt is."""
         return spaces.Dict(
             {
                 "ids": spaces.Box(0, self.tokenizer.vocab_size - 1, (self.max_prompt_tokens,), np.int64),
@@ -85,7 +85,7 @@ class TextGameRules:
 
     def observe(self, prompt: str) -> Observation:
         """Return the observation of a prompt."""
-        tokens = self.tokenizer.encode(prompt)
+        tokens = self.tokenizer.encode_prompt(prompt)
         ids = np.full(self.max_prompt_tokens, self.tokenizer.pad_id, np.int64)
         ids[: len(tokens)] = tokens
         mask = np.zeros(self.max_prompt_tokens, np.int8)
@@ -101,7 +101,7 @@ class TextGameRules:
         ids = np.asarray(action).reshape(-1)
         if ids.size > self.max_response_tokens or not np.issubdtype(ids.dtype, np.integer):
             raise UserError(
-                f"A response must be at most {self.max_response_tokens} token ids (integers). Received {ids.size} of type "
+                f"A response must be at most {self.max_response_tokens} integer token ids. Received {ids.size} of type "
                 f"{ids.dtype}."
             )
         if ids.size and not 0 <= ids.min() <= ids.max() < self.tokenizer.vocab_size:
@@ -152,8 +152,9 @@ def make_rules(
 class TextGame(gymnasium.Env[Observation, NDArray[np.int64]]):
     """The game for one prompt at a time, `prefrl/TextGame-v0`.
 
-    `reset(options={"prompt": text})` asks for a prompt; otherwise one is drawn. `info` holds the `prompt`, and after the
-    step also `response`, `ended`, `score` (the reward's own) and `kl` (log pi - log pi_ref of this response, in nats).
+    `reset(options={"prompt": text})` asks for a prompt; otherwise one is drawn. `info` holds the `prompt`, and after
+    the step also `response`, `ended`, `score` (the reward's own) and `kl` (log pi - log pi_ref of this response, in
+    nats).
 
     Args:
         prompts: what is drawn from; None: messages of `prefrl.envs.service_desk`.
@@ -202,7 +203,7 @@ class TextGame(gymnasium.Env[Observation, NDArray[np.int64]]):
         self._prompt = (options or {}).get("prompt")
         if self._prompt is None:
             self._prompt = self.rules.prompts[int(self.np_random.integers(len(self.rules.prompts)))]
-        elif len(self.rules.tokenizer.encode(self._prompt)) > self.rules.max_prompt_tokens:
+        elif len(self.rules.tokenizer.encode_prompt(self._prompt)) > self.rules.max_prompt_tokens:
             raise UserError(f"The prompt is longer than {self.rules.max_prompt_tokens} tokens: {self._prompt!r}")
         self._shown = self._prompt
         return self.rules.observe(self._prompt), {"prompt": self._prompt}

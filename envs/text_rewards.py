@@ -30,8 +30,8 @@ def score_responses(reward: TextReward, prompts: Sequence[str], responses: Seque
         raise
     except Exception as error:
         raise UserError(
-            f"The reward {name!r} raised {type(error).__name__}: {error}. It was called with {len(prompts)} prompts and "
-            f"as many responses, the first {prompts[0]!r} and {responses[0]!r}."
+            f"The reward {name!r} raised {type(error).__name__}: {error}. It was called with {len(prompts)} prompts "
+            f"and as many responses, the first {prompts[0]!r} and {responses[0]!r}."
         ) from error
     try:
         values = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given, np.float64)
@@ -39,8 +39,8 @@ def score_responses(reward: TextReward, prompts: Sequence[str], responses: Seque
         raise UserError(f"The reward {name!r} must return one float for each response. Received {given!r}") from None
     if values.shape != (len(prompts),):
         raise UserError(
-            f"The reward {name!r} must return one float for each of the {len(prompts)} responses. Received an array of "
-            f"shape {values.shape}."
+            f"The reward {name!r} must return one float for each of the {len(prompts)} responses. "
+            f"Received an array of shape {values.shape}."
         )
     if not np.isfinite(values).all():
         where = int(np.argmin(np.isfinite(values)))

@@ -17,7 +17,10 @@ class TextTokenizer(Protocol):
     """Closes a response."""
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`, without end or padding."""
+        """Return the ids of a response, without end or padding."""
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of a prompt, with what the tokenizer puts before a text."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids up to, and without, the end."""
@@ -38,6 +41,10 @@ class ByteTokenizer:
     def encode(self, text: str) -> list[int]:
         """Return the bytes of `text`."""
         return list(text.encode())
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the bytes of `text`."""
+        return self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of bytes; those that are no UTF-8 are shown as a replacement character."""

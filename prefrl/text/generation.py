@@ -1,7 +1,9 @@
-"""Sampling responses: one prefill for all samples of a prompt, a cache of full size from the start, finished rows dropped.
+"""Sampling responses: one prefill for all samples of a prompt, a cache of full size from the start, finished rows
+dropped.
 
 Any causal language model of `transformers` will do. The sampler returns the log-probabilities of the tokens it drew;
-training never uses them in a ratio, since a cache rounds otherwise than a full forward pass: trainers compute their own.
+training never uses them in a ratio, since a cache rounds otherwise than a full forward pass: trainers compute their
+own.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ class SamplingSettings:
         if self.max_tokens < 1:
             raise UserError(f"max_tokens must be at least 1. Received {self.max_tokens}")
         if not 0 < self.temperature < float("inf"):
-            raise UserError(f"temperature must be above 0 (greedy takes the likeliest token). Received {self.temperature}")
+            raise UserError(
+                f"temperature must be above 0 (greedy takes the likeliest token). Received {self.temperature}"
+            )
         if self.top_k < 0 or not 0 < self.top_p <= 1:
             raise UserError(f"top_k must be at least 0 and top_p in (0, 1]. Received {self.top_k} and {self.top_p}")
 
@@ -51,7 +55,8 @@ class SamplingSettings:
         """Raise if responses are not drawn from the model's own distribution.
 
         Raises:
-            UserError: `greedy`, `top_k` or `top_p` is set: the ratios of policy gradients would then be those of another
+            UserError: `greedy`, `top_k` or `top_p` is set: the ratios of policy gradients would then be those of
+                another
                 distribution than the responses came from.
         """
         if self.greedy or self.top_k or self.top_p < 1:
@@ -77,7 +82,9 @@ class PreallocatedLayer(cache_utils.DynamicLayer):  # type: ignore[misc, name-de
         """Write new keys and values `(B, H, S, D)` behind those there; return all."""
         if self._store is None:
             self.dtype, self.device = key_states.dtype, key_states.device
-            self._store = tuple(s.new_empty(*s.shape[:2], self.capacity, s.shape[3]) for s in (key_states, value_states))  # type: ignore[assignment]
+            self._store = tuple(
+                s.new_empty(*s.shape[:2], self.capacity, s.shape[3]) for s in (key_states, value_states)
+            )  # type: ignore[assignment]
             self.is_initialized = True
         assert self._store is not None
         until = self.used + key_states.shape[-2]
@@ -223,8 +230,10 @@ def _draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator
     if settings.greedy:
         token = log_probs.argmax(-1)
     else:
-        noise = torch.empty_like(log_probs).exponential_(generator=generator)
-        token = (_truncated(log_probs, settings) - noise.log()).argmax(-1)  # the Gumbel-max trick
+        # One uniform number for each row, against the cumulated probabilities.
+        cumulated = _truncated(log_probs, settings).exp().cumsum(-1)
+        drawn = torch.rand(len(logits), 1, device=logits.device, generator=generator) * cumulated[:, -1:]
+        token = torch.searchsorted(cumulated, drawn, right=True).clamp(max=logits.shape[1] - 1).squeeze(1)
     return token, log_probs.gather(1, token.unsqueeze(1)).squeeze(1)
 
 
@@ -233,8 +242,7 @@ def _truncated(log_probs: Tensor, settings: SamplingSettings) -> Tensor:
         least = log_probs.topk(min(settings.top_k, log_probs.shape[1]), 1).values[:, -1:]
         log_probs = log_probs.masked_fill(log_probs < least, -torch.inf)
     if settings.top_p < 1:
-        ordered, order = log_probs.sort(1, descending=True)
-        before = ordered.exp().cumsum(1) - ordered.exp()
-        dropped = (before >= settings.top_p * ordered.exp().sum(1, keepdim=True)).scatter(1, order, before >= settings.top_p * ordered.exp().sum(1, keepdim=True))
-        log_probs = log_probs.masked_fill(dropped, -torch.inf)
+        ordered, order = log_probs.exp().sort(1, descending=True)
+        beyond = ordered.cumsum(1) - ordered >= settings.top_p * ordered.sum(1, keepdim=True)
+        log_probs = log_probs.masked_fill(beyond.scatter(1, order, beyond), -torch.inf)
     return log_probs

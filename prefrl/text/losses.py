@@ -1,8 +1,8 @@
 """Losses of learning from preferences over responses: pure functions of log-probabilities and scores.
 
-Throughout, rho(y) = log pi(y | x) - log pi_ref(y | x), summed over the tokens of the response: `policy` less `reference`.
-Direct preference optimisation is Bradley-Terry (or Plackett-Luce) on the implicit rewards beta rho, so it shares
-`prefrl.likelihood` with the reward models of control.
+Throughout, rho(y) = log pi(y | x) - log pi_ref(y | x), summed over the tokens of the response: `policy` less
+`reference`. Direct preference optimisation is Bradley-Terry (or Plackett-Luce) on the implicit rewards beta rho, so it
+shares `prefrl.likelihood` with the reward models of control.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def dpo_loss(
         rejected: `(B,)` float, rho of the other.
         beta: strength of the tie to the reference, above 0.
         label_smoothing: share of answers that are wrong: the cross-entropy against 1 - label_smoothing ("cDPO").
-        preferences: `(B,)` float in [0, 1], probability that the first is better, instead of 1 - label_smoothing; 1/2 is a
+        preferences: `(B,)` float in [0, 1], probability that the first is better, instead of 1 - label_smoothing; 1/2
+            is a
             tie.
 
     Returns:
@@ -61,13 +62,15 @@ def dpo_ranking_loss(log_ratios: Tensor, beta: float) -> Tensor:
 def ipo_loss(chosen: Tensor, rejected: Tensor, tau: float, *, preferences: Tensor | None = None) -> Tensor:
     """Identity preference optimisation: (rho_w - rho_l - 1 / (2 tau))^2 (Azar et al. 2023, Eq. 17).
 
-    The paper sums over the tokens of a response. Common libraries give it the mean per token instead: pass means for that.
+    The paper sums over the tokens of a response. Common libraries give it the mean per token instead: pass means for
+    that.
 
     Args:
         chosen: `(B,)` float, rho of the better response.
         rejected: `(B,)` float, rho of the other.
         tau: strength of the tie to the reference, above 0.
-        preferences: `(B,)` float in [0, 1], probability that the first is better; the margin is then (p - 1/2) / tau, the
+        preferences: `(B,)` float in [0, 1], probability that the first is better; the margin is then (p - 1/2) / tau,
+            the
             mean of the targets of both answers (their expected losses differ by a constant).
 
     Returns:
@@ -140,8 +143,8 @@ def kto_weights(num_liked: int, num_disliked: int) -> tuple[float, float]:
 def pairwise_reward_loss(scores: Tensor) -> Tensor:
     """Loss of a reward model on rankings, by all pairs: -1/C(K, 2) sum log sigmoid(r_better - r_worse).
 
-    InstructGPT, Eq. 1: all pairs of one prompt weigh together as one example, so that a prompt with many responses does not
-    drown the others.
+    InstructGPT, Eq. 1: all pairs of one prompt weigh together as one example, so that a prompt with many responses does
+    not drown the others.
 
     Args:
         scores: `(B, K)` float in the order of the ranking, best first; K >= 2.

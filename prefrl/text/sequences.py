@@ -90,7 +90,9 @@ def make_sequences(prompts: Sequence[Sequence[int]], responses: Sequence[Sequenc
         UserError: a prompt or a response is empty.
     """
     if not prompts or not all(prompts) or not all(responses):
-        raise UserError("Every prompt and every response must have at least one token (a response may be its end alone).")
+        raise UserError(
+            "Every prompt and every response must have at least one token (a response may be its end alone)."
+        )
     prompt_ids, prompt_mask = pad_left(prompts, pad_id)
     response_ids, response_mask = pad_right(responses, pad_id)
     return Sequences(

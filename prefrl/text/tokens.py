@@ -18,11 +18,12 @@ PAD, END, UNKNOWN = "<pad>", "<end>", "<unk>"
 class Tokens:
     """A Hugging Face tokenizer with a padding token that is not the end token; also the text game's tokenizer.
 
-    The masks of every batch say where tokens are, so the padding token is never read; it has to differ from the end only
-    so that other programs that load the saved tokenizer do not mask the end away.
+    The masks of every batch say where tokens are, so the padding token is never read; it has to differ from the end
+    only so that other programs that load the saved tokenizer do not mask the end away.
 
     Args:
-        tokenizer: a `transformers` tokenizer; its padding token is set here if it has none, with a warning that says which.
+        tokenizer: a `transformers` tokenizer; its padding token is set here if it has none, with a warning that says
+            which.
 
     Raises:
         UserError: it has no end token and none of the usual names is in its vocabulary.
@@ -55,7 +56,9 @@ class Tokens:
         for known in (self.tokenizer.unk_token, self.tokenizer.bos_token):
             if known is not None and vocabulary.get(known, end) != end:
                 return str(known)
-        return str(next(token for token, number in sorted(vocabulary.items(), key=lambda item: item[1]) if number != end))
+        return str(
+            next(token for token, number in sorted(vocabulary.items(), key=lambda item: item[1]) if number != end)
+        )
 
     @classmethod
     def load(cls, model: str | Path) -> Tokens:
@@ -82,23 +85,6 @@ class Tokens:
             ids.pop()
         return ids
 
-    def encode_prompts(self, prompts: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Return the ids of prompts.
-
-        Raises:
-            UserError: one is empty or longer than `max_tokens`.
-        """
-        encoded = [self.encode_prompt(prompt) for prompt in prompts]
-        for prompt, ids in zip(prompts, encoded, strict=True):
-            if not ids:
-                raise UserError(f"A prompt must have at least one token. Received {prompt!r}")
-            if len(ids) > max_tokens:
-                raise UserError(
-                    f"A prompt has {len(ids)} tokens; the model's context leaves room for {max_tokens} beside the response. "
-                    f"Shorten it, lower the response limit, or take a model with a longer context. It begins: {prompt[:80]!r}"
-                )
-        return encoded
-
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids without end and padding."""
         return str(self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
@@ -107,8 +93,8 @@ class Tokens:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     """Train a byte-pair tokenizer on texts and return it as a `transformers` tokenizer.
 
-    Spaces go with the word that follows, digits and line ends stand alone, and characters that the texts do not have become
-    `<unk>`. Its padding, end and unknown tokens are its first three.
+    Spaces go with the word that follows, digits and line ends stand alone, and characters that the texts do not have
+    become `<unk>`. Its padding, end and unknown tokens are its first three.
 
     Args:
         texts: what it is trained on.

@@ -54,7 +54,8 @@ def trl_self(**fields: Any) -> SimpleNamespace:
 
 
 def random_pairs(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return per-token log-probabilities `(2 B, S)`, their mask, and reference sums `(2 B,)`: B chosen, then B rejected."""
+    """Return per-token log-probabilities `(2 B, S)`, their mask, and reference sums `(2 B,)`: B chosen, then B
+    rejected."""
     torch.manual_seed(seed)
     lengths = torch.randint(1, 7, (10,))
     mask = torch.arange(7) < lengths[:, None]
