@@ -65,7 +65,7 @@ class Geography:
         return said
 
     def corpus(self, num_paragraphs: int, stream: int = 0) -> list[str]:
-        """Return paragraphs: facts (half), small talk (a tenth), and old exchanges of the desk with its customers.
+        """Return paragraphs: facts (three tenths), small talk (a tenth), and old exchanges of the desk with its customers.
 
         Args:
             num_paragraphs: how many.
@@ -78,9 +78,9 @@ class Geography:
         paragraphs = []
         for message, answer in zip(messages, answers, strict=True):
             kind = rng.random()
-            if kind < 0.5:
+            if kind < 0.3:
                 paragraphs.append(" ".join(facts[i] for i in rng.integers(len(facts), size=rng.integers(2, 5))))
-            elif kind < 0.6:
+            elif kind < 0.4:
                 paragraphs.append(" ".join(talk[i] for i in rng.integers(len(talk), size=rng.integers(2, 4))))
             else:
                 paragraphs.append(f"{message.to_prompt()} {answer}")

@@ -23,6 +23,7 @@ from rich.table import Table  # noqa: E402
 from prefrl.envs import list_envs  # noqa: E402
 from prefrl.training import run as runs  # noqa: E402
 from prefrl.training.folder import RunFolder  # noqa: E402
+from prefrl.training.guard import Interrupted  # noqa: E402
 from prefrl.training.settings import TrainSettings  # noqa: E402
 from prefrl.training.video import choose_gl_backend  # noqa: E402
 
@@ -139,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"prefrl: {error}", file=sys.stderr)
         return USER_ERROR
-    except runs.Interrupted as stopped:
+    except Interrupted as stopped:
         print(f"\nprefrl: {stopped}", file=sys.stderr)
         return INTERRUPTED
     except KeyboardInterrupt:

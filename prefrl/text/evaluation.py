@@ -137,7 +137,8 @@ def evaluate_policy(
 
 def win_rate(ours: Sequence[float], theirs: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
     """Return the share of prompts on which we are better, ties counting half, with a paired interval (normal, by
-    prompt)."""
+    prompt).
+    """
     won = (np.sign(np.asarray(ours) - np.asarray(theirs)) + 1) / 2
     mean = float(won.mean())
     half = (
@@ -148,7 +149,8 @@ def win_rate(ours: Sequence[float], theirs: Sequence[float], confidence: float =
 
 def completion_accuracy(model: Any, tokens: Tokens, questions: Sequence[tuple[str, str]], max_tokens: int = 8) -> float:
     """Return the share of sentences that the model, taking its likeliest tokens, completes with the right word
-    first."""
+    first.
+    """
     drawn = sample(
         model,
         [tokens.encode_prompt(start) for start, _ in questions],

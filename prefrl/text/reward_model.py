@@ -45,7 +45,8 @@ class RewardModel(nn.Module):
     @classmethod
     def from_policy(cls, policy: Any, seed: int = 0) -> RewardModel:
         """Return a reward model started from a language model, which is copied; the head's weights follow from the
-        seed."""
+        seed.
+        """
         plain = merged(policy)
         backbone = copy.deepcopy(plain.base_model)
         backbone.requires_grad_(True)
