@@ -65,7 +65,7 @@ class Geography:
         return said
 
     def corpus(self, num_paragraphs: int, stream: int = 0) -> list[str]:
-        """Return paragraphs: facts (three tenths), small talk (a tenth), and old exchanges of the desk with its customers.
+        """Return paragraphs: facts (three tenths), small talk (a tenth), old exchanges of desk and customers.
 
         Args:
             num_paragraphs: how many.

@@ -93,7 +93,7 @@ class Message:
 
     product: str
     order: int
-    """Three digits."""
+    """Two digits."""
     fault: str
     mood: str
     opening: bool = True
@@ -211,7 +211,7 @@ class ServiceDesk:
         return [
             Message(
                 product=PRODUCTS[rng.integers(len(PRODUCTS))],
-                order=int(rng.integers(100, 1000)),
+                order=int(rng.integers(10, 100)),
                 fault=list(REMEDIES)[rng.integers(len(REMEDIES))],
                 mood=list(MOODS)[rng.integers(len(MOODS))],
                 opening=bool(rng.integers(2)),

@@ -36,7 +36,7 @@ class Writer:
             wrong = rng.random() < self.wrong
             parts.append(
                 ORDER_FORMS[rng.integers(len(ORDER_FORMS))].format(
-                    order=rng.integers(100, 1000) if wrong else message.order,
+                    order=rng.integers(10, 100) if wrong else message.order,
                     product=PRODUCTS[rng.integers(len(PRODUCTS))] if rng.random() < self.wrong else message.product,
                 )
             )

@@ -189,8 +189,8 @@ class TextGame(gymnasium.Env[Observation, NDArray[np.int64]]):
         self.rules = make_rules(
             prompts, reward, tokenizer, max_prompt_tokens, max_response_tokens, beta, reference, policy
         )
-        self.observation_space = self.rules.observation_space
-        self.action_space = self.rules.action_space
+        self.observation_space: gymnasium.Space[Any] = self.rules.observation_space
+        self.action_space: gymnasium.Space[Any] = self.rules.action_space
         self.render_mode = render_mode
         self._prompt: str | None = None
         self._shown = ""
@@ -217,7 +217,7 @@ class TextGame(gymnasium.Env[Observation, NDArray[np.int64]]):
         self._shown = f"{prompt}\n> {parts[0]['response']}\n{rewards[0]:+.3f}"
         return self.rules.observe(prompt), float(rewards[0]), True, False, {"prompt": prompt, **parts[0]}
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """Return the exchange as text."""
         return self._shown if self.render_mode == "ansi" else None
 

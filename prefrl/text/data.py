@@ -113,7 +113,7 @@ class Encoder:
     def __init__(self, tokens: TextTokenizer, context: int, max_response_tokens: int) -> None:
         if max_response_tokens >= context:
             raise UserError(
-                f"Responses of up to {max_response_tokens} tokens leave no room for a prompt in a context of {context}. "
+                f"Responses of {max_response_tokens} tokens leave no room for a prompt in a context of {context}. "
                 "Lower the response limit."
             )
         self.tokens, self.max_response_tokens = tokens, max_response_tokens

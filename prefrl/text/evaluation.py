@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from prefrl.envs.service_desk import repeated_share, words_of
 from prefrl.envs.text_rewards import score_responses
+from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError
 from prefrl.text.data import Encoder
 from prefrl.text.generation import SamplingSettings, sample
 from prefrl.text.ppo_terms import full_kl
 from prefrl.text.reward_model import ModelReward
 from prefrl.text.sequences import Sequences, batches_by_length, make_sequences, response_logits
-from prefrl.text.tokens import Tokens
 
 GoldReward = Callable[[Sequence[str], Sequence[str], Sequence[bool]], Any]
 """(prompts, responses, whether each ended) -> floats."""
@@ -72,7 +72,7 @@ def answer_prompts(
     )
 
 
-def decode_response(tokens: Tokens, ids: Sequence[int]) -> str:
+def decode_response(tokens: TextTokenizer, ids: Sequence[int]) -> str:
     """Return the text of a response up to its end token."""
     ids = list(ids)
     return tokens.decode(ids[: ids.index(tokens.end_id)] if tokens.end_id in ids else ids)
@@ -136,9 +136,7 @@ def evaluate_policy(
 
 
 def win_rate(ours: Sequence[float], theirs: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """Return the share of prompts on which we are better, ties counting half, with a paired interval (normal, by
-    prompt).
-    """
+    """Return the share of prompts on which we are better, ties counting half, and a paired interval of it."""
     won = (np.sign(np.asarray(ours) - np.asarray(theirs)) + 1) / 2
     mean = float(won.mean())
     half = (
@@ -147,10 +145,10 @@ def win_rate(ours: Sequence[float], theirs: Sequence[float], confidence: float =
     return mean, max(0.0, mean - half), min(1.0, mean + half)
 
 
-def completion_accuracy(model: Any, tokens: Tokens, questions: Sequence[tuple[str, str]], max_tokens: int = 8) -> float:
-    """Return the share of sentences that the model, taking its likeliest tokens, completes with the right word
-    first.
-    """
+def completion_accuracy(
+    model: Any, tokens: TextTokenizer, questions: Sequence[tuple[str, str]], max_tokens: int = 8
+) -> float:
+    """Return the share of sentences that the model, taking its likeliest tokens, completes with the right word."""
     drawn = sample(
         model,
         [tokens.encode_prompt(start) for start, _ in questions],

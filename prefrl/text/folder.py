@@ -49,7 +49,8 @@ class TextRunFolder:
         folder = cls(path)
         if folder.config_path.is_file():
             raise UserError(
-                f"There is a run in {path} already. Go on with it by: prefrl text resume {path} - or choose another --out."
+                f"There is a run in {path} already. Go on with it by: prefrl text resume {path} - or choose another "
+                "--out."
             )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path} exists already and is not a run folder. Choose another --out.")

@@ -1,5 +1,4 @@
-"""Sampling responses: one prefill for all samples of a prompt, a cache of full size from the start, finished rows
-dropped.
+"""Sampling: one prefill for all samples of a prompt, a cache of full size from the start, finished rows dropped.
 
 Any causal language model of `transformers` will do. The sampler returns the log-probabilities of the tokens it drew;
 training never uses them in a ratio, since a cache rounds otherwise than a full forward pass: trainers compute their
@@ -61,8 +60,9 @@ class SamplingSettings:
         """
         if self.greedy or self.top_k or self.top_p < 1:
             raise UserError(
-                f"{what} needs responses drawn from the policy itself; greedy, top_k and top_p change its distribution, so "
-                "that its log-probabilities would be wrong. Leave them out; temperature is allowed, it is applied everywhere."
+                f"{what} needs responses drawn from the policy itself; greedy, top_k and top_p change what is drawn, "
+                "so that its log-probabilities would be wrong. Leave them out; temperature is allowed, it is applied "
+                "everywhere."
             )
 
 

@@ -1,14 +1,12 @@
-"""What `prefrl text` trains, one frozen dataclass a verb: it holds all settings, and `run` does the work in a run folder."""
+"""What `prefrl text` trains, one frozen dataclass a verb: it holds all settings, and `run` does the work."""
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
-
-import torch
 
 from prefrl.envs.geography import Geography
 from prefrl.envs.service_desk import ServiceDesk
@@ -93,7 +91,7 @@ class PretrainJob:
     """tiny, demo (0.4 M parameters), small (3 M) or medium (20 M)."""
     architecture: str = "llama"
     """llama, gpt2 or qwen3."""
-    paragraphs: int = 40_000
+    paragraphs: int = 60_000
     """Of ServiceDesk."""
     block_tokens: int = 96
     place: Place = field(default_factory=Place)
@@ -270,7 +268,7 @@ class PPOJob:
             model, encoder, prompts, reward, self.training, runtime=runtime, pretraining=blocks
         )  # fmt: skip
         proxy = reward if isinstance(reward, ModelReward) else None
-        run_policy(trainer, self, model, encoder, folder, runtime, proxy, self.training.sampling.temperature, quiet)
+        run_policy(trainer, self, model, tokens, encoder, folder, runtime, proxy, quiet)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,7 +297,7 @@ class PreferenceJob:
         trainer = PreferenceTrainer(model, encoder, data, self.training, runtime=runtime)
         proxy = load_reward(self.proxy, tokens, runtime, 0.0, self.place.max_tokens) if self.proxy else None
         assert proxy is None or isinstance(proxy, ModelReward)
-        run_policy(trainer, self, model, encoder, folder, runtime, proxy, 1.0, quiet)
+        run_policy(trainer, self, model, tokens, encoder, folder, runtime, proxy, quiet)
 
 
 Job = PretrainJob | SFTJob | RewardJob | PPOJob | PreferenceJob
@@ -340,8 +338,6 @@ def resume(path: Path, *, quiet: bool = False) -> TextRunFolder:
 
 def remove_untouched(folder: TextRunFolder) -> None:
     """Take back the folder of a run in which nothing was trained."""
-    import shutil
-
     shutil.rmtree(folder.path, ignore_errors=True)
 
 
@@ -349,21 +345,21 @@ def run_policy(
     trainer: TextTrainer,
     job: PPOJob | PreferenceJob,
     model: Any,
+    tokens: Tokens,
     encoder: Encoder,
     folder: TextRunFolder,
     runtime: Runtime,
     proxy: ModelReward | None,
-    temperature: float,
     quiet: bool,
 ) -> None:
     """Train a policy and watch it on held-out prompts."""
-    evaluation = make_evaluation(job, model, encoder, runtime, proxy, temperature)
+    evaluation = make_evaluation(job, model, encoder, runtime, proxy)
     every = max(1, trainer.total_steps // job.watch.times) if job.watch.times else 0
     run_trainer(
         trainer,
         folder,
         runtime,
-        save=lambda: save_model(folder.model_path, model, encoder.tokens),
+        save=lambda: save_model(folder.model_path, model, tokens),
         evaluation=evaluation if job.watch.times else None,
         evaluate_every=every,
         quiet=quiet,
@@ -376,7 +372,6 @@ def make_evaluation(
     encoder: Encoder,
     runtime: Runtime,
     proxy: ModelReward | None,
-    temperature: float,
 ) -> Callable[[], dict[str, Any]]:
     """Return a function that gives the figures of the policy as it is."""
     reference = load_model(job.model)[0].to(runtime.device)
@@ -387,8 +382,9 @@ def make_evaluation(
     else:
         prompts = sources.read_prompts(job.data, seed=world, count=job.watch.prompts)[: job.watch.prompts]
     gold: GoldReward | None = ServiceDesk.gold if on_desk else None
-    max_tokens = job.training.sampling.max_tokens if isinstance(job, PPOJob) else job.place.max_tokens
-    sampling = SamplingSettings(max_tokens=max_tokens, temperature=temperature)
+    sampling = SamplingSettings(max_tokens=job.place.max_tokens)
+    if isinstance(job, PPOJob):
+        sampling = job.training.sampling
     geography = Geography(world)
     texts = geography.corpus(200, stream=2)
     blocks = encode_texts(encoder.tokens, texts, 96) if on_desk else []
@@ -424,9 +420,7 @@ def load_reward(
     for name in names:
         member, its_tokens = RewardModel.load(Path(name))
         if its_tokens.tokenizer.get_vocab() != tokens.tokenizer.get_vocab():
-            raise UserError(
-                f"The reward model {name} has another tokenizer than the policy; train it from that policy."
-            )
+            raise UserError(f"The reward model {name} has another tokenizer than the policy; train it from the policy.")
         members.append(member.to(runtime.device).requires_grad_(False))
     return ModelReward(members, tokens, pessimism=pessimism, max_response_tokens=max_response_tokens)
 
@@ -451,13 +445,3 @@ def _some_blocks(tokens: Tokens, data: str, block_tokens: int, count: int, seed:
     blocks = encode_texts(tokens, sources.read_texts(data, seed=seed, count=max(64, 3 * count)), block_tokens)
     order = stream(seed, "pretraining blocks").permutation(len(blocks))[:count]
     return [blocks[int(i)] for i in order]
-
-
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file."""
-    return json.loads(path.read_text())
-
-
-def no_gradient() -> Any:
-    """Return the context in which nothing is trained."""
-    return torch.no_grad()

@@ -101,8 +101,8 @@ def kto_loss(
         undesirable_weight: lambda_U.
 
     Returns:
-        `(B,)` float: lambda_D (1 - sigmoid(beta (rho - z0))) for the liked, lambda_U (1 - sigmoid(beta (z0 - rho))) for the
-        others.
+        `(B,)` float: lambda_D (1 - sigmoid(beta (rho - z0))) for the liked, and for the others
+        lambda_U (1 - sigmoid(beta (z0 - rho))).
     """
     _check_beta(beta)
     margin = beta * (log_ratios - kl_reference.detach())

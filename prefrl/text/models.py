@@ -138,8 +138,8 @@ def save_whole(path: Path, write: Any) -> None:
         if old.exists() and not path.exists():
             os.replace(old, path)
         raise UserError(
-            f"Could not write {path}: {error.strerror or error}. What was saved before is untouched; free some space or "
-            "choose another folder."
+            f"Could not write {path}: {error.strerror or error}. What was saved before is untouched; free some space "
+            "or choose another folder."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -44,9 +44,7 @@ class RewardModel(nn.Module):
 
     @classmethod
     def from_policy(cls, policy: Any, seed: int = 0) -> RewardModel:
-        """Return a reward model started from a language model, which is copied; the head's weights follow from the
-        seed.
-        """
+        """Return a reward model started from a copy of a language model; its head's weights follow from the seed."""
         plain = merged(policy)
         backbone = copy.deepcopy(plain.base_model)
         backbone.requires_grad_(True)
@@ -88,7 +86,7 @@ class RewardModel(nn.Module):
         """Set the bias so that these responses score 0 on average; return what was taken off."""
         mean = float(self.score(prompts, responses, pad_id).mean())
         with torch.no_grad():
-            self.head.bias -= mean
+            self.head.bias.sub_(mean)
         return mean
 
     def save(self, path: Path, tokens: Tokens) -> None:

@@ -76,8 +76,10 @@ def encode_rankings(encoder: Encoder, rankings: Sequence[RankedResponses]) -> li
 
 
 class RewardTrainer(TextTrainer):
-    """Fits a reward model: all responses to a prompt in one forward pass, all their pairs in one batch, each prompt
-    weighing the same whatever its number of responses (InstructGPT, Eq. 1).
+    """Fits a reward model (InstructGPT, Eq. 1).
+
+    All responses to a prompt are in one forward pass and all their pairs in one batch; each prompt weighs the same,
+    whatever its number of responses.
 
     Args:
         model: trained in place, without dropout.

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError
 from prefrl.text.data import Encoder, Example, language_model_blocks
 from prefrl.text.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.runtime import Runtime
 from prefrl.text.sequences import batches_by_length, make_sequences, response_log_probs
-from prefrl.text.tokens import Tokens
 from prefrl.text.trainer import Epochs, Metrics, TextTrainer
 
 TokenPair = tuple[list[int], list[int]]
@@ -22,8 +22,9 @@ TokenPair = tuple[list[int], list[int]]
 
 @dataclass(frozen=True, kw_only=True)
 class SFTSettings:
-    """Fine-tuning on examples; one epoch, since a reward model started from an overfitted model is worse (Stiennon et
-    al. 2020, app. B.1).
+    """Fine-tuning on examples.
+
+    One epoch by default: a reward model started from an overfitted model is worse (Stiennon et al. 2020, app. B.1).
 
     Raises:
         UserError: a value out of its range.
@@ -52,7 +53,7 @@ def encode_examples(encoder: Encoder, examples: Sequence[Example]) -> list[Token
     return [(encoder.prompt(example.prompt), encoder.response(example.response)) for example in examples]
 
 
-def encode_texts(tokens: Tokens, texts: Sequence[str], block_tokens: int) -> list[TokenPair]:
+def encode_texts(tokens: TextTokenizer, texts: Sequence[str], block_tokens: int) -> list[TokenPair]:
     """Return blocks of text for pretraining: after an end token, every token of the block is predicted."""
     return [([tokens.end_id], block) for block in language_model_blocks(tokens, texts, block_tokens)]
 

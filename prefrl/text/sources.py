@@ -51,9 +51,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
                 try:
                     rows.append(json.loads(line))
                 except json.JSONDecodeError as error:
-                    raise UserError(
-                        f"{path}, line {number} is not JSON: {error}. Write one object to a line."
-                    ) from None
+                    raise UserError(f"{path}, line {number} is not JSON: {error}. Write one object a line.") from None
                 if not isinstance(rows[-1], dict):
                     raise UserError(f"{path}, line {number} must be a JSON object. Received {rows[-1]!r}")
     else:
@@ -108,8 +106,8 @@ def read_rankings(data: str) -> list[RankedResponses]:
     """Return comparisons and rankings."""
     if data == SERVICE_DESK:
         raise UserError(
-            "ServiceDesk holds no comparisons of its own: have a model answer and someone compare, with prefrl text compare, "
-            "and give the file that it writes."
+            "ServiceDesk holds no comparisons of its own: have a model answer and someone compare, with prefrl text "
+            "compare, and give the file that it writes."
         )
     if is_record(data):
         from prefrl.text.people import read_rankings_of_people

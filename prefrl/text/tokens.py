@@ -37,8 +37,8 @@ class Tokens:
             known = next((end for end in END_NAMES if end in vocabulary), None)
             if known is None:
                 raise UserError(
-                    f"{name} has no end token, so that no response could ever end, and none of {', '.join(END_NAMES)} is in "
-                    "its vocabulary. Set one: tokenizer.eos_token = ... and save it."
+                    f"{name} has no end token, so no response could ever end, and none of {', '.join(END_NAMES)} is "
+                    "in its vocabulary. Set one: tokenizer.eos_token = ... and save it."
                 )
             tokenizer.eos_token = known
             warnings.warn(f"{name} has no end token; {known!r} is taken.", stacklevel=2)
@@ -93,7 +93,7 @@ class Tokens:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     """Train a byte-pair tokenizer on texts and return it as a `transformers` tokenizer.
 
-    Spaces go with the word that follows, digits and line ends stand alone, and characters that the texts do not have
+    Spaces go with the word that follows, line ends and marks stand alone, and characters that the texts do not have
     become `<unk>`. Its padding, end and unknown tokens are its first three.
 
     Args:
@@ -106,7 +106,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
         [
             tokenizers.pre_tokenizers.Split("\n", "isolated"),
             tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first"),
-            tokenizers.pre_tokenizers.Digits(individual_digits=True),
             tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[.,:;!?]"), "isolated"),
         ]
     )
