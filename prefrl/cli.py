@@ -23,6 +23,7 @@ from rich.table import Table  # noqa: E402
 from prefrl.envs import list_envs  # noqa: E402
 from prefrl.training import run as runs  # noqa: E402
 from prefrl.training.folder import RunFolder  # noqa: E402
+from prefrl.training.guard import Interrupted  # noqa: E402
 from prefrl.training.settings import TrainSettings  # noqa: E402
 from prefrl.training.video import choose_gl_backend  # noqa: E402
 
@@ -129,17 +130,35 @@ def envs() -> None:
     Console().print(table)
 
 
+@app.command
+def text() -> None:
+    """Language models: fine-tuning, reward models, PPO, DPO, IPO, KTO, the curve; see prefrl text --help."""
+    _text(["--help"])
+
+
+def _text(arguments: Sequence[str]) -> None:
+    """Run `prefrl text`, whose packages are imported for it alone."""
+    require("transformers", "text")
+    from prefrl.text.commands import main as text_main
+
+    text_main(arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     warnings.showwarning = _show_warning
     with contextlib.suppress(UserError):  # said again when a video is asked for
         choose_gl_backend()  # before MuJoCo is imported
     try:
-        app.cli(prog="prefrl", description="Reinforcement learning from preferences.", args=arguments)
+        if arguments[:1] == ["text"]:
+            _text(arguments[1:])
+        else:
+            app.cli(prog="prefrl", description="Reinforcement learning from preferences.", args=arguments)
     except UserError as error:
         print(f"prefrl: {error}", file=sys.stderr)
         return USER_ERROR
-    except runs.Interrupted as stopped:
+    except Interrupted as stopped:
         print(f"\nprefrl: {stopped}", file=sys.stderr)
         return INTERRUPTED
     except KeyboardInterrupt:

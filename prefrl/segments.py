@@ -97,6 +97,8 @@ class Segment:
     """Number of the episode in its run, -1 if unknown."""
     start: int = 0
     """Index of the first step in the episode."""
+    replay: Mapping[str, Array] | None = None
+    """What is needed to draw its frames again, e.g. simulator states; no part of its name."""
 
     def __post_init__(self) -> None:
         k = len(self.actions)

@@ -1,8 +1,9 @@
-"""Fitting a reward ensemble to comparisons.
+"""Fitting a reward ensemble to comparisons, rankings and ratings.
 
 Christiano et al. 2017, s. 2.2.3: cross-entropy under Bradley-Terry, each member on its own bootstrap of the
 comparisons, what a member's bootstrap left out held out for it, and an l2 coefficient adapted so that held-out loss /
-training loss stays in [1.1, 1.5].
+training loss stays in [1.1, 1.5]. Rankings and ratings enter the same loss with their own likelihoods
+(`prefrl.rewards.answers`), and each annotator's reliability can be estimated along (`prefrl.rewards.reliability`).
 
 All members see the same minibatches, weighted by their bootstrap counts, so one pass through the batched network serves
 every member.
@@ -20,9 +21,10 @@ import torch
 from torch import Tensor
 
 from prefrl.errors import UserError
-from prefrl.likelihood import bradley_terry_log_likelihood
+from prefrl.rewards.answers import CutPoints, Examples
 from prefrl.rewards.data import ComparisonData
-from prefrl.rewards.ensemble import CHUNK, IMAGE_CHUNK, RewardEnsemble
+from prefrl.rewards.ensemble import RewardEnsemble
+from prefrl.rewards.reliability import Reliability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class FitSettings:
     """Fit each member on its own draw of the comparisons (1/e of them held out); otherwise all on all of them."""
     error_rate: float = 0.0
     """Share of uniformly random answers in the likelihood (Christiano et al. 2017, s. 2.2.3 use 0.1)."""
+    estimate_reliability: bool = False
+    """Estimate that share for each annotator along with the reward, in place of `error_rate`."""
     l2: float = 1e-4
     """Starting l2 coefficient, decoupled from the gradient (AdamW)."""
     adapt_l2: bool = True
@@ -81,6 +85,8 @@ class FitReport:
     held_out_accuracy: list[float | None]
     l2: list[float]
     """l2 coefficient after the fit."""
+    reliability: dict[str, float] | None = None
+    """Estimated share of each annotator's answers that are not random; None where it is not estimated."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as a JSON-ready dictionary."""
@@ -105,6 +111,8 @@ class Fitter:
         fused = all(p.is_floating_point() for p in self._parameters)
         self.optimizer = torch.optim.Adam(self._parameters, lr=self.settings.learning_rate, fused=fused)
         self.l2 = torch.full((ensemble.num_members,), self.settings.l2, device=ensemble.device)
+        self.cut_points = CutPoints(ensemble.num_members, ensemble.device)
+        self.reliability = Reliability() if self.settings.estimate_reliability else None
         self.num_fits = 0
 
     def fit(
@@ -113,7 +121,7 @@ class Fitter:
         """Fit the ensemble to all comparisons in `data`, starting from where it is.
 
         Args:
-            data: at least one comparison.
+            data: at least one answer.
             generator: source of the minibatches and the dropout.
             on_step: called with the number of steps made so far.
 
@@ -124,12 +132,13 @@ class Fitter:
         if len(data) == 0:
             raise UserError("There is no comparison to fit a reward to.")
         device = self.ensemble.device
-        pairs = torch.from_numpy(data.pairs).to(device)
-        preferences = torch.from_numpy(data.preferences).to(device)
-        counts = torch.from_numpy(data.counts).to(device).T.contiguous()  # (M, N)
+        self.cut_points.follow(data, self.ensemble)
+        examples = Examples(self.ensemble, data, self.cut_points)
+        # no more than a few cut points: their optimiser may begin anew with every fit
+        cuts = torch.optim.Adam(self.cut_points.parameters() or [torch.zeros(0)], lr=CutPoints.LEARNING_RATE)
         num_steps = settings.num_steps if self.num_fits else settings.first_steps
         epoch = -(-len(data) // settings.batch_size)
-        watch = settings.bootstrap and (settings.adapt_l2 or settings.patience > 0)
+        watch = settings.estimate_reliability or (settings.bootstrap and (settings.adapt_l2 or settings.patience > 0))
         seen = _RunningLosses(self.ensemble.num_members, device)
         best_loss, best_state, since_best = float("inf"), None, 0
         order, cursor, made = torch.empty(0, dtype=torch.int64), 0, 0
@@ -142,15 +151,19 @@ class Fitter:
                     order, cursor = torch.randperm(len(data), generator=generator), 0
                 chosen = order[cursor : cursor + settings.batch_size].to(device)
                 cursor += settings.batch_size
-                losses = self._step(data, pairs[chosen], preferences[chosen], counts[:, chosen])
+                losses, counts = self._step(examples, chosen, cuts)
                 made += 1
                 if on_step is not None:
                     on_step(made)
                 if not watch:
                     continue
-                seen.add(losses, counts[:, chosen])
+                seen.add(losses, counts)
                 if seen.num_steps >= max(epoch, self.LEAST_STEPS_PER_CHECK):
                     train, held_out = seen.take()
+                    if self.reliability is not None:
+                        self.reliability.update(examples)
+                    if not settings.bootstrap:
+                        continue
                     if settings.adapt_l2:
                         self._adapt_l2(train, held_out)
                     overall = float(torch.nanmean(held_out))
@@ -166,22 +179,31 @@ class Fitter:
             self.ensemble.network.load_state_dict(best_state)
         self.ensemble.network.eval()
         self.num_fits += 1
-        return self._report(len(data), made, *self._losses(data, pairs, preferences, counts))
+        if self.reliability is not None:
+            self.reliability.update(examples)
+        return self._report(len(data), made, *self._losses(examples))
 
-    def _step(self, data: ComparisonData, pairs: Tensor, preferences: Tensor, counts: Tensor) -> Tensor:
-        """Make one gradient step; return every member's loss on every comparison of the minibatch `(M, B)`."""
-        logits = _logits(self.ensemble, data, pairs)
-        losses = -bradley_terry_log_likelihood(logits, preferences, self.settings.error_rate)
+    def _error_rates(self, examples: Examples) -> float | Tensor:
+        if self.reliability is None:
+            return self.settings.error_rate
+        return self.reliability.error_rates(examples.data.annotators).to(self.ensemble.device)
+
+    def _step(self, examples: Examples, chosen: Tensor, cuts: torch.optim.Optimizer) -> tuple[Tensor, Tensor]:
+        """Make one gradient step; return every member's loss on every answer of the minibatch, and counts `(M, B)`."""
+        batch = examples.batch(chosen, self._error_rates(examples))
+        losses, counts = -batch.log_likelihood, examples.counts[:, batch.order]
         loss = (losses * counts).sum(1).div(counts.sum(1).clamp(min=1.0)).sum()  # members do not share parameters
         self.optimizer.zero_grad(set_to_none=True)
+        cuts.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
+        cuts.step()
         with torch.no_grad():
             shrink = 1 - self.settings.learning_rate * self.l2
             for parameter in self._parameters:
                 if parameter.ndim > 0 and len(parameter) == self.ensemble.num_members:
                     parameter.mul_(shrink.view(-1, *[1] * (parameter.ndim - 1)))
-        return losses.detach()
+        return losses.detach(), counts
 
     def _adapt_l2(self, train: Tensor, held_out: Tensor) -> None:
         ratio = held_out / train.clamp(min=1e-8)
@@ -191,21 +213,19 @@ class Fitter:
         self.l2 = (self.l2 * factor).clamp(1e-6, self.settings.max_l2)
 
     @torch.no_grad()
-    def _losses(
-        self, data: ComparisonData, pairs: Tensor, preferences: Tensor, counts: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _losses(self, examples: Examples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return training and held-out loss, training and held-out accuracy, `(M,)` each, NaN where there is none."""
         training = self.ensemble.network.training
         self.ensemble.network.eval()
-        size = max(1, (IMAGE_CHUNK if self.ensemble.images else CHUNK) // (2 * data.length))
-        logits = torch.empty_like(counts)  # filled in part by part: a list of small results would scatter memory
-        for part, place in zip(pairs.split(size), logits.split(size, dim=1), strict=True):
-            place.copy_(_logits(self.ensemble, data, part))
+        counts = examples.counts
+        losses, right = torch.empty_like(counts), torch.empty_like(counts)  # filled in part by part: a list of small
+        decided = torch.empty_like(counts[0])  # results would scatter memory
+        for batch in examples.everything(self._error_rates(examples)):
+            losses[:, batch.order] = -batch.log_likelihood
+            right[:, batch.order] = batch.right
+            decided[batch.order] = batch.decided
         self.ensemble.network.train(training)
-        losses = -bradley_terry_log_likelihood(logits, preferences, self.settings.error_rate)
-        right = ((logits > 0) == (preferences > 0.5)).float()
         held_out = (counts == 0).float()
-        decided = (preferences != 0.5).float()
 
         def mean(values: Tensor, weights: Tensor) -> Tensor:
             return (values * weights).sum(1) / weights.sum(1)
@@ -231,6 +251,7 @@ class Fitter:
             train_accuracy=numbers(right),
             held_out_accuracy=numbers(held_right),
             l2=[float(x) for x in self.l2.tolist()],
+            reliability=None if self.reliability is None else self.reliability.rounded(),
         )
 
     def state(self) -> dict[str, Any]:
@@ -238,13 +259,19 @@ class Fitter:
 
         The optimiser's tensors are those in use: write or copy them before the next fit.
         """
-        return {"optimizer": self.optimizer.state_dict(), "l2": self.l2.clone(), "num_fits": self.num_fits}
+        state = {"optimizer": self.optimizer.state_dict(), "l2": self.l2.clone(), "num_fits": self.num_fits}
+        state["cut_points"] = self.cut_points.state()
+        state["reliability"] = None if self.reliability is None else dict(self.reliability.shares)
+        return state
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.l2 = state["l2"].to(self.ensemble.device)
         self.num_fits = state["num_fits"]
+        self.cut_points.restore(state.get("cut_points", {"names": [], "values": []}))
+        if self.reliability is not None:
+            self.reliability.shares = dict(state.get("reliability") or {})
 
 
 class _RunningLosses:
@@ -270,10 +297,3 @@ class _RunningLosses:
         means = train / train_weight, held_out / held_out_weight
         self._sums, self.num_steps = torch.zeros_like(self._sums), 0
         return means
-
-
-def _logits(ensemble: RewardEnsemble, data: ComparisonData, pairs: Tensor) -> Tensor:
-    """Return R(first) - R(second) of each member `(M, B)` for pairs of segment numbers `(B, 2)`."""
-    rewards = ensemble.network(data.features(pairs.flatten()))
-    sums = rewards.reshape(ensemble.num_members, len(pairs), 2, data.length).sum(-1)
-    return sums[..., 0] - sums[..., 1]

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from prefrl.annotators import Annotator, load_reward_function, make_teacher
-from prefrl.feedback import Query
+from prefrl.feedback import Comparison, Query
 from prefrl.history import Episode, History
 from prefrl.queries import propose_pairs
 from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
@@ -169,20 +169,21 @@ class RewardLearner:
 
     def _take_answers(self) -> None:
         """Let the annotator answer what is open, and take in what the record holds now."""
-        recorded = self.store.answers(after=self.answers_read)
+        recorded = self._new_answers()
         answered = {comparison.query_id for _, comparison in recorded}
         waiting = [query for query in self.open_queries.values() if query.id not in answered]
         if waiting:
             answers = self.annotator.answer(waiting)
             if answers:
                 self.store.add_answers(answers)
-                recorded = self.store.answers(after=self.answers_read)
-        pairs, preferences = [], []
+                recorded = self._new_answers()
+        pairs, preferences, settled = [], [], True
         for row, comparison in recorded:
             query = self.open_queries.pop(comparison.query_id, None)
             if query is not None:
                 self.answered.add(comparison.query_id)
-            if comparison.query_id in self.answered and row == self.answers_read + 1:
+            settled = settled and comparison.query_id in self.answered
+            if settled:
                 self.answers_read = row
             if query is None:
                 continue  # taken in already, or of a session that this resumed run has not come to again
@@ -194,6 +195,10 @@ class RewardLearner:
             self.taken.append(comparison.query_id)
         self.labels += len(pairs)
         self.data.add(pairs, preferences, stream(self.settings.seed, "bootstrap", len(self.data)))
+
+    def _new_answers(self) -> list[tuple[int, Comparison]]:
+        recorded = self.store.answers(after=self.answers_read, repeats=False)
+        return [(row, answer) for row, answer in recorded if isinstance(answer, Comparison)]
 
     def _fit(self, history: History) -> None:
         seed, number = self.settings.seed, self.fitter.num_fits

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import gymnasium
@@ -27,6 +24,7 @@ from prefrl.store import PreferenceStore
 from prefrl.training.checkpoint import newest_checkpoint
 from prefrl.training.evaluation import Evaluation, evaluate
 from prefrl.training.folder import RunFolder, finite
+from prefrl.training.guard import Interrupted, locked, stopping
 from prefrl.training.loop import Trainer
 from prefrl.training.plots import plot_learning_curves, plot_report
 from prefrl.training.policies import KeptPolicy, make_run_env
@@ -45,10 +43,6 @@ from prefrl.training.video import (
 
 EVALUATION_EPISODES = 20
 REPORT_SEGMENTS = 600
-
-
-class Interrupted(Exception):
-    """The user stopped a run; everything is saved."""
 
 
 def default_out(settings: TrainSettings) -> Path:
@@ -106,7 +100,7 @@ def resume(path: Path, *, quiet: bool = False, annotator: Annotator | None = Non
 
 def _go_on(folder: RunFolder, *, quiet: bool, annotator: Annotator | None) -> None:
     settings = folder.settings
-    with _locked(folder.path):
+    with locked(folder.path):
         _train_one(folder, f"{settings.env_id} from {settings.labels} comparisons", quiet, annotator)
         if folder.baseline is not None:
             _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
@@ -122,40 +116,9 @@ def _train_one(folder: RunFolder, title: str, quiet: bool, annotator: Annotator 
         all_threads = stack.enter_context(torch_threads(1))  # networks this small lose by more
         trainer = Trainer(folder, annotator=annotator, on_progress=display, fit_threads=all_threads)
         stack.callback(trainer.close)
-        stack.enter_context(_stopping(trainer.stop))
+        stack.enter_context(stopping(trainer.stop))
         if not trainer.run():
             raise Interrupted(f"Stopped; everything is saved. Go on with: prefrl resume {folder.path}")
-
-
-@contextmanager
-def _stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """On Ctrl-C, or a request to terminate, ask the run to stop; a second Ctrl-C stops at once."""
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop()
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: nobody to interrupt it
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep two processes from training in one folder."""
-    with open(path / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"The run in {path} is being trained by another process.") from None
-        yield
 
 
 def _remove_if_nothing_happened(folder: RunFolder) -> None:

@@ -44,7 +44,7 @@ CORE = (
 MAY_READ_TRUE_REWARDS = {
     "prefrl.segments": "carries them",
     "prefrl.history": "keeps them with the episodes",
-    "prefrl.store_tables": "records them",
+    "prefrl.store.rows": "records them",
     "prefrl.annotators.simulated": "a teacher judges by them",
     "prefrl.rewards.epic": "compares the learned reward with them",
     "prefrl.rewards.report": "compares the learned reward with them",

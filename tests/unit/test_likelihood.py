@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from prefrl.errors import UserError
-from prefrl.likelihood import bradley_terry_log_likelihood, plackett_luce_log_likelihood
+from prefrl.likelihood import (
+    bradley_terry_log_likelihood,
+    choices,
+    plackett_luce_log_likelihood,
+    ranking_log_likelihood,
+    rating_log_likelihood,
+)
 
 ERROR_RATES = (0.0, 0.1)
 moderate = st.floats(-20, 20, width=32)
@@ -203,3 +209,122 @@ def test_maximum_likelihood_of_rankings_agrees_with_choix() -> None:
     np.testing.assert_allclose(ours, choix.opt_rankings(6, rankings, method="BFGS", tol=1e-8), atol=1e-4)
     value = plackett_luce_log_likelihood(torch.tensor(ours)[index]).sum().item()
     assert value == pytest.approx(choix.log_likelihood_rankings(rankings, ours))
+
+
+# rankings with ties
+
+
+def ranked(scores: Tensor, ranks: list[int], error_rate: float = 0.0) -> Tensor:
+    left, chosen = choices(ranks)
+    return ranking_log_likelihood(scores, left, chosen.to(scores.dtype), error_rate)
+
+
+@given(st.lists(st.tuples(moderate, st.integers(1, 4)), min_size=2, max_size=6))
+def test_a_ranking_with_ties_is_the_mean_over_all_orders_that_they_allow(items: list[tuple[float, int]]) -> None:
+    scores = torch.tensor([score for score, _ in items], dtype=torch.float64)
+    places = sorted({rank for _, rank in items})
+    ranks = [1 + places.index(rank) for _, rank in items]
+    allowed = [
+        order for order in itertools.permutations(range(len(items))) if [ranks[item] for item in order] == sorted(ranks)
+    ]
+    expected = torch.stack([plackett_luce_log_likelihood(scores[list(order)]) for order in allowed]).mean()
+    torch.testing.assert_close(ranked(scores, ranks), expected)
+
+
+def test_a_tie_of_two_is_the_label_of_one_half_each() -> None:
+    scores = torch.tensor([1.5, -0.25])
+    pair = bradley_terry_log_likelihood(scores[0] - scores[1], torch.tensor(0.5))
+    torch.testing.assert_close(ranked(scores, [1, 1]), pair)
+
+
+@pytest.mark.parametrize("error_rate", ERROR_RATES)
+def test_a_ranking_without_ties_is_plackett_luce(error_rate: float) -> None:
+    scores = torch.tensor([0.3, -2.0, 1.0, 0.5])
+    expected = plackett_luce_log_likelihood(scores[[2, 0, 1, 3]], error_rate)
+    torch.testing.assert_close(ranked(scores, [2, 3, 1, 4], error_rate), expected)
+
+
+def test_rankings_of_different_size_and_ties_fit_in_one_batch() -> None:
+    cases = [([1, 2, 2, 3], torch.tensor([0.5, 1.0, -1.0, 3.0])), ([2, 1, 3], torch.tensor([1.0, 4.0, -2.0]))]
+    left, chosen = torch.zeros(2, 5, 6, dtype=torch.bool), torch.zeros(2, 5, 6)
+    scores = torch.full((2, 6), 1e6)  # where there is no item, anything may stand
+    for row, (ranks, values) in enumerate(cases):
+        sets, weights = choices(ranks)
+        left[row, : len(sets), : len(ranks)], chosen[row, : len(sets), : len(ranks)] = sets, weights.float()
+        scores[row, : len(ranks)] = values
+    scores.requires_grad_()
+    for error_rate in (*ERROR_RATES, torch.tensor([0.2, 0.0001])):
+        found = ranking_log_likelihood(scores, left, chosen, error_rate)
+        for row, (ranks, values) in enumerate(cases):
+            rate = float(error_rate[row]) if isinstance(error_rate, Tensor) else error_rate
+            torch.testing.assert_close(found[row], ranked(values, ranks, rate))
+        (gradient,) = torch.autograd.grad(found.sum(), scores)
+        assert gradient.isfinite().all() and (gradient[0, 4:] == 0).all() and (gradient[1, 3:] == 0).all()
+
+
+def test_a_ranking_with_ties_keeps_its_precision_under_a_common_offset() -> None:
+    scores = torch.tensor([1.0, 0.25, 0.25, -3.0])
+    torch.testing.assert_close(ranked(scores + 2.0**20, [1, 2, 2, 3]), ranked(scores, [1, 2, 2, 3]))
+    assert ranked(torch.tensor([0.0, 1e30, 1e30]), [1, 2, 2]).isfinite()
+
+
+# ratings
+
+
+def test_rating_by_hand() -> None:
+    # sigmoid(R - t) at cut points log 1 and log 3 and R = 0: 1/2 and 1/4 are above them
+    cuts = torch.tensor([0.0, math.log(3.0)])
+    found = rating_log_likelihood(torch.zeros(3), torch.tensor([1, 2, 3]), cuts)
+    torch.testing.assert_close(found.exp(), torch.tensor([1 / 2, 1 / 4, 1 / 4]))
+
+
+def test_a_rating_of_two_grades_is_a_comparison_with_the_cut_point() -> None:
+    returns = torch.linspace(-9, 9, 19)
+    for grade, preference in ((2, 1.0), (1, 0.0)):
+        found = rating_log_likelihood(returns, torch.full((19,), grade), torch.tensor([0.75]))
+        torch.testing.assert_close(found, bradley_terry_log_likelihood(returns - 0.75, torch.full((19,), preference)))
+
+
+@given(moderate, st.lists(st.floats(0.015625, 8, width=32), min_size=1, max_size=8), st.sampled_from(ERROR_RATES))
+def test_probabilities_of_all_grades_sum_to_one(score: float, gaps: list[float], error_rate: float) -> None:
+    cuts = torch.tensor(gaps, dtype=torch.float64).cumsum(0) - 10
+    grades = torch.arange(1, len(cuts) + 2)
+    returns = torch.full(grades.shape, score, dtype=torch.float64)
+    padded = torch.cat([cuts, torch.tensor([math.inf, math.inf])])
+    for points in (cuts, padded):
+        total = rating_log_likelihood(returns, grades, points, error_rate).exp().sum()
+        torch.testing.assert_close(total, torch.ones((), dtype=torch.float64))
+
+
+def test_ratings_are_finite_with_the_right_gradient_at_any_magnitude() -> None:
+    cuts = torch.tensor([-1.0, 1.0, math.inf], requires_grad=True)
+    for score in (-1e30, -100.0, 0.0, 100.0, 1e30):
+        for grade in (1, 2, 3):
+            returns = torch.tensor([score], requires_grad=True)
+            found = rating_log_likelihood(returns, torch.tensor([grade]), cuts)
+            gradients = torch.autograd.grad(found.sum(), [returns, cuts])
+            assert found.isfinite().all() and all(g.isfinite().all() for g in gradients)
+    assert torch.autograd.gradcheck(
+        lambda r, t: rating_log_likelihood(r, torch.tensor([1, 2, 3, 4]), t, 0.1),
+        (
+            torch.tensor([0.1, 2.0, -1.0, 0.4], dtype=torch.float64, requires_grad=True),
+            torch.tensor([-1.0, 0.5, 0.6], dtype=torch.float64, requires_grad=True),
+        ),
+    )
+
+
+def test_maximum_likelihood_of_ratings_agrees_with_statistics_of_the_grades() -> None:
+    # with one common return of 0, the cut points are the log-odds of the cumulative shares
+    grades = torch.tensor([1] * 20 + [2] * 50 + [3] * 30)
+    cuts = torch.tensor([-0.5, 0.5], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([cuts], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = -rating_log_likelihood(torch.zeros(100, dtype=torch.float64), grades, cuts).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    expected = torch.logit(torch.tensor([0.2, 0.7], dtype=torch.float64))
+    torch.testing.assert_close(cuts.detach(), expected, atol=1e-4, rtol=0)

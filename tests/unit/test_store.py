@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -28,8 +25,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[PreferenceStore]:
-    with PreferenceStore(path) as opened:
+def store(where: Path | str) -> Iterator[PreferenceStore]:
+    with PreferenceStore(where) as opened:
         yield opened
 
 
@@ -166,12 +163,12 @@ def test_a_second_answer_to_a_query_is_added_not_put_in_place_of_the_first(store
     assert [(c.annotator, c.preference) for _, c in store.answers()] == [("anna", 1.0), ("ben", 0.0)]
 
 
-def test_everything_is_there_after_reopening(path: Path) -> None:
+def test_everything_is_there_after_reopening(where: Path | str) -> None:
     asked = query(0)
-    with PreferenceStore(path) as store:
+    with PreferenceStore(where) as store:
         store.add_queries([asked])
         store.add_answers([answer(asked)])
-    with PreferenceStore(path) as store:
+    with PreferenceStore(where) as store:
         assert store.answers() == [(1, answer(asked))]
         assert store.query(asked.id).pair == asked.pair
 
@@ -187,20 +184,17 @@ def test_adding_queries_again_changes_nothing(store: PreferenceStore) -> None:
     assert [q.id for q in store.session_queries(0)] == [q.id for q in asked]
 
 
-def count(path: Path, table: str) -> int:
-    connection = sqlite3.connect(path)
-    try:
-        return int(connection.execute(f"select count(*) from {table}").fetchone()[0])
-    finally:
-        connection.close()
+def count(store: PreferenceStore, table: str) -> int:
+    with store._database.engine.connect() as connection:
+        return int(connection.exec_driver_sql(f"select count(*) from {table}").scalar_one())
 
 
-def test_a_segment_of_several_queries_is_stored_once(store: PreferenceStore, path: Path) -> None:
+def test_a_segment_of_several_queries_is_stored_once(store: PreferenceStore) -> None:
     a, b, c = (segment(n) for n in range(3))
     store.add_queries([Query(segments=(a, b)), Query(segments=(b, c))])
     store.add_queries([Query(segments=(a, b), session=1), Query(segments=(c, a))])
-    assert count(path, "segments") == 3
-    assert count(path, "queries") == 4
+    assert count(store, "segments") == 3
+    assert count(store, "queries") == 4
     assert len(store.asked_pairs()) == 3
 
 
@@ -212,11 +206,13 @@ def test_images_of_a_stack_are_stored_once(path: Path) -> None:
         Segment(observations=stacks, actions=np.zeros(k, np.int64), true_rewards=np.zeros(k)),
         Segment(observations=np.flip(stacks, 3), actions=np.zeros(k, np.int64), true_rewards=np.zeros(k)),
     )
+    PreferenceStore(path).close()
+    empty = path.stat().st_size
     with PreferenceStore(path) as store:
         store.add_queries([Query(segments=pair)])
         for ours, theirs in zip(pair, store.session_queries(0)[0].segments, strict=True):
             assert_same(ours, theirs)
-    assert path.stat().st_size < 1.25 * 2 * images.nbytes  # four times as much if whole stacks were kept
+    assert path.stat().st_size - empty < 1.1 * 2 * images.nbytes  # four times as much if whole stacks were kept
 
 
 def test_ten_thousand_comparisons_fit_through_in_parts(store: PreferenceStore) -> None:
@@ -242,88 +238,3 @@ def test_an_answer_to_an_unknown_query_is_refused_with_all_that_came_with_it(sto
     assert store.answers() == []
     with pytest.raises(UserError, match="holds no query 'nothing'"):
         store.query("nothing")
-
-
-def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
-    path.write_text("time,reward\n" * 500)
-    before = path.read_bytes()
-    with pytest.raises(UserError, match="not a record of preferences"):
-        PreferenceStore(path)
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    "statement", ["create table mine (x)", "create table about (x)", "create table about (key, value)"]
-)
-def test_somebody_elses_database_is_refused_and_left_alone(path: Path, statement: str) -> None:
-    connection = sqlite3.connect(path)
-    connection.execute(statement)
-    connection.commit()
-    connection.close()
-    before = path.read_bytes()
-    with pytest.raises(UserError, match="not a record of preferences"):
-        PreferenceStore(path)
-    assert path.read_bytes() == before
-
-
-def test_a_record_of_a_newer_version_is_refused(path: Path) -> None:
-    PreferenceStore(path).close()
-    connection = sqlite3.connect(path)
-    connection.execute("update about set value = '99' where key = 'schema_version'")
-    connection.commit()
-    connection.close()
-    with pytest.raises(UserError, match=r"newer version of prefrl \(schema 99.*Update prefrl"):
-        PreferenceStore(path)
-
-
-def test_an_empty_file_becomes_a_record(path: Path) -> None:
-    path.touch()
-    with PreferenceStore(path) as store:
-        assert store.answers() == []
-
-
-def test_a_missing_folder_and_a_folder_in_place_of_a_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"folder of the record .* does not exist"):
-        PreferenceStore(tmp_path / "no" / "r.sqlite")
-    with pytest.raises(UserError, match="it is a folder"):
-        PreferenceStore(tmp_path)
-
-
-def test_a_full_disk_loses_nothing_that_was_recorded(path: Path) -> None:
-    first, second = query(0), Query(segments=(segment(8, k=4000), segment(9, k=4000)), session=1)
-    with PreferenceStore(path) as store:
-        store.add_queries([first])
-        store.add_answers([answer(first)])
-
-        def limit(connection: Any, record: object) -> None:
-            pages = connection.execute("pragma page_count").fetchone()[0]
-            connection.execute(f"pragma max_page_count = {pages + 4}")
-
-        store._engine.dispose()
-        sa.event.listen(store._engine, "connect", limit)
-        with pytest.raises(UserError, match=r"full.*Nothing recorded before was lost.*Free some space"):
-            store.add_queries([second])
-        assert store.session_queries(1) == []
-        assert store.answers() == [(1, answer(first))]
-    with PreferenceStore(path) as store:  # there is space again
-        store.add_queries([second])
-        assert [q.id for q in store.open_queries()] == [second.id]
-
-
-def test_a_segment_that_is_not_what_was_stored_is_reported(path: Path) -> None:
-    asked = query(0)
-    with PreferenceStore(path) as store:
-        store.add_queries([asked])
-    for damage in (b"rubbish", zlib.compress(b"rubbish")):
-        connection = sqlite3.connect(path)
-        connection.execute("update segments set arrays = ? where id = ?", (damage, asked.segments[0].id))
-        connection.commit()
-        connection.close()
-        with PreferenceStore(path) as store, pytest.raises(UserError, match="damaged: segment"):
-            store.session_queries(0)
-
-
-def test_answers_are_synchronised_to_the_disk_through_a_write_ahead_log(store: PreferenceStore) -> None:
-    with store._engine.connect() as connection:
-        assert connection.exec_driver_sql("pragma journal_mode").scalar() == "wal"
-        assert connection.exec_driver_sql("pragma synchronous").scalar() == 2  # FULL

@@ -1,0 +1,72 @@
+"""How reliable each annotator is, estimated along with the reward.
+
+An annotator answers by the reward with probability rho, and at random else: a mixture of Bradley-Terry (Plackett-Luce,
+the cumulative logit) and chance, as in Christiano et al. 2017, s. 2.2.3, but with a share learned for each annotator.
+(Chen et al. 2013 learn such shares for comparisons too; their careless annotators answer the opposite, not at random.)
+rho is found by expectation maximisation between passes of the fit: it is the share of answers that the reward explains
+better than chance does.
+
+Two choices of ours. A network can learn random answers by heart, after which they look well explained; so each member
+judges only the answers that its bootstrap left out (all, where nothing is left out). And ties count for nothing here:
+the cross-entropy of a tie is never below that of chance. A prior worth a few answers keeps the first estimates calm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from prefrl.rewards.answers import Examples
+
+START = 0.9  # Christiano et al. 2017, s. 2.2.3 assume a tenth of random answers
+PRIOR_ANSWERS = 4.0  # the prior is Beta, with this many answers of which START are reliable
+LEAST = 0.01  # shares stay in [LEAST, 1 - LEAST]
+NUM_STEPS = 20  # of expectation maximisation for each update
+
+
+class Reliability:
+    """Estimated share of each annotator's answers that are not random, by name."""
+
+    def __init__(self) -> None:
+        self.shares: dict[str, float] = {}
+
+    def error_rates(self, annotators: Sequence[str]) -> Tensor:
+        """Return the share of random answers of each annotator `(A,)` float32."""
+        return 1.0 - torch.tensor([self.shares.get(name, START) for name in annotators])
+
+    @torch.no_grad()
+    def update(self, examples: Examples) -> None:
+        """Estimate the shares anew under the ensemble as it is now."""
+        network, counts = examples.ensemble.network, examples.counts
+        training = network.training
+        network.eval()
+        log_likelihood = torch.empty_like(counts)
+        for batch in examples.everything(0.0):
+            log_likelihood[:, batch.order] = batch.log_likelihood
+        network.train(training)
+        judged = counts == 0 if examples.data.bootstrap else torch.ones_like(counts, dtype=torch.bool)
+        judged = judged & ~examples.tied
+        chance = -examples.log_num_outcomes
+        for number, name in enumerate(examples.data.annotators):
+            mine = judged & (examples.annotator_of == number)
+            by_reward, by_chance = log_likelihood[mine].double(), chance.expand_as(mine)[mine].double()
+            # an answer that several members left out counts once
+            weight = mine.any(0).sum().item() / max(int(mine.sum()), 1)
+            self.shares[name] = _share(by_reward, by_chance, weight, self.shares.get(name, START))
+
+    def rounded(self) -> dict[str, float]:
+        """Return the shares by name, for reports."""
+        return {name: round(share, 4) for name, share in sorted(self.shares.items())}
+
+
+def _share(by_reward: Tensor, by_chance: Tensor, weight: float, start: float) -> float:
+    share = start
+    for _ in range(NUM_STEPS):
+        reliable = torch.sigmoid(by_reward - by_chance + math.log(share) - math.log1p(-share))
+        total = float(reliable.sum()) * weight + START * PRIOR_ANSWERS
+        share = total / (len(by_reward) * weight + PRIOR_ANSWERS)
+        share = min(max(share, LEAST), 1 - LEAST)
+    return share

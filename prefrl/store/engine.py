@@ -1,0 +1,202 @@
+"""Transactions of the record: SQLite or PostgreSQL, what their errors mean, and going on when a server comes back.
+
+Writers take turns, on both: a transaction that writes holds the record's one lock from its beginning. So a claim never
+sees half of another's, and the rows of answers become visible in the order of their numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from prefrl.errors import UserError, require
+
+try:
+    import sqlalchemy as sa
+except ModuleNotFoundError:
+    require("sqlalchemy", "train")  # says which extra brings it
+    raise
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+BUSY_SECONDS = 30.0
+CHUNK = 256  # rows per statement: bounds the memory of packed segments and the number of bound variables
+_LOCK = 0x70726566726C  # "prefrl": the writers' lock of a PostgreSQL database
+
+
+class Database:
+    """The file or the server that holds a record.
+
+    Args:
+        where: a path, or a URL such as `postgresql://user@host/database`.
+        patience_seconds: how long to wait for a server that has gone away before giving up.
+
+    Raises:
+        UserError: no such folder, not a file, or a URL that cannot be used.
+    """
+
+    def __init__(self, where: Path | str, patience_seconds: float) -> None:
+        self.patience_seconds = patience_seconds
+        url = _url(where)
+        self.on_server = url.get_backend_name() == "postgresql"
+        self.name = url.render_as_string(hide_password=True) if self.on_server else str(url.database)
+        if self.on_server:
+            require("psycopg", "postgres")
+            url = url.set(drivername="postgresql+psycopg")
+            options: dict[str, Any] = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+            self.engine = sa.create_engine(url, **options)
+        else:
+            self._check_path(Path(self.name))
+            self.engine = sa.create_engine(_read_only(url) if _is_locked_up(Path(self.name)) else url)
+            sa.event.listen(self.engine, "connect", _set_up_connection)
+        sa.event.listen(self.engine, "begin", _begin)
+        self._writer = self.engine.execution_options(writes=True)
+
+    def read(self, work: Callable[[sa.Connection], _Result]) -> _Result:
+        """Run `work` in a transaction that only reads; it may be run again if the server goes away."""
+        return self._run(self.engine, work, "read")
+
+    def write(self, work: Callable[[sa.Connection], _Result]) -> _Result:
+        """Run `work` in a transaction that is on the disk when this returns.
+
+        It may be run again if the server goes away, also when it cannot be told whether it was done: `work` must do
+        no harm when done twice.
+        """
+        return self._run(self._writer, work, "written to")
+
+    def now(self, connection: sa.Connection) -> float:
+        """Return the time in seconds since 1970: a server's own, so that all who use it agree."""
+        if self.on_server:
+            return float(connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar_one())
+        return time.time()
+
+    def use_write_ahead_log(self) -> None:
+        """Let readers and a writer of a file not wait for each other."""
+        if self.on_server:
+            return
+        raw = self.engine.raw_connection()
+        with suppress(sqlite3.OperationalError):  # busy or read-only: the journal that it has is safe too, only slower
+            raw.cursor().execute("PRAGMA journal_mode=WAL").close()
+        raw.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    def _run(self, engine: sa.Engine, work: Callable[[sa.Connection], _Result], what: str) -> _Result:
+        deadline, pause = time.monotonic() + self.patience_seconds, 0.05
+        while True:
+            try:
+                with engine.begin() as connection:
+                    return work(connection)
+            except sa.exc.DBAPIError as error:
+                away = self.on_server and _server_is_away(error)
+                if not away or time.monotonic() + pause > deadline:
+                    raise self._explained(error, what, away) from error
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+    def _explained(self, error: sa.exc.DBAPIError, what: str, away: bool) -> UserError:
+        reason = " ".join(str(error.orig).split())
+        return UserError(f"The record {self.name} could not be {what}: {reason}. {_advice(reason, away)}")
+
+    @staticmethod
+    def _check_path(path: Path) -> None:
+        if not path.parent.is_dir():
+            raise UserError(f"The folder of the record {path} does not exist. Create it, or name another.")
+        if path.is_dir():
+            raise UserError(f"The record {path} should be a file; it is a folder. Name a file.")
+
+
+def chunks(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    """Cut `items` into lists that one statement can hold."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
+
+
+def _url(where: Path | str) -> sa.URL:
+    if isinstance(where, Path) or "://" not in where:
+        return sa.URL.create("sqlite", database=str(where))
+    try:
+        url = sa.make_url(where)
+    except sa.exc.ArgumentError:
+        raise UserError(f"{where!r} is no address of a database. Use postgresql://user@host/database.") from None
+    if url.get_backend_name() not in ("sqlite", "postgresql") or not url.database:
+        raise UserError(
+            f"A record lies in a file (its path), or on a server (postgresql://user@host/database). "
+            f"Received {url.render_as_string(hide_password=True)}"
+        )
+    return url
+
+
+def _is_locked_up(path: Path) -> bool:
+    """Tell whether a finished file can only be read: SQLite could not make its log beside it, nor does it need one."""
+    wal = path.with_name(path.name + "-wal")
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return path.is_file() and not writable and not wal.exists()
+
+
+def _read_only(url: sa.URL) -> sa.URL:
+    address = f"file:{quote(str(url.database))}"
+    return url.set(database=address, query={"mode": "ro", "immutable": "1", "uri": "true"})
+
+
+def _set_up_connection(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin` says, not at the first INSERT
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    """Take the writers' lock at once where it will be needed: a reader that turns writer could fail instead of wait."""
+    writes = connection.get_execution_options().get("writes", False)
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    elif writes:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+
+
+def _server_is_away(error: sa.exc.DBAPIError) -> bool:
+    """Tell whether a server cannot be reached now, or is starting or stopping, as opposed to refusing a request."""
+    if not isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return str(state).startswith(("08", "57P"))
+    reason = str(error.orig)
+    if "FATAL" in reason:  # somebody is there, and refuses: for now, or for good
+        return any(words in reason for words in ("starting up", "shutting down", "recovery", "terminating"))
+    return error.connection_invalidated or "connect" in reason
+
+
+def _advice(reason: str, away: bool) -> str:
+    if away:
+        return (
+            "The server cannot be reached; start it, or check the address and the network, then go on. "
+            "Nothing recorded before was lost."
+        )
+    if "full" in reason or "I/O" in reason or "No space" in reason:
+        return (
+            "Nothing recorded before was lost, and nothing of this step was recorded. "
+            "Free some space on the disk (or mend it), then go on."
+        )
+    if "locked" in reason:
+        return f"Another process has held it for {BUSY_SECONDS:.0f} seconds; end it, then go on. Nothing was lost."
+    if "readonly" in reason or "unable to open" in reason or "read-only" in reason:
+        return "Allow writing to the file and its folder, then go on. Nothing was lost."
+    if "not a database" in reason:
+        return "It is not a record of preferences. It was left as it is; name another file."
+    if "password" in reason or "does not exist" in reason or "permission denied" in reason:
+        return "Create the database and a user who may write to it, or name another."
+    return "If it is damaged, restore it from a copy."

@@ -1,0 +1,141 @@
+"""Reading the record: queries, segments and answers from their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from prefrl.errors import UserError
+from prefrl.feedback import KINDS, Answer, Query, Response
+from prefrl.segments import Segment
+from prefrl.store import tables
+from prefrl.store.claims import standing as stands
+from prefrl.store.engine import chunks
+from prefrl.store.rows import QueryCard, query_fields, read_answer, read_card, read_segment
+
+
+def queries(
+    connection: sa.Connection, condition: sa.ColumnElement[bool], name: str, *, repeats: bool = False
+) -> list[Query]:
+    """Return queries, oldest session first; repeats only if asked for."""
+    if not repeats:
+        condition &= tables.queries.c.repeat_of.is_(None)
+    order = tables.queries.c.session, tables.queries.c.position
+    rows = connection.execute(sa.select(tables.queries).where(condition).order_by(*order)).all()
+    shown = _items(connection, [row.id for row in rows])
+    names = [item for row in rows for item in shown[row.id] if isinstance(item, str)]
+    found = segments(connection, names, name)
+    result = []
+    for row in rows:
+        items = shown[row.id]
+        result.append(
+            Query(
+                segments=tuple(found[item] for item in items if isinstance(item, str)),
+                responses=tuple(item for item in items if isinstance(item, Response)),
+                **query_fields(row),
+            )
+        )
+    return result
+
+
+def cards(connection: sa.Connection, query_ids: Sequence[str]) -> list[QueryCard]:
+    """Return queries without their arrays, in the order given, those that there are."""
+    rows = {}
+    for chunk in chunks(query_ids):
+        for row in connection.execute(sa.select(tables.queries).where(tables.queries.c.id.in_(chunk))):
+            rows[row.id] = row
+    items = _items(connection, query_ids)
+    return [read_card(rows[query_id], items[query_id]) for query_id in query_ids if query_id in rows]
+
+
+def _items(connection: sa.Connection, query_ids: Sequence[str]) -> dict[str, list[str | Response]]:
+    """Return what each query shows, in its order: names of segments, or responses."""
+    found: dict[str, list[str | Response]] = {query_id: [] for query_id in query_ids}
+    item, response = tables.query_items.c, tables.responses.c
+    columns = item.query_id, item.segment_id, response.prompt, response.text
+    for chunk in chunks(query_ids):
+        statement = (
+            sa.select(*columns)
+            .select_from(tables.query_items.outerjoin(tables.responses))
+            .where(item.query_id.in_(chunk))
+            .order_by(item.query_id, item.position)
+        )
+        for query_id, segment_id, prompt, text in connection.execute(statement):
+            found[query_id].append(segment_id or Response(prompt=prompt, text=text))
+    return found
+
+
+def segments(
+    connection: sa.Connection, segment_ids: Sequence[str], name: str, *, replay: bool = False
+) -> dict[str, Segment]:
+    """Return segments by their names, those that there are."""
+    found = {}
+    for chunk in chunks(dict.fromkeys(segment_ids)):
+        replays: dict[str, bytes] = {}
+        if replay:
+            states = sa.select(tables.replays).where(tables.replays.c.segment_id.in_(chunk))
+            replays = {row.segment_id: row.arrays for row in connection.execute(states)}
+        for row in connection.execute(sa.select(tables.segments).where(tables.segments.c.id.in_(chunk))):
+            try:
+                found[row.id] = read_segment(row, replays.get(row.id))
+            except ValueError as error:
+                raise damaged(name, error) from error
+    return found
+
+
+def answers(connection: sa.Connection, condition: sa.ColumnElement[bool], name: str) -> list[tuple[int, Answer]]:
+    """Return answers with their rows, ascending; the condition may speak of their queries."""
+    statement = sa.select(tables.answers).join(tables.queries).where(condition).order_by(tables.answers.c.id)
+    try:
+        return [(row.id, read_answer(row)) for row in connection.execute(statement)]
+    except ValueError as error:
+        raise damaged(name, error) from error
+
+
+def answer(connection: sa.Connection, row: int, name: str) -> Answer | None:
+    """Return one answer that stands, or None."""
+    found = connection.execute(sa.select(tables.answers).where(tables.answers.c.id == row, stands())).first()
+    try:
+        return None if found is None else read_answer(found)
+    except ValueError as error:
+        raise damaged(name, error) from error
+
+
+def num_answers(connection: sa.Connection, annotator: str | None) -> int:
+    """Return how many comparisons, rankings and ratings stand."""
+    column, undo = tables.answers.c, tables.answers.alias()
+    given = sa.select(sa.func.count()).select_from(tables.answers).where(column.kind.in_(KINDS))
+    taken_back = (
+        sa.select(sa.func.count())
+        .select_from(tables.answers.join(undo, undo.c.undoes == column.id))
+        .where(column.kind.in_(KINDS), undo.c.kind == "undo")
+    )
+    if annotator is not None:
+        given = given.where(column.annotator == annotator)
+        taken_back = taken_back.where(undo.c.annotator == annotator)
+    return connection.scalars(given).one() - connection.scalars(taken_back).one()
+
+
+def asked_pairs(connection: sa.Connection) -> set[frozenset[str]]:
+    """Return the sets of names of what was shown together."""
+    item = tables.query_items.c
+    together: dict[str, list[str]] = {}
+    for query_id, segment_id in connection.execute(
+        sa.select(item.query_id, sa.func.coalesce(item.segment_id, item.response_id))
+    ):
+        together.setdefault(query_id, []).append(segment_id)
+    return {frozenset(names) for names in together.values()}
+
+
+def asked_windows(connection: sa.Connection) -> dict[int, list[int]]:
+    """Return the first steps of segments by the number of their episode."""
+    windows: dict[int, list[int]] = {}
+    for row in connection.execute(sa.select(tables.segments.c.episode, tables.segments.c.start)):
+        windows.setdefault(row.episode, []).append(row.start)
+    return windows
+
+
+def damaged(name: str, error: Exception) -> UserError:
+    """Return the error that says what in a record cannot be read."""
+    return UserError(f"The record {name} is damaged: {error}. Restore it from a copy.")

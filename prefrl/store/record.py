@@ -1,0 +1,312 @@
+"""PreferenceStore: the durable record of segments, queries, answers and annotators.
+
+A query is recorded before it is put to anyone and an answer before it is used, each in a transaction that is on the
+disk when the call returns: what was recorded survives a kill at any instant. Several processes may hold one record.
+Queries and answers are only ever added; taking an answer back adds a row too.
+
+A segment is stored once under the hash of its observations and actions, however many queries show it: its arrays as a
+compressed `.npz`, each image of a stack of images once, its true rewards in a column of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import sqlalchemy as sa
+
+from prefrl.errors import UserError
+from prefrl.feedback import KINDS, Answer, Query, Undo
+from prefrl.segments import Segment
+from prefrl.store import claims, clips, reading, tables, writing
+from prefrl.store.claims import Claim
+from prefrl.store.clips import Clip
+from prefrl.store.engine import Database
+from prefrl.store.migration import open_schema
+from prefrl.store.rows import QueryCard
+
+LEASE_SECONDS = 120.0
+REPEAT_SHARE = 0.1
+
+
+class PreferenceStore:
+    """The record of one run; created if it is not there.
+
+    Args:
+        where: a file (SQLite), whose folder must exist, or the URL of a PostgreSQL database,
+            `postgresql://user:password@host/database`.
+        patience_seconds: how long each call waits for a server that has gone away.
+        rng: which side is shown where, and what is asked again; default: unpredictable.
+
+    Raises:
+        UserError: it is no record of preferences, was written by a newer version, or cannot be opened. It is left as it
+            was. Every method raises it when the record can no longer be read or written, e.g. because the disk is full
+            or the server is away; a transaction that failed leaves nothing behind.
+    """
+
+    def __init__(
+        self, where: Path | str, *, patience_seconds: float = 30.0, rng: np.random.Generator | None = None
+    ) -> None:
+        self._database = Database(where, patience_seconds)
+        self.name = self._database.name
+        self._rng = rng or np.random.default_rng()
+        try:
+            open_schema(self._database)
+        except UserError:
+            self.close()
+            raise
+
+    # ------------------------------------------------------------------------------------------ asking and answering
+
+    def add_queries(self, queries: Sequence[Query]) -> None:
+        """Record queries that are about to be asked, in one transaction; those already recorded stay as they are."""
+        self._database.write(lambda c: writing.add_queries(c, queries))
+
+    def add_answers(self, answers: Sequence[Answer]) -> list[int]:
+        """Record answers, in one transaction that is on the disk when this returns; return their rows.
+
+        An answer to a claim is recorded once, however often it is sent. What comes when the query has been answered by
+        others, because the claim ran out, is kept too.
+
+        Raises:
+            UserError: an answer belongs to no query of this record or does not fit it; none of them is recorded then.
+        """
+        tokens = writing.make_tokens(answers)
+        return self._database.write(lambda c: writing.add_answers(c, answers, tokens, self.name))
+
+    def undo(self, row: int, annotator: str, lease_seconds: float = LEASE_SECONDS) -> Claim:
+        """Take an answer back, and give its query to the same annotator again, shown as before.
+
+        Raises:
+            UserError: there is no such answer of this annotator's, or it was taken back before.
+        """
+        claims.check_lease(lease_seconds)
+        (token,) = writing.make_tokens([None])
+
+        def work(connection: sa.Connection) -> Claim:
+            answer = reading.answer(connection, row, self.name)
+            if answer is None or answer.annotator != annotator or isinstance(answer, Undo):
+                raise UserError(f"The record {self.name} holds no answer {row} of {annotator!r} to take back.")
+            undo = Undo(query_id=answer.query_id, annotator=annotator, undoes=row)
+            writing.add_answers(connection, [undo], [token], self.name)
+            (card,) = reading.cards(connection, [answer.query_id])
+            shown = answer.shown or tuple(range(card.num_items))
+            expires_at = self._database.now(connection) + lease_seconds
+            return claims.add_claim(connection, card, annotator, shown, expires_at)
+
+        return self._database.write(work)
+
+    def claim(
+        self,
+        annotator: str,
+        limit: int = 1,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        kinds: Collection[str] = KINDS,
+        with_clips: bool = False,
+        repeat_share: float = REPEAT_SHARE,
+    ) -> list[Claim]:
+        """Take up to `limit` open queries that nobody else is answering, those asked first in front.
+
+        A query that is not answered when the lease ends comes back. Where each item is shown is drawn at random. With
+        probability `repeat_share` a claim is a comparison that this annotator has answered before, with its sides
+        swapped (`query.repeat_of`).
+
+        Args:
+            annotator: who will answer; nobody is given a query that they have answered or claimed.
+            limit: how many.
+            lease_seconds: time to answer in; `renew` extends it.
+            kinds: kinds of queries that can be answered.
+            with_clips: only those all of whose segments have clips.
+            repeat_share: in [0, 1).
+        """
+        claims.check_lease(lease_seconds)
+        if not 0 <= repeat_share < 1:
+            raise UserError(f"repeat_share must be in [0, 1). Received {repeat_share}")
+
+        def work(connection: sa.Connection) -> list[Claim]:
+            now = self._database.now(connection)
+            names = claims.find_open(connection, annotator, limit, now, kinds=kinds, with_clips=with_clips)
+            repeats = self._rng.random(len(names)) < repeat_share
+            made = []
+            for card, again in zip(reading.cards(connection, names), repeats, strict=True):
+                shown = claims.shown_before(connection, card.repeat_of, annotator) if card.repeat_of else None
+                if again and not card.repeat_of and "comparison" in kinds:
+                    chosen = claims.choose_repeat(connection, annotator, self._rng)
+                    if chosen is not None:
+                        card, shown = writing.add_repeat(connection, chosen[0], annotator), chosen[1]
+                if shown is None:
+                    places = tuple(int(place) for place in self._rng.permutation(card.num_items))
+                else:
+                    places = shown[::-1]
+                made.append(claims.add_claim(connection, card, annotator, places, now + lease_seconds))
+            return made
+
+        return self._database.write(work)
+
+    def renew(self, claim: Claim, lease_seconds: float = LEASE_SECONDS) -> bool:
+        """Extend a claim; return False if it ran out and somebody else has the query by now."""
+        claims.check_lease(lease_seconds)
+
+        def work(connection: sa.Connection) -> bool:
+            now = self._database.now(connection)
+            return claims.renew_claim(connection, claim, now + lease_seconds, now)
+
+        return self._database.write(work)
+
+    def release(self, held: Sequence[Claim]) -> None:
+        """Give claimed queries back unanswered."""
+        self._database.write(lambda c: claims.end_claims(c, [claim.token for claim in held]))
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    def session_queries(self, session: int) -> list[Query]:
+        """Return the queries of a session in the order they were added; none if it was not asked yet."""
+        condition = tables.queries.c.session == session
+        return self._database.read(lambda c: reading.queries(c, condition, self.name))
+
+    def open_queries(self) -> list[Query]:
+        """Return the queries to which answers are missing, oldest session first."""
+        return self._database.read(lambda c: reading.queries(c, tables.is_open, self.name))
+
+    def query(self, query_id: str) -> Query:
+        """Return one query.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        condition = tables.queries.c.id == query_id
+        found = self._database.read(lambda c: reading.queries(c, condition, self.name, repeats=True))
+        if not found:
+            raise UserError(f"The record {self.name} holds no query {query_id!r}.")
+        return found[0]
+
+    def cards(self, query_ids: Sequence[str]) -> list[QueryCard]:
+        """Return queries without the arrays of their segments; those that there are, in the order given."""
+        return self._database.read(lambda c: reading.cards(c, query_ids))
+
+    def segments(self, segment_ids: Sequence[str], *, replay: bool = False) -> dict[str, Segment]:
+        """Return segments by their names, those that there are; with `replay`, what is needed to draw them too."""
+        return self._database.read(lambda c: reading.segments(c, segment_ids, self.name, replay=replay))
+
+    def answers(
+        self, after: int = 0, up_to_session: int | None = None, *, standing: bool = False, repeats: bool = True
+    ) -> list[tuple[int, Answer]]:
+        """Return answers with their row numbers, ascending.
+
+        Args:
+            after: leave out rows up to and including this number: what was read before.
+            up_to_session: leave out answers to queries of later sessions.
+            standing: leave out what was taken back, and the rows that say so.
+            repeats: include answers to what was asked again.
+        """
+        condition = tables.answers.c.id > after
+        if up_to_session is not None:
+            condition &= tables.queries.c.session <= up_to_session
+        if standing:
+            condition &= claims.standing() & (tables.answers.c.kind != "undo")
+        if not repeats:
+            condition &= tables.queries.c.repeat_of.is_(None)
+        return self._database.read(lambda c: reading.answers(c, condition, self.name))
+
+    def num_answers(self, annotator: str | None = None) -> int:
+        """Return how many comparisons, rankings and ratings stand, of everybody or of one annotator."""
+        return self._database.read(lambda c: reading.num_answers(c, annotator))
+
+    def num_open(self, annotator: str | None = None) -> int:
+        """Return how many queries miss answers, or how many of them this annotator could be given now."""
+
+        def work(connection: sa.Connection) -> int:
+            condition: sa.ColumnElement[bool] = tables.is_open & tables.queries.c.repeat_of.is_(None)
+            if annotator is not None:
+                condition = claims.may_answer(annotator, self._database.now(connection))
+            statement = sa.select(sa.func.count()).select_from(tables.queries).where(condition)
+            return connection.scalars(statement).one()
+
+        return self._database.read(work)
+
+    def asked_pairs(self) -> set[frozenset[str]]:
+        """Return the sets of names of what was shown together, in whichever order."""
+        return self._database.read(reading.asked_pairs)
+
+    def asked_windows(self) -> dict[int, list[int]]:
+        """Return the first steps of the segments that were asked about, by the number of their episode."""
+        return self._database.read(reading.asked_windows)
+
+    # ------------------------------------------------------------------------------------------ clips
+
+    def claim_renders(self, limit: int, lease_seconds: float = LEASE_SECONDS) -> list[str]:
+        """Take the work of drawing segments of open queries; return their names, those shown first in front.
+
+        Nobody else is given them until the lease ends.
+        """
+        claims.check_lease(lease_seconds)
+
+        def work(connection: sa.Connection) -> list[str]:
+            now = self._database.now(connection)
+            return clips.claim_renders(connection, limit, now + lease_seconds, now)
+
+        return self._database.write(work)
+
+    def add_clip(self, segment_id: str, clip: Clip) -> None:
+        """Keep the clip of a segment, unless there is one already."""
+        self._database.write(lambda c: clips.add_clip(c, segment_id, clip))
+
+    def clips(self, segment_ids: Sequence[str]) -> dict[str, Clip]:
+        """Return the clips of segments by their names, those that there are."""
+        return self._database.read(lambda c: clips.read_clips(c, segment_ids))
+
+    def note_render_failure(self, segment_id: str, reason: str) -> None:
+        """Note that a segment cannot be drawn here, and why; nobody is given it again."""
+        self._database.write(lambda c: clips.note_failure(c, segment_id, reason))
+
+    def render_failures(self, segment_ids: Sequence[str]) -> dict[str, str]:
+        """Return why segments could not be drawn, by their names, of those that could not."""
+        return self._database.read(lambda c: clips.read_failures(c, segment_ids))
+
+    def forget_render_failures(self) -> None:
+        """Let everything that could not be drawn be tried again, e.g. on another machine."""
+        self._database.write(clips.forget_failures)
+
+    # ------------------------------------------------------------------------------------------ annotators and facts
+
+    def add_annotator(self, name: str, kind: str) -> None:
+        """Note what an annotator is: "person", "teacher" or "model"; who answers without this is "unknown".
+
+        Raises:
+            UserError: another kind.
+        """
+        self._database.write(lambda c: writing.add_annotator(c, name, kind))
+
+    def annotators(self) -> dict[str, str]:
+        """Return the kind of every annotator by name."""
+        statement = sa.select(tables.annotators).order_by(tables.annotators.c.name)
+        return self._database.read(lambda c: {row.name: row.kind for row in c.execute(statement)})
+
+    def set_facts(self, facts: Mapping[str, Any]) -> None:
+        """Tell those who watch the run; values are JSON, and take the place of those of the same name."""
+        self._database.write(lambda c: writing.set_facts(c, facts))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the run has told."""
+        rows = sa.select(tables.facts)
+        return self._database.read(lambda c: {row.key: json.loads(row.value) for row in c.execute(rows)})
+
+    def close(self) -> None:
+        """Close the record."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

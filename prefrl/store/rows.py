@@ -1,0 +1,206 @@
+"""What a row of each table of the record holds."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from prefrl.feedback import Answer, Comparison, Edit, Query, Ranking, Rating, Response, Undo
+from prefrl.segments import Segment, segment_arrays, segment_from_arrays
+from prefrl.spaces import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryCard:
+    """A query without the arrays of its segments: what a viewer needs to show it."""
+
+    id: str
+    kind: str
+    session: int
+    num_env_steps: int
+    scale: int | None
+    instruction: str
+    overlap: int
+    repeat_of: str | None
+    reserved_for: str | None
+    segment_ids: tuple[str, ...]
+    """Names of its segments, in the query's order; their clips are in the record."""
+    responses: tuple[Response, ...]
+    """Or its responses to one prompt."""
+
+    @property
+    def num_items(self) -> int:
+        """K."""
+        return len(self.segment_ids) or len(self.responses)
+
+
+def segment_row(segment: Segment) -> dict[str, Any]:
+    """Return the row of a segment: compressed arrays, each image of a stack once; true rewards as float64."""
+    return {
+        "id": segment.id,
+        "arrays": pack(segment_arrays(segment)),
+        "true_rewards": np.asarray(segment.true_rewards, "<f8").tobytes(),
+        "terminated": bool(segment.terminated),
+        "truncated": bool(segment.truncated),
+        "episode": int(segment.episode),
+        "start": int(segment.start),
+    }
+
+
+def read_segment(row: sa.Row[Any], replay: bytes | None = None) -> Segment:
+    """Rebuild a segment from its row, with what is needed to draw it if that is given.
+
+    Raises:
+        ValueError: the row does not hold what was stored under its name.
+    """
+    try:
+        segment = segment_from_arrays(
+            unpack(row.arrays),
+            np.frombuffer(row.true_rewards, "<f8").astype(np.float64),
+            terminated=row.terminated,
+            truncated=row.truncated,
+            episode=row.episode,
+            start=row.start,
+            replay=None if replay is None else unpack(replay),
+        )
+    except (zlib.error, zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
+        raise ValueError(f"segment {row.id} cannot be unpacked") from error
+    if segment.id != row.id:
+        raise ValueError(f"segment {row.id} is not what was stored")
+    return segment
+
+
+def query_row(query: Query, position: int | None) -> dict[str, Any]:
+    """Return the row of the query that is number `position` of its session; a repeat has no position."""
+    return {
+        "id": query.id,
+        "kind": query.kind,
+        "session": int(query.session),
+        "position": position,
+        "num_env_steps": int(query.num_env_steps),
+        "scale": query.scale,
+        "instruction": query.instruction,
+        "overlap": int(query.overlap),
+        "missing": int(query.overlap),
+        "repeat_of": query.repeat_of,
+        "reserved_for": query.reserved_for,
+    }
+
+
+def item_rows(query: Query) -> list[dict[str, Any]]:
+    """Return the rows of what a query shows."""
+    column = "segment_id" if query.segments else "response_id"
+    empty = {"segment_id": None, "response_id": None}
+    return [
+        {"query_id": query.id, "position": number, **empty, column: item.id} for number, item in enumerate(query.items)
+    ]
+
+
+def answer_row(answer: Answer, token: str, now: float) -> dict[str, Any]:
+    """Return the row of an answer recorded `now`, in seconds since 1970."""
+    return {
+        "token": token,
+        "query_id": answer.query_id,
+        "kind": answer.kind,
+        "value": json.dumps(answer_value(answer)),
+        "annotator": answer.annotator,
+        "shown": None if answer.shown is None else json.dumps(list(answer.shown)),
+        "shown_at": answer.shown_at,
+        "answered_at": answer.answered_at,
+        "seconds": float(answer.seconds),
+        "comment": answer.comment,
+        "undoes": answer.undoes if isinstance(answer, Undo) else None,
+        "recorded_at": now,
+    }
+
+
+def answer_value(answer: Answer) -> Any:
+    """Return what was answered as a JSON value; `read_value` is the inverse."""
+    match answer:
+        case Comparison():
+            return answer.preference
+        case Ranking():
+            return None if answer.ranks is None else list(answer.ranks)
+        case Rating():
+            return answer.rating
+        case Edit():
+            return {"item": answer.item, "text": answer.text}
+        case _:
+            return None
+
+
+def read_value(kind: str, value: Any, undoes: int | None, common: Mapping[str, Any]) -> Answer:
+    """Rebuild an answer from its kind, its JSON value and what answers of all kinds carry.
+
+    Raises:
+        ValueError: a kind that this version does not know, or values that cannot be.
+    """
+    match kind:
+        case "comparison":
+            return Comparison(preference=value, **common)
+        case "ranking":
+            return Ranking(ranks=None if value is None else tuple(value), **common)
+        case "rating":
+            return Rating(rating=value, **common)
+        case "edit":
+            return Edit(item=value["item"], text=value["text"], **common)
+        case "undo":
+            assert undoes is not None
+            return Undo(undoes=undoes, **common)
+    raise ValueError(f"an answer is of the kind {kind!r}, which this version does not know")
+
+
+def read_answer(row: sa.Row[Any]) -> Answer:
+    """Rebuild an answer from its row.
+
+    Raises:
+        ValueError: the row holds no answer.
+    """
+    common = {
+        "query_id": row.query_id,
+        "annotator": row.annotator,
+        "seconds": row.seconds,
+        "shown": None if row.shown is None else tuple(json.loads(row.shown)),
+        "shown_at": row.shown_at,
+        "answered_at": row.answered_at,
+        "comment": row.comment,
+        "claim": row.token,
+    }
+    return read_value(row.kind, json.loads(row.value), row.undoes, common)
+
+
+def read_card(row: sa.Row[Any], items: Sequence[str | Response]) -> QueryCard:
+    """Rebuild a query without its arrays."""
+    return QueryCard(
+        segment_ids=tuple(item for item in items if isinstance(item, str)),
+        responses=tuple(item for item in items if isinstance(item, Response)),
+        **query_fields(row),
+        id=row.id,
+    )
+
+
+def query_fields(row: sa.Row[Any]) -> dict[str, Any]:
+    """Return the fields that `Query` and `QueryCard` share."""
+    names = ("kind", "session", "num_env_steps", "scale", "instruction", "overlap", "repeat_of", "reserved_for")
+    return {name: getattr(row, name) for name in names}
+
+
+def pack(arrays: Mapping[str, Array]) -> bytes:
+    """Return arrays as compressed bytes; `unpack` is the inverse."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return zlib.compress(buffer.getbuffer(), level=1)
+
+
+def unpack(data: bytes) -> dict[str, Array]:
+    """Return the arrays that `pack` packed."""
+    with np.load(io.BytesIO(zlib.decompress(data)), allow_pickle=False) as arrays:
+        return dict(arrays)
