@@ -46,7 +46,8 @@ PPO: dict[str, AgentDefaults] = {
     "Reacher-v5": _ppo(200_000),
     "Hopper-v5": _ppo(300_000),
     "CartPole-v1": _ppo(100_000, ent_coef=0.01),
-    "Acrobot-v1": _ppo(200_000, learning_rate=4e-4, ent_coef=0.03),
+    # Advantages as they are: until the goal is met they are all noise, which must not count as much as a goal.
+    "Acrobot-v1": _ppo(200_000, learning_rate=4e-4, ent_coef=0.01, normalize_advantage=False),
     "Pendulum-v1": _ppo(200_000, learning_rate="linear:2e-3", gamma=0.97, policy_kwargs={"log_std_init": -0.5}),
 }
 
