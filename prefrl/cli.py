@@ -109,6 +109,7 @@ def report(run: RunPath, *, json: bool = False) -> None:
         _print_json({**runs.summarise(folder), **card.to_json()})
     else:
         print(card.to_text())
+        show_quality(run_quality(folder), Console())
         print(f"Wrote {folder.path / 'report.png'} and {folder.path / 'report.json'}")
 
 
