@@ -29,6 +29,7 @@ from prefrl.training.loop import Trainer
 from prefrl.training.plots import plot_learning_curves, plot_report
 from prefrl.training.policies import KeptPolicy, make_run_env
 from prefrl.training.progress import ProgressDisplay
+from prefrl.training.quality import run_quality
 from prefrl.training.settings import TrainSettings
 from prefrl.training.streams import stream, stream_seed
 from prefrl.training.threads import torch_threads
@@ -209,6 +210,8 @@ def plot_curves(folder: RunFolder) -> Path:
 def report(folder: RunFolder) -> ReportCard:
     """Judge the learned reward on segments it was not fitted on; write `report.json` and `report.png`.
 
+    The answers it was learned from are judged too, see `prefrl.training.quality`.
+
     The segments are windows of the run's own history that overlap none that was asked about.
 
     Raises:
@@ -225,7 +228,8 @@ def report(folder: RunFolder) -> ReportCard:
     if settings.reward_function is not None:
         segments = [_judged_by(load_reward_function(settings.reward_function), segment) for segment in segments]
     card = report_card(reward, segments, rng=rng)
-    write_json(folder.path / "report.json", finite(card.to_json()))
+    answers = run_quality(folder)
+    write_json(folder.path / "report.json", {**finite(card.to_json()), "answers": answers.to_json()})
     plot_report(card, folder.read_metrics(), folder.path / "report.png")
     return card
 
@@ -233,7 +237,7 @@ def report(folder: RunFolder) -> ReportCard:
 def _held_out_segments(folder: RunFolder, history: History, rng: np.random.Generator) -> list[Segment]:
     length = folder.settings.segment_length
     assert length is not None
-    with PreferenceStore(folder.record_path) as store:
+    with PreferenceStore(folder.record) as store:
         asked = store.asked_windows()
     kept: list[Segment] = []
     for _ in range(20):
