@@ -256,7 +256,7 @@ def test_ppo_refuses_sampling_that_changes_the_distribution(
 
 
 def test_parquet_and_jsonl_say_the_same(llama: Path, tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow
     import pyarrow.parquet
 
     from prefrl.text.sources import read_rankings, read_rows

@@ -54,7 +54,7 @@ def test_a_missing_end_and_repetition_cost() -> None:
 
 
 def test_repeated_share_counts_sequences_that_were_there_before() -> None:
-    assert repeated_share("a b c a b c".split()) == pytest.approx(1 / 4)
+    assert repeated_share(list("abcabc")) == pytest.approx(1 / 4)
     assert repeated_share(["a", "b"]) == 0.0
 
 
