@@ -29,6 +29,7 @@ from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
 from prefrl.text.judge import DEFAULT_CONSTITUTION, judge_pairs, make_judge
 from prefrl.text.models import context_length, load_model
+from prefrl.text.people import ask_people
 from prefrl.text.reward_model import ModelReward
 from prefrl.text.runtime import Runtime
 from prefrl.training.folder import finite
@@ -180,8 +181,6 @@ def ask(
         seed: of prompts and draws.
         device: auto, cpu or cuda.
     """
-    from prefrl.text.people import ask_people
-
     asked, texts = _drawn(model, data, prompts, responses, max_tokens, seed, device)
     count = ask_people(record, asked, texts)
     Console(stderr=True).print(f"{count} questions wait in {record}. Answer them with: prefrl label {record}")
