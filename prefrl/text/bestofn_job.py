@@ -51,7 +51,7 @@ class BestOfNJob:
         model, tokens = load_model(self.model)
         model.to(runtime.device)
         encoder = Encoder(tokens, context_length(model), self.place.max_tokens)
-        reward = load_reward(self.reward, tokens, runtime, self.pessimism, self.place.max_tokens)
+        reward = load_reward(self.reward, tokens, runtime, self.pessimism)
         prompts = sources.read_prompts(self.data, seed=seed, count=self.prompts, held_out=True)
         sampling = SamplingSettings(max_tokens=self.place.max_tokens, temperature=self.temperature)
         with runtime.autocast():
@@ -83,4 +83,4 @@ class BestOfNJob:
         )
 
 
-JOBS[BestOfNJob.verb] = BestOfNJob  # type: ignore[assignment]
+JOBS[BestOfNJob.verb] = BestOfNJob

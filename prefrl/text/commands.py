@@ -29,6 +29,7 @@ from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
 from prefrl.text.judge import DEFAULT_CONSTITUTION, judge_pairs, make_judge
 from prefrl.text.models import context_length, load_model
+from prefrl.text.people import ask_people
 from prefrl.text.reward_model import ModelReward
 from prefrl.text.runtime import Runtime
 from prefrl.training.folder import finite
@@ -75,21 +76,21 @@ def ppo(job: Annotated[jobs.PPOJob, Whole], *, out: Path, quiet: bool = False) -
 
 
 @app.command
-def dpo(job: Annotated[jobs.PreferenceJob, Whole], *, out: Path, quiet: bool = False) -> None:
+def dpo(job: Annotated[jobs.DPOJob, Whole], *, out: Path, quiet: bool = False) -> None:
     """Train a policy by direct preference optimisation, on pairs or (--training.rankings) whole rankings."""
-    _train(_with_method(job, "dpo"), out, quiet)
+    _train(job, out, quiet)
 
 
 @app.command
-def ipo(job: Annotated[jobs.PreferenceJob, Whole], *, out: Path, quiet: bool = False) -> None:
+def ipo(job: Annotated[jobs.IPOJob, Whole], *, out: Path, quiet: bool = False) -> None:
     """Train a policy by identity preference optimisation."""
-    _train(_with_method(job, "ipo"), out, quiet)
+    _train(job, out, quiet)
 
 
 @app.command
-def kto(job: Annotated[jobs.PreferenceJob, Whole], *, out: Path, quiet: bool = False) -> None:
+def kto(job: Annotated[jobs.KTOJob, Whole], *, out: Path, quiet: bool = False) -> None:
     """Train a policy from likes and dislikes (Kahneman-Tversky optimisation)."""
-    _train(_with_method(job, "kto"), out, quiet)
+    _train(job, out, quiet)
 
 
 @app.command
@@ -157,7 +158,8 @@ def judge(
     else:
         ranked = sources.read_rankings(data)
         asked, texts = [r.prompt for r in ranked], [list(r.responses[:2]) for r in ranked]
-    rows = judge_pairs(asker, asked, [(row[0], row[1]) for row in texts])
+    kept = [(prompt, (row[0], row[1])) for prompt, row in zip(asked, texts, strict=True) if len(row) > 1]
+    rows = judge_pairs(asker, [prompt for prompt, _ in kept], [pair for _, pair in kept])
     sources.write_rows(out, rows)
     Console(stderr=True).print(f"Wrote {len(rows)} judged pairs to {out}")
 
@@ -179,8 +181,6 @@ def ask(
         seed: of prompts and draws.
         device: auto, cpu or cuda.
     """
-    from prefrl.text.people import ask_people
-
     asked, texts = _drawn(model, data, prompts, responses, max_tokens, seed, device)
     count = ask_people(record, asked, texts)
     Console(stderr=True).print(f"{count} questions wait in {record}. Answer them with: prefrl label {record}")
@@ -212,7 +212,7 @@ def evaluate(
     policy, tokens = load_model(model)
     base = load_model(reference)[0] if reference else policy
     encoder = Encoder(tokens, context_length(policy), max_tokens)
-    proxy = jobs.load_reward(reward, tokens, runtime, 1.0, max_tokens) if reward else None
+    proxy = jobs.load_reward(reward, tokens, runtime, 1.0) if reward else None
     row = evaluate_policy(
         policy.to(runtime.device), base.to(runtime.device), encoder,
         sources.read_prompts(data, seed=seed, count=prompts, held_out=True),
@@ -308,10 +308,6 @@ def _tell(folder: TextRunFolder, quiet: bool) -> None:
         print(f"{folder.path}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
 
 
-def _with_method(job: jobs.PreferenceJob, method: Any) -> jobs.PreferenceJob:
-    return replace(job, training=replace(job.training, method=method))
-
-
 def _drawn(
     model: str, data: str, prompts: int, responses: int, max_tokens: int, seed: int, device: str
 ) -> tuple[list[str], list[list[str]]]:
@@ -323,7 +319,8 @@ def _drawn(
     encoder = Encoder(tokens, context_length(policy), max_tokens)
     asked = sources.read_prompts(data, seed=seed, count=prompts)
     sampling = SamplingSettings(max_tokens=max_tokens)
-    return asked, draw_responses(policy, encoder, asked, responses, sampling, seed=seed)
+    texts = draw_responses(policy, encoder, asked, responses, sampling, seed=seed)
+    return asked, [[text for text in row if encoder.fits(text)] for row in texts]
 
 
 def _read_text(path: Path) -> str:

@@ -139,6 +139,10 @@ class Encoder:
             self._prompts[text] = ids
         return self._prompts[text]
 
+    def fits(self, text: str) -> bool:
+        """Tell whether a response is within the limit; one that a model drew to the limit may not be, with its end."""
+        return len(self.tokens.encode(text)) < self.max_response_tokens
+
     def response(self, text: str) -> list[int]:
         """Return the ids of a response with its end.
 

@@ -138,6 +138,7 @@ class Demo:
         seed = stream_seed(settings.seed, "comparisons")
         sampling = SamplingSettings(max_tokens=settings.max_tokens)
         drawn = draw_responses(model, encoder, prompts, settings.responses_per_prompt, sampling, seed=seed)
+        drawn = [[text for text in row if encoder.fits(text)] for row in drawn]
         ranked = rank_by(ServiceDesk.gold, prompts, drawn, temperature=settings.annotator_temperature, seed=seed)
         sources.write_rows(path, sources.ranking_rows(ranked))
 
@@ -191,8 +192,9 @@ class Demo:
             "kto": PreferenceSettings(method="kto", beta=0.1, epochs=2, batch_size=64, optimiser=rate, seed=seed),
         }
 
-    def _preference(self, sft: str, comparisons: Path, proxy: str, training: PreferenceSettings) -> jobs.PreferenceJob:
-        return jobs.PreferenceJob(
+    def _preference(self, sft: str, comparisons: Path, proxy: str, training: PreferenceSettings) -> jobs.DPOJob:
+        kind: type[jobs.DPOJob] = jobs.JOBS[training.method]
+        return kind(
             model=sft,
             data=str(comparisons),
             proxy=(proxy,),

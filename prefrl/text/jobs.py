@@ -256,7 +256,7 @@ class PPOJob:
         runtime, seed = self.place.runtime(), self.place.seed
         model, tokens = load_model(self.model)
         encoder = Encoder(tokens, context_length(model), self.training.sampling.max_tokens)
-        reward = load_reward(self.reward, tokens, runtime, self.pessimism, self.training.sampling.max_tokens)
+        reward = load_reward(self.reward, tokens, runtime, self.pessimism)
         blocks: list[TokenPair] = []
         if self.training.ptx_coefficient:
             if self.pretraining is None:
@@ -272,8 +272,8 @@ class PPOJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceJob:
-    """Train a policy on preferences without a reward model: DPO (on pairs or rankings), IPO, or KTO."""
+class DPOJob:
+    """Train a policy on preferences without a reward model: DPO, on pairs or whole rankings."""
 
     verb: ClassVar[str] = "dpo"
     model: str
@@ -289,19 +289,39 @@ class PreferenceJob:
 
     def run(self, folder: TextRunFolder, *, quiet: bool) -> None:
         """Do it."""
+        if self.training.method != self.verb:
+            raise UserError(f"{self.verb} was asked to train by {self.training.method}; leave --training.method out.")
         runtime = self.place.runtime()
         model, tokens = load_model(self.model)
         encoder = Encoder(tokens, context_length(model), self.place.max_tokens)
         data: Any = sources.read_likes(self.data) if self.training.method == "kto" else sources.read_rankings(self.data)
         model = add_lora(model, self.lora).to(runtime.device)
         trainer = PreferenceTrainer(model, encoder, data, self.training, runtime=runtime)
-        proxy = load_reward(self.proxy, tokens, runtime, 0.0, self.place.max_tokens) if self.proxy else None
+        proxy = load_reward(self.proxy, tokens, runtime, 0.0) if self.proxy else None
         assert proxy is None or isinstance(proxy, ModelReward)
         run_policy(trainer, self, model, tokens, encoder, folder, runtime, proxy, quiet)
 
 
-Job = PretrainJob | SFTJob | RewardJob | PPOJob | PreferenceJob
-JOBS: dict[str, type[Job]] = {kind.verb: kind for kind in (PretrainJob, SFTJob, RewardJob, PPOJob, PreferenceJob)}
+@dataclass(frozen=True, kw_only=True)
+class IPOJob(DPOJob):
+    """Train a policy by identity preference optimisation."""
+
+    verb: ClassVar[str] = "ipo"
+    training: PreferenceSettings = field(default_factory=lambda: PreferenceSettings(method="ipo"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KTOJob(DPOJob):
+    """Train a policy from likes and dislikes."""
+
+    verb: ClassVar[str] = "kto"
+    training: PreferenceSettings = field(default_factory=lambda: PreferenceSettings(method="kto"))
+
+
+Job = PretrainJob | SFTJob | RewardJob | PPOJob | DPOJob
+JOBS: dict[str, type[Any]] = {
+    kind.verb: kind for kind in (PretrainJob, SFTJob, RewardJob, PPOJob, DPOJob, IPOJob, KTOJob)
+}
 
 
 def start(job: Job, out: Path, *, quiet: bool = False) -> TextRunFolder:
@@ -343,7 +363,7 @@ def remove_untouched(folder: TextRunFolder) -> None:
 
 def run_policy(
     trainer: TextTrainer,
-    job: PPOJob | PreferenceJob,
+    job: PPOJob | DPOJob,
     model: Any,
     tokens: Tokens,
     encoder: Encoder,
@@ -367,7 +387,7 @@ def run_policy(
 
 
 def make_evaluation(
-    job: PPOJob | PreferenceJob,
+    job: PPOJob | DPOJob,
     model: Any,
     encoder: Encoder,
     runtime: Runtime,
@@ -402,9 +422,7 @@ def make_evaluation(
     return evaluation
 
 
-def load_reward(
-    names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimism: float, max_response_tokens: int
-) -> TextReward | ModelReward:
+def load_reward(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimism: float) -> TextReward | ModelReward:
     """Return the reward that names mean: folders of reward models, one FILE.py:FUNCTION, or `gold`.
 
     Raises:
@@ -422,7 +440,7 @@ def load_reward(
         if its_tokens.tokenizer.get_vocab() != tokens.tokenizer.get_vocab():
             raise UserError(f"The reward model {name} has another tokenizer than the policy; train it from the policy.")
         members.append(member.to(runtime.device).requires_grad_(False))
-    return ModelReward(members, tokens, pessimism=pessimism, max_response_tokens=max_response_tokens)
+    return ModelReward(members, tokens, pessimism=pessimism)
 
 
 def _load_function(name: str) -> TextReward:

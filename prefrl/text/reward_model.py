@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from prefrl.errors import UserError, require
-from prefrl.text.data import Encoder
 from prefrl.text.models import context_length, merged, save_whole
 from prefrl.text.sequences import Sequences, batches_by_length, make_sequences, model_inputs
 from prefrl.text.tokens import Tokens
@@ -134,21 +133,18 @@ class ModelReward:
         members: reward models of one tokenizer.
         tokens: that tokenizer.
         pessimism: k, at least 0.
-        max_response_tokens: longer responses are refused when they come as strings.
 
     Raises:
         UserError: no members, or a negative pessimism.
     """
 
-    def __init__(
-        self, members: Sequence[RewardModel], tokens: Tokens, *, pessimism: float = 0.0, max_response_tokens: int = 128
-    ) -> None:
+    def __init__(self, members: Sequence[RewardModel], tokens: Tokens, *, pessimism: float = 0.0) -> None:
         if not members:
             raise UserError("A reward needs at least one reward model; got none.")
         if pessimism < 0:
             raise UserError(f"pessimism must be at least 0. Received {pessimism}")
         self.members, self.tokens, self.pessimism = list(members), tokens, pessimism
-        self.encoder = Encoder(tokens, context_length(members[0].backbone), max_response_tokens)
+        self._context = context_length(members[0].backbone)
 
     def score_tokens(self, prompts: Sequence[list[int]], responses: Sequence[list[int]]) -> Tensor:
         """Return `(B,)` rewards of token ids, on the CPU."""
@@ -158,6 +154,17 @@ class ModelReward:
         return scores.mean(0) - self.pessimism * scores.std(0, correction=0)
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
-        """Return `(B,)` rewards of strings; every response is taken as ended."""
-        ids = [self.encoder.prompt(prompt) for prompt in prompts]
-        return self.score_tokens(ids, [self.encoder.response(response) for response in responses])
+        """Return `(B,)` rewards of strings; every response is taken as ended.
+
+        Raises:
+            UserError: a prompt with its response is longer than the context of the reward models.
+        """
+        asked = [self.tokens.encode_prompt(prompt) for prompt in prompts]
+        answers = [[*self.tokens.encode(response), self.tokens.end_id] for response in responses]
+        for prompt, answer, text in zip(asked, answers, responses, strict=True):
+            if len(prompt) + len(answer) > self._context:
+                raise UserError(
+                    f"A prompt with its response has {len(prompt) + len(answer)} tokens; the reward model can look at "
+                    f"{self._context}. The response begins: {text[:80]!r}"
+                )
+        return self.score_tokens(asked, answers)

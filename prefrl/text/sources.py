@@ -25,6 +25,7 @@ from prefrl.envs.service_desk_writers import write_responses
 from prefrl.errors import UserError, require
 from prefrl.files import write_atomically
 from prefrl.text.data import Example, Liked, RankedResponses, likes_of, ranks_from_order
+from prefrl.text.people import read_examples_of_people, read_likes_of_people, read_rankings_of_people
 
 SERVICE_DESK = "servicedesk"
 Row = Mapping[str, Any]
@@ -89,8 +90,6 @@ def read_examples(data: str, *, seed: int, count: int) -> list[Example]:
         answers = write_responses(messages, seed)
         return [Example(prompt=m.to_prompt(), response=a) for m, a in zip(messages, answers, strict=True)]
     if is_record(data):
-        from prefrl.text.people import read_examples_of_people
-
         return read_examples_of_people(data)
 
     def example(row: Row) -> Example:
@@ -110,14 +109,14 @@ def read_rankings(data: str) -> list[RankedResponses]:
             "compare, and give the file that it writes."
         )
     if is_record(data):
-        from prefrl.text.people import read_rankings_of_people
-
         return read_rankings_of_people(data)
     return _read(data, _ranking, ("prompt, chosen and rejected", "prompt, responses and ranking"))
 
 
 def read_likes(data: str) -> list[Liked]:
     """Return likes and dislikes; of comparisons and rankings, the best response of each is liked, the worst is not."""
+    if is_record(data) and (likes := read_likes_of_people(data)):
+        return likes
     if data == SERVICE_DESK or is_record(data):
         return likes_of(read_rankings(data))
     rows = read_rows(Path(data))

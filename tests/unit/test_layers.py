@@ -25,6 +25,11 @@ OPTIONAL = (
     "pygame",
     "mujoco",
     "ale_py",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "peft",
+    "pyarrow",
 )
 CORE = (
     "errors",
