@@ -144,6 +144,7 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         self._rom_seeds = np.random.default_rng(0)
         self._log = PlayLog(num_envs)
         self._players: list[AtariPlayer] = []
+        self._clip_player: AtariPlayer | None = None
         self._pictures: list[Pixels] = []
         if render_mode is not None:
             options: dict[str, Any] = {"frame_skip": frame_skip, "full_action_space": full_action_space}
@@ -261,7 +262,9 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
 
         The game is played again from its start, at some 2,000 steps a second.
         """
-        return self.replay(env, first_step, num_steps, masked=masked).frames()
+        replay = self.replay(env, first_step, num_steps, masked=masked)
+        self._clip_player = self._clip_player or replay.player()
+        return replay.frames(self._clip_player)
 
     # ---------------------------------------------------------------------------------------------------- the inside
 

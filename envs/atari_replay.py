@@ -42,9 +42,17 @@ class AtariReplay:
     masked: bool = True
     """The score is blacked out, where `MASKS` knows it."""
 
-    def frames(self) -> NDArray[np.uint8]:
-        """Return the picture after each step, `(n, H, W, 3)`."""
-        player = AtariPlayer(self.game, frame_skip=self.frame_skip, full_action_space=self.full_action_space)
+    def player(self) -> AtariPlayer:
+        """Return an emulator that can play it, and any other of the same game and settings."""
+        return AtariPlayer(self.game, frame_skip=self.frame_skip, full_action_space=self.full_action_space)
+
+    def frames(self, player: AtariPlayer | None = None) -> NDArray[np.uint8]:
+        """Return the picture after each step, `(n, H, W, 3)`.
+
+        Args:
+            player: of `player`, to use again; None: a new one.
+        """
+        player = player or self.player()
         pictures = np.stack(list(self._pictures(player)))
         if self.masked:
             black_out(pictures, self.game)
