@@ -547,7 +547,7 @@ def test_a_fit_goes_on_from_where_the_reward_is() -> None:
         ({"first_steps": 0}, "first_steps must be positive"),
         ({"max_l2": 0.0}, "max_l2 must be positive"),
         ({"l2": -1e-4}, "l2 must not be negative"),
-        ({"l2": 200.0}, "l2 must not exceed max_l2"),
+        ({"l2": 2.0}, "l2 must not exceed max_l2"),
         ({"patience": -1}, "patience must not be negative"),
         ({"error_rate": 1.0}, r"error_rate must be in \[0, 1\). Received 1.0"),
     ],
