@@ -2,9 +2,8 @@
 
     python scripts/benchmark_memory_atari.py
 
-A game is played at random in the form of `prefrl train` (84 x 84 x 4, score masked, ends hidden); pairs of segments are
-drawn from the history, under its cap, in 11 sessions: recorded, answered, encoded. "Resident" is what the process holds
-at that moment, "highest" the most it ever held, libraries and emulators included.
+Played at random; pairs of segments drawn from the history, under its cap, in 11 sessions: recorded, answered, encoded.
+"Resident" is what the process holds then, "highest" the most it ever held, libraries and emulators included.
 """
 
 import resource

@@ -3,8 +3,7 @@
     python scripts/benchmark_mujoco.py
     python scripts/benchmark_mujoco.py --cpu-time    # on a busy machine: CPU seconds, ours on one thread
 
-Both are reset and stepped with the same random actions; observation, reward, info and resets are included. A task's two
-environments take turns for `repeats` rounds, so that a machine that slows down does so for both.
+Both get the same random actions; observation, reward, info and resets are included. The two take turns.
 """
 
 import statistics
@@ -48,7 +47,8 @@ def main(
             seconds_per_step(env, actions[:20], clock)  # past the starting poses, with the clocks up
         num_steps = max(5, int(seconds / seconds_per_step(peer, actions[:5], clock)))
         rounds = [
-            (seconds_per_step(peer, actions[:num_steps]), seconds_per_step(ours, actions)) for _ in range(repeats)
+            (seconds_per_step(peer, actions[:num_steps], clock), seconds_per_step(ours, actions, clock))
+            for _ in range(repeats)
         ]
         cells = []
         for column in zip(*[(num_envs / p, num_envs / o, p / o) for p, o in rounds], strict=True):
