@@ -140,6 +140,11 @@ class Answer:
     claim: str | None = field(default=None, compare=False)
     """Name of the claim that it answers: a claim is answered once, however often its answer is recorded."""
 
+    @property
+    def value(self) -> float | int | tuple[int, ...] | None:
+        """What a comparison, ranking or rating says; None: can't tell, or the answer is none of these."""
+        return None
+
     def __post_init__(self) -> None:
         if not self.annotator:
             raise UserError(f"A {self.kind} must carry the name of its annotator; got an empty one.")
@@ -155,6 +160,11 @@ class Comparison(Answer):
     preference: float | None
     """Probability that the first is better: 1, 0, or 1/2 for a tie. None: can't tell, or the annotator
     declined; it stays in the record, outside the loss and the budget of labels (Christiano et al. 2017, s. 2.2.2)."""
+
+    @property
+    def value(self) -> float | None:
+        """What was said; None: can't tell."""
+        return self.preference
 
     def __post_init__(self) -> None:
         if self.preference not in (0.0, 0.5, 1.0, None):
@@ -174,6 +184,11 @@ class Ranking(Answer):
     """Rank of each item, 1 the best; items that share one are tied: (2, 1, 2) says that the second is best and the
     others equal. None: can't tell."""
 
+    @property
+    def value(self) -> tuple[int, ...] | None:
+        """What was said; None: can't tell."""
+        return self.ranks
+
     def __post_init__(self) -> None:
         if self.ranks is not None and set(self.ranks) != set(range(1, len(set(self.ranks)) + 1)):
             raise UserError(
@@ -190,6 +205,11 @@ class Rating(Answer):
     kind: ClassVar[str] = "rating"
     rating: int | None
     """Grade, 1 the worst, up to the query's scale. None: can't tell."""
+
+    @property
+    def value(self) -> int | None:
+        """What was said; None: can't tell."""
+        return self.rating
 
     def __post_init__(self) -> None:
         if self.rating is not None and self.rating < 1:

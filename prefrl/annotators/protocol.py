@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from prefrl.feedback import Comparison, Query
+from prefrl.feedback import Answer, Query
 from prefrl.history import Episode
 
 
 class Annotator(Protocol):
-    """Whoever says which of two segments is better: a person, a simulated teacher, a language model."""
+    """Whoever compares, ranks and rates segments: a person, a simulated teacher, a language model."""
 
     name: str
     """Goes into the record with each answer."""
@@ -18,7 +18,7 @@ class Annotator(Protocol):
     def observe(self, episodes: Sequence[Episode]) -> None:
         """Take note of training episodes that just ended, in the order they ended; most annotators need none."""
 
-    def answer(self, queries: Sequence[Query]) -> list[Comparison]:
+    def answer(self, queries: Sequence[Query]) -> Sequence[Answer]:
         """Return answers to those queries that can be answered now; the others stay open."""
 
     def state(self) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from prefrl.annotators.kinds import cannot_tell, grade, ranks_of
 from prefrl.annotators.reward_functions import SegmentReward, evaluate, name_of
 from prefrl.errors import UserError
-from prefrl.feedback import Comparison, Query
+from prefrl.feedback import Answer, Comparison, Query, Ranking, Rating
 from prefrl.history import Episode
 from prefrl.segments import Segment
 
@@ -85,6 +86,12 @@ class SimulatedTeacher:
     never negative this is the paper's formula. For others the paper's threshold may be negative, which switches it
     off, while ours works, whatever the scale of the rewards. A threshold of 0, as before any episode has ended, is off.
 
+    Rankings and ratings have the same faults. A ranking is drawn from Plackett-Luce where beta > 0 and is turned round
+    with probability epsilon; neighbours in it that a comparison would call a tie are tied. A rating says in which of C
+    equal parts the sum lies between the worst and the best that an episode has earned per step (before any has ended:
+    between the least and the greatest sum of those put to it together); beta > 0 adds logistic noise of scale 1 / beta
+    to the sum, and with probability epsilon the grade is that of the other end of the scale.
+
     An answer follows from the settings, the seed, the query and the thresholds at that time, not the order of asking.
 
     Args:
@@ -120,6 +127,7 @@ class SimulatedTeacher:
         self._returns: list[float] = []
         self._lengths: list[int] = []
         self._lowest = 0.0
+        self._worst, self._best = math.inf, -math.inf  # mean reward of a step in an episode
 
     @property
     def skips_cost_labels(self) -> bool:
@@ -132,37 +140,78 @@ class SimulatedTeacher:
         Raises:
             UserError: a true reward that it needs is NaN or infinite.
         """
-        if self.reward_function is not None or (self.settings.skip == 0 and self.settings.equal == 0):
-            return  # what it does not need it does not read
+        if self.reward_function is not None:
+            return
+        needs_returns = self.settings.skip > 0 or self.settings.equal > 0
         for episode in episodes:
             rewards = episode.true_rewards.window(0, episode.num_steps)
-            self._check_finite(rewards, f"episode {episode.number}", 0)
-            self._returns.append(math.fsum(rewards))
-            self._lengths.append(episode.num_steps)
-            self._lowest = min(self._lowest, float(rewards.min()))
+            if needs_returns:
+                self._check_finite(rewards, f"episode {episode.number}", 0)
+                self._returns.append(math.fsum(rewards))
+                self._lengths.append(episode.num_steps)
+                self._lowest = min(self._lowest, float(rewards.min()))
+            mean = float(np.mean(rewards))
+            if math.isfinite(mean):
+                self._worst, self._best = min(self._worst, mean), max(self._best, mean)
         del self._returns[: -self.settings.num_returns], self._lengths[: -self.settings.num_returns]
 
-    def answer(self, queries: Sequence[Query]) -> list[Comparison]:
-        """Answer every query; preference None where it declines.
+    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+        """Answer every query; with None where it declines.
 
         Raises:
             UserError: a true reward is NaN or infinite, or the reward function failed.
         """
-        judged = [(self._judge(query.segments[0]), self._judge(query.segments[1])) for query in queries]
+        judged = [[self._judge(segment) for segment in query.segments] for query in queries]
         typical = self._typical(queries, judged)
-        return [
-            Comparison(query_id=query.id, preference=self._prefer(query, *pair, typical), annotator=self.name)
-            for query, pair in zip(queries, judged, strict=True)
-        ]
+        graded = [one[0] for query, one in zip(queries, judged, strict=True) if query.kind == "rating"]
+        return [self._answer(query, one, typical, graded) for query, one in zip(queries, judged, strict=True)]
+
+    def _answer(self, query: Query, judged: Sequence[_Judged], typical: _Typical, graded: Sequence[_Judged]) -> Answer:
+        if query.kind == "comparison":
+            preference = self._prefer(query, judged[0], judged[1], typical)
+            return Comparison(query_id=query.id, preference=preference, annotator=self.name)
+        skip, _, worst, earned = self._thresholds(query, typical)
+        if skip * earned > 0 and not max(one.total for one in judged) - worst > skip * earned:
+            return cannot_tell(query, self.name)
+        if query.kind == "ranking":
+            return Ranking(query_id=query.id, ranks=self._rank(query, judged, typical), annotator=self.name)
+        return Rating(query_id=query.id, rating=self._grade(query, judged[0], graded), annotator=self.name)
+
+    def _rank(self, query: Query, judged: Sequence[_Judged], typical: _Typical) -> tuple[int, ...]:
+        settings, (_, equal, _, earned) = self.settings, self._thresholds(query, typical)
+        uniform = draws(self.seed, query, len(judged) + 1)
+        felt = np.array([one.weighted for one in judged])
+        if settings.beta > 0:  # the order of sums with Gumbel noise is Plackett-Luce
+            felt = settings.beta * felt - np.log(-np.log(np.maximum(uniform[:-1], 1e-300)))
+        if uniform[-1] < settings.epsilon:
+            felt = -felt
+        exact = settings.beta <= 0 and not self.published
+        return ranks_of(felt, np.array([one.total for one in judged]), equal * earned, tie_equal=exact)
+
+    def _grade(self, query: Query, judged: _Judged, graded: Sequence[_Judged]) -> int:
+        settings, k = self.settings, len(query.segments[0])
+        low, high = k * self._worst, k * self._best
+        if not low < high:
+            sums = [one.weighted for one in graded]
+            low, high = min(sums), max(sums)
+        noise_draw, mistake_draw = draws(self.seed, query)
+        felt = judged.weighted
+        if settings.beta > 0:
+            felt += math.log(noise_draw / (1 - noise_draw)) / settings.beta
+        assert query.scale is not None
+        given = grade(felt, low, high, query.scale)
+        return query.scale + 1 - given if mistake_draw < settings.epsilon else given
 
     def state(self) -> dict[str, Any]:
         """Return what it knows of recent episodes, as JSON."""
-        return {"returns": list(self._returns), "lengths": list(self._lengths), "lowest": self._lowest}
+        seen = [self._worst, self._best] if self._worst <= self._best else None
+        return {"returns": list(self._returns), "lengths": list(self._lengths), "lowest": self._lowest, "seen": seen}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `state` gave."""
         self._returns, self._lengths = list(state["returns"]), list(state["lengths"])
         self._lowest = state["lowest"]
+        self._worst, self._best = state.get("seen") or (math.inf, -math.inf)
 
     def _check_finite(self, rewards: NDArray[np.float64], where: str, start: int) -> None:
         if not np.isfinite(rewards).all():
@@ -194,23 +243,26 @@ class SimulatedTeacher:
             weighted = math.fsum(rewards * self.settings.gamma ** np.arange(k - 1, -1, -1.0))
         return _Judged(total, weighted, float(rewards.min()))
 
-    def _typical(self, queries: Sequence[Query], judged: Sequence[tuple[_Judged, _Judged]]) -> _Typical:
+    def _typical(self, queries: Sequence[Query], judged: Sequence[Sequence[_Judged]]) -> _Typical:
         if self.reward_function is not None:
-            both = [one for pair in judged for one in pair]
-            num_steps = sum(2 * len(query.segments[0]) for query in queries)
+            both = [one for shown in judged for one in shown]
+            num_steps = sum(len(segment) for query in queries for segment in query.segments)
             mean = math.fsum(one.total for one in both) / max(num_steps, 1)
             return _Typical(mean, min((one.lowest for one in both), default=0.0))
         if not self._returns:
             return _Typical(0.0, 0.0)
         return _Typical(math.fsum(self._returns) / sum(self._lengths), self._lowest)
 
-    def _prefer(self, query: Query, first: _Judged, second: _Judged, typical: _Typical) -> float | None:
-        settings, k = self.settings, len(query.segments[0])
-        skip, equal = settings.skip, settings.equal
+    def _thresholds(self, query: Query, typical: _Typical) -> tuple[float, float, float, float]:
+        """Return the shares of skip and equal, the worst sum, and what a segment typically earns above it."""
+        skip, equal, k = self.settings.skip, self.settings.equal, len(query.segments[0])
         worst = 0.0 if self.published else k * min(0.0, typical.lowest)
         if self.published and query.session > 0:
             skip, equal = skip**2, equal**2
-        earned = k * typical.mean - worst
+        return skip, equal, worst, k * typical.mean - worst
+
+    def _prefer(self, query: Query, first: _Judged, second: _Judged, typical: _Typical) -> float | None:
+        settings, (skip, equal, worst, earned) = self.settings, self._thresholds(query, typical)
         if skip * earned > 0 and not max(first.total, second.total) - worst > skip * earned:
             return None
         tied = abs(first.total - second.total) < equal * earned
@@ -234,10 +286,9 @@ def checked_seed(seed: int) -> int:
     return seed
 
 
-def draws(seed: int, query: Query) -> tuple[float, float]:
-    """Return two uniform draws that belong to this seed and query alone."""
-    first, second = np.random.default_rng([seed, int(query.id, 16)]).random(2)
-    return float(first), float(second)
+def draws(seed: int, query: Query, num: int = 2) -> list[float]:
+    """Return uniform draws that belong to this seed and query alone."""
+    return [float(draw) for draw in np.random.default_rng([seed, int(query.id, 16)]).random(num)]
 
 
 def _sigmoid(x: float) -> float:

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from prefrl.annotators.protocol import Annotator
 from prefrl.annotators.reward_functions import SegmentReward
 from prefrl.annotators.simulated import SimulatedTeacher, TeacherSettings, checked_seed, draws
 from prefrl.errors import UserError, near_names
-from prefrl.feedback import Comparison, Query
+from prefrl.feedback import Answer, Comparison, Query, Ranking, Rating
 from prefrl.history import Episode
 
 PRESETS: Mapping[str, TeacherSettings] = MappingProxyType(
@@ -45,12 +47,19 @@ class CoinFlippingTeacher:
     def observe(self, episodes: Sequence[Episode]) -> None:
         """Do nothing."""
 
-    def answer(self, queries: Sequence[Query]) -> list[Comparison]:
-        """Flip a coin for each query."""
-        return [
-            Comparison(query_id=q.id, preference=float(draws(self.seed, q)[0] < 0.5), annotator=self.name)
-            for q in queries
-        ]
+    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+        """Flip a coin for each comparison, shuffle each ranking, and throw a die for each rating."""
+        return [self._answer(query) for query in queries]
+
+    def _answer(self, query: Query) -> Answer:
+        drawn = draws(self.seed, query, max(2, len(query.items)))
+        if query.kind == "ranking":
+            order = tuple(int(place) + 1 for place in np.argsort(np.argsort(drawn)))
+            return Ranking(query_id=query.id, ranks=order, annotator=self.name)
+        if query.kind == "rating":
+            assert query.scale is not None
+            return Rating(query_id=query.id, rating=1 + int(drawn[0] * query.scale), annotator=self.name)
+        return Comparison(query_id=query.id, preference=float(drawn[0] < 0.5), annotator=self.name)
 
     def state(self) -> dict[str, Any]:
         """Return nothing: its answers follow from the seed and the query."""
@@ -76,12 +85,10 @@ class InvertedTeacher:
         """Pass the episodes on."""
         self.teacher.observe(episodes)
 
-    def answer(self, queries: Sequence[Query]) -> list[Comparison]:
+    def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """Turn the teacher's answers round."""
-        return [
-            dataclasses.replace(c, preference=None if c.preference is None else 1 - c.preference, annotator=self.name)
-            for c in self.teacher.answer(queries)
-        ]
+        answers = zip(self.teacher.answer(queries), queries, strict=True)
+        return [dataclasses.replace(_turned_round(answer, query), annotator=self.name) for answer, query in answers]
 
     def state(self) -> dict[str, Any]:
         """Return the teacher's state, as JSON."""
@@ -90,6 +97,17 @@ class InvertedTeacher:
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `state` gave."""
         self.teacher.restore(state)
+
+
+def _turned_round(answer: Answer, query: Query) -> Answer:
+    if isinstance(answer, Comparison) and answer.preference is not None:
+        return dataclasses.replace(answer, preference=1 - answer.preference)
+    if isinstance(answer, Ranking) and answer.ranks is not None:
+        worst = max(answer.ranks)
+        return dataclasses.replace(answer, ranks=tuple(worst + 1 - rank for rank in answer.ranks))
+    if isinstance(answer, Rating) and answer.rating is not None and query.scale is not None:
+        return dataclasses.replace(answer, rating=query.scale + 1 - answer.rating)
+    return answer
 
 
 def make_teacher(

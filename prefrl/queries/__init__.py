@@ -1,5 +1,6 @@
 """Which segments to ask about, and when."""
 
+from prefrl.queries.kinds import QueryMaker as QueryMaker
 from prefrl.queries.sampling import METHODS as METHODS
 from prefrl.queries.sampling import SegmentScorer as SegmentScorer
 from prefrl.queries.sampling import check_method as check_method

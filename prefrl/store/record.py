@@ -25,7 +25,7 @@ from prefrl.segments import Segment
 from prefrl.store import claims, clips, reading, tables, writing
 from prefrl.store.claims import Claim
 from prefrl.store.clips import Clip
-from prefrl.store.engine import Database
+from prefrl.store.engine import Database, chunks
 from prefrl.store.migration import open_schema
 from prefrl.store.rows import QueryCard
 
@@ -184,6 +184,18 @@ class PreferenceStore:
         if not found:
             raise UserError(f"The record {self.name} holds no query {query_id!r}.")
         return found[0]
+
+    def queries(self, query_ids: Sequence[str]) -> list[Query]:
+        """Return queries by their names, those that there are, oldest session first."""
+
+        def work(connection: sa.Connection) -> list[Query]:
+            found = []
+            for chunk in chunks(dict.fromkeys(query_ids)):
+                condition = tables.queries.c.id.in_(chunk)
+                found += reading.queries(connection, condition, self.name, repeats=True)
+            return found
+
+        return self._database.read(work)
 
     def cards(self, query_ids: Sequence[str]) -> list[QueryCard]:
         """Return queries without the arrays of their segments; those that there are, in the order given."""

@@ -124,17 +124,9 @@ def answer_row(answer: Answer, token: str, now: float) -> dict[str, Any]:
 
 def answer_value(answer: Answer) -> Any:
     """Return what was answered as a JSON value; `read_value` is the inverse."""
-    match answer:
-        case Comparison():
-            return answer.preference
-        case Ranking():
-            return None if answer.ranks is None else list(answer.ranks)
-        case Rating():
-            return answer.rating
-        case Edit():
-            return {"item": answer.item, "text": answer.text}
-        case _:
-            return None
+    if isinstance(answer, Edit):
+        return {"item": answer.item, "text": answer.text}
+    return list(answer.value) if isinstance(answer.value, tuple) else answer.value
 
 
 def read_value(kind: str, value: Any, undoes: int | None, common: Mapping[str, Any]) -> Answer:

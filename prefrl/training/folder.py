@@ -17,6 +17,7 @@ import torch
 
 from prefrl.errors import UserError
 from prefrl.files import write_atomically, write_json
+from prefrl.store import PreferenceStore
 from prefrl.training.settings import TrainSettings
 
 FORMAT = "prefrl.run"
@@ -105,6 +106,26 @@ class RunFolder:
     def settings(self) -> TrainSettings:
         """The resolved settings of the run."""
         return TrainSettings.from_json(self.config["settings"])
+
+    @property
+    def record(self) -> Path | str:
+        """Where the record of the run lies: a file in the folder, or the URL that the settings name."""
+        return self.settings.record or self.record_path
+
+    def open_record(self) -> PreferenceStore:
+        """Open the record of the run.
+
+        Raises:
+            UserError: a database on a server that holds the record of another run.
+        """
+        store, run_id = PreferenceStore(self.record), self.config["run_id"]
+        if isinstance(self.record, str):  # a file in the folder can only be its own
+            owner = store.facts().get("run_id")
+            if owner not in (None, run_id):
+                store.close()
+                raise UserError(f"The database {store.name} holds the record of another run. Create one for this run.")
+            store.set_facts({"run_id": run_id})
+        return store
 
     @property
     def baseline(self) -> RunFolder | None:

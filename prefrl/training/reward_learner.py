@@ -12,13 +12,12 @@ import gymnasium
 import numpy as np
 
 from prefrl.annotators import Annotator, load_reward_function, make_teacher
-from prefrl.feedback import Comparison, Query
+from prefrl.feedback import KINDS, Answer, Query, Undo
 from prefrl.history import Episode, History
 from prefrl.queries import propose_pairs
 from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
 from prefrl.segments import Rollout, stack_transitions
 from prefrl.spaces import Array
-from prefrl.store import PreferenceStore
 from prefrl.training.folder import RunFolder
 from prefrl.training.settings import TrainSettings
 from prefrl.training.streams import stream, stream_seed, torch_stream
@@ -53,7 +52,7 @@ class RewardLearner:
         assert settings.segment_length is not None and settings.steps is not None
         self.settings, self.segment_length, self.total_env_steps = settings, settings.segment_length, settings.steps
         self.annotator = annotator or _make_teacher(settings)
-        self.store = PreferenceStore(folder.record_path)
+        self.store = folder.open_record()
         self.schedule = settings.label_schedule()
         seed = stream_seed(settings.seed, "reward")
         self.reward = RewardEnsemble(observation_space, action_space, settings.reward, seed=seed, device=device)
@@ -65,9 +64,11 @@ class RewardLearner:
         self.postponed = 0  # those of them that are asked later
         self.session = 0
         self.answers_read = 0  # row of the record up to which all answers have been taken in
-        self.answered: set[str] = set()  # queries whose answers have been taken in
-        self.taken: list[str] = []  # queries whose answers are in the data, in that order
+        self.settled: set[int] = set()  # rows after that one that have been taken in too
+        self.taken: list[int] = []  # rows of the answers that are in the data, in that order
         self.open_queries: dict[str, Query] = {}
+        self.closed: set[str] = set()  # queries that need no more answers
+        self.answerers: dict[str, list[str]] = {}  # who has answered each query
         self.asked_pairs: set[frozenset[str]] = set()
 
     def _empty_data(self) -> ComparisonData:
@@ -116,7 +117,7 @@ class RewardLearner:
         """
         due = self.up_front = self.schedule.labels_due(num_env_steps)
         while self.labels + len(self.open_queries) < due:
-            begin = len(self.data)
+            begin = len(self.data.preferences)
             self._ask(history, num_env_steps, min(UP_FRONT_AT_ONCE, due - self.labels - len(self.open_queries)))
             self._take_answers()
             new = self.data.preferences[begin:]
@@ -142,11 +143,12 @@ class RewardLearner:
         queries = self.store.session_queries(self.session)
         if not queries:
             settings = self.settings
+            maker = settings.queries.maker
             by_center = settings.queries.method.startswith("k-center") and len(self.data) > 0
             pairs = propose_pairs(
                 history,
                 self.reward if self.fitted else None,
-                num_queries,
+                maker.num_pairs(num_queries),
                 length=self.segment_length,
                 method=settings.queries.method,
                 candidates_per_query=settings.queries.candidates,
@@ -157,7 +159,7 @@ class RewardLearner:
                 asked_embeddings=self.data.pair_embeddings() if by_center else None,
                 rng=stream(settings.seed, "queries", self.session),
             )
-            queries = [Query(segments=pair, session=self.session, num_env_steps=num_env_steps) for pair in pairs]
+            queries = maker.make(pairs, num_queries, session=self.session, num_env_steps=num_env_steps)
             self.store.add_queries(queries)
         self.asked_pairs |= {query.pair for query in queries}
         self.open_queries |= {query.id: query for query in queries}
@@ -166,35 +168,77 @@ class RewardLearner:
     def _take_answers(self) -> None:
         """Let the annotator answer what is open, and take in what the record holds now."""
         recorded = self._new_answers()
-        answered = {comparison.query_id for _, comparison in recorded}
+        answered = {answer.query_id for _, answer in recorded}
         waiting = [query for query in self.open_queries.values() if query.id not in answered]
         if waiting:
             answers = self.annotator.answer(waiting)
             if answers:
                 self.store.add_answers(answers)
                 recorded = self._new_answers()
-        pairs, preferences, settled = [], [], True
-        for row, comparison in recorded:
-            query = self.open_queries.pop(comparison.query_id, None)
-            if query is not None:
-                self.answered.add(comparison.query_id)
-            settled = settled and comparison.query_id in self.answered
-            if settled:
-                self.answers_read = row
-            if query is None:
-                continue  # taken in already, or of a session that this resumed run has not come to again
-            if comparison.preference is None:
-                self.labels += getattr(self.annotator, "skips_cost_labels", False)
+        undone = {answer.undoes for _, answer in recorded if isinstance(answer, Undo)}
+        new: list[tuple[int, Answer, Query]] = []
+        for row, answer in recorded:
+            if row in self.settled:
                 continue
-            pairs.append(query.segments)
-            preferences.append(comparison.preference)
-            self.taken.append(comparison.query_id)
-        self.labels += len(pairs)
-        self.data.add(pairs, preferences, stream(self.settings.seed, "bootstrap", len(self.data)))
+            if isinstance(answer, Undo):
+                if answer.undoes <= self.answers_read or answer.undoes in self.settled:
+                    self._take_back(answer)
+                    self.settled.add(row)
+                continue
+            query = self.open_queries.get(answer.query_id)
+            if query is None and answer.query_id not in self.closed:
+                continue  # of a session that this resumed run has not come to again
+            self.settled.add(row)
+            if row in undone or query is None or not self._counts(answer, query):
+                continue
+            if answer.value is None:
+                self.labels += getattr(self.annotator, "skips_cost_labels", False)
+            else:
+                new.append((row, answer, query))
+        for row, _ in recorded:
+            if row not in self.settled:
+                break
+            self.answers_read = row
+        self.settled = {row for row in self.settled if row > self.answers_read}
+        self._learn_from(new)
 
-    def _new_answers(self) -> list[tuple[int, Comparison]]:
-        recorded = self.store.answers(after=self.answers_read, repeats=False)
-        return [(row, answer) for row, answer in recorded if isinstance(answer, Comparison)]
+    def _counts(self, answer: Answer, query: Query) -> bool:
+        """Note who answered; return whether it teaches something."""
+        names = self.answerers.setdefault(query.id, [])
+        new = answer.kind == query.kind and answer.annotator not in names
+        if answer.kind == query.kind:
+            names.append(answer.annotator)
+        if len(set(names)) >= query.overlap:
+            del self.open_queries[query.id]
+            self.closed.add(query.id)
+        return new and answer.annotator not in self.settings.without
+
+    def _learn_from(self, new: Sequence[tuple[int, Answer, Query]]) -> None:
+        if not new:
+            return
+        counts = self.data.draw_counts(len(new), stream(self.settings.seed, "bootstrap", len(self.data)))
+        items = [self.data.encode(query.segments) for _, _, query in new]
+        answers, scales = [answer for _, answer, _ in new], [query.scale for _, _, query in new]
+        self.data.add_answers(items, answers, scales, counts)
+        self.taken += [row for row, _, _ in new]
+        self.labels += len(new)
+
+    def _take_back(self, undo: Undo) -> None:
+        """Forget an answer that was taken back; its query is open again."""
+        if undo.undoes in self.taken:
+            place = self.taken.index(undo.undoes)
+            self.data.remove(place)
+            del self.taken[place]
+            self.labels -= 1
+        names = self.answerers.get(undo.query_id, [])
+        if undo.annotator in names:
+            names.remove(undo.annotator)
+        if undo.query_id in self.closed:
+            self.closed.discard(undo.query_id)
+            self.open_queries[undo.query_id] = self.store.query(undo.query_id)
+
+    def _new_answers(self) -> list[tuple[int, Answer]]:
+        return self.store.answers(after=self.answers_read, repeats=False)
 
     def _fit(self, history: History) -> None:
         seed, number = self.settings.seed, self.fitter.num_fits
@@ -217,14 +261,14 @@ class RewardLearner:
     def state(self) -> tuple[dict[str, Any], dict[str, Array], dict[str, Any]]:
         """Return what a checkpoint must hold: tensors, arrays and JSON; the segments stay in the record."""
         tensors = {"reward": self.reward.state_dict(), "fitter": self.fitter.state()}
-        arrays = {"counts": self.data.counts, "preferences": self.data.preferences}
+        arrays = {"counts": self.data.counts}
         values = {
             "labels": self.labels,
             "up_front": self.up_front,
             "postponed": self.postponed,
             "session": self.session,
             "answers_read": self.answers_read,
-            "answered": sorted(self.answered),
+            "settled": sorted(self.settled),
             "taken": self.taken,
             "annotator": self.annotator.state(),
             "fit_report": None if self.fit_report is None else self.fit_report.to_json(),
@@ -237,22 +281,36 @@ class RewardLearner:
         self.fitter.restore(tensors["fitter"])
         for name in ("labels", "up_front", "postponed", "session", "answers_read", "taken"):
             setattr(self, name, values[name])
-        self.answered = set(values["answered"])
+        self.settled = set(values["settled"])
         self.annotator.restore(values["annotator"])
         self.fit_report = None if values["fit_report"] is None else FitReport(**values["fit_report"])
-        self._restore_comparisons(arrays["preferences"], arrays["counts"])
+        self._restore_data(arrays["counts"])
 
-    def _restore_comparisons(self, preferences: Array, counts: Array) -> None:
+    def _restore_data(self, counts: Array) -> None:
         self.asked_pairs = self.store.asked_pairs()
         self.data = self._empty_data()
-        taken, encoded = set(self.taken), {}
+        known = {
+            row: a for row, a in self.store.answers(repeats=False) if row <= self.answers_read or row in self.settled
+        }
+        undone = {answer.undoes for answer in known.values() if isinstance(answer, Undo)}
+        self.answerers, self.closed = {}, set()
+        for row, answer in known.items():
+            if row not in undone and answer.kind in KINDS:
+                self.answerers.setdefault(answer.query_id, []).append(answer.annotator)
+        taught = {known[row].query_id for row in self.taken}
+        encoded, scales = {}, {}
         for session in range(self.session):  # one at a time: the segments of all would fill the memory
             for query in self.store.session_queries(session):
-                if query.id in taken:
-                    encoded[query.id] = self.data.encode(query.segments)
-                elif query.id not in self.answered:
+                if query.id in taught:
+                    encoded[query.id], scales[query.id] = self.data.encode(query.segments), query.scale
+                if len(set(self.answerers.get(query.id, ()))) >= query.overlap:
+                    self.closed.add(query.id)
+                else:
                     self.open_queries[query.id] = query
-        self.data.add_encoded([encoded[name] for name in self.taken], preferences, counts)
+        answers = [known[row] for row in self.taken]
+        self.data.add_answers(
+            [encoded[a.query_id] for a in answers], answers, [scales[a.query_id] for a in answers], counts
+        )
 
     def close(self) -> None:
         """Close the record."""

@@ -271,7 +271,7 @@ def report(folder: RunFolder) -> ReportCard:
 def _held_out_segments(folder: RunFolder, history: History, rng: np.random.Generator) -> list[Segment]:
     length = folder.settings.segment_length
     assert length is not None
-    with PreferenceStore(folder.record_path) as store:
+    with PreferenceStore(folder.record) as store:
         asked = store.asked_windows()
     kept: list[Segment] = []
     for _ in range(20):

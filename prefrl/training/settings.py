@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from prefrl.envs import episode_length, task
 from prefrl.errors import UserError, require
-from prefrl.queries import LabelSchedule, check_method
+from prefrl.feedback import FEWEST_RANKED, SMALLEST_SCALE
+from prefrl.queries import LabelSchedule, QueryMaker, check_method
 from prefrl.rewards import FitSettings, RewardSettings
 from prefrl.training.defaults import agent_defaults
 
@@ -22,6 +23,12 @@ class QuerySettings:
     method: str = "disagreement"
     """uniform, disagreement, entropy, k-center, k-center+disagreement or k-center+entropy (the first session is always
     uniform)."""
+    feedback: Literal["comparison", "ranking", "rating", "mixed"] = "comparison"
+    """What is asked for: comparisons of two, rankings, ratings, or these in turn."""
+    num_ranked: int = 4
+    """Segments of a ranking, 3 to 9."""
+    scale: int = 5
+    """Grades of a rating, 2 to 9."""
     candidates: int = 10
     """Candidate pairs per query (Christiano et al. 2017, s. 2.2.4)."""
     recent: float = 0.1
@@ -43,6 +50,11 @@ class QuerySettings:
     last_session_at: float = 0.95
     """Share of the training after which no more is asked."""
 
+    @property
+    def maker(self) -> QueryMaker:
+        """What makes queries of pairs."""
+        return QueryMaker(feedback=self.feedback, num_ranked=self.num_ranked, scale=self.scale)
+
     def __post_init__(self) -> None:
         check_method(self.method)
         if self.decay <= 0:
@@ -50,6 +62,9 @@ class QuerySettings:
         for name in ("recent", "recent_share", "end_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"queries.{name} must be in [0, 1]. Received {getattr(self, name)}")
+        for name, least in (("num_ranked", FEWEST_RANKED), ("scale", SMALLEST_SCALE)):
+            if not least <= getattr(self, name) <= 9:
+                raise UserError(f"queries.{name} must be from {least} to 9. Received {getattr(self, name)}")
         if self.candidates < 1:
             raise UserError(f"candidates must be at least 1. Received {self.candidates}")
 
@@ -68,6 +83,11 @@ class TrainSettings:
     """Simulated annotator: oracle, noisy, myopic, mistake, skip, equal, coin or inverted."""
     reward_function: str | None = None
     """`file.py:function` of a segment: the teacher judges by it instead of the environment's reward."""
+    record: str | None = None
+    """URL of a PostgreSQL database for the record of answers, e.g. postgresql://user@host/database; default: a file in
+    the run folder."""
+    without: tuple[str, ...] = ()
+    """Annotators whose answers are not learned from."""
     agent: str = "ppo"
     """ppo, or one of stable-baselines3's: sb3-ppo, a2c, sac, td3 or dqn."""
     num_envs: int | None = None
@@ -192,6 +212,7 @@ class TrainSettings:
                 raise UserError(f"The configuration has unknown fields: {', '.join(sorted(unknown))}.")
         for name, kind in nested.items():
             values[name] = kind(**values[name])
+        values["without"] = tuple(values.get("without", ()))
         hidden = tuple(values["reward"].hidden)
         values["reward"] = replace(values["reward"], hidden=hidden)
         return cls(**values)

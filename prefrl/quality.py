@@ -1,0 +1,211 @@
+"""Are the answers good? Consistency, agreement, position bias and time, of each annotator and between them.
+
+Everything is read from the record: comparisons asked twice with their sides swapped tell of consistency, queries that
+several annotators answered of agreement, and which side was shown where of a preference for a side. Shares come with
+95 % Wilson intervals.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from prefrl.errors import require
+from prefrl.feedback import Answer, Comparison, Ranking, Rating
+from prefrl.store import PreferenceStore, QueryCard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A share of n cases, with its 95 % interval (Wilson)."""
+
+    num: int
+    share: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.share:.0%} ({self.low:.0%} to {self.high:.0%}, of {self.num})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotatorQuality:
+    """What the answers of one annotator look like. None stands for what cannot be told yet."""
+
+    name: str
+    kind: str
+    num_answers: int
+    """Comparisons, rankings and ratings that stand, repeats too."""
+    num_ties: int
+    """Among comparisons."""
+    num_cannot_tell: int
+    consistency: Share | None
+    """Share of comparisons asked twice, with the sides swapped, that were answered the same."""
+    chose_left: Share | None
+    """Share of decided comparisons in which what was shown at the left was preferred; 1/2 without position bias."""
+    agreement: Share | None
+    """Share of judgements that others made too, in which they said the same."""
+    median_seconds: float | None
+    """Per answer."""
+
+    @property
+    def prefers_a_side(self) -> bool:
+        """The interval of `chose_left` leaves out 1/2."""
+        return self.chose_left is not None and not self.chose_left.low <= 0.5 <= self.chose_left.high
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairQuality:
+    """How far two annotators agree on what both judged."""
+
+    first: str
+    second: str
+    agreement: Share
+    alpha: float | None
+    """Krippendorff's alpha of comparisons (and pairs of rankings): 1 perfect, 0 chance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What the answers of a record look like."""
+
+    annotators: tuple[AnnotatorQuality, ...]
+    pairs: tuple[PairQuality, ...]
+    """Of annotators that judged something together."""
+    alpha_comparisons: float | None
+    """Krippendorff's alpha between all annotators over comparisons and pairs of rankings, nominal."""
+    alpha_ratings: float | None
+    """Over ratings, ordinal."""
+    seconds: Mapping[str, tuple[float, ...]]
+    """Time of every answer, by annotator."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the single times as JSON values."""
+        values = asdict(self)
+        del values["seconds"]
+        return values
+
+
+def measure_quality(store: PreferenceStore) -> Quality:
+    """Measure the answers that stand in a record."""
+    answers = [a for _, a in store.answers(standing=True) if isinstance(a, Comparison | Ranking | Rating)]
+    names = list(dict.fromkeys(answer.query_id for answer in answers))
+    cards = {card.id: card for card in store.cards(names)}
+    kinds = store.annotators()
+    first = [answer for answer in answers if cards[answer.query_id].repeat_of is None]
+    judgements, ratings = _judgements(first, cards), _ratings(first, cards)
+    everybody = list(dict.fromkeys(answer.annotator for answer in answers))
+    shared = _shared(judgements)
+    return Quality(
+        annotators=tuple(_annotator(name, kinds[name], answers, cards, shared) for name in sorted(everybody)),
+        pairs=tuple(_pairs(shared)),
+        alpha_comparisons=krippendorff_alpha(judgements.values(), "nominal"),
+        alpha_ratings=krippendorff_alpha(ratings.values(), "ordinal"),
+        seconds={name: tuple(a.seconds for a in answers if a.annotator == name) for name in sorted(everybody)},
+    )
+
+
+Unit = dict[str, float]
+"""What each annotator said of one thing, by name."""
+
+
+def krippendorff_alpha(units: Iterable[Unit], level: str) -> float | None:
+    """Return Krippendorff's alpha; None where nobody judged what another did, or all said the same of everything.
+
+    Args:
+        units: things that were judged.
+        level: "nominal" or "ordinal".
+    """
+    several = [unit for unit in units if len(unit) > 1]
+    names = list(dict.fromkeys(name for unit in several for name in unit))
+    values = np.array([[unit.get(name, np.nan) for unit in several] for name in names])
+    if len({value for unit in several for value in unit.values()}) < 2:
+        return None
+    return float(require("krippendorff", "train").alpha(reliability_data=values, level_of_measurement=level))
+
+
+def share_of(hits: Sequence[bool]) -> Share | None:
+    """Return the share of True with its interval; None of nothing."""
+    if not hits:
+        return None
+    result = require("scipy.stats", "train").binomtest(int(sum(hits)), len(hits))
+    interval = result.proportion_ci(method="wilson")
+    return Share(num=len(hits), share=float(np.mean(hits)), low=float(interval.low), high=float(interval.high))
+
+
+def _judgements(answers: Sequence[Answer], cards: Mapping[str, QueryCard]) -> dict[Any, Unit]:
+    """Return who said what of each pair of a query: comparisons, and the pairs of rankings; 1: the first is better."""
+    units: dict[Any, Unit] = {}
+    for answer in answers:
+        if isinstance(answer, Comparison) and answer.preference is not None:
+            units.setdefault((answer.query_id, 0, 1), {})[answer.annotator] = answer.preference
+        elif isinstance(answer, Ranking) and answer.ranks is not None:
+            for i, j in itertools.combinations(range(cards[answer.query_id].num_items), 2):
+                value = 0.5 * (1 + np.sign(answer.ranks[j] - answer.ranks[i]))
+                units.setdefault((answer.query_id, i, j), {})[answer.annotator] = float(value)
+    return units
+
+
+def _ratings(answers: Sequence[Answer], cards: Mapping[str, QueryCard]) -> dict[Any, Unit]:
+    """Return who gave which grade, in shares of the scale."""
+    units: dict[Any, Unit] = {}
+    for answer in answers:
+        if isinstance(answer, Rating) and answer.rating is not None:
+            scale = cards[answer.query_id].scale
+            assert scale is not None
+            units.setdefault(answer.query_id, {})[answer.annotator] = (answer.rating - 1) / (scale - 1)
+    return units
+
+
+def _shared(units: Mapping[Any, Unit]) -> dict[tuple[str, str], list[Unit]]:
+    """Return what each two annotators both judged."""
+    shared: dict[tuple[str, str], list[Unit]] = {}
+    for unit in units.values():
+        for first, second in itertools.combinations(sorted(unit), 2):
+            shared.setdefault((first, second), []).append({first: unit[first], second: unit[second]})
+    return dict(sorted(shared.items()))
+
+
+def _pairs(shared: Mapping[tuple[str, str], Sequence[Unit]]) -> Iterable[PairQuality]:
+    for (first, second), units in shared.items():
+        agreement = share_of([unit[first] == unit[second] for unit in units])
+        assert agreement is not None
+        alpha = krippendorff_alpha(units, "nominal")
+        yield PairQuality(first=first, second=second, agreement=agreement, alpha=alpha)
+
+
+def _annotator(
+    name: str,
+    kind: str,
+    answers: Sequence[Answer],
+    cards: Mapping[str, QueryCard],
+    shared: Mapping[tuple[str, str], Sequence[Unit]],
+) -> AnnotatorQuality:
+    mine = [answer for answer in answers if answer.annotator == name]
+    compared = [answer for answer in mine if isinstance(answer, Comparison)]
+    said = {answer.query_id: answer.preference for answer in compared}
+    twice = []
+    for query_id, preference in said.items():
+        before = said.get(cards[query_id].repeat_of or "")
+        if before is not None and preference is not None:
+            twice.append(before == preference)
+    left = [a.preference == (a.shown[0] == 0) for a in compared if a.shown is not None and a.preference in (0.0, 1.0)]
+    same = [
+        unit[one] == unit[other] for (one, other), units in shared.items() if name in (one, other) for unit in units
+    ]
+    seconds = [answer.seconds for answer in mine if answer.seconds > 0]
+    return AnnotatorQuality(
+        name=name,
+        kind=kind,
+        num_answers=len(mine),
+        num_ties=sum(answer.preference == 0.5 for answer in compared),
+        num_cannot_tell=sum(answer.value is None for answer in mine),
+        consistency=share_of(twice),
+        chose_left=share_of(left),
+        agreement=share_of(same),
+        median_seconds=float(np.median(seconds)) if seconds else None,
+    )

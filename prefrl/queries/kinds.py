@@ -1,0 +1,51 @@
+"""Comparisons, rankings and ratings made of the pairs that were proposed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+from prefrl.feedback import KINDS, Query
+from prefrl.segments import Segment
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryMaker:
+    """Cuts a row of segments into queries.
+
+    A comparison shows a proposed pair; a ranking shows the segments of pairs in a row, a rating one of them. So every
+    method of choosing pairs serves all kinds.
+    """
+
+    feedback: str = "comparison"
+    """comparison, ranking, rating, or mixed: these in turn."""
+    num_ranked: int = 4
+    """Segments of a ranking."""
+    scale: int = 5
+    """Grades of a rating."""
+
+    def num_pairs(self, num_queries: int) -> int:
+        """Return how many pairs hold the segments of so many queries."""
+        return -(-sum(self._num_shown(kind) for kind in self._kinds(num_queries)) // 2)
+
+    def make(
+        self, pairs: Sequence[tuple[Segment, Segment]], num_queries: int, *, session: int, num_env_steps: int
+    ) -> list[Query]:
+        """Return queries of a session, fewer than wanted where there are too few pairs."""
+        left = iter([segment for pair in pairs for segment in pair])
+        queries: list[Query] = []
+        for kind in self._kinds(num_queries):
+            segments = tuple(islice(left, self._num_shown(kind)))
+            if len(segments) < self._num_shown(kind):
+                break
+            scale = self.scale if kind == "rating" else None
+            query = Query(segments=segments, kind=kind, scale=scale, session=session, num_env_steps=num_env_steps)
+            queries.append(query)
+        return queries
+
+    def _kinds(self, num_queries: int) -> list[str]:
+        return list(islice(cycle(KINDS if self.feedback == "mixed" else (self.feedback,)), num_queries))
+
+    def _num_shown(self, kind: str) -> int:
+        return {"comparison": 2, "rating": 1}.get(kind, self.num_ranked)
