@@ -1,0 +1,176 @@
+"""What is kept of each step so that it can be drawn later: a small row of numbers, and now and then a blob.
+
+`Marks` are those of a rollout, a `Trail` those of an episode, a `ClipSource` those of one segment: all that its
+frames are made from.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from prefrl.errors import UserError
+from prefrl.frames import FrameTrack
+from prefrl.spaces import Array
+
+MARK = "clip_mark"  # the key of `info` under which an environment hands out a step's mark
+
+Mark = tuple[Array, bytes | None]
+"""A row `(S,)` for the step, the same S at each, and a blob or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """The marks of T steps of E environments."""
+
+    kind: str
+    """Of the world they were made in, see `prefrl.clips.worlds`."""
+    rows: Array
+    """`(T, E, S)`"""
+    blobs: dict[tuple[int, int], bytes]
+    """By (step, environment)."""
+
+
+class MarkCollector:
+    """Gathers marks step by step, for whoever records rollouts."""
+
+    def __init__(self) -> None:
+        self._kind: str | None = None
+        self._rows: list[Array] = []
+        self._blobs: dict[tuple[int, int], bytes] = {}
+
+    def add(self, infos: Sequence[Mapping[str, Any]]) -> None:
+        """Take in one step of E environments: their `info`, which holds marks from each of them or from none."""
+        if MARK not in infos[0]:
+            return
+        marks = [info[MARK] for info in infos]
+        self._kind = marks[0][0]
+        step = len(self._rows)
+        self._rows.append(np.stack([row for _, row, _ in marks]))
+        for env, (_, _, blob) in enumerate(marks):
+            if blob is not None:
+                self._blobs[step, env] = blob
+
+    def take(self) -> Marks | None:
+        """Return the marks since the last call; None if there were none."""
+        rows, blobs = self._rows, self._blobs
+        self._rows, self._blobs = [], {}
+        if not rows or self._kind is None:
+            return None
+        return Marks(kind=self._kind, rows=np.stack(rows), blobs=blobs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSource:
+    """All that the frames of a segment of k steps are made from."""
+
+    kind: str
+    rows: Array
+    """`(lead + k, S)`"""
+    blobs: dict[int, bytes] = field(default_factory=dict)
+    """By index into `rows`."""
+    lead: int = 0
+    """Steps before the segment's first that must be gone through."""
+
+    def to_bytes(self) -> bytes:
+        """Return it compressed; `from_bytes` is the inverse."""
+        steps = sorted(self.blobs)
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            allow_pickle=False,
+            kind=np.frombuffer(self.kind.encode(), np.uint8),
+            rows=self.rows,
+            lead=np.array(self.lead),
+            steps=np.array(steps, np.int64),
+            sizes=np.array([len(self.blobs[step]) for step in steps], np.int64),
+            content=np.frombuffer(b"".join(self.blobs[step] for step in steps), np.uint8),
+        )
+        return zlib.compress(buffer.getbuffer(), level=1)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ClipSource:
+        """Rebuild what `to_bytes` gave.
+
+        Raises:
+            UserError: the bytes are damaged.
+        """
+        try:
+            with np.load(io.BytesIO(zlib.decompress(data)), allow_pickle=False) as arrays:
+                ends = np.cumsum(arrays["sizes"])
+                content = arrays["content"].tobytes()
+                blobs = {
+                    int(step): content[end - size : end]
+                    for step, size, end in zip(arrays["steps"], arrays["sizes"], ends, strict=True)
+                }
+                kind, rows, lead = arrays["kind"].tobytes().decode(), arrays["rows"], int(arrays["lead"])
+        except (zlib.error, zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
+            raise UserError(f"The states saved for a clip are damaged ({error}); it cannot be shown.") from error
+        return cls(kind=kind, rows=rows, blobs=blobs, lead=lead)
+
+
+class Trail:
+    """The marks of one episode as it grows."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.rows = FrameTrack()
+        self.blobs: dict[int, bytes] = {}
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows.nbytes + sum(len(blob) for blob in self.blobs.values())
+
+    def append(self, rows: Array, blobs: Mapping[int, bytes]) -> None:
+        """Add n steps `(n, S)` and their blobs, by index into `rows`."""
+        begin = self.rows.length
+        self.rows.append(rows)
+        self.blobs |= {begin + step: blob for step, blob in blobs.items()}
+
+    def starts(self, length: int) -> Array | None:
+        """Return the first steps of the windows of `length` steps that can be drawn; None: all of them."""
+        if self.kind != "film":
+            return None
+        filmed = np.zeros(self.rows.length, np.int64)
+        filmed[list(self.blobs)] = 1
+        sums = np.concatenate([[0], np.cumsum(filmed)])
+        whole = (
+            np.flatnonzero(sums[length:] - sums[:-length] == length) if len(sums) > length else np.zeros(0, np.int64)
+        )
+        return whole
+
+    def source(self, start: int, length: int) -> ClipSource:
+        """Cut out what is needed to draw steps `start` to `start + length`."""
+        begin, stop = start, start + length
+        if self.kind == "ale":  # from the last saved state of the emulator on
+            begin = max((step for step in self.blobs if step <= start), default=start)
+        return ClipSource(
+            kind=self.kind,
+            rows=self.rows.window(begin, stop),
+            blobs={step - begin: blob for step, blob in self.blobs.items() if begin <= step < stop},
+            lead=start - begin,
+        )
+
+    def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Return it as arrays and JSON; `restore` is the inverse."""
+        steps = sorted(self.blobs)
+        content = np.frombuffer(b"".join(self.blobs[step] for step in steps), np.uint8)
+        meta = {"kind": self.kind, "length": self.rows.length, "blobs": [[s, len(self.blobs[s])] for s in steps]}
+        return {"rows": self.rows.stored(), "content": content}, meta
+
+    @classmethod
+    def restore(cls, rows: Array, content: Array, meta: Mapping[str, Any]) -> Trail:
+        """Rebuild what `state` gave."""
+        trail = cls(meta["kind"])
+        trail.rows = FrameTrack.restore(rows, meta["length"], None)
+        data, begin = content.tobytes(), 0
+        for step, size in meta["blobs"]:
+            trail.blobs[step] = data[begin : begin + size]
+            begin += size
+        return trail
