@@ -268,7 +268,7 @@ class Film:
 def pack_picture(picture: Picture) -> bytes:
     """Return a picture `(H, W, 3)` compressed without loss."""
     shape = np.asarray(picture.shape[:2], "<u2").tobytes()
-    return shape + zlib.compress(np.ascontiguousarray(picture), level=1)
+    return shape + zlib.compress(picture.tobytes(), level=1)
 
 
 def unpack_picture(data: bytes) -> Picture:
