@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from prefrl.clips.codec import Clip
+from prefrl.clips.codec import Pictures
 
 Kind = Literal["comparison", "ranking", "rating"]
 
@@ -14,7 +14,7 @@ Kind = Literal["comparison", "ranking", "rating"]
 class Item:
     """One of the things that a question is about: a clip, a text, or neither where it cannot be shown."""
 
-    clip: Clip | None = None
+    clip: Pictures | None = None
     text: str | None = None
     problem: str | None = None
     """Why it cannot be shown."""
@@ -62,7 +62,7 @@ class Reply:
     preference: float | None = None
     """Of a comparison: 1 (the first is better), 0, or 1/2 for a tie."""
     ranks: tuple[int, ...] | None = None
-    """Of a ranking: the rank of each item, 0 for the best; equal ranks are ties."""
+    """Of a ranking: the rank of each item, 1 for the best; equal ranks are ties."""
     rating: int | None = None
     """Of a rating: 1 to the question's scale."""
     shown_at: float

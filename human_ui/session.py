@@ -160,8 +160,10 @@ class Session:
         if self.question is None and self._awaited is None:
             self._next()
 
-    def report(self, *, standing: Standing | None = None, problem: str | None = None, finished: bool | None = None) -> None:
-        """Take news of the record: how it stands, what is wrong with it ("" when all is well), that nothing will come."""
+    def report(
+        self, *, standing: Standing | None = None, problem: str | None = None, finished: bool | None = None
+    ) -> None:
+        """Take news: how the run stands, what is wrong with the record ("": nothing), that nothing more will come."""
         if standing is not None:
             self.standing = standing
         if problem is not None:
@@ -301,7 +303,7 @@ class Session:
         self.flash, self._flash_left = (place,), 0.25
         if sum(len(group) for group in self.ranked) == len(question.items):
             ranks = [0] * len(question.items)
-            for rank, group in enumerate(self.ranked):
+            for rank, group in enumerate(self.ranked, 1):
                 for where in group:
                     ranks[question.order[where]] = rank
             self._give(question, ranks=tuple(ranks))

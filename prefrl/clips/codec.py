@@ -21,8 +21,11 @@ SMALL = 320  # pixels: pictures of less height are enlarged
 LARGE = 720  # pixels: the longer side of larger ones is halved until it is less
 
 
+FORMAT = "mp4"
+
+
 @dataclass(frozen=True, kw_only=True)
-class Clip:
+class Pictures:
     """Frames to be shown."""
 
     frames: NDArray[np.uint8]
@@ -30,7 +33,17 @@ class Clip:
     frames_per_second: float
 
 
-def encode_clip(frames: Iterable[NDArray[np.uint8]], frames_per_second: float) -> bytes:
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A clip as a file."""
+
+    data: bytes
+    width: int
+    height: int
+    num_frames: int
+
+
+def encode_clip(frames: Iterable[NDArray[np.uint8]], frames_per_second: float) -> Encoded:
     """Compress pictures `(H, W, 3)` uint8, all of one size.
 
     Raises:
@@ -40,8 +53,9 @@ def encode_clip(frames: Iterable[NDArray[np.uint8]], frames_per_second: float) -
     av = require("av", "ui")
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as file:
-        stream = None
+        stream, num_frames = None, 0
         for picture in frames:
+            num_frames += 1
             fitted = _fitted(picture)
             if stream is None:
                 rate = Fraction(frames_per_second).limit_denominator(1000)
@@ -53,10 +67,11 @@ def encode_clip(frames: Iterable[NDArray[np.uint8]], frames_per_second: float) -
         if stream is None:
             raise UserError("A clip needs at least one frame; got none.")
         file.mux(stream.encode())
-    return buffer.getvalue()
+        width, height = stream.width, stream.height
+    return Encoded(data=buffer.getvalue(), width=width, height=height, num_frames=num_frames)
 
 
-def decode_clip(data: bytes) -> Clip:
+def decode_clip(data: bytes) -> Pictures:
     """Rebuild the frames of `encode_clip`, enlarged as they may be.
 
     Raises:
@@ -74,7 +89,7 @@ def decode_clip(data: bytes) -> Clip:
         raise UserError(f"A clip of the record is damaged ({error}); it cannot be shown.") from error
     if not frames:
         raise UserError("A clip of the record is damaged (no frames); it cannot be shown.")
-    return Clip(frames=np.stack(frames), frames_per_second=rate)
+    return Pictures(frames=np.stack(frames), frames_per_second=rate)
 
 
 def _fitted(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

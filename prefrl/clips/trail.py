@@ -6,9 +6,6 @@ frames are made from.
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,40 +75,35 @@ class ClipSource:
     lead: int = 0
     """Steps before the segment's first that must be gone through."""
 
-    def to_bytes(self) -> bytes:
-        """Return it compressed; `from_bytes` is the inverse."""
+    def to_arrays(self) -> dict[str, Array]:
+        """Return it as arrays, as the record keeps them; `from_arrays` is the inverse."""
         steps = sorted(self.blobs)
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            allow_pickle=False,
-            kind=np.frombuffer(self.kind.encode(), np.uint8),
-            rows=self.rows,
-            lead=np.array(self.lead),
-            steps=np.array(steps, np.int64),
-            sizes=np.array([len(self.blobs[step]) for step in steps], np.int64),
-            content=np.frombuffer(b"".join(self.blobs[step] for step in steps), np.uint8),
-        )
-        return zlib.compress(buffer.getbuffer(), level=1)
+        return {
+            "kind": np.frombuffer(self.kind.encode(), np.uint8),
+            "rows": self.rows,
+            "lead": np.array([self.lead]),
+            "steps": np.array(steps, np.int64),
+            "sizes": np.array([len(self.blobs[step]) for step in steps], np.int64),
+            "content": np.frombuffer(b"".join(self.blobs[step] for step in steps), np.uint8),
+        }
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> ClipSource:
-        """Rebuild what `to_bytes` gave.
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> ClipSource:
+        """Rebuild what `to_arrays` gave.
 
         Raises:
-            UserError: the bytes are damaged.
+            UserError: arrays are missing or do not fit together.
         """
         try:
-            with np.load(io.BytesIO(zlib.decompress(data)), allow_pickle=False) as arrays:
-                ends = np.cumsum(arrays["sizes"])
-                content = arrays["content"].tobytes()
-                blobs = {
-                    int(step): content[end - size : end]
-                    for step, size, end in zip(arrays["steps"], arrays["sizes"], ends, strict=True)
-                }
-                kind, rows, lead = arrays["kind"].tobytes().decode(), arrays["rows"], int(arrays["lead"])
-        except (zlib.error, zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
-            raise UserError(f"The states saved for a clip are damaged ({error}); it cannot be shown.") from error
+            ends = np.cumsum(arrays["sizes"])
+            content = arrays["content"].tobytes()
+            blobs = {
+                int(step): content[end - size : end]
+                for step, size, end in zip(arrays["steps"], arrays["sizes"], ends, strict=True)
+            }
+            kind, rows, lead = arrays["kind"].tobytes().decode(), arrays["rows"], int(arrays["lead"][0])
+        except (KeyError, ValueError, IndexError) as error:
+            raise UserError(f"The states saved for a clip are damaged ({error!r}); it cannot be drawn.") from error
         return cls(kind=kind, rows=rows, blobs=blobs, lead=lead)
 
 

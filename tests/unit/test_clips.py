@@ -74,7 +74,7 @@ def test_a_clip_drawn_again_is_what_the_environment_drew(env_id: str, horizon: i
     again.reset(seed=11)
     world = worlds.find_world(again, segment_length=10)
     for start, length in ((29, 10), (0, 10), (7, 38)):
-        source = ClipSource.from_bytes(trail.source(start, length).to_bytes())
+        source = ClipSource.from_arrays(trail.source(start, length).to_arrays())
         drawn = list(world.draw(source))
         assert len(drawn) == length
         for picture, original in zip(drawn, pictures[start : start + length], strict=True):
@@ -176,7 +176,7 @@ def test_nothing_is_saved_unless_asked_for() -> None:
 
 def test_a_clip_survives_compression_sharp_and_in_order() -> None:
     _, pictures, _ = play(make("Pendulum-v1"), 12)
-    clip = decode_clip(encode_clip(pictures, 30))
+    clip = decode_clip(encode_clip(pictures, 30).data)
     assert clip.frames.shape == (12, 500, 500, 3)
     assert clip.frames_per_second == 30
     errors = [[np.abs(a.astype(int) - b).mean() for b in pictures] for a in clip.frames]
@@ -186,11 +186,11 @@ def test_a_clip_survives_compression_sharp_and_in_order() -> None:
 
 def test_small_and_odd_pictures_become_playable_clips() -> None:
     small = [np.full((21, 33, 3), level, np.uint8) for level in (0, 200)]
-    clip = decode_clip(encode_clip(small, 12.5))
+    clip = decode_clip(encode_clip(small, 12.5).data)
     assert clip.frames.shape[0] == 2
     assert clip.frames.shape[1] >= 320
     assert clip.frames_per_second == 12.5
-    huge = decode_clip(encode_clip([np.zeros((1000, 1500, 3), np.uint8)], 30))
+    huge = decode_clip(encode_clip([np.zeros((1000, 1500, 3), np.uint8)], 30).data)
     assert max(huge.frames.shape[1:3]) <= 752
 
 
@@ -199,7 +199,7 @@ def test_damaged_clips_and_states_say_so(data: bytes) -> None:
     with pytest.raises(UserError, match="damaged"):
         decode_clip(data)
     with pytest.raises(UserError, match="damaged"):
-        ClipSource.from_bytes(data)
+        ClipSource.from_arrays({"content": np.frombuffer(data, np.uint8)})
 
 
 def test_states_of_another_environment_are_refused() -> None:
