@@ -23,6 +23,7 @@ AHEAD = 3  # questions claimed and decoded before they are needed
 LEASE_SECONDS = 30.0  # a viewer that was killed gives its questions back after this
 POLL_SECONDS = 0.25
 STANDING_SECONDS = 1.0
+SEEN_SECONDS = 4.0  # how often the record is told that this viewer is open
 SILENT_SECONDS = 20.0  # a training that has said nothing for so long is not running
 KEPT_QUESTIONS = 4  # answered questions whose clips are still decoded, for undo
 
@@ -61,6 +62,7 @@ class Desk:
         self._rows: dict[str, int] = {}  # by query: row of this session's answer
         self._again: deque[Claim] = deque()
         self._kept: deque[Question] = deque(maxlen=KEPT_QUESTIONS + AHEAD)
+        self._seen_at = -SEEN_SECONDS
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._write, self._load)]
 
@@ -103,6 +105,7 @@ class Desk:
         try:
             with self._open_record() as store:
                 store.release(list(self._claims.values()))
+                store.set_facts({f"viewer {self.annotator}": 0.0})
         except UserError:
             pass  # they come back by themselves
         return self._num_unsaved
@@ -236,6 +239,9 @@ class Desk:
                 self._renewed[query_id] = now
 
     def _report(self, store: PreferenceStore) -> None:
+        if time.monotonic() - self._seen_at > SEEN_SECONDS:
+            self._seen_at = time.monotonic()
+            store.set_facts({f"viewer {self.annotator}": time.time()})
         facts, num_open = store.facts(), store.num_open()
         silent = time.time() - facts.get("seen_at", 0.0) > SILENT_SECONDS
         training = str(facts.get("training", ""))

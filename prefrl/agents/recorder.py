@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.clips.trail import MarkCollector
+from prefrl.clips.trail import MARK, MarkCollector
 from prefrl.errors import require
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_finite, map_batch, zip_batches
@@ -84,7 +84,7 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
         self._terminated.append(np.asarray(dones, np.bool_) & ~truncated)
         self._truncated.append(truncated)
         self._hidden_ends.append(np.array(["hidden_terminated" in info for info in infos]))
-        self._marks.add(infos)
+        self._marks.add([info[MARK] for info in infos if MARK in info])
         self._last = _own(observations)
         return observations, rewards if self.pass_true_reward else np.zeros_like(rewards), dones, infos
 

@@ -42,11 +42,10 @@ class MarkCollector:
         self._rows: list[Array] = []
         self._blobs: dict[tuple[int, int], bytes] = {}
 
-    def add(self, infos: Sequence[Mapping[str, Any]]) -> None:
-        """Take in one step of E environments: their `info`, which holds marks from each of them or from none."""
-        if MARK not in infos[0]:
+    def add(self, marks: Sequence[tuple[str, Array, bytes | None]]) -> None:
+        """Take in what E environments put under `MARK` into their `info` in one step; nothing if that is empty."""
+        if not marks:
             return
-        marks = [info[MARK] for info in infos]
         self._kind = marks[0][0]
         step = len(self._rows)
         self._rows.append(np.stack([row for _, row, _ in marks]))
