@@ -6,6 +6,7 @@ answers makes sure that it is recorded once.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -23,6 +24,7 @@ AHEAD = 3  # questions claimed and decoded before they are needed
 LEASE_SECONDS = 30.0  # a viewer that was killed gives its questions back after this
 POLL_SECONDS = 0.25
 STANDING_SECONDS = 1.0
+TRY_SECONDS = 2.0  # how often questions are looked for whose clips could not be drawn
 SEEN_SECONDS = 4.0  # how often the record is told that this viewer is open
 SILENT_SECONDS = 20.0  # a training that has said nothing for so long is not running
 KEPT_QUESTIONS = 4  # answered questions whose clips are still decoded, for undo
@@ -62,7 +64,8 @@ class Desk:
         self._rows: dict[str, int] = {}  # by query: row of this session's answer
         self._again: deque[Claim] = deque()
         self._kept: deque[Question] = deque(maxlen=KEPT_QUESTIONS + AHEAD)
-        self._seen_at = -SEEN_SECONDS
+        self._seen_at = self._tried_at = -math.inf
+        self._failures = False  # clips could not be drawn
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._write, self._load)]
 
@@ -206,7 +209,7 @@ class Desk:
         elif len(self._claims) <= AHEAD:
             claims = store.claim(
                 self.annotator, 1, lease_seconds=LEASE_SECONDS, with_clips=True, repeat_share=self._repeat_share
-            ) or self._claim_failed(store)
+            ) or self._claim_undrawable(store)
             if not claims:
                 return False
             claim = claims[0]
@@ -222,8 +225,11 @@ class Desk:
         self.news.put(kept)
         return True
 
-    def _claim_failed(self, store: PreferenceStore) -> list[Claim]:
+    def _claim_undrawable(self, store: PreferenceStore) -> list[Claim]:
         """Claim a question whose clips could not be drawn, so that the person learns why; give any other back."""
+        if not self._failures or time.monotonic() - self._tried_at < TRY_SECONDS:
+            return []
+        self._tried_at = time.monotonic()
         claims = store.claim(self.annotator, 1, lease_seconds=LEASE_SECONDS, repeat_share=0.0)
         for claim in claims:
             if not store.render_failures(claim.query.segment_ids):
@@ -243,6 +249,7 @@ class Desk:
             self._seen_at = time.monotonic()
             store.set_facts({f"viewer {self.annotator}": time.time()})
         facts, num_open = store.facts(), store.num_open()
+        self._failures = bool(facts.get("render_failure"))
         silent = time.time() - facts.get("seen_at", 0.0) > SILENT_SECONDS
         training = str(facts.get("training", ""))
         if silent and facts.get("training_state") == "running":

@@ -71,8 +71,8 @@ class Painter:
         rate = session.per_hour
         counts = f"{standing.answered}" + (f" of {standing.wanted}" if standing.wanted else "") + " answered"
         figures = [counts, f"{standing.left} left", "- per hour" if rate is None else f"{rate:.0f} per hour"]
-        agreement = "-" if standing.agreement is None else f"{standing.agreement:.0%}"
-        second = [f"reward model agrees with {agreement} of the answers"]
+        agreement = standing.agreement
+        second = ["reward model: not fitted yet" if agreement is None else f"reward model: agrees with {agreement:.0%}"]
         if standing.training:
             second.insert(0, standing.training)
         right = self._text("     ".join(figures), size, theme.ink)

@@ -99,6 +99,7 @@ def render_open(store: PreferenceStore, renderer: ClipRenderer, limit: int = AT_
             store.add_clip(name, renderer.render(segment.replay))
         except UserError as error:
             store.note_render_failure(name, str(error))
+            store.set_facts({"render_failure": str(error)})
     return len(names)
 
 
@@ -111,6 +112,7 @@ def work(path: Path, parent: int) -> None:
     renderer = ClipRenderer(folder)
     with PreferenceStore(folder.record_path) as store:
         store.forget_render_failures()
+        store.set_facts({"render_failure": ""})
         while os.getppid() == parent:
             try:
                 if render_open(store, renderer):
@@ -137,7 +139,8 @@ def clip_worker(folder: RunFolder) -> Iterator[None]:
     running: list[subprocess.Popen[bytes]] = []
 
     def keep() -> None:
-        command = [sys.executable, "-m", "prefrl.training.clip_worker", str(folder.path), str(os.getpid())]
+        program = "from prefrl.training.clip_worker import main; main()"
+        command = [sys.executable, "-c", program, str(folder.path), str(os.getpid())]
         while not over.is_set():
             running[:] = [subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)]
             running[0].wait()
@@ -162,6 +165,8 @@ def _frames_per_second(env: gymnasium.Env[Any, Any], source: ClipSource) -> floa
     return float(env.metadata.get("render_fps") or 30)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the process: its arguments are the run and its parent."""
     os.nice(5)
-    work(Path(sys.argv[1]), int(sys.argv[2]))
+    with suppress(KeyboardInterrupt):
+        work(Path(sys.argv[1]), int(sys.argv[2]))
