@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--high-contrast", action="store_true", help="white on black; the key C changes it too")
     parser.add_argument("--size", default=None, metavar="WIDTHxHEIGHT", help="of the window, e.g. 1280x800")
     given = parser.parse_args(arguments)
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     require("pygame", "ui")
     require("av", "ui")
     size = _size(given.size)

@@ -96,10 +96,10 @@ class Session:
         self.notice = ""
         self.problem = ""  # of the record, for as long as it lasts
         self.finished = False
-        self.flash: tuple[int, ...] = ()  # places just chosen, for the picture
-        self._flash_left = self._notice_left = 0.0
+        self._notice_left = 0.0
         self._tie_next = False
         self._awaited: str | None = None  # query whose reply was taken back and which comes again
+        self._more_undos = 0
         self._began = now()
         self._shown_at = now()
         self._commands: list[Command] = []
@@ -134,9 +134,6 @@ class Session:
 
     def tick(self, seconds: float) -> None:
         """Let time go by."""
-        self._flash_left -= seconds
-        if self._flash_left <= 0:
-            self.flash = ()
         self._notice_left -= seconds
         if self._notice_left <= 0:
             self.notice = ""
@@ -155,6 +152,9 @@ class Session:
             if self.question is not None:
                 self.ready.appendleft(self.question)
             self._show(question)
+            if self._more_undos:
+                self._more_undos -= 1
+                self._undo()
             return
         self.ready.append(question)
         if self.question is None and self._awaited is None:
@@ -171,9 +171,9 @@ class Session:
         if finished is not None:
             self.finished = finished
 
-    def tell(self, notice: str) -> None:
+    def tell(self, notice: str, seconds: float = NOTICE_SECONDS) -> None:
         """Show a line for a few seconds."""
-        self.notice, self._notice_left = notice, NOTICE_SECONDS
+        self.notice, self._notice_left = notice, seconds
 
     def press(self, action: Action) -> None:
         """A key for `action` was pressed."""
@@ -217,7 +217,6 @@ class Session:
             self._rank(number - 1, self.question)
         elif self.question.kind == "rating":
             if number <= self.question.scale:
-                self.flash = (number - 1,)
                 self._give(self.question, rating=number)
             else:
                 self.tell(f"The scale goes from 1 to {self.question.scale}.")
@@ -271,11 +270,9 @@ class Session:
             self._give(question)
         elif question.kind == "comparison":
             if action is Action.TIE:
-                self.flash = (0, 1)
                 self._give(question, preference=0.5)
             elif action in (Action.LEFT, Action.RIGHT):
                 place = 0 if action is Action.LEFT else 1
-                self.flash = (place,)
                 self._give(question, preference=1.0 if question.order[place] == 0 else 0.0)
         elif question.kind == "ranking" and action is Action.TIE:
             if not self.ranked:
@@ -300,7 +297,6 @@ class Session:
         else:
             self.ranked.append([place])
         self._tie_next = False
-        self.flash, self._flash_left = (place,), 0.25
         if sum(len(group) for group in self.ranked) == len(question.items):
             ranks = [0] * len(question.items)
             for rank, group in enumerate(self.ranked, 1):
@@ -317,7 +313,6 @@ class Session:
         rating: int | None = None,
     ) -> None:
         if any(item.problem is not None for item in question.items) and (preference, ranks, rating) != (None,) * 3:
-            self.flash = ()
             self.tell("One of these cannot be shown: press the down arrow (can't tell) to go on.")
             return
         reply = Reply(
@@ -330,7 +325,7 @@ class Session:
         )
         self.given.append(reply)
         self._commands.append(Save(reply))
-        self._flash_left = 0.25
+        self.tell(f"Answer {len(self.given)} is taken; Z takes it back.", 1.0)
         self._next()
 
     def _undo(self) -> None:
@@ -341,7 +336,7 @@ class Session:
             self._tie_next = False
             return
         if self._awaited is not None:
-            self.tell("The last one is on its way back already.")
+            self._more_undos = min(self._more_undos + 1, len(self.given))  # when that one is back
             return
         if not self.given:
             self.tell("There is nothing to take back in this session.")

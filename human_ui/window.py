@@ -33,8 +33,7 @@ class Window:
 
     def __init__(self, session: Session, desk: Desk, title: str, size: tuple[int, int] | None = None) -> None:
         self.session, self.desk = session, desk
-        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        os.environ.setdefault("SDL_VIDEO_X11_WMCLASS", "prefrl")
+        os.environ["SDL_VIDEO_X11_WMCLASS"] = "prefrl"
         try:
             pygame.display.init()
             pygame.font.init()
@@ -114,7 +113,7 @@ class Window:
         rate = session.per_hour
         now = (
             *(session.screen, id(session.question), session.frame, session.paused, session.show_help),
-            *(session.show_instruction, session.notice, session.problem, session.standing, session.flash),
+            *(session.show_instruction, session.notice, session.problem, session.standing),
             *(session.scroll, session.high_contrast, str(session.ranked), len(session.given)),
             *(self.surface.get_size(), None if rate is None else round(rate, -1)),
         )
