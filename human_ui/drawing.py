@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
 
 import pygame
 
@@ -28,7 +27,6 @@ class Painter:
     def __init__(self) -> None:
         self._fonts: dict[int, pygame.font.Font] = {}
         self._texts: OrderedDict[tuple[str, int, Colour], pygame.Surface] = OrderedDict()
-        self._pictures: dict[int, tuple[Any, pygame.Surface]] = {}
         self.layout: Layout | None = None
 
     def paint(self, surface: pygame.Surface, session: Session) -> None:
@@ -60,6 +58,17 @@ class Painter:
             self._help(surface, theme, unit)
         elif session.show_instruction:
             self._panel(surface, theme, unit, "What to look for", session.instruction or "No instruction was given.")
+
+    def paint_frame(self, surface: pygame.Surface, session: Session) -> list[pygame.Rect]:
+        """Draw only what another frame changes, after `paint`; return where."""
+        layout, question = self.layout, session.question
+        if layout is None or question is None:
+            return []
+        theme = HIGH_CONTRAST if session.high_contrast else PLAIN
+        self._clips(surface, session, question, layout, theme)
+        self._progress(surface, session, question, layout, theme)
+        shown = [box for item, box in zip(question.shown, layout.items, strict=True) if item.clip is not None]
+        return [pygame.Rect(box) for box in (*shown, layout.progress)]
 
     # ------------------------------------------------------------------------------------------------ parts
 
@@ -111,25 +120,17 @@ class Painter:
         unit = layout.unit
         if layout.prompt is not None:
             self._text_box(surface, layout.prompt, f"Prompt: {question.prompt}", theme, theme.pale_ink, unit, 0, 0)
-        ranks = {place: rank for rank, group in enumerate(session.ranked, 1) for place in group}
         border = max(2, round(theme.border * unit))
         for place, (item, box) in enumerate(zip(question.shown, layout.items, strict=True)):
             colour = theme.places[place]
             if item.clip is not None:
-                self._picture(surface, item, session.frame, place, box)
                 pygame.draw.rect(surface, colour, pygame.Rect(box).inflate(2 * border, 2 * border), border)
             elif item.text is not None:
                 self._text_box(surface, box, item.text, theme, colour, unit, border, session.scroll)
             else:
-                self._text_box(
-                    surface, box, f"This clip cannot be shown: {item.problem}", theme, theme.warning, unit, border, 0
-                )
-            if question.kind == "comparison":
-                self._badge(surface, ("LEFT", "RIGHT")[place], box, colour, theme, unit)
-            elif question.kind == "ranking":
-                self._badge(surface, str(place + 1), box, colour, theme, unit)
-                if place in ranks:
-                    self._badge(surface, f"rank {ranks[place]}", box, theme.chosen, theme, unit, right=True)
+                told = f"This clip cannot be shown: {item.problem}"
+                self._text_box(surface, box, told, theme, theme.warning, unit, border, 0)
+        self._clips(surface, session, question, layout, theme)
         for point, box in enumerate(layout.scale, 1):
             pygame.draw.rect(surface, theme.panel, box)
             pygame.draw.rect(surface, theme.places[0], box, border)
@@ -140,25 +141,39 @@ class Painter:
             middle = first[1] + first[3] // 2 - worst.get_height() // 2
             surface.blit(worst, (first[0] - worst.get_width() - round(10 * unit), middle))
             surface.blit(self._text("best", size, theme.ink), (last[0] + last[2] + round(10 * unit), middle))
+        self._progress(surface, session, question, layout, theme)
+
+    def _clips(
+        self, surface: pygame.Surface, session: Session, question: Question, layout: Layout, theme: Theme
+    ) -> None:
+        """Draw the clips, and what is written on the items."""
+        ranks = {place: rank for rank, group in enumerate(session.ranked, 1) for place in group}
+        for place, (item, box) in enumerate(zip(question.shown, layout.items, strict=True)):
+            colour = theme.places[place]
+            if item.clip is not None:
+                self._picture(surface, item, session.frame, box)
+            if question.kind == "comparison":
+                self._badge(surface, ("LEFT", "RIGHT")[place], box, colour, layout.unit)
+            elif question.kind == "ranking":
+                self._badge(surface, str(place + 1), box, colour, layout.unit)
+                if place in ranks:
+                    self._badge(surface, f"rank {ranks[place]}", box, theme.chosen, layout.unit, right=True)
+
+    def _progress(
+        self, surface: pygame.Surface, session: Session, question: Question, layout: Layout, theme: Theme
+    ) -> None:
         if question.num_frames > 1:
             pygame.draw.rect(surface, theme.panel, layout.progress)
             left, top, width, height = layout.progress
             done = round(width * (session.frame + 1) / question.num_frames)
             pygame.draw.rect(surface, theme.pale_ink, (left, top, done, height))
 
-    def _picture(self, surface: pygame.Surface, item: Item, frame: int, place: int, box: Box) -> None:
+    def _picture(self, surface: pygame.Surface, item: Item, frame: int, box: Box) -> None:
         assert item.clip is not None
         pixels = item.clip.frames[min(frame, item.num_frames - 1)]
-        key = (id(item), frame, box)
-        cached = self._pictures.get(place)
-        if cached is None or cached[0] != key:
-            picture = pygame.image.frombuffer(pixels, (pixels.shape[1], pixels.shape[0]), "RGB")
-            size = (box[2], box[3])
-            if picture.get_size() != size:
-                quick = max(size) > MAX_SMOOTH
-                picture = (pygame.transform.scale if quick else pygame.transform.smoothscale)(picture, size)
-            self._pictures[place] = cached = (key, picture)
-        surface.blit(cached[1], box[:2])
+        picture = pygame.image.frombuffer(pixels, (pixels.shape[1], pixels.shape[0]), "RGB").convert(surface)
+        quick = max(box[2:]) > MAX_SMOOTH
+        (pygame.transform.scale if quick else pygame.transform.smoothscale)(picture, box[2:], surface.subsurface(box))
 
     def _badge(
         self,
@@ -166,7 +181,6 @@ class Painter:
         text: str,
         box: Box,
         colour: Colour,
-        theme: Theme,
         unit: float,
         *,
         right: bool = False,

@@ -54,6 +54,7 @@ class Window:
         pygame.display.set_caption(title)
         self._painter = Painter()
         self._drawn: object = None
+        self._frame = 0
         self._leaving = False
 
     def run(self) -> None:
@@ -112,15 +113,23 @@ class Window:
         session = self.session
         rate = session.per_hour
         now = (
-            *(session.screen, id(session.question), session.frame, session.paused, session.show_help),
-            *(session.show_instruction, session.notice, session.problem, session.standing),
+            *(session.screen, session.question and session.question.query_id, session.paused, session.show_help),
+            *(
+                session.paused and session.frame,
+                session.show_instruction,
+                session.notice,
+                session.problem,
+                session.standing,
+            ),
             *(session.scroll, session.high_contrast, str(session.ranked), len(session.given)),
             *(self.surface.get_size(), None if rate is None else round(rate, -1)),
         )
         if now != self._drawn:
-            self._drawn = now
             self._painter.paint(self.surface, session)
             pygame.display.flip()
+        elif session.frame != self._frame and not (session.show_help or session.show_instruction):
+            pygame.display.update(self._painter.paint_frame(self.surface, session))
+        self._drawn, self._frame = now, session.frame
 
     def _click(self, position: tuple[int, int]) -> None:
         session, layout = self.session, self._painter.layout

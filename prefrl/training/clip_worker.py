@@ -29,7 +29,7 @@ from prefrl.training.policies import make_run_env
 from prefrl.training.rendering import DARKEST, INSTALL, choose_gl_backend, prepare_pictures
 
 POLL_SECONDS = 0.2
-AT_ONCE = 4
+AT_ONCE = 2
 RESTART_SECONDS = 2.0
 ATARI_FRAMES_PER_SECOND = 60
 
