@@ -1,8 +1,8 @@
 """Learning the reward from people: queries wait in the record, and training goes on beside.
 
 A few queries are always open. Answers are taken as they come, the reward is fitted when some are new, and more are
-asked when few are open, about what the agent does by then. The agent trains on meanwhile, but rests when no answer has
-come for long, since a reward that stands still can be exploited, and whoever answers may have gone to lunch.
+asked when few are open, about what the agent does by then. The agent trains on meanwhile, but rests when it is far
+ahead of the answers: a reward that stands still is exploited, until the agent has unlearned to try anything else.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from prefrl.training.settings import TrainSettings
 FEW_OPEN, MANY_OPEN = 8, 12  # more are asked when fewer than the first are open, up to the second
 FIT_AFTER = 5  # new answers
 FIT_AFTER_SECONDS = 20.0  # or one new answer and so much time
-REST_AFTER = 0.25  # of the run's steps without an answer
+AHEAD = 0.25  # of the run's steps that the agent may be ahead of the answers
+PACE = 3  # times the run's steps that all answers together allow
 LAST_STRETCH = 0.2  # of the run's steps are made with the last answers
 POLL_SECONDS = 0.2
 TELL_SECONDS = 1.0
@@ -89,8 +90,6 @@ class PeopleLearner(RewardLearner):
         self._teacher = teacher
         self._instruction = _read_instruction(settings.instruction)
         self._fitted_row, self._fitted_at = 0, time.monotonic()  # row of the record at the last fit, and when
-        self._last_answer_steps = 0  # environment steps when the last answer came
-        self._row_seen = 0
         self._last_fit_steps = 0
         self._told_at = 0.0
 
@@ -100,7 +99,7 @@ class PeopleLearner(RewardLearner):
         if self._teacher is not None:
             self.store.add_annotator(self._teacher.name, "teacher")
         self.take_over_earlier()
-        self._last_answer_steps = self._last_fit_steps = num_env_steps
+        self._last_fit_steps = num_env_steps
         self._take_up_recorded()
         self._ask_more(history, num_env_steps)
         self.tell(num_env_steps, "the agent waits for the first answers", at_once=True)
@@ -108,14 +107,13 @@ class PeopleLearner(RewardLearner):
     def restore(self, tensors: dict[str, Any], arrays: dict[str, Array], values: dict[str, Any]) -> None:
         """Go on from what `state` gave, and from what was asked and answered since."""
         super().restore(tensors, arrays, values)
-        self._last_answer_steps, self._last_fit_steps, self._fitted_row = values["people"]
-        self._row_seen = self.answers_read
+        self._last_fit_steps, self._fitted_row = values["people"]
         self._take_up_recorded()
 
     def state(self) -> tuple[dict[str, Any], dict[str, Array], dict[str, Any]]:
         """Return what a checkpoint must hold."""
         tensors, arrays, values = super().state()
-        values["people"] = [self._last_answer_steps, self._last_fit_steps, self._fitted_row]
+        values["people"] = [self._last_fit_steps, self._fitted_row]
         return tensors, arrays, values
 
     def _take_up_recorded(self) -> None:
@@ -169,14 +167,13 @@ class PeopleLearner(RewardLearner):
     def _reason_to_wait(self, num_env_steps: int) -> str:
         if len(self.data) < self._num_first:
             return f"the agent waits for the first {self._num_first} answers"
-        if not self._complete and num_env_steps - self._last_answer_steps >= REST_AFTER * self.total_env_steps:
+        allowed = (AHEAD + PACE * self.labels / self.settings.labels) * self.total_env_steps
+        if not self._complete and num_env_steps >= allowed:
             return f"training rests at {num_env_steps:,} steps until answers come"
         return ""
 
     def _look(self, history: History, num_env_steps: int) -> None:
         self._take_answers()
-        if self.answers_read != self._row_seen:
-            self._row_seen, self._last_answer_steps = self.answers_read, num_env_steps
         self._ask_more(history, num_env_steps)
 
     def _ask_more(self, history: History, num_env_steps: int) -> None:
