@@ -87,7 +87,7 @@ def _grid(left: int, top: int, width: int, height: int, count: int, gap: int, as
     if count == 2 and aspect is not None:
         columns = 2  # left and right, as the keys
     elif aspect is None:
-        columns = min(count, 3)
+        columns = 2 if count == 4 else min(count, 3)
     else:
         columns = max(range(1, count + 1), key=lambda number: size(number)[0])
     rows = math.ceil(count / columns)

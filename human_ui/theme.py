@@ -33,7 +33,7 @@ PLAIN = Theme(
     ink=(238, 238, 238),
     pale_ink=(172, 177, 187),
     places=_PLACES,
-    chosen=(255, 255, 255),
+    chosen=(240, 228, 66),
     warning=(240, 228, 66),
     border=3,
 )

@@ -121,11 +121,11 @@ def test_a_teacher_and_people_share_the_work(tmp_path: Path) -> None:
         folder = train(settings(labels=20, annotator="both", teacher_share=0.5, wait=0), out, quiet=True)
     with PreferenceStore(folder.record_path) as store:
         names = [answer.annotator for _, answer in store.answers()]
-        assert store.annotators()["teacher"] == "teacher"
+        assert store.annotators()["oracle"] == "teacher"
         queries = [answer.query_id for _, answer in store.answers()]
     assert len(queries) == len(set(queries))
     assert names.count("anna") >= 3
-    assert names.count("teacher") >= 3
+    assert names.count("oracle") >= 3
 
 
 def test_training_rests_when_nobody_answers_and_goes_on_when_somebody_does(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_later_run_starts_from_the_answers_of_an_earlier_one(tmp_path: Path, m
         third = train(settings(labels=6, from_run=str(first.path)), tmp_path / "third", quiet=True)
     assert third.read_metrics()[-1]["labels"] == 6
     with PreferenceStore(third.record_path) as store:
-        assert [a.annotator for _, a in store.answers()].count("teacher") == 15
+        assert [a.annotator for _, a in store.answers()].count("oracle") == 15
 
 
 @pytest.mark.parametrize(
@@ -203,8 +203,9 @@ def test_answers_about_other_segments_are_refused(tmp_path: Path) -> None:
 def test_killed_training_goes_on_with_every_answer(tmp_path: Path) -> None:
     out = tmp_path / "run"
     program = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_people import settings; from prefrl.training import train\n"
-        "from pathlib import Path; train(settings(labels=30, steps=20_000), Path(sys.argv[1]), quiet=True)"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path\n"
+        "from prefrl.training import train; from test_people import settings\n"
+        "train(settings(labels=30, steps=20_000), Path(sys.argv[1]), quiet=True)"
     )
     training = subprocess.Popen([sys.executable, "-c", program, str(out)])
     with person(out, pause=0.05):
