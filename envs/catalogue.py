@@ -12,7 +12,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from prefrl.envs.fixed_horizon import FixedHorizon
+from prefrl.envs.fixed_horizon import HOLD, FixedHorizon
 from prefrl.envs.loop import EnvLoop
 from prefrl.envs.mujoco_quiet import quiet_mujoco
 from prefrl.envs.registration import PAPER_GAMES, PAPER_SIZES, camel_case
@@ -31,12 +31,15 @@ class Task:
     """Steps per episode of the fixed-horizon form; None where no form is recommended."""
     terminal_reward: float = 0.0
     """True reward of each step in which an end is held, in the fixed-horizon form."""
+    hold: int = HOLD
+    """Steps for which an end is held, in the fixed-horizon form."""
     segment_length: int = 50
     """Steps per segment."""
     note: str = ""
     """One line for people."""
 
 
+FALL_HOLD = 3  # steps for which a fall is held: held longer, it teaches to stand still
 _NEVER_ENDS = "never ends early"
 _FALLS = "ends when it falls: staying alive alone is rewarded"
 _SUCCEEDS = "ends at the goal: short episodes give it away"
@@ -48,18 +51,35 @@ TASKS: dict[str, Task] = {
         Task(env_id="Swimmer-v5", note=_NEVER_ENDS),
         Task(env_id="Reacher-v5", segment_length=25, note=f"{_NEVER_ENDS}; 50 steps"),
         Task(env_id="Pendulum-v1", note=f"{_NEVER_ENDS}; 200 steps"),
-        Task(env_id="Hopper-v5", fixed_horizon=1000, terminal_reward=-1.0, segment_length=25, note=_FALLS),
-        Task(env_id="Walker2d-v5", fixed_horizon=1000, terminal_reward=-1.0, note=_FALLS),
-        Task(env_id="Ant-v5", fixed_horizon=1000, terminal_reward=-1.0, note=_FALLS),
-        Task(env_id="InvertedPendulum-v5", fixed_horizon=1000, terminal_reward=-1.0, segment_length=25, note=_FALLS),
+        Task(
+            env_id="Hopper-v5", fixed_horizon=1000, terminal_reward=-1.0, hold=FALL_HOLD, segment_length=25, note=_FALLS
+        ),
+        Task(env_id="Walker2d-v5", fixed_horizon=1000, terminal_reward=-1.0, hold=FALL_HOLD, note=_FALLS),
+        Task(env_id="Ant-v5", fixed_horizon=1000, terminal_reward=-1.0, hold=FALL_HOLD, note=_FALLS),
+        Task(
+            env_id="InvertedPendulum-v5",
+            fixed_horizon=1000,
+            terminal_reward=-1.0,
+            hold=FALL_HOLD,
+            segment_length=25,
+            note=_FALLS,
+        ),
         Task(
             env_id="InvertedDoublePendulum-v5",
             fixed_horizon=1000,
+            hold=FALL_HOLD,
             terminal_reward=-10.0,  # its steps are worth about 10, those of the others about 1
             segment_length=25,
             note=_FALLS,
         ),
-        Task(env_id="CartPole-v1", fixed_horizon=500, terminal_reward=-1.0, segment_length=25, note=_FALLS),
+        Task(
+            env_id="CartPole-v1",
+            fixed_horizon=500,
+            terminal_reward=-1.0,
+            hold=FALL_HOLD,
+            segment_length=25,
+            note=_FALLS,
+        ),
         Task(env_id="Acrobot-v1", fixed_horizon=500, terminal_reward=1.0, note=_SUCCEEDS),
         # Its last step is worth 100 already.
         Task(env_id="MountainCarContinuous-v0", fixed_horizon=999, note=_SUCCEEDS),
@@ -135,7 +155,7 @@ def make_env(
     if fixed_horizon is None:
         return env
     reward = task(spec.id).terminal_reward if terminal_reward is None else terminal_reward
-    return FixedHorizon(env, fixed_horizon, reward)
+    return FixedHorizon(env, fixed_horizon, reward, task(spec.id).hold)
 
 
 def make_vector_env(
@@ -169,7 +189,7 @@ def make_vector_env(
     mode = AutoresetMode.DISABLED
     envs = gymnasium.make_vec(bulk, num_envs, autoreset_mode=mode, max_episode_steps=fixed_horizon)
     reward = task(spec.id).terminal_reward if terminal_reward is None else terminal_reward
-    return VectorFixedHorizon(envs, fixed_horizon, reward)
+    return VectorFixedHorizon(envs, fixed_horizon, reward, task(spec.id).hold)
 
 
 def episode_length(env_id: str) -> int | None:

@@ -7,6 +7,7 @@ with warm-up, queries, fits, record and checkpoints. Two limits are measured bes
 random actions, and the update alone on one rollout again and again.
 """
 
+import os
 import tempfile
 import time
 from collections import Counter
@@ -25,7 +26,8 @@ SB3 = {"n_steps": 2048, "batch_size": 64, "n_epochs": 10, "learning_rate": 3e-4,
 
 def our_run(run: TrainSettings, baseline: bool, spent: Counter[str]) -> float:
     with tempfile.TemporaryDirectory() as out:
-        trainer = loop.Trainer(RunFolder.create(Path(out), run, baseline=baseline))
+        folder = RunFolder.create(Path(out), run, baseline=baseline)
+        trainer = loop.Trainer(folder, fit_threads=len(os.sched_getaffinity(0)))
         begin = time.perf_counter()
         trainer.run()
         seconds = time.perf_counter() - begin

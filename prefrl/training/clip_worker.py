@@ -110,7 +110,7 @@ def work(path: Path, parent: int) -> None:
         without_screen()
         choose_gl_backend()
     renderer = ClipRenderer(folder)
-    with PreferenceStore(folder.record_path) as store:
+    with folder.open_record() as store:
         store.forget_render_failures()
         store.set_facts({"render_failure": ""})
         while os.getppid() == parent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from prefrl.errors import UserError
-from prefrl.feedback import Edit, Query
+from prefrl.feedback import Answer, Edit, Query
 from prefrl.spaces import to_arrays
 from prefrl.store import PreferenceStore
 from prefrl.training.folder import RunFolder
@@ -35,21 +36,27 @@ def copy_answers(
         UserError: no such run, nothing was answered in it, or its segments are of another length or environment.
     """
     folder = RunFolder.open(earlier)
-    if not folder.record_path.is_file():
+    if not isinstance(folder.record, str) and not folder.record.is_file():
         raise UserError(f"The run in {earlier} has no record of answers to start from.")
     run_id = folder.config["run_id"]
-    with PreferenceStore(folder.record_path) as there:
+    with folder.open_record() as there:
         rows = [(row, a) for row, a in there.answers(standing=True, repeats=False) if not isinstance(a, Edit)]
         if not rows:
             raise UserError(f"Nothing was answered in the run in {earlier}, so there is nothing to start from.")
         for begin in range(0, len(rows), AT_ONCE):
             part = rows[begin : begin + AT_ONCE]
-            queries = {a.query_id: replace(there.query(a.query_id), session=0, reserved_for=None) for _, a in part}
+            queries = {a.query_id: _closed(there.query(a.query_id), rows) for _, a in part}
             for query in queries.values():
                 _check(query, earlier, observation_space, segment_length)
             store.add_queries(list(queries.values()))
             store.add_answers([replace(a, query_id=queries[a.query_id].id, claim=f"{run_id} {row}") for row, a in part])
     return len(rows)
+
+
+def _closed(query: Query, rows: Sequence[tuple[int, Answer]]) -> Query:
+    """Return a query of session 0 that wants no more answers than it has."""
+    names = {answer.annotator for _, answer in rows if answer.query_id == query.id}
+    return replace(query, session=0, reserved_for=None, overlap=len(names))
 
 
 def _check(query: Query, earlier: Path, space: gymnasium.Space[Any], segment_length: int) -> None:

@@ -61,6 +61,7 @@ class Trainer:
         folder: the run folder, its configuration written.
         annotator: who answers; default: the teacher that the settings name.
         on_progress: called after every iteration.
+        fit_threads: threads that fits of the reward may use, which work on more at once than anything else.
 
     Raises:
         UserError: the settings do not fit the environment or this machine.
@@ -72,6 +73,7 @@ class Trainer:
         *,
         annotator: Annotator | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        fit_threads: int = 1,
     ) -> None:
         self.folder, self.on_progress = folder, on_progress
         config = folder.config
@@ -96,7 +98,9 @@ class Trainer:
         if not self.is_baseline:
             spaces = self.agent.observation_space, self.agent.action_space
             kind = PeopleLearner if settings.asks_people else RewardLearner
-            self.learner = kind(folder, settings, *spaces, annotator=annotator, device=self.device)
+            self.learner = kind(
+                folder, settings, *spaces, annotator=annotator, device=self.device, fit_threads=fit_threads
+            )
 
     # ------------------------------------------------------------------------------------------------ the run
 

@@ -81,12 +81,14 @@ class PeopleLearner(RewardLearner):
         *,
         annotator: Annotator | None,
         device: str,
+        fit_threads: int = 1,
     ) -> None:
         teacher = annotator
         if teacher is None and settings.annotator == "both":
             teacher = make_run_teacher(settings)
         people: Any = People(teacher)
-        super().__init__(folder, settings, observation_space, action_space, annotator=people, device=device)
+        spaces = observation_space, action_space
+        super().__init__(folder, settings, *spaces, annotator=people, device=device, fit_threads=fit_threads)
         self._teacher = teacher
         self._instruction = _read_instruction(settings.instruction)
         self._fitted_row, self._fitted_at = 0, time.monotonic()  # row of the record at the last fit, and when

@@ -23,6 +23,7 @@ from prefrl.training.earlier import copy_answers
 from prefrl.training.folder import RunFolder
 from prefrl.training.settings import TrainSettings
 from prefrl.training.streams import stream, stream_seed, torch_stream
+from prefrl.training.threads import torch_threads
 
 UP_FRONT_AT_ONCE = 10  # labels asked at once before training
 UP_FRONT_TIES = 0.8  # share of ties among these from which on the others are postponed
@@ -39,6 +40,7 @@ class RewardLearner:
         action_space: of the environment.
         annotator: who answers; None: the teacher that the settings name.
         device: where the reward lives.
+        fit_threads: threads that a fit may use.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class RewardLearner:
         *,
         annotator: Annotator | None,
         device: str,
+        fit_threads: int = 1,
     ) -> None:
         assert settings.segment_length is not None and settings.steps is not None
         self.settings, self.segment_length, self.total_env_steps = settings, settings.segment_length, settings.steps
         self.annotator = annotator or make_run_teacher(settings)
+        self.fit_threads = fit_threads
         self.store = folder.open_record()
         self.schedule = settings.label_schedule()
         seed = stream_seed(settings.seed, "reward")
@@ -270,7 +274,8 @@ class RewardLearner:
 
     def _fit(self, history: History) -> None:
         seed, number = self.settings.seed, self.fitter.num_fits
-        self.fit_report = self.fitter.fit(self.data, torch_stream(seed, "fit", number))
+        with torch_threads(self.fit_threads):
+            self.fit_report = self.fitter.fit(self.data, torch_stream(seed, "fit", number))
         reference = stream(seed, "reference", number)
         segments = history.sample(self.settings.reference_segments, self.segment_length, reference)
         self.reward.normalise(*stack_transitions(segments))

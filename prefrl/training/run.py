@@ -34,6 +34,7 @@ from prefrl.training.policies import KeptPolicy, make_run_env
 from prefrl.training.progress import ProgressDisplay
 from prefrl.training.settings import TrainSettings
 from prefrl.training.streams import stream, stream_seed
+from prefrl.training.threads import torch_threads
 from prefrl.training.video import (
     choose_gl_backend,
     fast_rendering,
@@ -122,10 +123,8 @@ def _train_one(folder: RunFolder, title: str, quiet: bool, annotator: Annotator 
         return
     with ExitStack() as stack:
         display = stack.enter_context(ProgressDisplay(title, quiet=quiet))
-        previous = torch.get_num_threads()
-        torch.set_num_threads(1)  # networks this small lose by more
-        stack.callback(torch.set_num_threads, previous)
-        trainer = Trainer(folder, annotator=annotator, on_progress=display)
+        all_threads = stack.enter_context(torch_threads(1))  # networks this small lose by more
+        trainer = Trainer(folder, annotator=annotator, on_progress=display, fit_threads=all_threads)
         stack.callback(trainer.close)
         if trainer.learner is not None and folder.settings.asks_people:
             stack.enter_context(clip_worker(folder))

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-from prefrl.store import PreferenceStore
 from prefrl.training.folder import RunFolder
 
 SEEN_SECONDS = 15.0  # a viewer says that it is there every few seconds
@@ -20,7 +19,7 @@ def open_viewer(folder: RunFolder, *, wanted: bool) -> subprocess.Popen[bytes] |
         folder: the run; it has a record already.
         wanted: open it; otherwise only say how.
     """
-    with PreferenceStore(folder.record_path) as store:
+    with folder.open_record() as store:
         seen = [value for name, value in store.facts().items() if name.startswith("viewer ")]
     if any(time.time() - moment < SEEN_SECONDS for moment in seen):
         return None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from prefrl.envs import EnvLoop, VectorFixedHorizon, make_env, make_vector_env
+from prefrl.envs import EnvLoop, VectorFixedHorizon, make_env, make_vector_env, task
 from prefrl.errors import UserError
 
 
@@ -33,7 +33,7 @@ def test_the_loop_steps_as_gymnasiums_own_vector_environment() -> None:
     ours.close()
 
 
-HORIZON = 120
+HORIZON, HOLD = 120, task("Hopper-v5").hold
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +77,10 @@ def test_bulk_fixed_horizon_holds_ends_and_never_terminates(hopper: tuple[list[A
     assert all(step[3].all() for step in together[HORIZON - 1 :: HORIZON])
     holds = 0
     for env in range(3):
-        for t in range(HORIZON - 11):
+        for t in range(HORIZON - HOLD - 1):
             if not together[t][4]["hidden_terminated"][env]:
                 continue
-            held = together[t + 1 : t + 11]
+            held = together[t + 1 : t + 1 + HOLD]
             assert all(step[1][env] == -1.0 for step in held)
             assert all(np.array_equal(step[0][env], together[t][0][env]) for step in held[:-1])
             assert held[-1][4]["restarted"][env]
