@@ -144,8 +144,9 @@ def test_training_rests_when_nobody_answers_and_goes_on_when_somebody_does(tmp_p
                 if store.num_answers() >= 5:
                     break
             time.sleep(0.05)
-    time.sleep(3.0)
     with PreferenceStore(out / "record.sqlite") as store:
+        while "rests" not in store.facts()["training"] and time.monotonic() < deadline:
+            time.sleep(0.1)
         facts = store.facts()
         assert "rests" in facts["training"]
         time.sleep(1.5)
@@ -227,6 +228,9 @@ def test_killed_training_goes_on_with_every_answer(tmp_path: Path) -> None:
 
 class Unseen(gymnasium.Env[Any, Any]):
     """An environment that has no pictures."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
 
     observation_space = gymnasium.spaces.Box(-1, 1, (1,))
     action_space = gymnasium.spaces.Box(-1, 1, (1,))
