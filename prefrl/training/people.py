@@ -28,8 +28,7 @@ from prefrl.training.settings import TrainSettings
 FEW_OPEN, MANY_OPEN = 8, 12  # more are asked when fewer than the first are open, up to the second
 FIT_AFTER = 5  # new answers
 FIT_AFTER_SECONDS = 20.0  # or one new answer and so much time
-AHEAD = 0.25  # of the run's steps that the agent may be ahead of the answers
-PACE = 3  # times the run's steps that all answers together allow
+AHEAD = 0.1  # of the run's steps that the agent may be ahead of the answers
 LAST_STRETCH = 0.2  # of the run's steps are made with the last answers
 POLL_SECONDS = 0.2
 TELL_SECONDS = 1.0
@@ -169,7 +168,7 @@ class PeopleLearner(RewardLearner):
     def _reason_to_wait(self, num_env_steps: int) -> str:
         if len(self.data) < self._num_first:
             return f"the agent waits for the first {self._num_first} answers"
-        allowed = (AHEAD + PACE * self.labels / self.settings.labels) * self.total_env_steps
+        allowed = (AHEAD + self.labels / self.settings.labels) * self.total_env_steps
         if not self._complete and num_env_steps >= allowed:
             return f"training rests at {num_env_steps:,} steps until answers come"
         return ""
