@@ -20,11 +20,15 @@ import tyro  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from prefrl.dataset import export_record, import_record  # noqa: E402
 from prefrl.envs import list_envs  # noqa: E402
 from prefrl.human_ui.command import main as viewer_command  # noqa: E402
 from prefrl.training import run as runs  # noqa: E402
 from prefrl.training.folder import RunFolder  # noqa: E402
+from prefrl.training.quality import run_quality  # noqa: E402
+from prefrl.training.refit import refit  # noqa: E402
 from prefrl.training.settings import TrainSettings  # noqa: E402
+from prefrl.training.tables import show_fit, show_quality  # noqa: E402
 from prefrl.training.video import choose_gl_backend  # noqa: E402
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit statuses
@@ -109,6 +113,68 @@ def report(run: RunPath, *, json: bool = False) -> None:
     else:
         print(card.to_text())
         print(f"Wrote {folder.path / 'report.png'} and {folder.path / 'report.json'}")
+
+
+@app.command
+def quality(run: RunPath, *, surprises: int = 10, json: bool = False) -> None:
+    """Tell how good the answers of a run are, by annotator; writes quality.png and quality.json.
+
+    Args:
+        run: folder of the run; it may still be training.
+        surprises: answers that the reward expected least to list, for a second look.
+        json: print one JSON object.
+    """
+    found = run_quality(RunFolder.open(run), surprises)
+    if json:
+        _print_json(found.to_json())
+    else:
+        show_quality(found, Console())
+        print(f"Wrote {run / 'quality.png'} and {run / 'quality.json'}")
+
+
+@app.command
+def fit(
+    run: RunPath, *, without: tuple[str, ...] = (), reliability: bool = False, out: Path | None = None,
+    json: bool = False,
+) -> None:  # fmt: skip
+    """Fit a reward anew to all answers of a run, e.g. without one of its annotators.
+
+    Args:
+        run: folder of the run; it may still be training.
+        without: annotators whose answers are left out.
+        reliability: estimate along what share of each annotator's answers is not random.
+        out: write the reward to this file (.safetensors).
+        json: print one JSON object.
+    """
+    reward, report = refit(RunFolder.open(run), without=without, estimate_reliability=reliability)
+    if out is not None:
+        reward.save(out)
+    if json:
+        _print_json(report.to_json())
+    else:
+        show_fit(report, Console())
+
+
+@app.command
+def export(run: RunPath, *, to: Path) -> None:
+    """Write the queries, answers, segments and clips of a run as a portable data set (docs/dataset.md).
+
+    Args:
+        run: folder of the run, or a record: a file or the URL of a database.
+        to: the folder to write; it must not exist, or be empty.
+    """
+    print(f"Wrote {export_record(_record_of(run), to)} to {to}")
+
+
+@app.command(name="import")
+def import_(folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")], *, to: str) -> None:
+    """Add a data set that `prefrl export` wrote to a record; what is there already is not added twice.
+
+    Args:
+        folder: the data set.
+        to: a run folder, the file of a record, or the URL of a database; a file is made if there is none.
+    """
+    print(f"Read {import_record(folder, _record_of(to))} into {to}")
 
 
 @app.command
@@ -198,6 +264,14 @@ def _show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     if "baseline_true_return_mean" in summary:
         table.add_row("trained on the true reward", f"{summary['baseline_true_return_mean']:.5g}")
     Console().print(table)
+
+
+def _record_of(place: Path | str) -> Path | str:
+    """Return where the record of a run folder lies; other places are records themselves."""
+    if isinstance(place, str) and "://" in place:
+        return place
+    path = Path(place)
+    return RunFolder.open(path).record if path.is_dir() else path
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -197,6 +197,12 @@ class PreferenceStore:
 
         return self._database.read(work)
 
+    def query_ids(self) -> list[str]:
+        """Return the names of all queries, oldest session first, and those asked again after all others."""
+        query = tables.queries.c
+        order = query.repeat_of.isnot(None), query.session, query.position, query.id
+        return self._database.read(lambda c: list(c.scalars(sa.select(query.id).order_by(*order))))
+
     def cards(self, query_ids: Sequence[str]) -> list[QueryCard]:
         """Return queries without the arrays of their segments; those that there are, in the order given."""
         return self._database.read(lambda c: reading.cards(c, query_ids))

@@ -1,0 +1,284 @@
+"""A portable data set of answers: Parquet for queries and answers, arrays and clips beside; see docs/dataset.md.
+
+dataset.json         format, version, counts
+queries.parquet      one row for each query
+answers.parquet      one row for each answer, taken back or not
+annotators.parquet   name and kind
+segments/ID.npz      observations, actions, true rewards, what draws it again
+clips/ID.FORMAT      frames, as they are kept in the record
+clips.parquet        their size and speed
+comparisons.jsonl    texts: prompt, chosen, rejected
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prefrl.errors import UserError, require
+from prefrl.feedback import Answer, Comparison, Edit, Query, Ranking, Response, Undo
+from prefrl.files import write_atomically, write_json
+from prefrl.segments import Segment, segment_arrays, segment_from_arrays
+from prefrl.spaces import Array
+from prefrl.store import Clip, PreferenceStore
+from prefrl.store.rows import answer_value, read_value
+
+FORMAT, VERSION = "prefrl dataset", 1
+AT_ONCE = 200  # queries whose segments are in memory
+_PARQUET_ROWS = 10_000  # per group
+_QUERY_FIELDS = ("kind", "session", "num_env_steps", "scale", "instruction", "overlap", "repeat_of", "reserved_for")
+_ANSWER_FIELDS = ("query_id", "annotator", "seconds", "shown", "shown_at", "answered_at", "comment", "claim")
+_CLIP_FIELDS = ("format", "frames_per_second", "width", "height", "num_frames")
+
+
+def export_record(where: Path | str, folder: Path) -> str:
+    """Write what a record holds as a data set; return what was written, in words.
+
+    Args:
+        where: the record: a file or the URL of a database.
+        folder: where to; it must not exist, or be empty. `dataset.json` is written last: a folder that has it is whole.
+
+    Raises:
+        UserError: there is no record, the folder holds something, or it cannot be written.
+    """
+    require("pyarrow", "data")
+    if isinstance(where, Path) and not where.is_file():
+        raise UserError(f"There is no record at {where} to export.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} holds something already. Name a folder that does not exist, or is empty.")
+    try:
+        with PreferenceStore(where) as store:
+            return _export(store, folder)
+    except OSError as error:
+        raise UserError(
+            f"The data set could not be written to {folder}: {error}. Free some space, or name another."
+        ) from None
+
+
+def import_record(folder: Path, where: Path | str) -> str:
+    """Add a data set to a record, which is made if there is none; return what was read, in words.
+
+    Reading a data set twice adds nothing the second time.
+
+    Raises:
+        UserError: no data set, one of a newer version, or one that is damaged.
+    """
+    require("pyarrow", "data")
+    path = folder / "dataset.json"
+    if not path.is_file():
+        raise UserError(f"There is no data set in {folder}: it has no dataset.json. Give a folder that export wrote.")
+    try:
+        about = json.loads(path.read_text())
+        if about.get("format") != FORMAT:
+            raise UserError(f"{path} was not written by prefrl export.")
+        if about["version"] > VERSION:
+            raise UserError(f"{folder} was written by a newer prefrl (version {about['version']}). Update prefrl.")
+        with PreferenceStore(where) as store:
+            return _import(folder, store)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:  # those of pyarrow are among them
+        raise UserError(f"The data set in {folder} is damaged: {error}. Copy it again.") from error
+
+
+def _export(store: PreferenceStore, folder: Path) -> str:
+    answers = store.answers()
+    names = store.query_ids()
+    folder.mkdir(parents=True, exist_ok=True)
+    num_segments, num_clips, rows, clip_rows = 0, 0, [], []
+    written: set[str] = set()
+    for begin in range(0, len(names), AT_ONCE):
+        cards = {card.id: card for card in store.cards(names[begin : begin + AT_ONCE])}
+        fresh = list(dict.fromkeys(s for card in cards.values() for s in card.segment_ids if s not in written))
+        written.update(fresh)
+        for segment in store.segments(fresh, replay=True).values():
+            write_atomically(folder / "segments" / f"{segment.id}.npz", _packed(segment))
+            num_segments += 1
+        for name, clip in store.clips(fresh).items():
+            write_atomically(folder / "clips" / f"{name}.{clip.format}", clip.data)
+            clip_rows.append({"segment_id": name, **{field: getattr(clip, field) for field in _CLIP_FIELDS}})
+            num_clips += 1
+        for query_id in names[begin : begin + AT_ONCE]:
+            card = cards[query_id]
+            fields = (
+                "kind",
+                "session",
+                "num_env_steps",
+                "scale",
+                "instruction",
+                "overlap",
+                "repeat_of",
+                "reserved_for",
+            )
+            row = {field: getattr(card, field) for field in fields}
+            texts = [response.text for response in card.responses]
+            prompt = card.responses[0].prompt if card.responses else None
+            rows.append(
+                {"id": card.id, "segments": list(card.segment_ids), "prompt": prompt, "responses": texts, **row}
+            )
+    _write_table(folder / "queries.parquet", rows, _query_schema())
+    _write_table(folder / "answers.parquet", [_answer_row(row, answer) for row, answer in answers], _answer_schema())
+    kinds = [{"name": name, "kind": kind} for name, kind in store.annotators().items()]
+    _write_table(folder / "annotators.parquet", kinds, _schema({"name": "string", "kind": "string"}))
+    _write_table(folder / "clips.parquet", clip_rows, _clip_schema())
+    lines = list(text_comparisons(store))
+    if lines:
+        write_atomically(folder / "comparisons.jsonl", "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines))
+    counts = {"queries": len(rows), "answers": len(answers), "segments": num_segments, "clips": num_clips}
+    write_json(folder / "dataset.json", {"format": FORMAT, "version": VERSION, "counts": counts})
+    return ", ".join(f"{number} {what}" for what, number in counts.items())
+
+
+def _import(folder: Path, store: PreferenceStore) -> str:
+    for row in _read_table(folder / "annotators.parquet"):
+        if row["kind"] != "unknown":
+            store.add_annotator(row["name"], row["kind"])
+    names: dict[str, str] = {}  # a name follows from the content: it is computed anew
+    queries = _read_table(folder / "queries.parquet")
+    for begin in range(0, len(queries), AT_ONCE):
+        made = []
+        for row in queries[begin : begin + AT_ONCE]:
+            query = _read_query(folder, row)
+            if query.id != row["id"]:
+                raise ValueError(f"query {row['id']} is not what was exported")
+            names[row["id"]] = query.id
+            made.append(query)
+        store.add_queries(made)
+    for row in _read_table(folder / "clips.parquet"):
+        data = (folder / "clips" / f"{row['segment_id']}.{row['format']}").read_bytes()
+        store.add_clip(row["segment_id"], Clip(data=data, **{field: row[field] for field in _CLIP_FIELDS}))
+    rows: dict[int, int] = {}
+    answers = _read_table(folder / "answers.parquet")
+    batch: list[tuple[int, Answer]] = []
+
+    def flush() -> None:
+        rows.update(zip([number for number, _ in batch], store.add_answers([a for _, a in batch]), strict=True))
+        batch.clear()
+
+    for row in answers:
+        undoes = row["undoes"]
+        if undoes is not None and undoes not in rows:
+            flush()
+        batch.append((row["row"], _read_answer(row, None if undoes is None else rows[undoes])))
+        if len(batch) == AT_ONCE:
+            flush()
+    flush()
+    return f"{len(queries)} queries, {len(answers)} answers"
+
+
+def text_comparisons(store: PreferenceStore) -> Iterator[dict[str, str]]:
+    """Yield what stands answered about texts as prompt, chosen and rejected: comparisons, pairs of rankings, edits."""
+    answers = [answer for _, answer in store.answers(standing=True, repeats=False)]
+    cards = {card.id: card for card in store.cards(list(dict.fromkeys(answer.query_id for answer in answers)))}
+    for answer in answers:
+        responses = cards[answer.query_id].responses
+        if not responses:
+            continue
+        for chosen, rejected in _better_first(answer, responses):
+            yield {"prompt": responses[0].prompt, "chosen": chosen, "rejected": rejected}
+
+
+def _better_first(answer: Answer, responses: Sequence[Response]) -> Iterator[tuple[str, str]]:
+    if isinstance(answer, Comparison) and answer.preference in (0.0, 1.0):
+        first, second = responses if answer.preference == 1.0 else reversed(responses)
+        yield first.text, second.text
+    elif isinstance(answer, Ranking) and answer.ranks is not None:
+        for i, chosen in enumerate(responses):
+            for j, rejected in enumerate(responses):
+                if answer.ranks[i] < answer.ranks[j]:
+                    yield chosen.text, rejected.text
+    elif isinstance(answer, Edit):
+        yield answer.text, responses[answer.item].text
+
+
+def _packed(segment: Segment) -> bytes:
+    arrays: dict[str, Array] = {f"steps/{name}": array for name, array in segment_arrays(segment).items()}
+    arrays["true_rewards"] = np.asarray(segment.true_rewards, np.float64)
+    arrays["terminated"], arrays["truncated"] = np.array(segment.terminated), np.array(segment.truncated)
+    arrays["episode"], arrays["start"] = np.array(segment.episode), np.array(segment.start)
+    for name, array in (segment.replay or {}).items():
+        arrays[f"replay/{name}"] = np.asarray(array)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _read_segment(path: Path) -> Segment:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    steps, replay = (
+        {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        for prefix in ("steps/", "replay/")
+    )
+    return segment_from_arrays(
+        steps,
+        arrays["true_rewards"],
+        terminated=bool(arrays["terminated"]),
+        truncated=bool(arrays["truncated"]),
+        episode=int(arrays["episode"]),
+        start=int(arrays["start"]),
+        replay=replay or None,
+    )
+
+
+def _read_query(folder: Path, row: Mapping[str, Any]) -> Query:
+    return Query(
+        segments=tuple(_read_segment(folder / "segments" / f"{name}.npz") for name in row["segments"]),
+        responses=tuple(Response(prompt=row["prompt"], text=text) for text in row["responses"]),
+        **{field: row[field] for field in _QUERY_FIELDS},
+    )
+
+
+def _answer_row(row: int, answer: Answer) -> dict[str, Any]:
+    values = {field: getattr(answer, field) for field in _ANSWER_FIELDS}
+    values["shown"] = None if answer.shown is None else list(answer.shown)
+    undoes = answer.undoes if isinstance(answer, Undo) else None
+    return {"row": row, "kind": answer.kind, "value": json.dumps(answer_value(answer)), "undoes": undoes, **values}
+
+
+def _read_answer(row: Mapping[str, Any], undoes: int | None) -> Answer:
+    common = {field: row[field] for field in _ANSWER_FIELDS}
+    common["shown"] = None if row["shown"] is None else tuple(row["shown"])
+    return read_value(row["kind"], json.loads(row["value"]), undoes, common)
+
+
+def _schema(columns: Mapping[str, str]) -> Any:
+    arrow = require("pyarrow", "data")
+    kinds = {"strings": arrow.list_(arrow.string()), "integers": arrow.list_(arrow.int32())}
+    return arrow.schema([(name, kinds.get(kind) or getattr(arrow, kind)()) for name, kind in columns.items()])
+
+
+def _query_schema() -> Any:
+    columns = {"id": "string", "kind": "string", "segments": "strings", "prompt": "string", "responses": "strings"}
+    columns |= {"session": "int64", "num_env_steps": "int64", "scale": "int32", "instruction": "string"}
+    return _schema({**columns, "overlap": "int32", "repeat_of": "string", "reserved_for": "string"})
+
+
+def _answer_schema() -> Any:
+    columns = {"row": "int64", "query_id": "string", "kind": "string", "value": "string", "annotator": "string"}
+    columns |= {"seconds": "float64", "shown": "integers", "shown_at": "float64", "answered_at": "float64"}
+    return _schema({**columns, "comment": "string", "claim": "string", "undoes": "int64"})
+
+
+def _clip_schema() -> Any:
+    columns = {"segment_id": "string", "format": "string", "frames_per_second": "float64"}
+    return _schema({**columns, "width": "int32", "height": "int32", "num_frames": "int32"})
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: Any) -> None:
+    arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
+    buffer = io.BytesIO()
+    table = arrow.Table.from_pylist(list(rows), schema=schema)
+    described = table.replace_schema_metadata({"format": FORMAT, "version": str(VERSION)})
+    parquet.write_table(described, buffer, row_group_size=_PARQUET_ROWS)
+    write_atomically(path, buffer.getvalue())
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = require("pyarrow.parquet", "data").read_table(path).to_pylist()
+    return rows
