@@ -7,6 +7,8 @@ answers makes sure that it is recorded once.
 from __future__ import annotations
 
 import math
+import os
+import platform
 import queue
 import threading
 import time
@@ -77,6 +79,9 @@ class Desk:
         """
         with self._open_record() as store:
             store.add_annotator(self.annotator, "person")
+            if _was_killed(store.facts().get(self._fact)):
+                store.release_all(self.annotator)
+            self._note_presence(store)
         for thread in self._threads:
             thread.start()
 
@@ -108,7 +113,7 @@ class Desk:
         try:
             with self._open_record() as store:
                 store.release(list(self._claims.values()))
-                store.set_facts({f"viewer {self.annotator}": 0.0})
+                store.set_facts({self._fact: None})
         except UserError:
             pass  # they come back by themselves
         return self._num_unsaved
@@ -237,6 +242,15 @@ class Desk:
                 return []
         return claims
 
+    def _note_presence(self, store: PreferenceStore) -> None:
+        """Tell those who watch the record that this viewer is open."""
+        self._seen_at = time.monotonic()
+        store.set_facts({self._fact: {"at": time.time(), "pid": os.getpid(), "host": platform.node()}})
+
+    @property
+    def _fact(self) -> str:
+        return f"viewer {self.annotator}"
+
     def _renew(self, store: PreferenceStore) -> None:
         now = time.monotonic()
         for query_id, claim in list(self._claims.items()):
@@ -246,8 +260,7 @@ class Desk:
 
     def _report(self, store: PreferenceStore) -> None:
         if time.monotonic() - self._seen_at > SEEN_SECONDS:
-            self._seen_at = time.monotonic()
-            store.set_facts({f"viewer {self.annotator}": time.time()})
+            self._note_presence(store)
         facts, num_open = store.facts(), store.num_open()
         self._failures = bool(facts.get("render_failure"))
         silent = time.time() - facts.get("seen_at", 0.0) > SILENT_SECONDS
@@ -266,6 +279,19 @@ class Desk:
         self.news.put(self._standing)
         running = facts.get("training_state") == "running" and not silent
         self.news.put(not running and store.num_open(self.annotator) == 0 and not self._claims)
+
+
+def _was_killed(presence: dict[str, Any] | None) -> bool:
+    """Tell whether the viewer that last said that it is open was on this machine and is gone."""
+    if not presence or presence["host"] != platform.node():
+        return False
+    try:
+        os.kill(presence["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _question(store: PreferenceStore, claim: Claim) -> Question:

@@ -20,8 +20,8 @@ def open_viewer(folder: RunFolder, *, wanted: bool) -> subprocess.Popen[bytes] |
         wanted: open it; otherwise only say how.
     """
     with folder.open_record() as store:
-        seen = [value for name, value in store.facts().items() if name.startswith("viewer ")]
-    if any(time.time() - moment < SEEN_SECONDS for moment in seen):
+        seen = [value for name, value in store.facts().items() if name.startswith("viewer ") and value]
+    if any(time.time() - presence["at"] < SEEN_SECONDS for presence in seen):
         return None
     if wanted and _has_screen():
         command = [sys.executable, "-m", "prefrl", "label", str(folder.path)]

@@ -149,7 +149,9 @@ def test_a_killed_viewer_loses_nothing_and_the_next_goes_on(tmp_path: Path, disp
     viewer.end(signal.SIGKILL)
     had = len(answers(record))
     assert had in (2, 3)
-    again = Viewer(record, display, ("--name", "a2"))
+    again = Viewer(record, display, ("--name", "a"))
+    with PreferenceStore(record) as store:
+        assert store.num_open("b") >= len(names) - had - 4, "what the killed viewer had claimed came back"
     display.key("space")
     time.sleep(0.5)
     press(display, record, "Left")
