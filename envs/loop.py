@@ -10,7 +10,6 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from prefrl.clips.trail import MARK
 from prefrl.spaces import Array, Batch
 
 
@@ -18,7 +17,7 @@ class EnvLoop(VectorEnv):
     """E copies of an environment stepped one after another, restarted in the step in which they end.
 
     Leaner than `gymnasium.vector.SyncVectorEnv`: of all that environments put into `info` it hands on only
-    `final_obs`, `hidden_terminated` and the marks of clips, and it copies each observation once.
+    `final_obs` and `hidden_terminated`, and it copies each observation once.
 
     Args:
         make_envs: each makes one environment.
@@ -55,18 +54,15 @@ class EnvLoop(VectorEnv):
         rewards = np.zeros(self.num_envs)
         terminated, truncated, hidden = (np.zeros(self.num_envs, np.bool_) for _ in range(3))
         ends: list[Any] = []
-        marks: list[Any] = []
         for copy, env in enumerate(self.envs):
             observation, rewards[copy], terminated[copy], truncated[copy], info = env.step(actions[copy])
             if "hidden_terminated" in info:
                 hidden[copy] = True
-            if MARK in info:
-                marks.append(info[MARK])
             if terminated[copy] or truncated[copy]:
                 ends.append(observation)
                 observation, _ = env.reset()
             observations.append(observation)
-        infos: dict[str, Any] = {"hidden_terminated": hidden, MARK: marks}
+        infos: dict[str, Any] = {"hidden_terminated": hidden}
         if ends:
             infos["final_obs"], infos["_final_obs"] = self._stack(ends), terminated | truncated
         return self._stack(observations), rewards, terminated, truncated, infos

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.clips.trail import MARK, MarkCollector
+from prefrl.clips.saver import collect_marks
 from prefrl.errors import require
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_finite, map_batch, zip_batches
@@ -41,7 +41,6 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
         self.pass_true_reward = pass_true_reward
         self._last: Batch | None = None
         self._actions_given: Array | None = None
-        self._marks = MarkCollector()
         self._clear()
 
     def _clear(self) -> None:
@@ -52,7 +51,7 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
         self._truncated: list[NDArray[np.bool_]] = []
         self._hidden_ends: list[NDArray[np.bool_]] = []
         self._ends: list[Batch] = []
-        self._marks.take()
+        collect_marks(self.venv.envs)
 
     def reset(self) -> Any:
         """Start new episodes; what was recorded and not taken is dropped."""
@@ -84,7 +83,6 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
         self._terminated.append(np.asarray(dones, np.bool_) & ~truncated)
         self._truncated.append(truncated)
         self._hidden_ends.append(np.array(["hidden_terminated" in info for info in infos]))
-        self._marks.add([info[MARK] for info in infos if MARK in info])
         self._last = _own(observations)
         return observations, rewards if self.pass_true_reward else np.zeros_like(rewards), dones, infos
 
@@ -107,7 +105,7 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
             truncated=np.stack(self._truncated),
             hidden_ends=np.stack(self._hidden_ends),
             last_observations=ends,
-            marks=self._marks.take(),
+            marks=collect_marks(self.venv.envs),
         )
         self._clear()
         return rollout

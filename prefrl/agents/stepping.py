@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from prefrl.clips.trail import MARK, MarkCollector
+from prefrl.clips.saver import collect_marks
 from prefrl.errors import UserError
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_finite, map_batch, take, zip_batches
@@ -35,11 +35,10 @@ class Stepper:
         self.envs = envs
         self.observations: Batch = {}
         """`(E, ...)`: what is seen now."""
-        self._marks = MarkCollector()
         self._clear()
 
     def _clear(self) -> None:
-        self._marks.take()
+        collect_marks(getattr(self.envs, "envs", ()))
         self._seen: list[Batch] = []
         self._actions: list[Array] = []
         self._rewards: list[Array] = []
@@ -72,7 +71,6 @@ class Stepper:
         self._terminated.append(terminated)
         self._truncated.append(truncated)
         self._hidden.append(np.zeros_like(ended) if hidden is None else np.array(hidden, np.bool_))
-        self._marks.add(infos.get(MARK, ()))
         self.observations = map_batch(np.array, observations)
 
     def take(self) -> Rollout:
@@ -93,7 +91,7 @@ class Stepper:
             truncated=np.stack(self._truncated),
             hidden_ends=np.stack(self._hidden),
             last_observations=zip_batches(join, self._ends) if self._ends else no_ends,
-            marks=self._marks.take(),
+            marks=collect_marks(getattr(self.envs, "envs", ())),
         )
         self._clear()
         return rollout

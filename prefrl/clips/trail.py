@@ -6,7 +6,7 @@ frames are made from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,6 @@ import numpy as np
 from prefrl.errors import UserError
 from prefrl.frames import FrameTrack
 from prefrl.spaces import Array
-
-MARK = "clip_mark"  # the key of `info` under which an environment hands out a step's mark
-
-Mark = tuple[Array, bytes | None]
-"""A row `(S,)` for the step, the same S at each, and a blob or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,34 +27,6 @@ class Marks:
     """`(T, E, S)`"""
     blobs: dict[tuple[int, int], bytes]
     """By (step, environment)."""
-
-
-class MarkCollector:
-    """Gathers marks step by step, for whoever records rollouts."""
-
-    def __init__(self) -> None:
-        self._kind: str | None = None
-        self._rows: list[Array] = []
-        self._blobs: dict[tuple[int, int], bytes] = {}
-
-    def add(self, marks: Sequence[tuple[str, Array, bytes | None]]) -> None:
-        """Take in what E environments put under `MARK` into their `info` in one step; nothing if that is empty."""
-        if not marks:
-            return
-        self._kind = marks[0][0]
-        step = len(self._rows)
-        self._rows.append(np.stack([row for _, row, _ in marks]))
-        for env, (_, _, blob) in enumerate(marks):
-            if blob is not None:
-                self._blobs[step, env] = blob
-
-    def take(self) -> Marks | None:
-        """Return the marks since the last call; None if there were none."""
-        rows, blobs = self._rows, self._blobs
-        self._rows, self._blobs = [], {}
-        if not rows or self._kind is None:
-            return None
-        return Marks(kind=self._kind, rows=np.stack(rows), blobs=blobs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.clips.trail import ClipSource, Mark
+from prefrl.clips.trail import ClipSource
 from prefrl.errors import UserError
 from prefrl.spaces import Array
 
@@ -40,8 +40,11 @@ class World(Protocol):
     def begin(self) -> None:
         """An episode has begun."""
 
-    def mark(self, action: Any) -> Mark:
+    def mark(self, action: Any) -> None:
         """Save the step that was just made with `action`."""
+
+    def take(self) -> tuple[Array, dict[int, bytes]]:
+        """Return what was saved of the n steps since the last call: rows `(n, S)`, and blobs by their number."""
 
     def draw(self, source: ClipSource) -> Iterator[Picture]:
         """Give the picture after each step of a segment, `(H, W, 3)`; the environment must render "rgb_array"."""
@@ -82,36 +85,45 @@ class Mujoco:
         state = mujoco.mjtState
         self._parts = state.mjSTATE_FULLPHYSICS | state.mjSTATE_WARMSTART
         self._size = mujoco.mj_stateSize(base.model, self._parts)
-        self._before = np.zeros(self._size)
-        self._time = -1.0
-        self._row = np.zeros(0)
+        self._saved_parts = self._parts | state.mjSTATE_CTRL
+        self._saved = np.zeros((1024, self._size + base.model.nu))  # states, the newest last; controls at their end
+        self._num = 0
+        self._resets: list[int] = []  # rows that an episode begins with
+        self._last = np.zeros(0)  # what was handed out for the row in front
 
     def begin(self) -> None:
-        env = self._env
-        self._mujoco.mj_getState(env.model, env.data, self._before, self._parts)
-        self._time = env.data.time
-        self._row = self._rest()
+        self._resets.append(self._num)
+        self.mark(None)
 
-    def mark(self, action: Any) -> Mark:
-        data = self._env.data
-        now = data.time
-        if now == self._time:  # nothing moved: an end is being held
-            return self._row, None
-        if now == 0.0:  # it was reset within
-            self.begin()
-            return self._row, None
-        size = self._size
-        row = np.empty(1 + size + self._env.model.nu)
-        row[0] = 0.0
-        row[1 : 1 + size] = self._before
-        row[1 + size :] = data.ctrl
-        self._mujoco.mj_getState(self._env.model, data, self._before, self._parts)
-        self._time, self._row = now, row
-        return row, None
+    def mark(self, action: Any) -> None:
+        if self._num == len(self._saved):
+            self._saved = np.concatenate([self._saved, np.empty_like(self._saved)])
+        self._mujoco.mj_getState(self._env.model, self._env.data, self._saved[self._num], self._saved_parts)
+        self._num += 1
 
-    def _rest(self) -> Array:
-        """Return the row for a state that no step led to."""
-        return np.concatenate([[1.0], self._before, self._env.data.ctrl])
+    def take(self) -> tuple[Array, dict[int, bytes]]:
+        """Return for each step: 0, the state before it and its controls; or 1 and a state that no step led to."""
+        states, size = self._saved[: self._num], self._size
+        if len(states) == 0:
+            return np.zeros((0, 1 + states.shape[1])), {}
+        now = states[:, 0]
+        begins = np.zeros(len(states), np.bool_)
+        begins[self._resets] = True
+        moved = np.diff(now, prepend=-1.0) != 0
+        as_is = begins | (moved & (now == 0.0))  # or it was reset within
+        rows = np.zeros((len(states), 1 + states.shape[1]))
+        rows[1:, 1 : 1 + size] = states[:-1, :size]
+        rows[:, 1 + size :] = states[:, size:]
+        rows[as_is, 0] = 1.0
+        rows[as_is, 1 : 1 + size] = states[as_is, :size]
+        if len(self._last):
+            rows[0] = self._last
+        held = ~moved & ~as_is  # an end is held: nothing happens until the restart
+        rows = rows[np.maximum.accumulate(np.where(held, 0, np.arange(len(rows))))]
+        steps = ~begins
+        steps[0] = False
+        self._last, self._saved[0], self._num, self._resets = rows[-1].copy(), states[-1], 1, []
+        return rows[steps], {}
 
     def draw(self, source: ClipSource) -> Iterator[Picture]:
         env, mujoco, size = self._env, self._mujoco, self._size
@@ -148,12 +160,21 @@ class ClassicControl:
         self._env = base
         self._names = _DRAWN[type(base).__name__]
 
+        self._saved: list[Any] = []
+
     def begin(self) -> None:
         pass
 
-    def mark(self, action: Any) -> Mark:
-        values = [getattr(self._env, name) for name in self._names]
-        return np.array([*self._env.state, *(np.nan if value is None else value for value in values)], np.float64), None
+    def mark(self, action: Any) -> None:
+        env = self._env
+        self._saved.append((env.state, [getattr(env, name) for name in self._names]) if self._names else env.state)
+
+    def take(self) -> tuple[Array, dict[int, bytes]]:
+        saved, self._saved = self._saved, []
+        if not self._names:
+            return np.array(saved, np.float64), {}
+        drawn = [[np.nan if value is None else value for value in values] for _, values in saved]
+        return np.column_stack([np.array([state for state, _ in saved]), drawn]) if saved else np.zeros((0, 1)), {}
 
     def draw(self, source: ClipSource) -> Iterator[Picture]:
         env = self._env
@@ -175,25 +196,34 @@ class Ale:
         self._since = KEYFRAME_EVERY
         self._frames = (0, 0)
         self._next: bytes | None = None  # the emulator's state before the next step
+        self._rows: list[tuple[int, int]] = []
+        self._blobs: dict[int, bytes] = {}
 
     def begin(self) -> None:
         self._note()
         self._next = self._state()
 
-    def mark(self, action: Any) -> Mark:
-        frames, before, state = self._frames, self._next, None
+    def mark(self, action: Any) -> None:
+        frames, before, step = self._frames, self._next, len(self._rows)
         self._note()
         made, made_in_episode = self._frames[0] - frames[0], self._frames[1] - frames[1]
         skip = self._env._frameskip
         if made != made_in_episode or made % skip:  # it was reset within: nothing to do again
             self._next = self._state()
-            return np.array([0, 0], np.int64), b"F" + pack_picture(self._env.ale.getScreenRGB())
+            self._blobs[step] = b"F" + pack_picture(self._env.ale.getScreenRGB())
+            self._rows.append((0, 0))
+            return
         if before is not None:
-            state, self._next, self._since = b"S" + before, None, 0
+            self._blobs[step], self._next, self._since = b"S" + before, None, 0
         self._since += 1
         if self._since >= KEYFRAME_EVERY:
             self._next = self._state()
-        return np.array([made // skip, int(action)], np.int64), state
+        self._rows.append((made // skip, int(action)))
+
+    def take(self) -> tuple[Array, dict[int, bytes]]:
+        rows, blobs = self._rows, self._blobs
+        self._rows, self._blobs = [], {}
+        return np.array(rows, np.int64).reshape(-1, 2), blobs
 
     def _note(self) -> None:
         ale = self._env.ale
@@ -238,27 +268,33 @@ class Film:
         self._began = time.perf_counter()
         self._spent, self._num_windows = 0.0, 0
         self._left = self._wait = 0
+        self._num = 0
+        self._blobs: dict[int, bytes] = {}
 
     def begin(self) -> None:
         self._left = 0
         self._wait = int(self._rng.integers(self._length)) if self._num_windows >= FILM_FIRST else 0
 
-    def mark(self, action: Any) -> Mark:
-        row = np.zeros(0, np.uint8)
+    def mark(self, action: Any) -> None:
+        self._num += 1
         if self._left == 0:
             if self._wait > 0:
                 self._wait -= 1
-                return row, None
+                return
             allowed = FILM_SHARE * (time.perf_counter() - self._began)
             if self._num_windows >= FILM_FIRST and self._spent > allowed:
-                return row, None
+                return
             self._num_windows += 1
             self._left, self._wait = self._length, int(self._rng.integers(self._length))
         begin = time.perf_counter()
-        blob = b"F" + pack_picture(_picture(self._env))
+        self._blobs[self._num - 1] = b"F" + pack_picture(_picture(self._env))
         self._spent += time.perf_counter() - begin
         self._left -= 1
-        return row, blob
+
+    def take(self) -> tuple[Array, dict[int, bytes]]:
+        num, blobs = self._num, self._blobs
+        self._num, self._blobs = 0, {}
+        return np.zeros((num, 0), np.uint8), blobs
 
     def draw(self, source: ClipSource) -> Iterator[Picture]:
         for step in range(source.lead, len(source.rows)):

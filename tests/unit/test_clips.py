@@ -13,7 +13,7 @@ from prefrl.agents import Sb3Agent
 from prefrl.clips import worlds
 from prefrl.clips.codec import decode_clip, encode_clip
 from prefrl.clips.saver import SavesClips
-from prefrl.clips.trail import MARK, ClipSource, Trail
+from prefrl.clips.trail import ClipSource, Trail
 from prefrl.envs import make_env
 from prefrl.errors import UserError
 from prefrl.history import History
@@ -41,12 +41,12 @@ def play(env: gymnasium.Env[Any, Any], num_steps: int) -> tuple[Trail, list[worl
     trail, pictures, infos = Trail(saving.world.kind), [], []
     for _ in range(num_steps):
         *_, truncated, info = saving.step(env.action_space.sample())
-        kind, row, blob = info[MARK]
-        assert kind == trail.kind
-        trail.append(row[None], {} if blob is None else {0: blob})
+        if len(pictures) % 7 == 3:  # taken now and then, as rollouts are
+            trail.append(*saving.world.take())
         pictures.append(np.array(env.render()))
         infos.append(info)
         assert not truncated
+    trail.append(*saving.world.take())
     return trail, pictures, infos
 
 
@@ -93,11 +93,10 @@ def test_a_game_that_restarts_within_an_episode_is_drawn_again() -> None:
                 env.unwrapped.step,
                 lambda action: (*env.unwrapped.reset()[:1], 0, False, False, {}),
             )
-        *_, info = saving.step(1 + step % 3)
+        saving.step(1 + step % 3)
         if step in (9, 20):
             env.unwrapped.step = original
-        _, row, blob = info[MARK]
-        trail.append(row[None], {} if blob is None else {0: blob})
+        trail.append(*saving.world.take())
         pictures.append(np.array(env.render()))
     again = gymnasium.make("ALE/Breakout-v5", render_mode="rgb_array")
     again.reset(seed=1)
