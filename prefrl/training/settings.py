@@ -15,8 +15,6 @@ from prefrl.training.defaults import agent_defaults
 require("tyro", "train")
 from tyro import conf  # noqa: E402
 
-WAIT = 10  # answers of people before the agent trains
-
 
 @dataclass(frozen=True, kw_only=True)
 class QuerySettings:
@@ -95,7 +93,7 @@ class TrainSettings:
     instruction: str = ""
     """What people are told to look for: a text, or a file that holds it."""
     wait: int | None = None
-    """Answers of people to wait for before the agent trains; default: 10, or all of fewer labels."""
+    """Answers of people to wait for before the agent trains; default: the initial share of the labels."""
     teacher_share: float = 0.5
     """Share of the answers that the teacher gives where both answer."""
     from_run: Annotated[str | None, conf.arg(name="from", metavar="RUN")] = None
@@ -198,11 +196,10 @@ class TrainSettings:
             segment_length=length,
             fixed_horizon=horizon or 0,
             terminal_reward=terminal,
-            wait=min(WAIT, self.labels) if self.wait is None else self.wait,
             hyperparameters={**defaults.hyperparameters, **self.hyperparameters},
         )
-        resolved.label_schedule()
-        return resolved
+        schedule = resolved.label_schedule()
+        return resolved if self.wait is not None else replace(resolved, wait=schedule.labels_due(0))
 
     def label_schedule(self) -> LabelSchedule:
         """Return when how many labels are asked for."""
