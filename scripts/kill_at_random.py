@@ -34,7 +34,7 @@ def prefrl(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 begin = ["train", "Pendulum-v1", "--annotator", "human", "--labels", "5000", "--steps", "400000", "--out", str(out)]
-begin += ["--segment-length", "10", "--no-viewer", "--quiet"]
+begin += ["--segment-length", "10", "--wait", "10", "--no-viewer", "--quiet"]
 training, viewer = prefrl(*begin), None
 while not (out / "record.sqlite").exists():
     time.sleep(0.2)
@@ -62,6 +62,7 @@ while True:
     time.sleep(rng.uniform(0.0, 1.0))
     which = rng.choice(list(kills))
     kills[which] += 1
+    print(f"{sum(kills.values())}: kill {which} at {len(seen)} rows", flush=True)
     for process in [viewer] * (which != "training") + [training] * (which != "viewer"):
         process.send_signal(signal.SIGKILL)
         process.wait()
