@@ -1,4 +1,5 @@
-"""The place of the viewer in which a person compares clips: session state, key bindings and drawing.
+"""The viewer in which a person compares clips.
 
-Nothing is here yet; the viewer comes in a later release.
+`session` is what happens, `window` and `drawing` show it, `desk` brings questions from the record and takes replies
+there. Nothing here imports torch or a simulator.
 """

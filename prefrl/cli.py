@@ -22,6 +22,7 @@ from rich.table import Table  # noqa: E402
 
 from prefrl.dataset import export_record, import_record  # noqa: E402
 from prefrl.envs import list_envs  # noqa: E402
+from prefrl.human_ui.command import main as viewer_command  # noqa: E402
 from prefrl.training import run as runs  # noqa: E402
 from prefrl.training.folder import RunFolder  # noqa: E402
 from prefrl.training.guard import Interrupted  # noqa: E402
@@ -44,6 +45,7 @@ def train(
     hyper: tuple[str, ...] = (),
     out: Path | None = None,
     baseline: bool = False,
+    viewer: bool = True,
     video: bool = True,
     quiet: bool = False,
     json: bool = False,
@@ -55,26 +57,28 @@ def train(
         hyper: hyper-parameters of the agent, as NAME=VALUE ... (of stable-baselines3, by its names).
         out: folder of the run; default: a name made of the settings, under runs/.
         baseline: also train on the environment's own reward with the same settings, and draw both curves.
+        viewer: where people are asked, open the viewer if there is a screen.
         video: record the agent before, during and after training.
         quiet: no progress.
         json: print the result as one JSON object.
     """
     settings = replace(settings, hyperparameters={**settings.hyperparameters, **_hyperparameters(hyper)})
-    folder = runs.train(settings, out, baseline=baseline, quiet=quiet)
+    folder = runs.train(settings, out, baseline=baseline, quiet=quiet, viewer=viewer)
     _after_training(folder, video=video, quiet=quiet, as_json=json)
 
 
 @app.command
-def resume(run: RunPath, *, video: bool = True, quiet: bool = False, json: bool = False) -> None:
+def resume(run: RunPath, *, viewer: bool = True, video: bool = True, quiet: bool = False, json: bool = False) -> None:
     """Go on with a run that was stopped or killed.
 
     Args:
         run: folder of the run.
+        viewer: where people are asked, open the viewer if there is a screen and none is open.
         video: record the agent before, during and after training.
         quiet: no progress.
         json: print the result as one JSON object.
     """
-    folder = runs.resume(run, quiet=quiet)
+    folder = runs.resume(run, quiet=quiet, viewer=viewer)
     _after_training(folder, video=video, quiet=quiet, as_json=json)
 
 
@@ -186,6 +190,16 @@ def video(run: RunPath, *, steps: int = 200, out: Path | None = None) -> None:
     """
     path = runs.record_video(RunFolder.open(run), out, num_steps=steps)
     print(f"Wrote {path}")
+
+
+@app.command
+def label(run: RunPath) -> None:
+    """Compare clips in a window, while a run trains or after; more with: prefrl label --help.
+
+    Args:
+        run: folder of the run.
+    """
+    viewer_command([str(run)])
 
 
 @app.command

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prefrl.clips.trail import ClipSource, Marks, Trail
 from prefrl.errors import UserError
 from prefrl.frames import FrameTrack
 from prefrl.segments import Rollout, Segment
@@ -27,6 +28,7 @@ class Episode:
         self.ends: list[int] = []  # steps at which it terminated, or would have but for the fixed-horizon form
         self.terminated = False
         self.truncated = False
+        self.trail: Trail | None = None
 
     @property
     def num_steps(self) -> int:
@@ -35,7 +37,7 @@ class Episode:
     @property
     def nbytes(self) -> int:
         tracks = [*self.observations.values(), self.actions, self.true_rewards]
-        return sum(track.nbytes for track in tracks)
+        return sum(track.nbytes for track in tracks) + (0 if self.trail is None else self.trail.nbytes)
 
     def append(self, observations: Batch, actions: Array, true_rewards: Array) -> None:
         """Add n steps: the n + 1 observations around them (the first is known already unless the episode is new)."""
@@ -49,10 +51,18 @@ class Episode:
         self.actions.append(actions)
         self.true_rewards.append(np.asarray(true_rewards, np.float64))
 
+    def mark(self, marks: Marks, env: int, begin: int, stop: int) -> None:
+        """Add what steps `begin` to `stop` of a rollout can be drawn from."""
+        if self.trail is None:
+            self.trail = Trail(marks.kind)
+        blobs = {step - begin: marks.blobs[step, env] for step in range(begin, stop) if (step, env) in marks.blobs}
+        self.trail.append(marks.rows[begin:stop, env], blobs)
+
     def close(self, *, terminated: bool, truncated: bool) -> None:
         """Mark the end and give back spare memory."""
         self.terminated, self.truncated = terminated, truncated
-        for track in (*self.observations.values(), self.actions, self.true_rewards):
+        trail = () if self.trail is None else (self.trail.rows,)
+        for track in (*self.observations.values(), self.actions, self.true_rewards, *trail):
             track.trim()
 
     def segment(self, start: int, length: int) -> Segment:
@@ -124,6 +134,13 @@ class History:
         self._drop_oldest()
         return in_order
 
+    def clip_source(self, segment: Segment) -> ClipSource | None:
+        """Return what a segment of this history can be drawn from; None: it was not saved, or is dropped already."""
+        for episode in self.episodes:
+            if episode.number == segment.episode:
+                return None if episode.trail is None else episode.trail.source(segment.start, len(segment))
+        return None
+
     def cut(self) -> None:
         """Close the running episodes as truncated: the environments are about to be reset."""
         for env in sorted(self.open):
@@ -144,6 +161,8 @@ class History:
             ends = ends | rollout.hidden_ends[begin:stop, env]
         episode.ends += (np.flatnonzero(ends) + episode.num_steps).tolist()
         episode.append(observations, rollout.actions[begin:stop, env], rollout.true_rewards[begin:stop, env])
+        if rollout.marks is not None:
+            episode.mark(rollout.marks, env, begin, stop)
         return episode
 
     def _close(self, episode: Episode, *, terminated: bool, truncated: bool) -> None:
@@ -172,7 +191,7 @@ class History:
             num_envs = max(e.env_index for e in episodes) + 1
             oldest = self.num_env_steps - -(-last_steps // num_envs)  # steps of one environment
             low = np.clip(oldest - np.array([e.first_step for e in episodes], np.int64), 0, high)
-        return episodes, low, high
+        return _only_drawable(episodes, low, high, length)
 
     def sample(
         self, num_segments: int, length: int, rng: np.random.Generator, *, last_steps: int | None = None
@@ -225,9 +244,10 @@ class History:
                     starts.append(first)
                     counts.append(last - first + 1)
                     free = last + 1
+        episodes, low, high = _only_drawable(episodes, np.array(starts), np.array(starts) + np.array(counts), length)
         if not episodes:
             return []
-        return _draw(episodes, np.array(starts), np.array(counts), num_segments, length, rng)
+        return _draw(episodes, low, high - low, num_segments, length, rng)
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Return everything as arrays and JSON; `History.restore` is the inverse."""
@@ -241,6 +261,11 @@ class History:
                 column = f"{name}@{track.stack_axis}"
                 arrays.setdefault(column, []).append(track.stored())
                 described[name] = [column, len(track.stored()), track.length, track.stack_axis]
+            trail = None
+            if episode.trail is not None:
+                columns, trail = episode.trail.state()
+                for name, array in columns.items():
+                    arrays.setdefault(f"trail/{name}", []).append(array)
             episodes.append(
                 {
                     "number": episode.number,
@@ -252,6 +277,7 @@ class History:
                     "open": self.open.get(episode.env_index) is episode,
                     "tracks": described,
                 }
+                | ({} if trail is None else {"trail": trail})
             )
         meta = {
             "max_bytes": self.max_bytes,
@@ -279,6 +305,16 @@ class History:
                     episode.actions = track
                 else:
                     episode.true_rewards = track
+            if "trail" in row:
+                parts = {}
+                for name, size in (
+                    ("rows", row["trail"]["length"]),
+                    ("content", sum(n for _, n in row["trail"]["blobs"])),
+                ):
+                    begin = read.get(f"trail/{name}", 0)
+                    read[f"trail/{name}"] = begin + size
+                    parts[name] = arrays[f"trail/{name}"][begin : begin + size]
+                episode.trail = Trail.restore(parts["rows"], parts["content"], row["trail"])
             episode.terminated, episode.truncated, episode.ends = row["terminated"], row["truncated"], row["ends"]
             if row["open"]:
                 history.open[episode.env_index] = episode
@@ -286,6 +322,21 @@ class History:
                 history.closed.append(episode)
                 history._closed_bytes += episode.nbytes
         return history
+
+
+def _only_drawable(
+    episodes: list[Episode], low: NDArray[np.int64], high: NDArray[np.int64], length: int
+) -> tuple[list[Episode], NDArray[np.int64], NDArray[np.int64]]:
+    """Narrow ranges of windows down to those that can be shown, where only some were drawn beforehand."""
+    if not any(episode.trail is not None and episode.trail.kind == "film" for episode in episodes):
+        return episodes, low, high
+    kept: list[tuple[Episode, int]] = []
+    for episode, first, stop in zip(episodes, low.tolist(), high.tolist(), strict=True):
+        starts = None if episode.trail is None else episode.trail.starts(length)
+        if starts is not None:
+            kept += [(episode, start) for start in starts.tolist() if first <= start < stop]
+    begins = np.array([start for _, start in kept], np.int64)
+    return [episode for episode, _ in kept], begins, begins + 1
 
 
 def _draw(

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prefrl.clips.trail import Marks
 from prefrl.errors import UserError
 from prefrl.frames import FrameTrack
 from prefrl.spaces import Array, Batch, batch_length, from_arrays, map_batch, to_arrays, zip_batches
@@ -42,6 +43,8 @@ class Rollout:
     """`(N, ...)`: the last observation of each of the N episodes that ended, ordered by step, then environment."""
     hidden_ends: NDArray[np.bool_] | None = None
     """`(T, E)`: the environment's fixed-horizon form hid an end here; None: nowhere."""
+    marks: Marks | None = None
+    """What the steps can be drawn from; None unless a person will look at them."""
 
     @property
     def num_steps(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prefrl.clips.saver import collect_marks
 from prefrl.errors import require
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_finite, map_batch, zip_batches
@@ -50,6 +51,7 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
         self._truncated: list[NDArray[np.bool_]] = []
         self._hidden_ends: list[NDArray[np.bool_]] = []
         self._ends: list[Batch] = []
+        collect_marks(self.venv.envs)
 
     def reset(self) -> Any:
         """Start new episodes; what was recorded and not taken is dropped."""
@@ -103,6 +105,7 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
             truncated=np.stack(self._truncated),
             hidden_ends=np.stack(self._hidden_ends),
             last_observations=ends,
+            marks=collect_marks(self.venv.envs),
         )
         self._clear()
         return rollout

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from prefrl.clips.saver import collect_marks
 from prefrl.errors import UserError
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_finite, map_batch, take, zip_batches
@@ -37,6 +38,7 @@ class Stepper:
         self._clear()
 
     def _clear(self) -> None:
+        collect_marks(getattr(self.envs, "envs", ()))
         self._seen: list[Batch] = []
         self._actions: list[Array] = []
         self._rewards: list[Array] = []
@@ -89,6 +91,7 @@ class Stepper:
             truncated=np.stack(self._truncated),
             hidden_ends=np.stack(self._hidden),
             last_observations=zip_batches(join, self._ends) if self._ends else no_ends,
+            marks=collect_marks(getattr(self.envs, "envs", ())),
         )
         self._clear()
         return rollout

@@ -150,6 +150,11 @@ def end_claims(connection: sa.Connection, tokens: Iterable[str]) -> None:
         connection.execute(sa.delete(tables.claims).where(tables.claims.c.token.in_(chunk)))
 
 
+def end_claims_of(connection: sa.Connection, annotator: str) -> None:
+    """Give everything back that an annotator has claimed."""
+    connection.execute(sa.delete(tables.claims).where(tables.claims.c.annotator == annotator))
+
+
 def choose_repeat(
     connection: sa.Connection, annotator: str, rng: np.random.Generator
 ) -> tuple[str, tuple[int, ...]] | None:

@@ -162,6 +162,10 @@ class PreferenceStore:
         """Give claimed queries back unanswered."""
         self._database.write(lambda c: claims.end_claims(c, [claim.token for claim in held]))
 
+    def release_all(self, annotator: str) -> None:
+        """Give everything back that an annotator has claimed, e.g. in a viewer that was killed."""
+        self._database.write(lambda c: claims.end_claims_of(c, annotator))
+
     # ------------------------------------------------------------------------------------------ reading
 
     def session_queries(self, session: int) -> list[Query]:

@@ -34,6 +34,7 @@ from prefrl.training.checkpoint import (
     seed_global_random,
 )
 from prefrl.training.folder import MetricsWriter, RunFolder, finite
+from prefrl.training.people import PeopleLearner
 from prefrl.training.policies import make_run_agent, make_run_env
 from prefrl.training.reward_learner import RewardLearner
 from prefrl.training.streams import stream, stream_seed
@@ -96,7 +97,8 @@ class Trainer:
         self.learner: RewardLearner | None = None  # none where the agent trains on the true reward
         if not self.is_baseline:
             spaces = self.agent.observation_space, self.agent.action_space
-            self.learner = RewardLearner(
+            kind = PeopleLearner if settings.asks_people else RewardLearner
+            self.learner = kind(
                 folder, settings, *spaces, annotator=annotator, device=self.device, fit_threads=fit_threads
             )
 
@@ -115,7 +117,8 @@ class Trainer:
         else:
             self._start()
         try:
-            while self.agent.num_env_steps < self.total_env_steps:
+            while not self._at_end():
+                self._hold()
                 if self._stop_wanted:
                     self._save_checkpoint()
                     return False
@@ -124,6 +127,16 @@ class Trainer:
             return True
         finally:
             self.metrics.close()
+
+    def _at_end(self) -> bool:
+        steps = self.agent.num_env_steps
+        return steps >= self.total_env_steps if self.learner is None else self.learner.at_end(steps)
+
+    def _hold(self) -> None:
+        """Let the learner wait for answers where it must."""
+        learner = self.learner
+        if learner is not None and learner.hold(self.history, self.agent.num_env_steps, lambda: self._stop_wanted):
+            self.agent.relabel(learner.reward)
 
     def stop(self) -> None:
         """Ask the run to save and return after the iteration it is in."""
@@ -254,7 +267,7 @@ class Trainer:
     def _checkpoint_due(self, steps_made: int) -> bool:
         every = self.total_env_steps / self.settings.num_checkpoints
         now, before = self.agent.num_env_steps, self.agent.num_env_steps - steps_made
-        return int(now / every) > int(before / every) and now < self.total_env_steps
+        return int(now / every) > int(before / every) and not self._at_end()
 
     def _save_checkpoint(self) -> None:
         """Write a checkpoint and start new episodes, as a run resumed from it will."""

@@ -8,9 +8,13 @@ from typing import Any
 import gymnasium
 
 from prefrl.agents import Agent, PpoAgent, Sb3Agent, check_agent
-from prefrl.envs import make_env, make_vector_env
+from prefrl.clips.saver import SavesClips
+from prefrl.clips.worlds import needs_pictures
+from prefrl.envs import EnvLoop, make_env, make_vector_env
+from prefrl.errors import UserError
 from prefrl.spaces import Array, Batch
 from prefrl.training.folder import RunFolder
+from prefrl.training.rendering import prepare_pictures
 from prefrl.training.settings import TrainSettings
 
 
@@ -26,10 +30,36 @@ def _form(settings: TrainSettings) -> dict[str, Any]:
     return {"fixed_horizon": settings.fixed_horizon, "terminal_reward": settings.terminal_reward}
 
 
+def make_shown_env(settings: TrainSettings) -> gymnasium.Env[Any, Any]:
+    """Make one environment as the run uses it, whose steps people can look at later.
+
+    Raises:
+        UserError: it can neither be drawn again from a saved state nor draw pictures.
+    """
+    assert settings.segment_length is not None
+    env = make_run_env(settings)
+    if needs_pictures(env):
+        modes = env.metadata.get("render_modes") or ()
+        env.close()
+        if "rgb_array" not in modes:
+            raise UserError(
+                f'{settings.env_id} cannot be shown to people: it has no render_mode="rgb_array" (it has: '
+                f"{', '.join(map(str, modes)) or 'none'}). Add one, or use a teacher: --annotator teacher."
+            )
+        env = make_run_env(settings, render_mode="rgb_array")
+        prepare_pictures(env)
+    return SavesClips(env, settings.segment_length)
+
+
 def make_run_agent(
     settings: TrainSettings, *, seed: int, device: str, pass_true_reward: bool = False, num_envs: int | None = None
 ) -> Agent:
     """Make the untrained agent that these resolved settings name."""
+
+    shown = settings.asks_people and not pass_true_reward and num_envs is None  # not to act with a kept policy
+
+    def make() -> gymnasium.Env[Any, Any]:
+        return make_shown_env(settings) if shown else make_run_env(settings)
 
     assert settings.num_envs is not None and settings.steps is not None
     check_agent(settings.agent)
@@ -42,9 +72,10 @@ def make_run_agent(
         "pass_true_reward": pass_true_reward,
     }
     if settings.agent == "ppo":
+        if shown:
+            return PpoAgent(EnvLoop([make] * num_envs), **options)
         return PpoAgent(make_vector_env(settings.env_id, num_envs, **_form(settings)), **options)
-    name = settings.agent.removeprefix("sb3-")
-    return Sb3Agent(name, lambda: make_run_env(settings), num_envs=num_envs, **options)
+    return Sb3Agent(settings.agent.removeprefix("sb3-"), make, num_envs=num_envs, **options)
 
 
 class KeptPolicy:

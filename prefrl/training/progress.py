@@ -56,7 +56,7 @@ class ProgressDisplay:
         if not self._live:
             line = LINES * now.num_env_steps // now.total_env_steps
             if self._lines_shown is not None and line > self._lines_shown:
-                self.console.print(f"{self.title}: {now.num_env_steps:,} of {now.total_env_steps:,} steps, {facts}")
+                self.console.print(f"{self.title}: {_steps(now)}, {facts}")
             self._lines_shown = line
             return
         if self._task is None:
@@ -72,3 +72,9 @@ class ProgressDisplay:
             parts.append(f"learned {now.learned_return:.4g}")
         parts.append(f"{now.steps_per_second:,.0f} steps/s")
         return ", ".join(parts)
+
+
+def _steps(now: Progress) -> str:
+    if now.num_env_steps > now.total_env_steps:  # people have not given all their answers yet
+        return f"{now.num_env_steps:,} steps"
+    return f"{now.num_env_steps:,} of {now.total_env_steps:,} steps"

@@ -150,6 +150,25 @@ def follow_agent(env: gymnasium.Env[Any, Any]) -> bool:
     return True
 
 
+def prepare_pictures(env: gymnasium.Env[Any, Any]) -> None:
+    """Set up an environment that has drawn nothing yet so that its pictures are quick, steady and follow the agent.
+
+    Gymnasium points the camera of a MuJoCo environment at what was the middle of the scene at the first picture; here
+    it is the middle of the model at rest, so that the same state gives the same picture in every process.
+
+    Raises:
+        UserError: it has drawn already.
+    """
+    if not fast_rendering(env) or follow_agent(env):
+        return
+    renderer: Any = env.unwrapped.mujoco_renderer  # type: ignore[attr-defined]
+    mujoco = require("mujoco", "mujoco")
+    data = mujoco.MjData(renderer.model)
+    mujoco.mj_forward(renderer.model, data)
+    middle = np.median(data.geom_xpos, axis=0)
+    renderer.default_cam_config = {"lookat": middle, **(renderer.default_cam_config or {})}
+
+
 def choose_gl_backend() -> str | None:
     """Choose how MuJoCo draws on a Linux machine without a screen, and put it into `MUJOCO_GL`.
 

@@ -5,7 +5,8 @@ The queries and answers all pass through the record; which of them this run has 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -18,6 +19,7 @@ from prefrl.queries import propose_pairs
 from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
 from prefrl.segments import Rollout, stack_transitions
 from prefrl.spaces import Array
+from prefrl.training.earlier import copy_answers
 from prefrl.training.folder import RunFolder
 from prefrl.training.settings import TrainSettings
 from prefrl.training.streams import stream, stream_seed, torch_stream
@@ -54,7 +56,7 @@ class RewardLearner:
     ) -> None:
         assert settings.segment_length is not None and settings.steps is not None
         self.settings, self.segment_length, self.total_env_steps = settings, settings.segment_length, settings.steps
-        self.annotator = annotator or _make_teacher(settings)
+        self.annotator = annotator or make_run_teacher(settings)
         self.fit_threads = fit_threads
         self.store = folder.open_record()
         self.schedule = settings.label_schedule()
@@ -91,8 +93,29 @@ class RewardLearner:
     def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
         """Take the statistics of the inputs from the warm-up, ask the labels due before training and fit."""
         self.reward.set_input_statistics(*warmup.flat_transitions())
+        self.take_over_earlier()
         self._ask_up_front(history, num_env_steps)
         self.learn(history, num_env_steps)
+
+    def take_over_earlier(self) -> None:
+        """Take in the answers of an earlier run, if the settings name one, beside the labels that this one asks for."""
+        if self.settings.from_run is None:
+            return
+        copy_answers(Path(self.settings.from_run), self.store, self.reward.observation_space, self.segment_length)
+        queries = self.store.session_queries(0)
+        self.asked_pairs |= {query.pair for query in queries}
+        self.open_queries = {query.id: query for query in queries}
+        self.session = 1
+        self._take_answers()
+        self.labels, self.open_queries = 0, {}
+
+    def hold(self, history: History, num_env_steps: int, stopping: Callable[[], bool]) -> bool:
+        """Wait before the agent goes on, if there is a reason to; return whether the reward was fitted meanwhile."""
+        return False
+
+    def at_end(self, num_env_steps: int) -> bool:
+        """The training is over."""
+        return num_env_steps >= self.total_env_steps
 
     def due(self, num_env_steps: int) -> bool:
         """More labels should have been asked by now."""
@@ -164,10 +187,15 @@ class RewardLearner:
                 rng=stream(settings.seed, "queries", self.session),
             )
             queries = maker.make(pairs, num_queries, session=self.session, num_env_steps=num_env_steps)
+            queries = [self._prepared(query, history) for query in queries]
             self.store.add_queries(queries)
         self.asked_pairs |= {query.pair for query in queries}
         self.open_queries |= {query.id: query for query in queries}
         self.session += 1
+
+    def _prepared(self, query: Query, history: History) -> Query:
+        """Return a query as it goes into the record."""
+        return query
 
     def _take_answers(self) -> None:
         """Let the annotator answer what is open, and take in what the record holds now."""
@@ -322,7 +350,8 @@ class RewardLearner:
         self.store.close()
 
 
-def _make_teacher(settings: TrainSettings) -> Annotator:
+def make_run_teacher(settings: TrainSettings) -> Annotator:
+    """Make the simulated teacher that the settings name."""
     function = None if settings.reward_function is None else load_reward_function(settings.reward_function)
     return make_teacher(settings.teacher, seed=stream_seed(settings.seed, "teacher"), reward_function=function)
 

@@ -22,6 +22,7 @@ from prefrl.segments import Segment
 from prefrl.spaces import map_batch
 from prefrl.store import PreferenceStore
 from prefrl.training.checkpoint import newest_checkpoint
+from prefrl.training.clip_worker import clip_worker
 from prefrl.training.evaluation import Evaluation, evaluate
 from prefrl.training.folder import RunFolder, finite
 from prefrl.training.guard import Interrupted, locked, stopping
@@ -41,6 +42,7 @@ from prefrl.training.video import (
     write_gif,
     write_video,
 )
+from prefrl.training.viewer import open_viewer
 
 EVALUATION_EPISODES = 20
 REPORT_SEGMENTS = 600
@@ -59,6 +61,7 @@ def train(
     baseline: bool = False,
     quiet: bool = False,
     annotator: Annotator | None = None,
+    viewer: bool = False,
 ) -> RunFolder:
     """Train an agent from comparisons, into a new run folder.
 
@@ -68,6 +71,7 @@ def train(
         baseline: also train on the environment's own reward with the same settings, in the folder `baseline` within.
         quiet: no progress.
         annotator: who answers, instead of the teacher that the settings name.
+        viewer: where people are asked, open the viewer if there is a screen, else print the command for it.
 
     Raises:
         UserError: the settings cannot work here, or the folder is taken.
@@ -78,15 +82,15 @@ def train(
     try:
         if baseline:
             RunFolder.create(folder.path / "baseline", settings, baseline=True)
-        _go_on(folder, quiet=quiet, annotator=annotator)
+        _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer)
     except UserError:
         _remove_if_nothing_happened(folder)
         raise
     return folder
 
 
-def resume(path: Path, *, quiet: bool = False, annotator: Annotator | None = None) -> RunFolder:
-    """Go on with a run that was stopped or killed.
+def resume(path: Path, *, quiet: bool = False, annotator: Annotator | None = None, viewer: bool = False) -> RunFolder:
+    """Go on with a run that was stopped or killed; the arguments are those of `train`.
 
     Raises:
         UserError: there is no run, or it is finished.
@@ -95,21 +99,21 @@ def resume(path: Path, *, quiet: bool = False, annotator: Annotator | None = Non
     folder = RunFolder.open(path)
     if folder.summary_path.is_file():
         raise UserError(f"The run in {path} is finished; look at it with: prefrl evaluate {path}")
-    _go_on(folder, quiet=quiet, annotator=annotator)
+    _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer)
     return folder
 
 
-def _go_on(folder: RunFolder, *, quiet: bool, annotator: Annotator | None) -> None:
+def _go_on(folder: RunFolder, *, quiet: bool, annotator: Annotator | None, viewer: bool) -> None:
     settings = folder.settings
     with locked(folder.path):
-        _train_one(folder, f"{settings.env_id} from {settings.labels} comparisons", quiet, annotator)
+        _train_one(folder, f"{settings.env_id} from {settings.labels} comparisons", quiet, annotator, viewer)
         if folder.baseline is not None:
             _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
         write_json(folder.summary_path, summarise(folder))
         plot_curves(folder)
 
 
-def _train_one(folder: RunFolder, title: str, quiet: bool, annotator: Annotator | None) -> None:
+def _train_one(folder: RunFolder, title: str, quiet: bool, annotator: Annotator | None, viewer: bool = False) -> None:
     if (folder.policies / "last.pt").is_file():
         return
     with ExitStack() as stack:
@@ -117,6 +121,9 @@ def _train_one(folder: RunFolder, title: str, quiet: bool, annotator: Annotator 
         all_threads = stack.enter_context(torch_threads(1))  # networks this small lose by more
         trainer = Trainer(folder, annotator=annotator, on_progress=display, fit_threads=all_threads)
         stack.callback(trainer.close)
+        if trainer.learner is not None and folder.settings.asks_people:
+            stack.enter_context(clip_worker(folder))
+            open_viewer(folder, wanted=viewer)
         stack.enter_context(stopping(trainer.stop))
         if not trainer.run():
             raise Interrupted(f"Stopped; everything is saved. Go on with: prefrl resume {folder.path}")

@@ -88,6 +88,16 @@ class TrainSettings:
     the run folder."""
     without: tuple[str, ...] = ()
     """Annotators whose answers are not learned from."""
+    annotator: Literal["teacher", "human", "both"] = "teacher"
+    """Who answers: the teacher, people in the viewer, or both."""
+    instruction: str = ""
+    """What people are told to look for: a text, or a file that holds it."""
+    wait: int | None = None
+    """Answers of people to wait for before the agent trains; default: the initial share of the labels."""
+    teacher_share: float = 0.5
+    """Share of the answers that the teacher gives where both answer."""
+    from_run: Annotated[str | None, conf.arg(name="from", metavar="RUN")] = None
+    """An earlier run of the same environment, whose answers are learned from too."""
     agent: str = "ppo"
     """ppo, or one of stable-baselines3's: sb3-ppo, a2c, sac, td3 or dqn."""
     num_envs: int | None = None
@@ -129,8 +139,19 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1. Received {value}")
+        if self.annotator not in ("teacher", "human", "both"):
+            raise UserError(f"annotator must be teacher, human or both. Received {self.annotator!r}")
+        if self.wait is not None and not 0 <= self.wait <= self.labels:
+            raise UserError(f"wait must be between 0 and the labels, {self.labels}. Received {self.wait}")
+        if not 0 < self.teacher_share < 1:
+            raise UserError(f"teacher_share must lie between 0 and 1. Received {self.teacher_share}")
         if self.fixed_horizon is not None and self.fixed_horizon < 0:
             raise UserError(f"fixed_horizon must be a number of steps, or 0 for none. Received {self.fixed_horizon}")
+
+    @property
+    def asks_people(self) -> bool:
+        """Whether people are asked."""
+        return self.annotator != "teacher"
 
     def resolve(self) -> TrainSettings:
         """Fill in every None and check the whole against the environment.
@@ -177,8 +198,8 @@ class TrainSettings:
             terminal_reward=terminal,
             hyperparameters={**defaults.hyperparameters, **self.hyperparameters},
         )
-        resolved.label_schedule()
-        return resolved
+        schedule = resolved.label_schedule()
+        return resolved if self.wait is not None else replace(resolved, wait=schedule.labels_due(0))
 
     def label_schedule(self) -> LabelSchedule:
         """Return when how many labels are asked for."""

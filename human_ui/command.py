@@ -1,0 +1,150 @@
+"""`prefrl label RUN`: what its arguments mean. Neither torch nor a simulator is imported: the window is up quickly."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefrl.errors import UserError, require
+
+DESCRIPTION = """\
+Say which of two clips is better, in a window, while the training goes on (or after it was stopped).
+H shows all keys. Nothing answered is ever lost; several people may answer at once, each under their own --name.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Open the window and return the exit status when it is closed.
+
+    Raises:
+        UserError: no such run, no screen, a record that cannot be used.
+    """
+    parser = argparse.ArgumentParser(
+        prog="prefrl label", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of the run, or a record (a file, or a postgresql:// URL)")
+    parser.add_argument("--name", default=None, help="your name in the record; default: the name you are logged in by")
+    parser.add_argument("--instruction", default=None, help="what to look for: a text, or a file that holds it")
+    parser.add_argument(
+        "--repeat-share",
+        type=float,
+        default=0.1,
+        help="share of questions that are earlier ones with their sides swapped (default: 0.1)",
+    )
+    parser.add_argument("--high-contrast", action="store_true", help="white on black; the key C changes it too")
+    parser.add_argument("--size", default=None, metavar="WIDTHxHEIGHT", help="of the window, e.g. 1280x800")
+    given = parser.parse_args(arguments)
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    require("pygame", "ui")
+    require("av", "ui")
+    size = _size(given.size)
+    where, run, config = _find(given.run)
+    name = given.name or _login_name()
+    if not 0 <= given.repeat_share < 1:
+        raise UserError(f"--repeat-share must be at least 0 and less than 1. Received {given.repeat_share}")
+    _check_screen()
+
+    from prefrl.human_ui.desk import Desk
+    from prefrl.human_ui.questions import Standing
+    from prefrl.human_ui.session import Session
+    from prefrl.human_ui.window import Window
+    from prefrl.store import PreferenceStore
+
+    environment = str(config.get("env_id", ""))
+    with PreferenceStore(where, patience_seconds=5.0) as store:
+        facts = store.facts()
+    instruction = read_instruction(given.instruction or config.get("instruction") or facts.get("instruction") or "")
+    desk = Desk(
+        lambda: PreferenceStore(where, patience_seconds=2.0),
+        name,
+        run=run,
+        environment=environment,
+        repeat_share=given.repeat_share,
+    )
+    session = Session(Standing(run=run, environment=environment), instruction)
+    session.high_contrast = given.high_contrast
+    title = " - ".join(part for part in ("prefrl", environment, run, name) if part)
+    window = Window(session, desk, title, size)
+    try:
+        desk.start()
+        window.run()
+    finally:
+        lost = desk.close()
+    if lost:
+        raise UserError(f"{lost} answers could not be recorded: {session.problem or 'the record did not respond'}")
+    print(f"{len(session.given)} answers given as {name!r}; all are in the record.")  # noqa: T201
+    return 0
+
+
+def read_instruction(text: str) -> str:
+    """Return an instruction: the content of a file of that name, or the text itself."""
+    path = Path(text)
+    try:
+        if text and len(text) < 500 and path.is_file():
+            return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(f"The instruction {text} cannot be read: {error}") from None
+    return text
+
+
+def _find(run: str) -> tuple[Path | str, str, dict[str, Any]]:
+    """Return where the record is, what to call the run, and its settings."""
+    if "://" in run:
+        return run, run.rpartition("/")[2], {}
+    path = Path(run)
+    if path.is_file():
+        return path, path.stem, {}
+    config_path = path / "config.json"
+    if not config_path.is_file():
+        raise UserError(f"There is no run in {path}: it has no config.json. Give the folder of a run of prefrl train.")
+    try:
+        settings: dict[str, Any] = json.loads(config_path.read_text())["settings"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{config_path} cannot be read: {error}") from None
+    where: Path | str = settings.get("record") or path / "record.sqlite"
+    if isinstance(where, Path) and not where.is_file():
+        raise UserError(
+            f"The run in {path} has no record yet. Its first queries come when the training has begun: "
+            f"prefrl resume {path}"
+        )
+    return where, path.resolve().name, settings
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        width, height = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise UserError(f"--size is given as WIDTHxHEIGHT, e.g. 1280x800. Received {text!r}") from None
+    if width < 640 or height < 480:
+        raise UserError(f"The window must be at least 640x480. Received {text!r}")
+    return width, height
+
+
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "person"
+
+
+def _check_screen() -> None:
+    if not has_screen():
+        raise UserError(
+            "There is no screen here to show clips on (neither DISPLAY nor WAYLAND_DISPLAY is set). Run this where "
+            "there is one, e.g. on your own machine with the run's folder, or through ssh -X."
+        )
+
+
+def has_screen() -> bool:
+    """Tell whether a window can be expected to open here."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

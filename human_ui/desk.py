@@ -1,0 +1,318 @@
+"""Between the window and the record: claims questions ahead, decodes their clips, records replies, in its own threads.
+
+The window never waits for it. A reply is kept until the record has it, however long that takes: the claim that it
+answers makes sure that it is recorded once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from prefrl.clips.codec import decode_clip
+from prefrl.errors import UserError
+from prefrl.feedback import Answer, Comparison, Ranking, Rating
+from prefrl.human_ui.questions import Item, Question, Reply, Standing
+from prefrl.store import Claim, PreferenceStore
+
+AHEAD = 3  # questions claimed and decoded before they are needed
+LEASE_SECONDS = 30.0  # a viewer that was killed gives its questions back after this
+POLL_SECONDS = 0.25
+STANDING_SECONDS = 1.0
+TRY_SECONDS = 2.0  # how often questions are looked for whose clips could not be drawn
+SEEN_SECONDS = 4.0  # how often the record is told that this viewer is open
+SILENT_SECONDS = 20.0  # a training that has said nothing for so long is not running
+KEPT_QUESTIONS = 4  # answered questions whose clips are still decoded, for undo
+
+News = Question | Standing | str | bool
+"""A question that is ready, how the run stands, a problem ("": none any more), whether nothing more will come."""
+
+
+class Desk:
+    """The record as one person's window needs it.
+
+    Args:
+        open_record: opens the record; each thread has its own.
+        annotator: the person's name.
+        run: what to call the run.
+        environment: name of its environment, "" if there is none.
+        repeat_share: share of the questions that are earlier ones of this person's, with the sides swapped.
+    """
+
+    def __init__(
+        self,
+        open_record: Callable[[], PreferenceStore],
+        annotator: str,
+        *,
+        run: str,
+        environment: str,
+        repeat_share: float = 0.1,
+    ) -> None:
+        self._open_record, self.annotator, self._repeat_share = open_record, annotator, repeat_share
+        self._standing = Standing(run=run, environment=environment)
+        self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[str, Reply]] = queue.SimpleQueue()
+        self._num_unsaved = 0
+        self._lock = threading.Lock()
+        self._claims: dict[str, Claim] = {}  # by query: claimed and not answered
+        self._renewed: dict[str, float] = {}
+        self._rows: dict[str, int] = {}  # by query: row of this session's answer
+        self._again: deque[Claim] = deque()
+        self._kept: deque[Question] = deque(maxlen=KEPT_QUESTIONS + AHEAD)
+        self._seen_at = self._tried_at = -math.inf
+        self._failures = False  # clips could not be drawn
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._write, self._load)]
+
+    def start(self) -> None:
+        """Note the annotator in the record and begin to work.
+
+        Raises:
+            UserError: the record cannot be opened or written to.
+        """
+        with self._open_record() as store:
+            store.add_annotator(self.annotator, "person")
+            if _was_killed(store.facts().get(self._fact)):
+                store.release_all(self.annotator)
+            self._note_presence(store)
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def num_unsaved(self) -> int:
+        """Replies that the record does not have yet."""
+        return self._num_unsaved
+
+    def save(self, reply: Reply) -> None:
+        """Record a reply, as soon as may be."""
+        with self._lock:
+            self._num_unsaved += 1
+        self._work.put(("save", reply))
+
+    def take_back(self, reply: Reply) -> None:
+        """Undo a reply in the record; its question is news again then."""
+        with self._lock:
+            self._num_unsaved += 1
+        self._work.put(("undo", reply))
+
+    def close(self, patience_seconds: float = 5.0) -> int:
+        """Finish what is to be recorded, give back what was claimed; return how many replies could not be recorded."""
+        deadline = time.monotonic() + patience_seconds
+        while self._num_unsaved and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=max(0.1, deadline - time.monotonic()))
+        try:
+            with self._open_record() as store:
+                store.release(list(self._claims.values()))
+                store.set_facts({self._fact: None})
+        except UserError:
+            pass  # they come back by themselves
+        return self._num_unsaved
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    def _write(self) -> None:
+        store: PreferenceStore | None = None
+        while not self._stop.is_set():
+            try:
+                what, reply = self._work.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                continue
+            while not self._stop.is_set():
+                try:
+                    store = store or self._open_record()
+                    if what == "save":
+                        self._record(store, reply)
+                    else:
+                        self._undo(store, reply)
+                    break
+                except UserError as error:
+                    kept = f"{self._num_unsaved} not recorded yet; they are kept here and tried again"
+                    self.news.put(f"{error} ({kept})")
+                    self._stop.wait(1.0)
+            else:
+                return
+            self.news.put("")
+            with self._lock:
+                self._num_unsaved -= 1
+        if store is not None:
+            store.close()
+
+    def _record(self, store: PreferenceStore, reply: Reply) -> None:
+        query_id = reply.question.query_id
+        claim = self._claims.get(query_id)
+        common: dict[str, Any] = {
+            "query_id": query_id,
+            "annotator": self.annotator,
+            "seconds": max(0.0, reply.answered_at - reply.shown_at),
+            "shown": reply.question.order,
+            "shown_at": reply.shown_at,
+            "answered_at": reply.answered_at,
+            "claim": None if claim is None else claim.token,
+        }
+        answer: Answer
+        if reply.question.kind == "comparison":
+            answer = Comparison(preference=reply.preference, **common)
+        elif reply.question.kind == "ranking":
+            answer = Ranking(ranks=reply.ranks, **common)
+        else:
+            answer = Rating(rating=reply.rating, **common)
+        (self._rows[query_id],) = store.add_answers([answer])
+        with self._lock:
+            self._claims.pop(query_id, None)
+
+    def _undo(self, store: PreferenceStore, reply: Reply) -> None:
+        query_id = reply.question.query_id
+        row = self._rows.get(query_id)
+        if row is None:
+            return
+        claim = store.undo(row, self.annotator, LEASE_SECONDS)
+        del self._rows[query_id]
+        with self._lock:
+            self._claims[query_id] = claim
+            self._renewed[query_id] = time.monotonic()
+            self._again.append(claim)
+
+    # ------------------------------------------------------------------------------------------------ loading
+
+    def _load(self) -> None:
+        store: PreferenceStore | None = None
+        told, next_standing = False, 0.0
+        while not self._stop.is_set():
+            try:
+                store = store or self._open_record()
+                worked = self._fetch(store)
+                self._renew(store)
+                if time.monotonic() >= next_standing:
+                    self._report(store)
+                    next_standing = time.monotonic() + STANDING_SECONDS
+                if told:
+                    told = False
+                    self.news.put("")
+            except UserError as error:
+                told, worked = True, False
+                self.news.put(str(error))
+                self._stop.wait(1.0)
+            if not worked:
+                self._stop.wait(POLL_SECONDS)
+        if store is not None:
+            store.close()
+
+    def _fetch(self, store: PreferenceStore) -> bool:
+        """Bring one question, if one is wanted and there is one; return whether."""
+        if self._again:
+            claim = self._again.popleft()
+        elif len(self._claims) <= AHEAD:
+            claims = store.claim(
+                self.annotator, 1, lease_seconds=LEASE_SECONDS, with_clips=True, repeat_share=self._repeat_share
+            ) or self._claim_undrawable(store)
+            if not claims:
+                return False
+            claim = claims[0]
+            with self._lock:
+                self._claims[claim.query.id] = claim
+                self._renewed[claim.query.id] = time.monotonic()
+        else:
+            return False
+        kept = next((question for question in self._kept if question.query_id == claim.query.id), None)
+        if kept is None or kept.order != claim.shown:
+            kept = _question(store, claim)
+            self._kept.append(kept)
+        self.news.put(kept)
+        return True
+
+    def _claim_undrawable(self, store: PreferenceStore) -> list[Claim]:
+        """Claim a question whose clips could not be drawn, so that the person learns why; give any other back."""
+        if not self._failures or time.monotonic() - self._tried_at < TRY_SECONDS:
+            return []
+        self._tried_at = time.monotonic()
+        claims = store.claim(self.annotator, 1, lease_seconds=LEASE_SECONDS, repeat_share=0.0)
+        for claim in claims:
+            if not store.render_failures(claim.query.segment_ids):
+                store.release(claims)
+                return []
+        return claims
+
+    def _note_presence(self, store: PreferenceStore) -> None:
+        """Tell those who watch the record that this viewer is open."""
+        self._seen_at = time.monotonic()
+        store.set_facts({self._fact: {"at": time.time(), "pid": os.getpid(), "host": platform.node()}})
+
+    @property
+    def _fact(self) -> str:
+        return f"viewer {self.annotator}"
+
+    def _renew(self, store: PreferenceStore) -> None:
+        now = time.monotonic()
+        for query_id, claim in list(self._claims.items()):
+            if now - self._renewed.get(query_id, 0.0) > LEASE_SECONDS / 3:
+                store.renew(claim, LEASE_SECONDS)
+                self._renewed[query_id] = now
+
+    def _report(self, store: PreferenceStore) -> None:
+        if time.monotonic() - self._seen_at > SEEN_SECONDS:
+            self._note_presence(store)
+        facts, num_open = store.facts(), store.num_open()
+        self._failures = bool(facts.get("render_failure"))
+        silent = time.time() - facts.get("seen_at", 0.0) > SILENT_SECONDS
+        training = str(facts.get("training", ""))
+        if silent and facts.get("training_state") == "running":
+            training = "training is not running"
+        self._standing = Standing(
+            run=self._standing.run,
+            environment=self._standing.environment,
+            answered=store.num_answers(),
+            wanted=int(facts.get("labels_wanted", 0)),
+            open=num_open,
+            agreement=facts.get("agreement"),
+            training=training,
+        )
+        self.news.put(self._standing)
+        running = facts.get("training_state") == "running" and not silent
+        self.news.put(not running and store.num_open(self.annotator) == 0 and not self._claims)
+
+
+def _was_killed(presence: dict[str, Any] | None) -> bool:
+    """Tell whether the viewer that last said that it is open was on this machine and is gone."""
+    if not presence or presence["host"] != platform.node():
+        return False
+    try:
+        os.kill(presence["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _question(store: PreferenceStore, claim: Claim) -> Question:
+    card = claim.query
+    clips = store.clips(card.segment_ids)
+    failures = store.render_failures(card.segment_ids)
+    items = []
+    for name in card.segment_ids:
+        try:
+            if name in clips:
+                items.append(Item(clip=decode_clip(clips[name].data)))
+            else:
+                items.append(Item(problem=failures.get(name, "Its clip is not in the record.")))
+        except UserError as error:
+            items.append(Item(problem=str(error)))
+    items += [Item(text=response.text) for response in card.responses]
+    return Question(
+        query_id=card.id,
+        kind=card.kind,  # type: ignore[arg-type]  # the record holds no others
+        items=tuple(items),
+        order=claim.shown,
+        prompt=card.responses[0].prompt if card.responses else None,
+        scale=card.scale or 5,
+    )

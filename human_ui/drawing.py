@@ -1,0 +1,334 @@
+"""Drawing a session with pygame."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import pygame
+
+from prefrl.human_ui.keys import HELP
+from prefrl.human_ui.layout import Box, Layout, lay_out, unit_of
+from prefrl.human_ui.questions import Item, Question
+from prefrl.human_ui.session import Screen, Session
+from prefrl.human_ui.theme import HIGH_CONTRAST, PLAIN, Colour, Theme
+
+MAX_SMOOTH = 1000  # pixels: larger clips are enlarged the quick way
+HINTS = {
+    "comparison": "LEFT ARROW left is better     RIGHT ARROW right is better     UP equal     DOWN can't tell",
+    "ranking": "Press the numbers from best to worst     UP, then a number: equal to the last     DOWN can't tell",
+    "rating": "Press a number: 1 is worst, {scale} is best     DOWN can't tell",
+}
+COMMON_HINT = "Z undo     SPACE pause     R replay     I what to look for     H all keys     Q leave"
+
+
+class Painter:
+    """Draws sessions onto a surface of any size."""
+
+    def __init__(self) -> None:
+        self._fonts: dict[int, pygame.font.Font] = {}
+        self._texts: OrderedDict[tuple[str, int, Colour], pygame.Surface] = OrderedDict()
+        self.layout: Layout | None = None
+
+    def paint(self, surface: pygame.Surface, session: Session) -> None:
+        """Draw everything."""
+        theme = HIGH_CONTRAST if session.high_contrast else PLAIN
+        surface.fill(theme.paper)
+        width, height = surface.get_size()
+        unit = unit_of(width, height)
+        self.layout = None
+        question = session.question
+        if session.screen is Screen.QUESTION and question is not None:
+            aspect = next((i.clip.frames.shape[2] / i.clip.frames.shape[1] for i in question.items if i.clip), None)
+            if aspect is None and question.prompt is None:
+                aspect = 1.0
+            self.layout = lay_out(
+                width,
+                height,
+                len(question.items),
+                aspect=aspect,
+                has_prompt=question.prompt is not None,
+                points=question.scale if question.kind == "rating" else 0,
+            )
+            self._question(surface, session, question, self.layout, theme)
+        else:
+            self._page(surface, session, theme, unit)
+        self._header(surface, session, theme, unit)
+        self._footer(surface, session, theme, unit)
+        if session.show_help:
+            self._help(surface, theme, unit)
+        elif session.show_instruction:
+            self._panel(surface, theme, unit, "What to look for", session.instruction or "No instruction was given.")
+
+    def paint_frame(self, surface: pygame.Surface, session: Session) -> list[pygame.Rect]:
+        """Draw only what another frame changes, after `paint`; return where."""
+        layout, question = self.layout, session.question
+        if layout is None or question is None:
+            return []
+        theme = HIGH_CONTRAST if session.high_contrast else PLAIN
+        self._clips(surface, session, question, layout, theme)
+        self._progress(surface, session, question, layout, theme)
+        shown = [box for item, box in zip(question.shown, layout.items, strict=True) if item.clip is not None]
+        return [pygame.Rect(box) for box in (*shown, layout.progress)]
+
+    # ------------------------------------------------------------------------------------------------ parts
+
+    def _header(self, surface: pygame.Surface, session: Session, theme: Theme, unit: float) -> None:
+        standing = session.standing
+        width = surface.get_width()
+        gap, size = round(14 * unit), round(19 * unit)
+        title = " - ".join(part for part in (standing.environment, standing.run) if part)
+        rate = session.per_hour
+        counts = f"{standing.answered}" + (f" of {standing.wanted}" if standing.wanted else "") + " answered"
+        figures = [counts, f"{standing.left} left", "- per hour" if rate is None else f"{rate:.0f} per hour"]
+        agreement = standing.agreement
+        second = ["reward model: not fitted yet" if agreement is None else f"reward model: agrees with {agreement:.0%}"]
+        if standing.training:
+            second.insert(0, standing.training)
+        right = self._text("     ".join(figures), size, theme.ink)
+        surface.blit(right, (width - gap - right.get_width(), gap // 2))
+        room = width - 3 * gap - right.get_width()
+        surface.blit(self._text(self._cut(title, size, room), size, theme.ink), (gap, gap // 2))
+        line = self._cut("     ".join(second), round(16 * unit), width - 2 * gap)
+        surface.blit(self._text(line, round(16 * unit), theme.pale_ink), (gap, gap // 2 + round(27 * unit)))
+
+    def _footer(self, surface: pygame.Surface, session: Session, theme: Theme, unit: float) -> None:
+        width, height = surface.get_size()
+        size = round(16 * unit)
+        question = session.question
+        lines: list[tuple[str, Colour]] = []
+        if session.problem:
+            lines.append((session.problem, theme.warning))
+        elif session.notice:
+            lines.append((session.notice, theme.warning))
+        elif session.paused and question is not None:
+            lines.append(
+                (f"PAUSED at frame {session.frame + 1} of {question.num_frames}: space goes on", theme.warning)
+            )
+        elif session.screen is Screen.QUESTION and question is not None:
+            lines.append((HINTS[question.kind].format(scale=question.scale), theme.ink))
+        lines.append((COMMON_HINT, theme.pale_ink))
+        rows = [(row, colour) for text, colour in lines for row in self._wrap(text, size, width - round(28 * unit))]
+        top = height - round(9 * unit) - len(rows) * round(24 * unit)
+        backing = pygame.Rect(0, top - round(4 * unit), width, height)
+        surface.fill(theme.paper, backing)
+        for index, (row, colour) in enumerate(rows):
+            self._centred(surface, row, size, colour, width // 2, top + index * round(24 * unit))
+
+    def _question(
+        self, surface: pygame.Surface, session: Session, question: Question, layout: Layout, theme: Theme
+    ) -> None:
+        unit = layout.unit
+        if layout.prompt is not None:
+            self._text_box(surface, layout.prompt, f"Prompt: {question.prompt}", theme, theme.pale_ink, unit, 0, 0)
+        border = max(2, round(theme.border * unit))
+        for place, (item, box) in enumerate(zip(question.shown, layout.items, strict=True)):
+            colour = theme.places[place]
+            if item.clip is not None:
+                pygame.draw.rect(surface, colour, pygame.Rect(box).inflate(2 * border, 2 * border), border)
+            elif item.text is not None:
+                self._text_box(surface, box, item.text, theme, colour, unit, border, session.scroll)
+            else:
+                told = f"This clip cannot be shown: {item.problem}"
+                self._text_box(surface, box, told, theme, theme.warning, unit, border, 0)
+        self._clips(surface, session, question, layout, theme)
+        for point, box in enumerate(layout.scale, 1):
+            pygame.draw.rect(surface, theme.panel, box)
+            pygame.draw.rect(surface, theme.places[0], box, border)
+            self._centred(surface, str(point), round(26 * unit), theme.ink, box[0] + box[2] // 2, box[1] + box[3] // 4)
+        if layout.scale:
+            size, (first, last) = round(16 * unit), (layout.scale[0], layout.scale[-1])
+            worst = self._text("worst", size, theme.ink)
+            middle = first[1] + first[3] // 2 - worst.get_height() // 2
+            surface.blit(worst, (first[0] - worst.get_width() - round(10 * unit), middle))
+            surface.blit(self._text("best", size, theme.ink), (last[0] + last[2] + round(10 * unit), middle))
+        self._progress(surface, session, question, layout, theme)
+
+    def _clips(
+        self, surface: pygame.Surface, session: Session, question: Question, layout: Layout, theme: Theme
+    ) -> None:
+        """Draw the clips, and what is written on the items."""
+        ranks = {place: rank for rank, group in enumerate(session.ranked, 1) for place in group}
+        for place, (item, box) in enumerate(zip(question.shown, layout.items, strict=True)):
+            colour = theme.places[place]
+            if item.clip is not None:
+                self._picture(surface, item, session.frame, box)
+            if question.kind == "comparison":
+                self._badge(surface, ("LEFT", "RIGHT")[place], box, colour, layout.unit)
+            elif question.kind == "ranking":
+                self._badge(surface, str(place + 1), box, colour, layout.unit)
+                if place in ranks:
+                    self._badge(surface, f"rank {ranks[place]}", box, theme.chosen, layout.unit, right=True)
+
+    def _progress(
+        self, surface: pygame.Surface, session: Session, question: Question, layout: Layout, theme: Theme
+    ) -> None:
+        if question.num_frames > 1:
+            pygame.draw.rect(surface, theme.panel, layout.progress)
+            left, top, width, height = layout.progress
+            done = round(width * (session.frame + 1) / question.num_frames)
+            pygame.draw.rect(surface, theme.pale_ink, (left, top, done, height))
+
+    def _picture(self, surface: pygame.Surface, item: Item, frame: int, box: Box) -> None:
+        assert item.clip is not None
+        pixels = item.clip.frames[min(frame, item.num_frames - 1)]
+        picture = pygame.image.frombuffer(pixels, (pixels.shape[1], pixels.shape[0]), "RGB").convert(surface)
+        quick = max(box[2:]) > MAX_SMOOTH
+        (pygame.transform.scale if quick else pygame.transform.smoothscale)(picture, box[2:], surface.subsurface(box))
+
+    def _badge(
+        self,
+        surface: pygame.Surface,
+        text: str,
+        box: Box,
+        colour: Colour,
+        unit: float,
+        *,
+        right: bool = False,
+    ) -> None:
+        label = self._text(text, round(17 * unit), (0, 0, 0))
+        pad = round(6 * unit)
+        back = pygame.Rect(box[0], box[1], label.get_width() + 2 * pad, label.get_height() + pad)
+        if right:
+            back.right = box[0] + box[2]
+        pygame.draw.rect(surface, colour, back)
+        surface.blit(label, (back.x + pad, back.y + pad // 2))
+
+    def _text_box(
+        self,
+        surface: pygame.Surface,
+        box: Box,
+        text: str,
+        theme: Theme,
+        colour: Colour,
+        unit: float,
+        border: int,
+        scroll: int,
+    ) -> None:
+        pygame.draw.rect(surface, theme.panel, box)
+        size, pad = round(19 * unit), round(12 * unit)
+        top_pad = pad + (round(28 * unit) if border else 0)  # room for the badge
+        height = round(size * 1.35)
+        rows = self._wrap(text, size, box[2] - 2 * pad)
+        visible = max(1, (box[3] - pad - top_pad) // height)
+        first = min(scroll, max(0, len(rows) - visible))
+        for index, row in enumerate(rows[first : first + visible]):
+            surface.blit(self._text(row, size, theme.ink), (box[0] + pad, box[1] + top_pad + index * height))
+        if len(rows) > visible:  # how much there is, and where we are
+            bar = pygame.Rect(box[0] + box[2] - pad // 2, box[1], pad // 2, box[3])
+            pygame.draw.rect(surface, theme.paper, bar)
+            thumb = pygame.Rect(bar.x, bar.y + bar.h * first // len(rows), bar.w, max(8, bar.h * visible // len(rows)))
+            pygame.draw.rect(surface, colour, thumb)
+        if border:
+            pygame.draw.rect(surface, colour, box, border)
+
+    def _page(self, surface: pygame.Surface, session: Session, theme: Theme, unit: float) -> None:
+        standing = session.standing
+        if session.screen is Screen.INSTRUCTION:
+            text = session.instruction or "Say which of the two clips shows better behaviour."
+            self._panel(
+                surface, theme, unit, "What to look for", f"{text}\n\nPress any key to begin; H shows all keys."
+            )
+        elif session.screen is Screen.END:
+            given = len(session.given)
+            told = f"You gave {given} answer{'' if given == 1 else 's'} in this session; everything is in the record."
+            if not standing.wanted or standing.left:
+                told += "\nNo query is open. If the training was stopped, go on with: prefrl resume RUN"
+            self._panel(surface, theme, unit, "Nothing is left to answer", f"{told}\n\nQ leaves; Z takes answers back.")
+        else:
+            told = "The next clips are being prepared." if standing.open else "The training will ask again soon."
+            self._panel(surface, theme, unit, "One moment", told)
+
+    def _help(self, surface: pygame.Surface, theme: Theme, unit: float) -> None:
+        width, height = surface.get_size()
+        size, step = round(18 * unit), round(28 * unit)
+        box = pygame.Rect(0, 0, min(width - 20, round(820 * unit)), round(70 * unit) + step * len(HELP))
+        box.center = (width // 2, height // 2)
+        self._back(surface, theme, unit, box)
+        self._centred(surface, "Keys", round(24 * unit), theme.ink, width // 2, box.y + round(16 * unit))
+        for index, (key, what) in enumerate(HELP):
+            y = box.y + round(56 * unit) + index * step
+            surface.blit(self._text(key, size, theme.places[0]), (box.x + round(24 * unit), y))
+            surface.blit(self._text(what, size, theme.ink), (box.x + round(270 * unit), y))
+
+    def _panel(self, surface: pygame.Surface, theme: Theme, unit: float, title: str, text: str) -> None:
+        width, height = surface.get_size()
+        size, inner = round(21 * unit), min(width - round(80 * unit), round(860 * unit))
+        rows = self._wrap(text, size, inner)
+        step = round(30 * unit)
+        box = pygame.Rect(0, 0, inner + round(60 * unit), round(90 * unit) + step * len(rows))
+        box.center = (width // 2, height // 2)
+        self._back(surface, theme, unit, box)
+        self._centred(surface, title, round(27 * unit), theme.ink, width // 2, box.y + round(20 * unit))
+        for index, row in enumerate(rows):
+            surface.blit(
+                self._text(row, size, theme.ink), (box.x + round(30 * unit), box.y + round(70 * unit) + index * step)
+            )
+
+    def _back(self, surface: pygame.Surface, theme: Theme, unit: float, box: pygame.Rect) -> None:
+        pygame.draw.rect(surface, theme.panel, box)
+        pygame.draw.rect(surface, theme.pale_ink, box, max(1, round(theme.border * unit / 2)))
+
+    # ------------------------------------------------------------------------------------------------ text
+
+    def _font(self, size: int) -> pygame.font.Font:
+        if size not in self._fonts:
+            self._fonts[size] = pygame.font.Font(None, round(size * 1.35))
+        return self._fonts[size]
+
+    def _text(self, text: str, size: int, colour: Colour) -> pygame.Surface:
+        key = (text, size, colour)
+        if key in self._texts:
+            self._texts.move_to_end(key)
+            return self._texts[key]
+        rendered = self._font(size).render(_printable(text), True, colour)
+        self._texts[key] = rendered
+        while len(self._texts) > 400:
+            self._texts.popitem(last=False)
+        return rendered
+
+    def _centred(self, surface: pygame.Surface, text: str, size: int, colour: Colour, x: int, y: int) -> None:
+        rendered = self._text(text, size, colour)
+        surface.blit(rendered, (x - rendered.get_width() // 2, y))
+
+    def _cut(self, text: str, size: int, width: int) -> str:
+        """Shorten a line to what fits."""
+        font = self._font(size)
+        if font.size(_printable(text))[0] <= width:
+            return text
+        while text and font.size(_printable(text) + "...")[0] > width:
+            text = text[:-1]
+        return text + "..."
+
+    def _wrap(self, text: str, size: int, width: int) -> list[str]:
+        """Break a text into lines that fit; words that are too long are broken too."""
+        font, rows = self._font(size), []
+        for paragraph in _printable(text).split("\n"):
+            row = ""
+            for word in paragraph.split(" "):
+                while font.size(word)[0] > width:
+                    cut = next((n for n in range(len(word), 1, -1) if font.size(word[:n])[0] <= width), 1)
+                    rows += [row] if row else []
+                    rows.append(word[:cut])
+                    row, word = "", word[cut:]
+                longer = f"{row} {word}" if row else word
+                if font.size(longer)[0] > width:
+                    rows.append(row)
+                    row = word
+                else:
+                    row = longer
+            rows.append(row)
+        return rows
+
+
+def _printable(text: str) -> str:
+    return text.replace("\t", "    ").replace("\r", "").replace("\0", "")
+
+
+def icon() -> pygame.Surface:
+    """Draw the window's icon: two clips, the right one chosen."""
+    surface = pygame.Surface((64, 64), pygame.SRCALPHA)
+    pygame.draw.rect(surface, PLAIN.places[0], (3, 16, 26, 32), border_radius=4)
+    pygame.draw.rect(surface, PLAIN.places[1], (35, 16, 26, 32), border_radius=4)
+    pygame.draw.rect(surface, (255, 255, 255), (35, 16, 26, 32), 3, border_radius=4)
+    pygame.draw.polygon(surface, (255, 255, 255), [(42, 31), (47, 37), (56, 24), (56, 29), (47, 42), (42, 36)])
+    return surface

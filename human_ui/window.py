@@ -1,0 +1,150 @@
+"""The window: turns keys and clicks into events of the session, draws it, and carries its commands to the desk."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pygame
+
+from prefrl.errors import UserError
+from prefrl.human_ui.desk import Desk
+from prefrl.human_ui.drawing import Painter, icon
+from prefrl.human_ui.keys import KEYS, digit_of
+from prefrl.human_ui.questions import Question, Standing
+from prefrl.human_ui.session import Action, Leave, Save, Session, TakeBack
+
+FRAMES_PER_SECOND = 60
+SMALLEST = (640, 480)
+
+
+class Window:
+    """A window that shows one session.
+
+    Args:
+        session: what is shown.
+        desk: where questions come from and replies go; started already.
+        title: of the window.
+        size: width and height; None: what suits the screen.
+
+    Raises:
+        UserError: there is no screen.
+    """
+
+    def __init__(self, session: Session, desk: Desk, title: str, size: tuple[int, int] | None = None) -> None:
+        self.session, self.desk = session, desk
+        os.environ["SDL_VIDEO_X11_WMCLASS"] = "prefrl"
+        try:
+            pygame.display.init()
+            pygame.font.init()
+            info = pygame.display.Info()
+            fits = (min(1280, int(info.current_w * 0.9)), min(800, int(info.current_h * 0.85)))
+            pygame.display.set_icon(icon())
+            self.surface = pygame.display.set_mode(size or fits, pygame.RESIZABLE)
+        except pygame.error as error:
+            raise UserError(
+                f"No window can be opened here ({error}). Run this where there is a screen, e.g. on your own machine "
+                "with the run's folder, or through ssh -X."
+            ) from None
+        if pygame.display.get_driver() in ("dummy", "offscreen"):
+            raise UserError(
+                "There is no screen to show a window on. Run this where there is one, e.g. on your own machine with "
+                "the run's folder, or through ssh -X."
+            )
+        pygame.display.set_caption(title)
+        self._painter = Painter()
+        self._drawn: object = None
+        self._frame = 0
+        self._leaving = False
+
+    def run(self) -> None:
+        """Show the session until the person leaves."""
+        clock, before = pygame.time.Clock(), time.perf_counter()
+        while not self._leaving:
+            for event in pygame.event.get():
+                self.handle(event)
+            self.take_news()
+            now = time.perf_counter()
+            self.session.tick(now - before)
+            before = now
+            self._carry_out()
+            self.draw()
+            clock.tick(FRAMES_PER_SECOND)
+        pygame.display.quit()
+
+    def handle(self, event: pygame.event.Event) -> None:
+        """Take in one event of pygame's."""
+        if event.type == pygame.QUIT:
+            self._leaving = True
+        elif event.type == pygame.KEYDOWN:
+            name = "+" if event.unicode == "+" else pygame.key.name(event.key)
+            digit = digit_of(name)
+            if digit is not None:
+                self.session.digit(digit)
+            elif name in KEYS:
+                self.session.press(KEYS[name])
+            elif self.session.introducing and event.unicode:
+                self.session.press(Action.CONFIRM)
+        elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
+            self._click(event.pos)
+        elif event.type == pygame.MOUSEWHEEL:
+            self.session.press(Action.SCROLL_UP if event.y > 0 else Action.SCROLL_DOWN)
+        elif event.type == pygame.VIDEORESIZE:
+            self.surface = pygame.display.get_surface() or self.surface
+            self._drawn = None
+        elif event.type in (pygame.VIDEOEXPOSE, pygame.WINDOWEXPOSED):
+            self._drawn = None
+
+    def take_news(self) -> None:
+        """Hand what the desk has brought to the session."""
+        while not self.desk.news.empty():
+            news = self.desk.news.get()
+            if isinstance(news, Question):
+                self.session.offer(news)
+            elif isinstance(news, Standing):
+                self.session.report(standing=news)
+            elif isinstance(news, bool):
+                self.session.report(finished=news)
+            else:
+                self.session.report(problem=news)
+
+    def draw(self) -> None:
+        """Draw the session, if anything on it has changed."""
+        session = self.session
+        rate = session.per_hour
+        now = (
+            *(session.screen, session.question and session.question.query_id, session.paused, session.show_help),
+            *(
+                session.paused and session.frame,
+                session.show_instruction,
+                session.notice,
+                session.problem,
+                session.standing,
+            ),
+            *(session.scroll, session.high_contrast, str(session.ranked), len(session.given)),
+            *(self.surface.get_size(), None if rate is None else round(rate, -1)),
+        )
+        if now != self._drawn:
+            self._painter.paint(self.surface, session)
+            pygame.display.flip()
+        elif session.frame != self._frame and not (session.show_help or session.show_instruction):
+            pygame.display.update(self._painter.paint_frame(self.surface, session))
+        self._drawn, self._frame = now, session.frame
+
+    def _click(self, position: tuple[int, int]) -> None:
+        session, layout = self.session, self._painter.layout
+        if session.introducing or session.show_help or session.show_instruction:
+            session.press(Action.CONFIRM)
+            return
+        place = None if layout is None else layout.item_at(*position)
+        if place is not None:
+            session.click(place)
+
+    def _carry_out(self) -> None:
+        for command in self.session.take_commands():
+            if isinstance(command, Save):
+                self.desk.save(command.reply)
+            elif isinstance(command, TakeBack):
+                self.desk.take_back(command.reply)
+            elif isinstance(command, Leave):
+                self._leaving = True

@@ -1,0 +1,32 @@
+"""Where the `prefrl` command begins: the viewer is started without what only training needs (torch, the simulators)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from prefrl.errors import UserError
+
+USER_ERROR, INTERRUPTED = 2, 130  # exit statuses, as in `prefrl.cli`
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] != ["label"]:
+        from prefrl.cli import main as every_other_verb
+
+        return every_other_verb(given)
+    from prefrl.human_ui.command import main as label
+
+    try:
+        return label(given[1:])
+    except UserError as error:
+        print(f"prefrl: {error}", file=sys.stderr)  # noqa: T201
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""Training beside people: here a thread that answers through the record, as the viewer does."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from prefrl.clips.codec import decode_clip
+from prefrl.errors import UserError
+from prefrl.feedback import Comparison
+from prefrl.store import Claim, PreferenceStore
+from prefrl.training import TrainSettings, train
+from prefrl.training.folder import RunFolder
+from prefrl.training.reward_learner import RewardLearner
+from prefrl.training.run import resume
+
+Judge = Callable[[PreferenceStore, Claim], float | None]
+
+
+def by_true_return(store: PreferenceStore, claim: Claim) -> float | None:
+    first, second = (segment.true_rewards.sum() for segment in store.query(claim.query.id).segments)
+    return 0.5 if first == second else float(first > second)
+
+
+@contextmanager
+def person(out: Path, judge: Judge = by_true_return, *, with_clips: bool = False, pause: float = 0.0) -> Iterator[None]:
+    """Answer whatever a run asks, from a thread."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not (out / "record.sqlite").exists() and not over.wait(0.05):
+            pass
+        with suppress(UserError), PreferenceStore(out / "record.sqlite") as store:
+            while not over.wait(pause or 0.02):
+                for claim in store.claim("anna", 1, with_clips=with_clips, repeat_share=0.0):
+                    answer = Comparison(
+                        query_id=claim.query.id,
+                        annotator="anna",
+                        preference=judge(store, claim),
+                        shown=claim.shown,
+                        claim=claim.token,
+                    )
+                    store.add_answers([answer])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def settings(**options: Any) -> TrainSettings:
+    small: dict[str, Any] = {
+        "env_id": "Pendulum-v1",
+        "labels": 12,
+        "steps": 6_000,
+        "annotator": "human",
+        "segment_length": 20,
+        "num_envs": 4,
+        "warmup_steps": 400,
+        "hyperparameters": {"n_steps": 100},
+        "wait": 4,
+    }
+    return TrainSettings(**{**small, **options})
+
+
+def test_people_teach_a_run_that_goes_on_beside_them_by_clips_of_the_record(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with person(out, with_clips=True):
+        folder = train(settings(instruction="Upright."), out, quiet=True)
+    rows = folder.read_metrics()
+    assert rows[0]["labels"] >= 4, "the agent did not wait for the first answers"
+    assert rows[-1]["labels"] == 12
+    assert rows[-1]["num_env_steps"] >= 6_000
+    with PreferenceStore(folder.record_path) as store:
+        assert store.num_answers() == 12
+        facts = store.facts()
+        assert facts["training_state"] == "finished"
+        assert facts["instruction"] == "Upright."
+        assert 0 <= facts["agreement"] <= 1
+        for _, answer in store.answers():
+            (card,) = store.cards([answer.query_id])
+            clips = store.clips(card.segment_ids)
+            assert len(clips) == 2
+        pictures = decode_clip(next(iter(clips.values())).data)
+        assert len(pictures.frames) == 20
+        assert pictures.frames_per_second == 30
+
+
+def test_what_cannot_be_told_is_asked_anew_and_costs_nothing(tmp_path: Path) -> None:
+    count = iter(range(1000))
+
+    def sometimes(store: PreferenceStore, claim: Claim) -> float | None:
+        return None if next(count) % 3 == 0 else by_true_return(store, claim)
+
+    out = tmp_path / "run"
+    with person(out, sometimes):
+        folder = train(settings(labels=8), out, quiet=True)
+    with PreferenceStore(folder.record_path) as store:
+        told = [answer.preference for _, answer in store.answers() if isinstance(answer, Comparison)]
+    assert sum(preference is not None for preference in told) == 8
+    assert None in told
+
+
+def test_a_teacher_and_people_share_the_work(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with person(out):
+        folder = train(settings(labels=20, annotator="both", teacher_share=0.5, wait=0), out, quiet=True)
+    with PreferenceStore(folder.record_path) as store:
+        names = [answer.annotator for _, answer in store.answers()]
+        assert store.annotators()["oracle"] == "teacher"
+        queries = [answer.query_id for _, answer in store.answers()]
+    assert len(queries) == len(set(queries))
+    assert names.count("anna") >= 3
+    assert names.count("oracle") >= 3
+
+
+def test_training_rests_when_nobody_answers_and_goes_on_when_somebody_does(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    outcome: list[Any] = []
+
+    def work() -> None:
+        outcome.append(train(settings(), out, quiet=True))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    with person(out, pause=0.05):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with suppress(UserError), PreferenceStore(out / "record.sqlite") as store:
+                if store.num_answers() >= 5:
+                    break
+            time.sleep(0.05)
+    with PreferenceStore(out / "record.sqlite") as store:
+        while "rests" not in store.facts()["training"] and time.monotonic() < deadline:
+            time.sleep(0.1)
+        facts = store.facts()
+        assert "rests" in facts["training"]
+        time.sleep(1.5)
+        assert store.facts()["num_env_steps"] == facts["num_env_steps"]
+    with person(out):
+        thread.join(timeout=60)
+    assert outcome[0].read_metrics()[-1]["labels"] == 12
+
+
+def test_a_later_run_starts_from_the_answers_of_an_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train(settings(annotator="teacher", labels=15), tmp_path / "first", quiet=True)
+    sizes: list[int] = []
+    fit = RewardLearner._fit
+
+    def noting(self: RewardLearner, history: Any) -> None:
+        sizes.append(len(self.data))
+        fit(self, history)
+
+    monkeypatch.setattr(RewardLearner, "_fit", noting)
+    second = train(settings(annotator="teacher", labels=10, from_run=str(first.path)), tmp_path / "second", quiet=True)
+    assert sizes[0] > 15
+    assert sizes[-1] == 25
+    assert second.read_metrics()[-1]["labels"] == 10
+    with person(tmp_path / "third"):
+        third = train(settings(labels=6, from_run=str(first.path)), tmp_path / "third", quiet=True)
+    assert third.read_metrics()[-1]["labels"] == 6
+    with PreferenceStore(third.record_path) as store:
+        assert [a.annotator for _, a in store.answers()].count("oracle") == 15
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"from_run": "nowhere"}, "no run in nowhere"),
+        ({"wait": 13}, "between 0 and the labels"),
+        ({"annotator": "cat"}, "teacher, human or both"),
+        ({"teacher_share": 1.0}, "between 0 and 1"),
+        ({"env_id": "test_people:Unseen-v0"}, "cannot be shown to people"),
+    ],
+)
+def test_settings_that_cannot_work_say_so(tmp_path: Path, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        train(settings(**options), tmp_path / "run", quiet=True)
+
+
+def test_answers_about_other_segments_are_refused(tmp_path: Path) -> None:
+    first = train(settings(annotator="teacher", labels=5), tmp_path / "first", quiet=True)
+    for options, told in (({"segment_length": 10}, "20 steps"), ({"env_id": "CartPole-v1"}, "another environment")):
+        with pytest.raises(UserError, match=told):
+            train(settings(**options, annotator="teacher", from_run=str(first.path)), tmp_path / "x", quiet=True)
+        for path in sorted((tmp_path / "x").rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_killed_training_goes_on_with_every_answer(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path\n"
+        "from prefrl.training import train; from test_people import settings\n"
+        "train(settings(labels=30, steps=20_000), Path(sys.argv[1]), quiet=True)"
+    )
+    training = subprocess.Popen([sys.executable, "-c", program, str(out)])
+    with person(out, pause=0.05):
+        while True:
+            with suppress(UserError), PreferenceStore(out / "record.sqlite") as store:
+                if store.num_answers() >= 8:
+                    break
+            assert training.poll() is None
+            time.sleep(0.05)
+        training.send_signal(signal.SIGKILL)
+        training.wait()
+        time.sleep(0.5)  # people go on answering what is open
+        folder = resume(out, quiet=True)
+    with PreferenceStore(RunFolder.open(out).record_path) as store:
+        answered = [answer.query_id for _, answer in store.answers()]
+    assert len(answered) == len(set(answered)) == 30
+    assert folder.read_metrics()[-1]["labels"] == 30
+
+
+class Unseen(gymnasium.Env[Any, Any]):
+    """An environment that has no pictures."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+gymnasium.register("Unseen-v0", entry_point=Unseen, max_episode_steps=100)

@@ -1,0 +1,209 @@
+"""Steps drawn again from what was saved of them: bit for bit what the environment drew itself."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import pytest
+
+from prefrl.agents import Sb3Agent
+from prefrl.clips import worlds
+from prefrl.clips.codec import decode_clip, encode_clip
+from prefrl.clips.saver import SavesClips
+from prefrl.clips.trail import ClipSource, Trail
+from prefrl.envs import make_env
+from prefrl.errors import UserError
+from prefrl.history import History
+from prefrl.training.rendering import choose_gl_backend, prepare_pictures
+
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gl() -> None:
+    choose_gl_backend()
+
+
+def make(env_id: str, horizon: int | None = None) -> gymnasium.Env[Any, Any]:
+    env = make_env(env_id, fixed_horizon=horizon, render_mode="rgb_array")
+    prepare_pictures(env)
+    return env
+
+
+def play(env: gymnasium.Env[Any, Any], num_steps: int) -> tuple[Trail, list[worlds.Picture], list[dict[str, Any]]]:
+    """Act at random; return the marks, the pictures that the environment drew and the infos."""
+    saving = SavesClips(env, segment_length=10)
+    saving.reset(seed=3)
+    env.action_space.seed(3)
+    trail, pictures, infos = Trail(saving.world.kind), [], []
+    for _ in range(num_steps):
+        *_, truncated, info = saving.step(env.action_space.sample())
+        if len(pictures) % 7 == 3:  # taken now and then, as rollouts are
+            trail.append(*saving.world.take())
+        pictures.append(np.array(env.render()))
+        infos.append(info)
+        assert not truncated
+    trail.append(*saving.world.take())
+    return trail, pictures, infos
+
+
+@pytest.mark.parametrize(
+    ("env_id", "horizon", "kind"),
+    [
+        ("HalfCheetah-v5", None, "mujoco"),
+        ("Hopper-v5", 200, "mujoco"),
+        ("Reacher-v5", None, "mujoco"),
+        ("Pendulum-v1", None, "classic"),
+        ("CartPole-v1", 200, "classic"),
+        ("Acrobot-v1", None, "classic"),
+        ("MountainCarContinuous-v0", None, "classic"),
+        ("ALE/Breakout-v5", None, "ale"),
+        ("ALE/Pong-v5", None, "ale"),
+    ],
+)
+def test_a_clip_drawn_again_is_what_the_environment_drew(env_id: str, horizon: int | None, kind: str) -> None:
+    trail, pictures, infos = play(make(env_id, horizon), 45)
+    if horizon is not None:
+        assert any("hidden_terminated" in info for info in infos), "no end was held: the test shows too little"
+        assert any("restarted" in info for info in infos)
+    assert trail.kind == kind
+    again = make(env_id, horizon)
+    again.reset(seed=11)
+    world = worlds.find_world(again, segment_length=10)
+    for start, length in ((29, 10), (0, 10), (7, 38)):
+        source = ClipSource.from_arrays(trail.source(start, length).to_arrays())
+        drawn = list(world.draw(source))
+        assert len(drawn) == length
+        for picture, original in zip(drawn, pictures[start : start + length], strict=True):
+            np.testing.assert_array_equal(picture, original)
+    assert len({picture.tobytes() for picture in pictures}) > 5, "the pictures do not move"
+
+
+def test_a_game_that_restarts_within_an_episode_is_drawn_again() -> None:
+    env = gymnasium.wrappers.TimeLimit(gymnasium.make("ALE/Breakout-v5", render_mode="rgb_array"), 10_000)
+    saving = SavesClips(env, segment_length=10)
+    saving.reset(seed=0)
+    trail, pictures = Trail("ale"), []
+    for step in range(30):
+        if step in (9, 20):  # as the fixed-horizon form does behind the scenes
+            original, env.unwrapped.step = (
+                env.unwrapped.step,
+                lambda action: (*env.unwrapped.reset()[:1], 0, False, False, {}),
+            )
+        saving.step(1 + step % 3)
+        if step in (9, 20):
+            env.unwrapped.step = original
+        trail.append(*saving.world.take())
+        pictures.append(np.array(env.render()))
+    again = gymnasium.make("ALE/Breakout-v5", render_mode="rgb_array")
+    again.reset(seed=1)
+    for start in (0, 5, 9, 10, 18):
+        drawn = list(worlds.find_world(again, segment_length=10).draw(trail.source(start, 10)))
+        assert all(np.array_equal(a, b) for a, b in zip(drawn, pictures[start : start + 10], strict=True))
+
+
+class Dot(gymnasium.Env[Any, Any]):
+    """An environment of somebody's own: nothing is known of its state."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    observation_space = gymnasium.spaces.Box(0, 100, (1,))
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def __init__(self, render_mode: str | None = "rgb_array") -> None:
+        self.render_mode, self.place = render_mode, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.place = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.place += 1
+        return np.array([self.place], np.float32), 0.0, False, self.place == 37, {}
+
+    def render(self) -> Any:
+        picture = np.zeros((40, 40, 3), np.uint8)
+        picture[:, self.place] = 255
+        return picture
+
+
+def test_of_any_other_environment_only_windows_drawn_beforehand_are_asked_about() -> None:
+    agent = Sb3Agent("ppo", lambda: SavesClips(Dot(), 5), num_envs=2, total_env_steps=1000, seed=0)
+    agent.reset_environments(0)
+    history = History()
+    history.add(agent.explore(400, np.random.default_rng(0)))
+    assert 2 * 2 <= history.num_windows(5) < 200
+    arrays, meta = history.state()
+    for kept in (history, History.restore(arrays, meta)):
+        for segment in kept.sample(20, 5, np.random.default_rng(1)):
+            source = kept.clip_source(segment)
+            assert source is not None
+            drawn = list(worlds.find_world(Dot(), segment_length=5).draw(source))
+            places = [int(np.flatnonzero(picture[0, :, 0])[0]) for picture in drawn]
+            assert places == segment.observations[1:, 0].astype(int).tolist()
+
+
+def test_marks_follow_a_segment_through_rollouts_checkpoints_and_ends() -> None:
+    def env() -> gymnasium.Env[Any, Any]:
+        return SavesClips(make_env("CartPole-v1"), 5)
+
+    agent = Sb3Agent("ppo", env, num_envs=2, total_env_steps=1000, hyperparameters={"n_steps": 64}, seed=0)
+    agent.reset_environments(0)
+    history = History()
+    history.add(agent.explore(100, np.random.default_rng(0)))
+    history.add(agent.improve(None).rollout)
+    arrays, meta = history.state()
+    for kept in (history, History.restore(arrays, meta)):
+        for segment in kept.sample(50, 5, np.random.default_rng(1)):
+            source = kept.clip_source(segment)
+            assert source is not None
+            np.testing.assert_array_equal(source.rows.astype(np.float32), segment.observations[1:])
+
+
+def test_nothing_is_saved_unless_asked_for() -> None:
+    agent = Sb3Agent("ppo", lambda: make_env("CartPole-v1"), num_envs=1, total_env_steps=1000, seed=0)
+    agent.reset_environments(0)
+    history = History()
+    rollout = agent.explore(50, np.random.default_rng(0))
+    assert rollout.marks is None
+    history.add(rollout)
+    assert history.clip_source(history.sample(1, 5, np.random.default_rng(1))[0]) is None
+
+
+def test_a_clip_survives_compression_sharp_and_in_order() -> None:
+    _, pictures, _ = play(make("Pendulum-v1"), 12)
+    clip = decode_clip(encode_clip(pictures, 30).data)
+    assert clip.frames.shape == (12, 500, 500, 3)
+    assert clip.frames_per_second == 30
+    errors = [[np.abs(a.astype(int) - b).mean() for b in pictures] for a in clip.frames]
+    assert [int(np.argmin(row)) for row in errors] == list(range(12))
+    assert max(min(row) for row in errors) < 2
+
+
+def test_small_and_odd_pictures_become_playable_clips() -> None:
+    small = [np.full((21, 33, 3), level, np.uint8) for level in (0, 200)]
+    clip = decode_clip(encode_clip(small, 12.5).data)
+    assert clip.frames.shape[0] == 2
+    assert clip.frames.shape[1] >= 320
+    assert clip.frames_per_second == 12.5
+    huge = decode_clip(encode_clip([np.zeros((1000, 1500, 3), np.uint8)], 30).data)
+    assert max(huge.frames.shape[1:3]) <= 752
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", b"\0" * 500])
+def test_damaged_clips_and_states_say_so(data: bytes) -> None:
+    with pytest.raises(UserError, match="damaged"):
+        decode_clip(data)
+    with pytest.raises(UserError, match="damaged"):
+        ClipSource.from_arrays({"content": np.frombuffer(data, np.uint8)})
+
+
+def test_states_of_another_environment_are_refused() -> None:
+    trail, _, _ = play(make("Reacher-v5"), 3)
+    other = make("HalfCheetah-v5")
+    other.reset(seed=0)
+    with pytest.raises(UserError, match="not the one"):
+        list(worlds.find_world(other, segment_length=3).draw(trail.source(0, 3)))
