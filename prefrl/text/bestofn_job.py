@@ -17,7 +17,8 @@ from prefrl.text.best_of_n import best_of_n_kl, expected_best_of_n, pick_best
 from prefrl.text.data import Encoder
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
-from prefrl.text.jobs import JOBS, Place, load_reward
+from prefrl.text.job_parts import Place, load_reward
+from prefrl.text.jobs import JOBS
 from prefrl.text.models import context_length, load_model
 from prefrl.training.streams import stream_seed
 
