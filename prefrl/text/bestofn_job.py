@@ -56,12 +56,13 @@ class BestOfNJob:
         prompts = sources.read_prompts(self.data, seed=seed, count=self.prompts, held_out=True)
         sampling = SamplingSettings(max_tokens=self.place.max_tokens, temperature=self.temperature)
         with runtime.autocast():
-            texts = draw_responses(model, encoder, prompts, self.draws, sampling, seed=stream_seed(seed, "best of n"))
+            drawn = draw_responses(model, encoder, prompts, self.draws, sampling, seed=stream_seed(seed, "best of n"))
         flat_prompts = [prompt for prompt in prompts for _ in range(self.draws)]
-        flat = [text for row in texts for text in row]
+        flat = [text for row in drawn.texts for text in row]
+        ended = [end for row in drawn.ended for end in row]
         shape = (len(prompts), self.draws)
         proxy = score_responses(reward, flat_prompts, flat).reshape(shape)
-        gold = np.asarray(ServiceDesk.gold(flat_prompts, flat)).reshape(shape)
+        gold = np.asarray(ServiceDesk.gold(flat_prompts, flat, ended)).reshape(shape)
         n = 1
         while n <= self.draws:
             row: dict[str, Any] = {
@@ -73,7 +74,7 @@ class BestOfNJob:
                 row["gold"] = float(expected_best_of_n(proxy, gold, n).mean())
             folder.add_evaluation(row)
             n *= 2
-        best = pick_best(texts, proxy)
+        best = pick_best(drawn.texts, proxy)
         rows = [
             {"prompt": prompt, "response": text, "score": float(score)}
             for prompt, text, score in zip(prompts, best, proxy.max(1), strict=True)

@@ -320,8 +320,8 @@ def _drawn(
     encoder = Encoder(tokens, context_length(policy), max_tokens)
     asked = sources.read_prompts(data, seed=seed, count=prompts)
     sampling = SamplingSettings(max_tokens=max_tokens)
-    texts = draw_responses(policy, encoder, asked, responses, sampling, seed=seed)
-    return asked, [[text for text in row if encoder.fits(text)] for row in texts]
+    drawn = draw_responses(policy, encoder, asked, responses, sampling, seed=seed)
+    return asked, [[text for text in row if encoder.fits(text)] for row in drawn.texts]
 
 
 def _read_text(path: Path) -> str:

@@ -137,8 +137,8 @@ class Demo:
         seed = stream_seed(settings.seed, "comparisons")
         sampling = SamplingSettings(max_tokens=settings.max_tokens)
         drawn = draw_responses(model, encoder, prompts, settings.responses_per_prompt, sampling, seed=seed)
-        drawn = [[text for text in row if encoder.fits(text)] for row in drawn]
-        ranked = rank_by(ServiceDesk.gold, prompts, drawn, temperature=settings.annotator_temperature, seed=seed)
+        shown = [[text for text in row if encoder.fits(text)] for row in drawn.texts]
+        ranked = rank_by(ServiceDesk.gold, prompts, shown, temperature=settings.annotator_temperature, seed=seed)
         sources.write_rows(path, sources.ranking_rows(ranked))
 
     def _reward(self, sft: str, comparisons: Path, number: int) -> jobs.RewardJob:
