@@ -31,7 +31,8 @@ if METHOD == "ppo":
 
     value, reward = (AutoModelForSequenceClassification.from_pretrained(FOLDER / "model", num_labels=1) for _ in "vr")
     config = PPOConfig(**common, total_episodes=STEPS * BATCH, num_ppo_epochs=2, num_mini_batches=1,
-                       stop_token="eos", response_length=40, num_sample_generations=0, local_rollout_forward_batch_size=BATCH)  # fmt: skip
+                       stop_token="eos", response_length=40, num_sample_generations=0,
+                       local_rollout_forward_batch_size=BATCH)  # fmt: skip
     rows = Dataset.from_dict({"input_ids": [row[:28] for row in IDS]})
     trainer = PPOTrainer(config, tokenizer, load(FOLDER / "model"), load(FOLDER / "model"), reward, rows, value,
                          eval_dataset=rows.select(range(BATCH)), callbacks=[Clock()])  # fmt: skip

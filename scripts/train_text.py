@@ -35,8 +35,8 @@ def main(out: Path, size: str = "demo", paragraphs: int = 60_000, examples: int 
     encoder = Encoder(tokens, context_length(model), 64)
     asked = ServiceDesk(1).prompts(prompts)
     answers = draw_responses(model, encoder, asked, 4, SamplingSettings(max_tokens=64), seed=1)
-    answers = [[text for text in row if encoder.fits(text)] for row in answers]
-    ranked = rank_by(ServiceDesk.gold, asked, answers, temperature=0.5, seed=1)
+    shown = [[text for text in row if encoder.fits(text)] for row in answers.texts]
+    ranked = rank_by(ServiceDesk.gold, asked, shown, temperature=0.5, seed=1)
     sources.write_rows(out / "comparisons.jsonl", sources.ranking_rows(ranked))
 
     fitted = RewardSettings(epochs=2, optimiser=rate(5e-4))
