@@ -1,19 +1,25 @@
-"""Environments: making them by name, their fixed-horizon form, and the paper's worlds, many at once."""
+"""Environments: making them by name, their fixed-horizon form, the paper's worlds, and text as a one-step game."""
 
 from prefrl.envs.catalogue import TASKS, EnvListing, Task, episode_length, list_envs, make_env, make_vector_env, task
+from prefrl.envs.enumerable_text import EnumerableText
 from prefrl.envs.fixed_horizon import FixedHorizon
 from prefrl.envs.loop import EnvLoop
 from prefrl.envs.registration import register_all
+from prefrl.envs.text_game import StringResponses, TextGame, TextGameVector
 from prefrl.envs.vector_fixed_horizon import VectorFixedHorizon
 
 register_all()
 
 __all__ = [
     "TASKS",
+    "EnumerableText",
     "EnvListing",
     "EnvLoop",
     "FixedHorizon",
+    "StringResponses",
     "Task",
+    "TextGame",
+    "TextGameVector",
     "VectorFixedHorizon",
     "episode_length",
     "list_envs",

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from prefrl.envs.atari_log import PlayLog
 from prefrl.envs.atari_masks import MASKS, black_out
-from prefrl.envs.atari_replay import CARRIES_OVER, AtariPlayer, AtariReplay, rom_path
+from prefrl.envs.atari_replay import INDEPENDENT, AtariPlayer, AtariReplay, rom_path
 from prefrl.envs.memory import check_memory
 from prefrl.envs.registration import games
 from prefrl.envs.single import SingleEnv
@@ -141,9 +141,9 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         self._lives, self._scores, self._elapsed = (np.zeros(num_envs, np.int64) for _ in range(3))
         self._ended, self._over = np.zeros(num_envs, np.bool_), np.zeros(num_envs, np.bool_)
         self._is_reset = False
-        self._rom_seeds = np.random.default_rng(0)
         self._log = PlayLog(num_envs)
         self._players: list[AtariPlayer] = []
+        self._clip_player: AtariPlayer | None = None
         self._pictures: list[Pixels] = []
         if render_mode is not None:
             options: dict[str, Any] = {"frame_skip": frame_skip, "full_action_space": full_action_space}
@@ -190,7 +190,8 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         self._log.add(actions)
         self._draw(actions, ~restarting)
         if restarting.any():
-            frames, ale_info = self._restarted(restarting, frames, ale_info)
+            self._log.restart(np.flatnonzero(restarting), ale_info["episode_frame_number"])
+            self._show_start(np.flatnonzero(restarting), ale_info["episode_frame_number"], loaded=False)
         self._scores = np.where(restarting, 0, self._scores) + points
         lives = ale_info["lives"].astype(np.int64)
         lost = (lives < self._lives) & ~over & ~restarting
@@ -245,7 +246,7 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         Raises:
             UserError: there are no such steps.
         """
-        actions, starts, first = self._log.stretch(env, first_step, num_steps)
+        actions, starts, first = self._log.stretch(env, first_step, num_steps, independent=self.game in INDEPENDENT)
         return AtariReplay(
             game=self.game,
             actions=actions,
@@ -259,34 +260,28 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
     def clip(self, env: int, first_step: int, num_steps: int, *, masked: bool = True) -> Pixels:
         """Return the colour picture after each of some steps of one environment, `(num_steps, H, W, 3)`.
 
-        The game is played again from its start, at some 2,000 steps a second.
+        The game is played again from its start, at some 2,000 steps a second; of games that are not `INDEPENDENT`, all
+        since the last reset with a seed.
         """
-        return self.replay(env, first_step, num_steps, masked=masked).frames()
+        replay = self.replay(env, first_step, num_steps, masked=masked)
+        self._clip_player = self._clip_player or replay.player()
+        return replay.frames(self._clip_player)
 
     # ---------------------------------------------------------------------------------------------------- the inside
 
     def _start_games(self, which: Flags, drawn: list[int | None]) -> None:
         """Start new games, and their stacks."""
-        if self.game in CARRIES_OVER and self._is_reset:
-            drawn = [int(self._rom_seeds.integers(2**31)) if seed is None else seed for seed in drawn]
         values = np.array([-1 if seed is None else seed % 2**31 for seed in drawn])
         options = None if which.all() else {"reset_mask": which}
         frames, info = self._ale.reset(seed=values, options=options)
-        self._log.start(np.flatnonzero(which), info["episode_frame_number"])
-        self._show_start(np.flatnonzero(which), info["episode_frame_number"])
+        for env, seed in zip(np.flatnonzero(which), drawn, strict=True):
+            loaded = seed is not None or not self._is_reset
+            self._log.start(np.array([env]), info["episode_frame_number"], loaded=loaded)
+            self._show_start(np.array([env]), info["episode_frame_number"], loaded=loaded)
         self._lives[which] = info["lives"][which]
         self._scores[which], self._over[which] = 0, False
         self._stacks[which] = 0
         self._stacks[which, -1] = self._masked(frames[:, 0])[which]
-
-    def _restarted(self, which: Flags, frames: Pixels, ale_info: dict[str, Any]) -> tuple[Pixels, dict[str, Any]]:
-        """Note down the games that ALE has just restarted."""
-        if self.game in CARRIES_OVER:
-            values = self._rom_seeds.integers(2**31, size=int(which.sum()))
-            frames, ale_info = self._ale.reset(seed=values, options={"reset_mask": which})
-        self._log.restart(np.flatnonzero(which), ale_info["episode_frame_number"])
-        self._show_start(np.flatnonzero(which), ale_info["episode_frame_number"])
-        return frames, ale_info
 
     def _begin_streams(self, last: Pixels) -> dict[str, Any]:
         """Begin new streams where the old ones have just ended (same-step mode)."""
@@ -331,8 +326,10 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
             if going[env]:
                 self._pictures[env] = player.act(int(actions[env]))
 
-    def _show_start(self, envs: NDArray[np.int64], num_frames: NDArray[Any]) -> None:
+    def _show_start(self, envs: NDArray[np.int64], num_frames: NDArray[Any], *, loaded: bool) -> None:
         for env in envs if self._players else ():
+            if loaded:
+                self._players[env].load()
             self._pictures[env] = self._players[env].start(int(num_frames[env]))
 
 

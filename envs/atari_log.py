@@ -25,6 +25,7 @@ class PlayLog:
         self._actions = np.zeros((1024, num_envs), np.uint8)
         self._starts: list[list[int]] = [[] for _ in range(num_envs)]  # steps before which a game starts
         self._frames: list[list[int]] = [[] for _ in range(num_envs)]  # frames that each of them begins with
+        self._loaded: list[list[bool]] = [[] for _ in range(num_envs)]
 
     def add(self, actions: NDArray[np.int64]) -> None:
         """Note the actions of one step, `(E,)`."""
@@ -33,27 +34,38 @@ class PlayLog:
         self._actions[self.num_steps] = actions
         self.num_steps += 1
 
-    def start(self, envs: NDArray[np.int64], num_frames: NDArray[np.int64]) -> None:
+    def start(self, envs: NDArray[np.int64], num_frames: NDArray[np.int64], *, loaded: bool) -> None:
         """Note that games start before the next step.
 
         Args:
             envs: the environments.
             num_frames: `(E,)`: frames that their games begin with.
+            loaded: the ROM was loaded for them, so that nothing is left of earlier games.
         """
         for env in envs.tolist():
-            if self._starts[env] and self._starts[env][-1] == self.num_steps:  # one that was never played
-                self._starts[env].pop()
-                self._frames[env].pop()
             self._starts[env].append(self.num_steps)
             self._frames[env].append(int(num_frames[env]))
+            self._loaded[env].append(loaded)
 
     def restart(self, envs: NDArray[np.int64], num_frames: NDArray[np.int64]) -> None:
         """Note that the newest step was spent on starting games; arguments as of `start`."""
         self._actions[self.num_steps - 1, envs] = RESTARTED
-        self.start(envs, num_frames)
+        self.start(envs, num_frames, loaded=False)
 
-    def stretch(self, env: int, first_step: int, num_steps: int) -> tuple[bytes, tuple[tuple[int, int], ...], int]:
-        """Return actions since the start of the game of `first_step`, the starts among them, and where the steps begin.
+    def stretch(
+        self, env: int, first_step: int, num_steps: int, *, independent: bool
+    ) -> tuple[bytes, tuple[tuple[int, int], ...], int]:
+        """Return what led to some steps of one environment, and these.
+
+        Args:
+            env: number of the environment.
+            first_step: the first of the steps.
+            num_steps: how many.
+            independent: games do not depend on those before them; otherwise they are needed too, back to the last
+                load of the ROM.
+
+        Returns:
+            actions, starts of games as (step, frames), and the place of `first_step`; all counted from the first start.
 
         Raises:
             UserError: there are no such steps.
@@ -66,6 +78,8 @@ class PlayLog:
             )
         starts = self._starts[env]
         game = bisect_right(starts, first_step) - 1
+        while not (independent or self._loaded[env][game]):
+            game -= 1
         begin = starts[game]
         within = [i for i in range(game, len(starts)) if starts[i] <= stop]
         return (

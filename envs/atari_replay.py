@@ -19,20 +19,24 @@ from prefrl.envs.atari_log import RESTARTED
 from prefrl.envs.atari_masks import black_out
 from prefrl.errors import UserError, require
 
-CARRIES_OVER = ("beam_rider",)
-"""Games whose cartridge memory outlasts a restart: only a ROM loaded anew makes their games independent."""
+INDEPENDENT = (
+    *("breakout", "enduro", "pong", "qbert", "seaquest", "space_invaders"),
+    *("asteroids", "montezuma_revenge", "ms_pacman"),
+)
+"""Games known to begin alike whatever was played before. In others, BeamRider among them, some memory of the cartridge
+outlasts a restart, so that a game can only be played again from the last load of the ROM."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AtariReplay:
-    """A stretch of play, from the start of the game in which it begins: plain values, to be kept anywhere."""
+    """A stretch of play and what led to it: plain values, to be kept anywhere."""
 
     game: str
     """ALE's name."""
     actions: bytes
     """Number of the action of each step, since the first game's start; `RESTARTED` where there was none."""
     starts: tuple[tuple[int, int], ...]
-    """Step before which a game starts, and the frames it begins with; the first is at step 0."""
+    """Steps before which games start, and the frames they begin with; the first is at step 0."""
     first_step: int
     """Step whose picture is the first."""
     frame_skip: int = 4
@@ -42,24 +46,32 @@ class AtariReplay:
     masked: bool = True
     """The score is blacked out, where `MASKS` knows it."""
 
-    def frames(self) -> NDArray[np.uint8]:
-        """Return the picture after each step, `(n, H, W, 3)`."""
-        player = AtariPlayer(self.game, frame_skip=self.frame_skip, full_action_space=self.full_action_space)
+    def player(self) -> AtariPlayer:
+        """Return an emulator that can play it, and any other of the same game and settings."""
+        return AtariPlayer(self.game, frame_skip=self.frame_skip, full_action_space=self.full_action_space)
+
+    def frames(self, player: AtariPlayer | None = None) -> NDArray[np.uint8]:
+        """Return the picture after each step, `(n, H, W, 3)`.
+
+        Args:
+            player: of `player`, to use again; None: a new one.
+        """
+        player = player or self.player()
         pictures = np.stack(list(self._pictures(player)))
         if self.masked:
             black_out(pictures, self.game)
         return pictures
 
     def _pictures(self, player: AtariPlayer) -> Iterator[NDArray[np.uint8]]:
-        starts = dict(self.starts)
-        player.start(starts[0])
+        due = list(self.starts)
+        player.load()
         for step, action in enumerate(self.actions):
             wanted = step >= self.first_step
+            while due and due[0][0] == step:  # the first, and those that someone asked for
+                player.start(due.pop(0)[1])
             if action == RESTARTED:
-                picture = player.start(starts[step + 1])
+                picture = player.start(due.pop(0)[1])
             else:
-                if step in starts and step > 0 and self.actions[step - 1] != RESTARTED:  # someone reset it
-                    player.start(starts[step])
                 picture = player.act(action, look=wanted)
             if wanted:
                 yield picture
@@ -88,17 +100,20 @@ class AtariPlayer:
         self.actions = legal if full_action_space else minimal
         self._noop, self._fire = ale.Action.NOOP, ale.Action.FIRE
         self._fires = self._fire in self.actions
-        self._last: list[
-            NDArray[np.uint8]
-        ] = []  # the two newest frames of a step, as the vector environment keeps them
+        self._last: list[NDArray[np.uint8]] = []
+        """The two newest frames of a step, kept as the vector environment keeps them."""
+
+    def load(self) -> None:
+        """Forget all games before, where that makes a difference."""
+        if self.game not in INDEPENDENT and not self._fresh:
+            self._ale.loadROM(self._rom)
+            self._fresh = True
 
     def start(self, num_frames: int) -> NDArray[np.uint8]:
         """Start a game that begins with this many frames of doing nothing (the first of them fires, if it can)."""
-        if self.game in CARRIES_OVER and not self._fresh:
-            self._ale.loadROM(self._rom)
         self._fresh = False
         self._ale.reset_game()
-        for frame in range(num_frames):
+        for frame in range(num_frames - self._ale.getEpisodeFrameNumber()):  # some games count a few already
             self._ale.act(self._fire if frame == 0 and self._fires else self._noop)
         screen = self._ale.getScreenRGB()
         self._last = [screen, np.zeros_like(screen)]

@@ -107,7 +107,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         self._ended = np.zeros(num_envs, np.bool_)
         self._everywhere = np.ones(num_envs, np.bool_)
         self._everywhere.flags.writeable = False
-        self._is_reset = False
+        self._is_reset = self._camera_aimed = False
         self.prepare()
 
     # ------------------------------------------------------------------------------------------ what a task fills in
@@ -245,6 +245,11 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         """`(E, nv)`: velocities; a live view, not to be written to."""
         return _read_only(self._qvel)
 
+    @property
+    def mujoco_renderer(self) -> Any:
+        """Gymnasium's renderer, which draws all environments."""
+        return self.template.mujoco_renderer
+
     def states(self) -> Floats:
         """Return a copy of all positions and velocities, `(E, nq + nv)`."""
         return np.concatenate([self._qpos, self._qvel], axis=1)
@@ -272,9 +277,16 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
     def render_states(self, states: Floats) -> list[Any]:
         """Draw states `(n, nq + nv)`: each picture is that of Gymnasium's environment after `set_state`.
 
+        Gymnasium aims its camera when it draws its first picture. Here that is always one of the model's initial
+        state, so that a picture depends on nothing but the state in it.
+
         Returns:
             n pictures in the render mode, `(H, W, 3)` uint8 for "rgb_array" or without a render mode.
         """
+        if not self._camera_aimed:
+            self.template.set_state(self.init_qpos, self.init_qvel)
+            self.template.render()
+            self._camera_aimed = True
         pictures = []
         for state in self._checked_states(states):
             self.template.set_state(state[: self.model.nq], state[self.model.nq :])

@@ -62,6 +62,9 @@ ATARI_HORIZON = 2_000
 
 def register_all() -> None:
     """Register every environment that is not registered yet."""
+    text = "prefrl.envs.text_game"
+    _register("prefrl/TextGame-v0", f"{text}:TextGame", f"{text}:TextGameVector", None)
+    _register("prefrl/EnumerableText-v0", "prefrl.envs.enumerable_text:EnumerableText", None, None)
     for name, entry_point in _MUJOCO.items():
         _register(
             f"prefrl/{name}-v5",
@@ -84,7 +87,7 @@ def register_all() -> None:
         _register(name, f"{module}:atari_single", f"{module}:AtariVectorEnv", ATARI_HORIZON, game=game)
 
 
-def _register(name: str, single: str, vector: str, max_episode_steps: int | None, **options: object) -> None:
+def _register(name: str, single: str, vector: str | None, max_episode_steps: int | None, **options: object) -> None:
     if name not in gymnasium.registry:
         gymnasium.register(
             name, single, vector_entry_point=vector, max_episode_steps=max_episode_steps, kwargs=dict(options)

@@ -25,6 +25,7 @@ from prefrl.envs import list_envs  # noqa: E402
 from prefrl.human_ui.command import main as viewer_command  # noqa: E402
 from prefrl.training import run as runs  # noqa: E402
 from prefrl.training.folder import RunFolder  # noqa: E402
+from prefrl.training.guard import Interrupted  # noqa: E402
 from prefrl.training.quality import run_quality  # noqa: E402
 from prefrl.training.refit import refit  # noqa: E402
 from prefrl.training.settings import TrainSettings  # noqa: E402
@@ -112,6 +113,7 @@ def report(run: RunPath, *, json: bool = False) -> None:
         _print_json({**runs.summarise(folder), **card.to_json()})
     else:
         print(card.to_text())
+        show_quality(run_quality(folder), Console())
         print(f"Wrote {folder.path / 'report.png'} and {folder.path / 'report.json'}")
 
 
@@ -209,17 +211,35 @@ def envs() -> None:
     Console().print(table)
 
 
+@app.command
+def text() -> None:
+    """Language models: fine-tuning, reward models, PPO, DPO, IPO, KTO, the curve; see prefrl text --help."""
+    _text(["--help"])
+
+
+def _text(arguments: Sequence[str]) -> None:
+    """Run `prefrl text`, whose packages are imported for it alone."""
+    require("transformers", "text")
+    from prefrl.text.commands import main as text_main
+
+    text_main(arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     warnings.showwarning = _show_warning
     with contextlib.suppress(UserError):  # said again when a video is asked for
         choose_gl_backend()  # before MuJoCo is imported
     try:
-        app.cli(prog="prefrl", description="Reinforcement learning from preferences.", args=arguments)
+        if arguments[:1] == ["text"]:
+            _text(arguments[1:])
+        else:
+            app.cli(prog="prefrl", description="Reinforcement learning from preferences.", args=arguments)
     except UserError as error:
         print(f"prefrl: {error}", file=sys.stderr)
         return USER_ERROR
-    except runs.Interrupted as stopped:
+    except Interrupted as stopped:
         print(f"\nprefrl: {stopped}", file=sys.stderr)
         return INTERRUPTED
     except KeyboardInterrupt:

@@ -42,7 +42,7 @@ def main(sessions: int = 20) -> None:
     fitter, data = Fitter(ensemble), ComparisonData(ensemble, 50, capacity=sessions * 500)
     print("| | resident, MB | highest, MB | seconds |\n|---|---|---|---|")
     show("libraries alone", begin)
-    with tempfile.TemporaryDirectory() as folder, PreferenceStore(Path(folder) / "record.sqlite") as store:
+    with tempfile.TemporaryDirectory() as folder, PreferenceStore(record := Path(folder) / "record.sqlite") as store:
         for number in range(sessions):
             queries = [Query(segments=(segment(rng), segment(rng)), session=number) for _ in range(500)]
             store.add_queries(queries)
@@ -53,7 +53,7 @@ def main(sessions: int = 20) -> None:
         show(f"{len(data)} comparisons recorded and encoded", begin)
         fitter.fit(data, torch.Generator().manual_seed(0))
         show("fitted once", begin)
-        print(f"\nThe record is a file of {store.path.stat().st_size / 1e6:.0f} MB.")
+        print(f"\nThe record is a file of {record.stat().st_size / 1e6:.0f} MB.")
 
 
 if __name__ == "__main__":

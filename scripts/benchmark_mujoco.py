@@ -27,14 +27,7 @@ def seconds_per_step(env: gymnasium.vector.VectorEnv, actions: np.ndarray) -> fl
 def main(
     tasks: tuple[str, ...] = tuple(MUJOCO_TASKS), num_envs: int = 64, repeats: int = 5, seconds: float = 0.4
 ) -> None:
-    """Print the table.
-
-    Args:
-        tasks: names without "-v5".
-        num_envs: environments stepped together.
-        repeats: rounds, each of which measures both.
-        seconds: length of one measurement of SyncVectorEnv.
-    """
+    """Print the table, from `repeats` rounds that measure SyncVectorEnv for about `seconds` each."""
     print(f"{num_envs} environments; steps per second of all together, median (least to most); ratio round by round\n")
     print("| task | SyncVectorEnv | prefrl | ratio |\n|---|---|---|---|")
     for task in tasks:

@@ -188,7 +188,7 @@ class CnnActorCritic(nn.Module):
     """Context in which to use it: `forward` turns autograd on where it needs it."""
 
     def _heads(self, images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
             features = self.trunk(images.float() / 255.0)
         return functional.linear(features.float(), self.heads.weight, self.heads.bias)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,90 +24,23 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prefrl.agents.adam import FlatAdam
 from prefrl.agents.distributions import make_distribution
 from prefrl.agents.inputs import PolicyInputs
 from prefrl.agents.networks import CnnActorCritic, MlpActorCritic, flatten_parameters
+from prefrl.agents.ppo_settings import PpoSettings
 from prefrl.agents.protocol import Improvement
+from prefrl.agents.replay import ReplayedStep, record_cuda_graph
 from prefrl.agents.scaling import ReturnScaler
 from prefrl.agents.schedules import schedule
 from prefrl.agents.stepping import Stepper
-from prefrl.errors import UserError, near_names
+from prefrl.errors import UserError
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_action_space, check_observation_space, map_batch
 
 EVALUATED_AT_ONCE = 8_192  # vector observations
 IMAGES_AT_ONCE = 1_024
-ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-5  # epsilon as in stable-baselines3's actor-critics
-
-
-@dataclass(frozen=True, kw_only=True)
-class PpoSettings:
-    """Hyper-parameters; a number or `"linear:X"`, which falls from X to 0, where it says so."""
-
-    learning_rate: float | str = 3e-4
-    """Of Adam; or linear."""
-    n_steps: int = 2048
-    """Steps of each environment between updates."""
-    batch_size: int = 64
-    """Steps in a minibatch."""
-    n_epochs: int = 10
-    """Passes over each rollout."""
-    gamma: float = 0.99
-    """Discount."""
-    gae_lambda: float = 0.95
-    """Of the generalised advantage estimate (Schulman et al. 2016)."""
-    clip_range: float | str = 0.2
-    """Of the probability ratio; or linear."""
-    clip_range_vf: float | str | None = None
-    """Of the change of values; or linear; None: not clipped."""
-    normalize_advantage: bool = True
-    """To mean 0 and standard deviation 1 in each minibatch."""
-    ent_coef: float = 0.0
-    """Weight of the entropy."""
-    vf_coef: float = 0.5
-    """Weight of the value loss."""
-    max_grad_norm: float = 0.5
-    """Gradients longer than this are shortened."""
-    target_kl: float | None = None
-    """The update ends early beyond 1.5 times this divergence."""
-    policy_kwargs: dict[str, Any] = field(default_factory=dict)
-    """net_arch (a list of units, or {"pi": [...], "vf": [...]}), activation_fn ("tanh" or "relu"), log_std_init."""
-    normalize_observations: bool | None = None
-    """Normalise by running statistics; None: where all observations are floats."""
-    normalize_until: float = 1.0
-    """Share of the training after which these statistics are frozen."""
-    normalize_returns: bool = False
-    """Centre rewards and divide them by the running standard deviation of the discounted return."""
-
-    @classmethod
-    def of(cls, given: dict[str, Any]) -> PpoSettings:
-        """Check hyper-parameters given by name.
-
-        Raises:
-            UserError: an unknown name, or a value out of range.
-        """
-        known = [f.name for f in fields(cls)]
-        for name in given:
-            if name not in known:
-                near = near_names(name, known)
-                raise UserError(f"PPO has no hyper-parameter {name!r} here.{near} It knows: {', '.join(known)}.")
-        settings = cls(**{**given, "policy_kwargs": given.get("policy_kwargs") or {}})
-        for name in ("n_steps", "batch_size", "n_epochs"):
-            value = getattr(settings, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} must be a whole number of at least 1. Received {value!r}")
-        for name in ("gamma", "gae_lambda", "normalize_until"):
-            if not 0 <= getattr(settings, name) <= 1:
-                raise UserError(f"{name} must be in [0, 1]. Received {getattr(settings, name)}")
-        if settings.max_grad_norm <= 0:
-            raise UserError(f"max_grad_norm must be positive. Received {settings.max_grad_norm}")
-        for name in settings.policy_kwargs:
-            names = ("net_arch", "activation_fn", "log_std_init")
-            if name not in names:
-                near = near_names(name, names)
-                raise UserError(f"policy_kwargs has no {name!r} here.{near} It knows: {', '.join(names)}.")
-        return settings
 
 
 class Minibatch(NamedTuple):
@@ -181,45 +114,6 @@ def surrogate_gradients(
     return gain.mul_(unclipped).div_(-size), error.mul_(2 * settings.vf_coef / size)
 
 
-class FlatAdam:
-    """Adam (Kingma and Ba 2015) on one vector, its gradient shortened to a norm first.
-
-    Args:
-        parameters: the vector.
-        gradient: its gradient.
-        max_norm: longer gradients are shortened to this.
-    """
-
-    def __init__(self, parameters: Tensor, gradient: Tensor, max_norm: float) -> None:
-        self.parameters, self.gradient, self.max_norm = parameters, gradient, max_norm
-        self.first, self.second = torch.zeros_like(parameters), torch.zeros_like(parameters)
-        self._scratch = torch.empty_like(parameters)
-        self.num_steps = 0
-
-    def step(self, learning_rate: float) -> None:
-        """Move the parameters."""
-        self.num_steps += 1
-        first, second = ADAM_BETAS
-        gradient = self.gradient
-        gradient.mul_((self.max_norm / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp_(max=1.0))
-        self.first.lerp_(gradient, 1 - first)
-        self.second.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        correction = (1 - second**self.num_steps) ** 0.5
-        torch.sqrt(self.second, out=self._scratch).add_(ADAM_EPSILON * correction)
-        size = learning_rate * correction / (1 - first**self.num_steps)
-        self.parameters.addcdiv_(self.first, self._scratch, value=-size)
-
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold."""
-        return {"first": self.first.clone(), "second": self.second.clone(), "num_steps": self.num_steps}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
-        self.first.copy_(state["first"])
-        self.second.copy_(state["second"])
-        self.num_steps = state["num_steps"]
-
-
 class PpoAgent:
     """PPO on a vector environment, behind the `Agent` protocol.
 
@@ -260,6 +154,11 @@ class PpoAgent:
         self._network = self._make_network(torch.Generator().manual_seed(seed))
         parameters = [*self._network.parameters(), *self._actions.parameters()]
         self._adam = FlatAdam(*flatten_parameters(parameters), settings.max_grad_norm)
+        self._clips: tuple[float, float | None] = (0.0, None)
+        self._replayed: ReplayedStep | None = None
+        if self._device.type == "cuda":
+            adam = self._adam
+            self._replayed = ReplayedStep(record_cuda_graph, [adam.parameters, adam.first, adam.second])
         self._learning_rate = schedule("learning_rate", settings.learning_rate)
         self._clip = schedule("clip_range", settings.clip_range)
         given = settings.clip_range_vf
@@ -323,7 +222,7 @@ class PpoAgent:
             reward: scores the steps. None: the environments' own reward if the agent was made with `pass_true_reward`,
                 else zeros.
         """
-        with self._network.no_graph():
+        with self._network.no_graph(), _enough_memory():
             begin = time.perf_counter()
             inputs, actions, rollout = self._collect()
             collected = time.perf_counter()
@@ -389,20 +288,35 @@ class PpoAgent:
         )
 
     def _update(self, batch: Minibatch) -> None:
-        settings, remaining = self.settings, max(1 - self._num_env_steps / self._total_env_steps, 0.0)
-        learning_rate, clip, clip_values = (f(remaining) for f in (self._learning_rate, self._clip, self._clip_values))
-        assert learning_rate is not None and clip is not None
+        remaining = max(1 - self._num_env_steps / self._total_env_steps, 0.0)
+        learning_rate, self._clips = (
+            self._learning_rate(remaining),
+            (self._clip(remaining), self._clip_values(remaining)),
+        )
+        target = self.settings.target_kl
         self._network.train()
         for part in self._minibatches(batch):
-            outputs, values = self._network.forward(part.inputs)
-            log_probs = self._actions.log_prob(outputs, part.actions)
-            if settings.target_kl is not None and _divergence(log_probs, part.log_probs) > 1.5 * settings.target_kl:
+            if target is not None and self._divergence(part) > 1.5 * target:
                 break
-            d_log_probs, d_values = surrogate_gradients(log_probs, values, part, settings, clip, clip_values)
-            d_outputs = self._actions.gradients(d_log_probs, -settings.ent_coef / len(values))
-            self._network.backward(d_outputs, d_values)
-            self._adam.step(learning_rate)
+            self._adam.prepare(learning_rate)
+            if self._replayed is not None and len(part.returns) == self.settings.batch_size:
+                self._replayed(self._step, part, key=self._clips)
+            else:
+                self._step(part)
         self._network.eval()
+
+    def _step(self, part: Minibatch) -> None:
+        """Make one step of Adam on a minibatch."""
+        outputs, values = self._network.forward(part.inputs)
+        log_probs = self._actions.log_prob(outputs, part.actions)
+        d_log_probs, d_values = surrogate_gradients(log_probs, values, part, self.settings, *self._clips)
+        self._network.backward(self._actions.gradients(d_log_probs, -self.settings.ent_coef / len(values)), d_values)
+        self._adam.apply()
+
+    def _divergence(self, part: Minibatch) -> float:
+        """Return an estimate of how far the policy has moved: Schulman 2020, "Approximating KL divergence", k3."""
+        log_ratio = self._actions.log_prob(self._network.forward(part.inputs)[0], part.actions) - part.log_probs
+        return float((log_ratio.exp() - 1 - log_ratio).mean())
 
     def _minibatches(self, batch: Minibatch) -> Iterator[Minibatch]:
         """Go through the batch `n_epochs` times, each time in another order."""
@@ -463,7 +377,13 @@ class PpoAgent:
         self._stepper.envs.close()
 
 
-def _divergence(log_probs: Tensor, before: Tensor) -> float:
-    """Return an estimate of the Kullback-Leibler divergence (Schulman 2020, "Approximating KL divergence": k3)."""
-    log_ratio = log_probs - before
-    return float((log_ratio.exp() - 1 - log_ratio).mean())
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Say which settings to lower where the GPU's memory does not suffice."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            f"The GPU has too little memory: {str(error).splitlines()[0]} Use fewer --num-envs, or a smaller "
+            "--hyper n_steps or batch_size."
+        ) from error

@@ -13,6 +13,7 @@ from prefrl.errors import UserError
 from prefrl.feedback import MOST_RANKED, Answer, Comparison, Ranking, Rating
 from prefrl.likelihood import choices
 from prefrl.rewards.ensemble import RewardEnsemble
+from prefrl.rewards.images import ImageBank
 from prefrl.rewards.networks import Features
 from prefrl.segments import Segment
 from prefrl.spaces import Array, channels_first
@@ -23,8 +24,8 @@ COMPARISON, RANKING, RATING = 0, 1, 2
 class ComparisonData:
     """Answers about segments of k steps, for `prefrl.rewards.fit`: comparisons, rankings, ratings or all of these.
 
-    Vector features of every segment are kept as one tensor `(S, k, D)`; image stacks as single images
-    `(S, k + C, H, W)` uint8, expanded batch by batch. Every answer carries one bootstrap count per member, drawn
+    Vector features of every segment are kept as one tensor `(S, k, D)`; image stacks as single images, in an
+    `ImageBank`, expanded batch by batch. Every answer carries one bootstrap count per member, drawn
     once when it arrives: Poisson(1), the limit of n draws with replacement from n, which leaves it out of a member's
     data with probability exactly 1/e. What is left out is that member's held-out data, now and in every later fit.
     (Christiano et al. 2017, s. 2.2.3 draw anew from all comparisons; with warm-started members that would leak held-out
@@ -56,8 +57,7 @@ class ComparisonData:
         self.annotators: list[str] = []
         self._capacity = max(1, capacity) * 2
         self._vector: Tensor | None = None
-        self._images: Tensor | None = None
-        self._stacked = False  # images are kept as single channels, each stack sharing all but one with the one before
+        self.images = ImageBank(ensemble.device)
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -146,7 +146,7 @@ class ComparisonData:
 
     def pair_embeddings(self) -> Array | None:
         """Return the features of all pairs `(N, 2 k D)`, as `prefrl.queries.pair_embeddings`; None for images."""
-        if self._vector is None or self._images is not None:
+        if self._vector is None or len(self.images):
             return None
         rows: Array = self._vector[torch.from_numpy(self.pairs)].flatten(1).cpu().numpy()
         return rows
@@ -158,7 +158,7 @@ class ComparisonData:
             raise UserError(f"Expected segments of {self.length} steps; got one of {len(segment)}.")
         index = len(self._index)
         if self.ensemble.images:
-            self._store_images(index, segment)
+            self._store_images(segment)
         if self.ensemble.num_inputs:
             features = self.ensemble.features(*segment.transitions()).vector
             assert features is not None
@@ -174,33 +174,18 @@ class ComparisonData:
             return bank
         return torch.cat([bank, torch.empty_like(bank)])
 
-    def _store_images(self, index: int, segment: Segment) -> None:
+    def _store_images(self, segment: Segment) -> None:
         space, values = self.ensemble.observation_space, segment.observations
         assert isinstance(space, spaces.Box) and isinstance(values, np.ndarray)
-        whole = values if channels_first(space) else np.moveaxis(values, -1, 1)  # (k + 1, C, H, W)
-        shares = whole.shape[1] > 1 and np.array_equal(whole[1:, :-1], whole[:-1, 1:])
-        if self._images is None:
-            self._stacked = shares
-        elif self._stacked and not shares:  # those before looked like stacks by chance, e.g. all black
-            self._images, self._stacked = self._unfold(self._images).contiguous(), False
-        stored = np.concatenate([whole[0, :-1], whole[:, -1]]) if self._stacked else whole
-        images = torch.from_numpy(np.require(stored, requirements=["C", "W"])).to(self.ensemble.device)
-        self._images = self._room(self._images, index, images)
-        self._images[index] = images
-
-    def _unfold(self, stored: Tensor) -> Tensor:
-        """Return all observations `(n, k + 1, C, H, W)` of n segments as they are kept."""
-        if not self._stacked:
-            return stored
-        return stored.unfold(1, stored.shape[1] - self.length, 1).movedim(-1, 2)
+        self.images.append(values if channels_first(space) else np.moveaxis(values, -1, 1))
 
     def features(self, segments: Tensor) -> Features:
         """Return the features of all steps of the segments numbered `(n,)`, joined: `(n * k, ...)`."""
         vector = None if self._vector is None else self._vector[segments].flatten(0, 1)
-        return Features(None if self._images is None else self._image_batch(self._images[segments]), vector)
+        return Features(self._image_batch(segments) if len(self.images) else None, vector)
 
-    def _image_batch(self, stored: Tensor) -> Tensor:
-        observations = self._unfold(stored)
+    def _image_batch(self, segments: Tensor) -> Tensor:
+        observations = self.images.batch(segments)
         now = observations[:, :-1]
         if self.ensemble.inputs == "sas":
             now = torch.cat([now, observations[:, 1:]], dim=2)

@@ -49,7 +49,7 @@ class FitSettings:
     """Starting l2 coefficient, decoupled from the gradient (AdamW)."""
     adapt_l2: bool = True
     """Adapt the coefficient per member to keep held-out loss / training loss in [1.1, 1.5]; needs `bootstrap`."""
-    max_l2: float = 100.0
+    max_l2: float = 1.0
     """The adapted coefficient never leaves [1e-6, max_l2]."""
     patience: int = 5
     """Stop after this many epochs (of at least 5 steps) without a better held-out loss, and go back to the best; 0:

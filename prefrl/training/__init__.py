@@ -1,7 +1,7 @@
 """Training: the loop, the run folder, checkpoints, evaluation."""
 
 from prefrl.training.folder import RunFolder as RunFolder
-from prefrl.training.run import Interrupted as Interrupted
+from prefrl.training.guard import Interrupted as Interrupted
 from prefrl.training.run import evaluate_run as evaluate_run
 from prefrl.training.run import report as report
 from prefrl.training.run import resume as resume

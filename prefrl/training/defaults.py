@@ -46,9 +46,33 @@ PPO: dict[str, AgentDefaults] = {
     "Reacher-v5": _ppo(200_000),
     "Hopper-v5": _ppo(300_000),
     "CartPole-v1": _ppo(100_000, ent_coef=0.01),
-    "Acrobot-v1": _ppo(200_000, learning_rate=4e-4, ent_coef=0.03),
+    # Advantages as they are: until the goal is met they are all noise, which must not count as much as a goal.
+    "Acrobot-v1": _ppo(200_000, learning_rate=4e-4, ent_coef=0.01, normalize_advantage=False),
     "Pendulum-v1": _ppo(200_000, learning_rate="linear:2e-3", gamma=0.97, policy_kwargs={"log_std_init": -0.5}),
+    # The tasks of Christiano et al. 2017: as Gymnasium's own, and not tuned beyond that.
+    "prefrl/Christiano-Hopper-v0": _ppo(500_000),
+    "prefrl/Christiano-Walker-v0": _ppo(500_000),
+    "prefrl/Christiano-Ant-v0": _ppo(1_000_000),
+    "prefrl/Christiano-Cheetah-v0": _ppo(300_000, normalize_until=0.05),
+    "prefrl/Christiano-Swimmer-v0": _ppo(200_000, gamma=0.9999, gae_lambda=0.98),
+    "prefrl/Christiano-Reacher-v0": _ppo(200_000),
+    "prefrl/Christiano-Pendulum-v0": _ppo(100_000),
+    "prefrl/Christiano-DoublePendulum-v0": _ppo(200_000),
 }
+ATARI = AgentDefaults(
+    steps=10_000_000,
+    num_envs=8,
+    hyperparameters={
+        "n_steps": 128,
+        "batch_size": 256,
+        "n_epochs": 4,
+        "learning_rate": "linear:2.5e-4",
+        "clip_range": "linear:0.1",
+        "ent_coef": 0.01,
+        "normalize_returns": True,
+    },
+)
+"""PPO's of RL Baselines3 Zoo, but for the scaled rewards."""
 
 _DQN_CARTPOLE = {
     "learning_rate": 2.3e-3,
@@ -86,5 +110,5 @@ OTHERS: dict[str, dict[str, AgentDefaults]] = {
 def agent_defaults(agent: str, env_id: str) -> AgentDefaults:
     """Return the hyper-parameters known to suit `agent` in `env_id`, or what suits it in general."""
     if agent not in OTHERS:
-        return PPO.get(env_id, _ppo())
+        return ATARI if env_id.startswith("prefrl/Atari-") else PPO.get(env_id, _ppo())
     return OTHERS[agent].get(env_id, OTHERS[agent][""])

@@ -10,7 +10,7 @@ import platform
 import uuid
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,17 @@ from prefrl.training.settings import TrainSettings
 
 FORMAT = "prefrl.run"
 FORMAT_VERSION = 1
-PACKAGES = ("prefrl", "torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "ale-py")
+PACKAGES = (
+    "prefrl",
+    "torch",
+    "numpy",
+    "gymnasium",
+    "stable-baselines3",
+    "mujoco",
+    "ale-py",
+    "transformers",
+    "tokenizers",
+)
 
 
 class RunFolder:
@@ -69,7 +79,7 @@ class RunFolder:
             "run_id": uuid.uuid4().hex,
             "baseline": baseline,
             "settings": settings.to_json(),
-            "versions": _versions(),
+            "versions": installed_versions(),
         }
         write_json(folder.config_path, config)
         return folder
@@ -176,6 +186,14 @@ class RunFolder:
         return state
 
 
+class MetricsPlace(Protocol):
+    """Where metrics are written: a run folder of any kind."""
+
+    path: Path
+    metrics_path: Path
+    tensorboard: Path
+
+
 class MetricsWriter:
     """Appends rows to `metrics.jsonl` and to TensorBoard.
 
@@ -183,12 +201,16 @@ class MetricsWriter:
         folder: the run folder.
         size: bytes of the file to keep: rows written after the checkpoint that a run goes on from are cut off.
         num_env_steps: steps at that checkpoint.
+        counter: the figure of a row that counts steps.
     """
 
-    def __init__(self, folder: RunFolder, size: int = 0, num_env_steps: int = 0) -> None:
+    def __init__(
+        self, folder: MetricsPlace, size: int = 0, num_env_steps: int = 0, counter: str = "num_env_steps"
+    ) -> None:
         from prefrl.errors import require
 
         tensorboard = require("torch.utils.tensorboard", "train")
+        self._counter = counter
         folder.path.mkdir(parents=True, exist_ok=True)
         self._file = open(folder.metrics_path, "ab")  # noqa: SIM115  (lives as long as the writer)
         self._file.truncate(size)
@@ -202,8 +224,8 @@ class MetricsWriter:
         self._file.write(json.dumps(clean, allow_nan=False).encode() + b"\n")
         self._file.flush()
         for name, value in _numbers(clean):
-            if name != "num_env_steps":
-                self._tensorboard.add_scalar(name, value, row["num_env_steps"])
+            if name != self._counter:
+                self._tensorboard.add_scalar(name, value, row[self._counter])
 
     def sync(self) -> int:
         """Flush to disk; return the size of the file in bytes."""
@@ -242,7 +264,7 @@ def _numbers(row: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
     return out
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

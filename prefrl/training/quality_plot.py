@@ -35,7 +35,7 @@ def plot_quality(quality: Quality, reliability: dict[str, float] | None, path: P
     figure = figures.Figure(figsize=(12.5, height), dpi=DOTS_PER_INCH, facecolor="white")
     agg.FigureCanvasAgg(figure)
     axes = figure.subplots(1, 4, sharey=True)
-    figure.subplots_adjust(left=0.12, right=0.985, top=1 - 0.95 / height, bottom=0.75 / height, wspace=0.12)
+    figure.subplots_adjust(left=0.15, right=0.985, top=1 - 0.95 / height, bottom=0.75 / height, wspace=0.12)
     _shares(axes[0], [one.consistency for one in shown], "same answer when asked again", BLUE, None)
     _shares(axes[1], [one.agreement for one in shown], "same answer as others", GREEN, None)
     _shares(axes[2], [one.chose_left for one in shown], "chose the left", PURPLE, 0.5)
@@ -44,10 +44,8 @@ def plot_quality(quality: Quality, reliability: dict[str, float] | None, path: P
         rows = [row for row, one in enumerate(shown) if one.name in reliability]
         values = [reliability[shown[row].name] for row in rows]
         axes[0].plot(values, rows, "D", color=ORANGE, markersize=5, label="reliability in the fit")
-        axes[0].legend(loc="lower left", fontsize=8, frameon=True)
-    axes[0].set_yticks(
-        range(len(shown)), [f"{name} ({one.num_answers})" for name, one in zip(names, shown, strict=True)]
-    )
+        figure.legend(loc="upper right", fontsize=9, frameon=False)
+    axes[0].set_yticks(range(len(shown)), names)
     axes[0].set_ylim(len(shown) - 0.4, -0.6)
     alpha = "unknown" if quality.alpha_comparisons is None else f"{quality.alpha_comparisons:.2f}"
     title = f"Answers by annotator; agreement on comparisons (Krippendorff's alpha): {alpha}"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import gymnasium
@@ -28,10 +25,12 @@ from prefrl.training.checkpoint import newest_checkpoint
 from prefrl.training.clip_worker import clip_worker
 from prefrl.training.evaluation import Evaluation, evaluate
 from prefrl.training.folder import RunFolder, finite
+from prefrl.training.guard import Interrupted, locked, stopping
 from prefrl.training.loop import Trainer
 from prefrl.training.plots import plot_learning_curves, plot_report
 from prefrl.training.policies import KeptPolicy, make_run_env
 from prefrl.training.progress import ProgressDisplay
+from prefrl.training.quality import run_quality
 from prefrl.training.settings import TrainSettings
 from prefrl.training.streams import stream, stream_seed
 from prefrl.training.threads import torch_threads
@@ -47,10 +46,6 @@ from prefrl.training.viewer import open_viewer
 
 EVALUATION_EPISODES = 20
 REPORT_SEGMENTS = 600
-
-
-class Interrupted(Exception):
-    """The user stopped a run; everything is saved."""
 
 
 def default_out(settings: TrainSettings) -> Path:
@@ -110,7 +105,7 @@ def resume(path: Path, *, quiet: bool = False, annotator: Annotator | None = Non
 
 def _go_on(folder: RunFolder, *, quiet: bool, annotator: Annotator | None, viewer: bool) -> None:
     settings = folder.settings
-    with _locked(folder.path):
+    with locked(folder.path):
         _train_one(folder, f"{settings.env_id} from {settings.labels} comparisons", quiet, annotator, viewer)
         if folder.baseline is not None:
             _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
@@ -129,40 +124,9 @@ def _train_one(folder: RunFolder, title: str, quiet: bool, annotator: Annotator 
         if trainer.learner is not None and folder.settings.asks_people:
             stack.enter_context(clip_worker(folder))
             open_viewer(folder, wanted=viewer)
-        stack.enter_context(_stopping(trainer.stop))
+        stack.enter_context(stopping(trainer.stop))
         if not trainer.run():
             raise Interrupted(f"Stopped; everything is saved. Go on with: prefrl resume {folder.path}")
-
-
-@contextmanager
-def _stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """On Ctrl-C, or a request to terminate, ask the run to stop; a second Ctrl-C stops at once."""
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop()
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: nobody to interrupt it
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep two processes from training in one folder."""
-    with open(path / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"The run in {path} is being trained by another process.") from None
-        yield
 
 
 def _remove_if_nothing_happened(folder: RunFolder) -> None:
@@ -253,6 +217,8 @@ def plot_curves(folder: RunFolder) -> Path:
 def report(folder: RunFolder) -> ReportCard:
     """Judge the learned reward on segments it was not fitted on; write `report.json` and `report.png`.
 
+    The answers it was learned from are judged too, see `prefrl.training.quality`.
+
     The segments are windows of the run's own history that overlap none that was asked about.
 
     Raises:
@@ -269,7 +235,8 @@ def report(folder: RunFolder) -> ReportCard:
     if settings.reward_function is not None:
         segments = [_judged_by(load_reward_function(settings.reward_function), segment) for segment in segments]
     card = report_card(reward, segments, rng=rng)
-    write_json(folder.path / "report.json", finite(card.to_json()))
+    answers = run_quality(folder)
+    write_json(folder.path / "report.json", {**finite(card.to_json()), "answers": answers.to_json()})
     plot_report(card, folder.read_metrics(), folder.path / "report.png")
     return card
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from prefrl.cli import main
+from prefrl.rewards import RewardEnsemble
+from prefrl.store import PreferenceStore
 from prefrl.training import RunFolder
 
 QUICK = [
@@ -203,3 +205,47 @@ def test_full_disk_while_saving_ends_clearly_and_keeps_what_was_saved(
     found, refused = checkpoint.newest_checkpoint(out / "checkpoints", RunFolder.open(out).config["run_id"])
     assert found is not None and not refused
     assert run("resume", out, "--no-video", "--quiet") == 0
+
+
+def test_quality_of_answers_is_told_and_drawn(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("quality", finished) == 0
+    told = capsys.readouterr().out
+    assert "oracle" in told and "Answers by annotator" in told and "Expected least" in told
+    assert (finished / "quality.png").read_bytes().startswith(b"\x89PNG")
+    assert run("quality", finished, "--json", "--surprises", "3") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["surprises"]) == 3
+    assert found["surprises"] == sorted(found["surprises"], key=lambda one: one["probability"])
+    assert found["annotators"][0]["num_answers"] == 12
+    assert found["agreement_with_reward"] > 0.5
+    assert json.loads((finished / "report.json").read_text())["answers"]["annotators"][0]["name"] == "oracle"
+
+
+def test_a_reward_is_fitted_anew_without_an_annotator(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", finished, "--to", tmp_path / "data") == 0
+    record = tmp_path / "copy.sqlite"
+    assert run("import", tmp_path / "data", "--to", record) == 0
+    assert "12 answers" in capsys.readouterr().out
+    with PreferenceStore(record) as copy, PreferenceStore(finished / "record.sqlite") as original:
+        assert copy.answers() == original.answers()
+    assert run("fit", finished, "--reliability", "--out", tmp_path / "reward.safetensors", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["num_comparisons"] == 12 and "oracle" in report["reliability"]
+    RewardEnsemble.load(tmp_path / "reward.safetensors")
+    assert run("fit", finished, "--without", "oracle") == 2
+    assert "holds no answers about segments" in capsys.readouterr().err
+    assert run("fit", finished, "--without", "nobody") == 2
+    assert "Nobody named 'nobody' answered" in capsys.readouterr().err
+
+
+def test_a_run_asks_for_all_kinds_of_feedback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "mixed"
+    kinds = ["--queries.feedback", "mixed", "--queries.num-ranked", "3", "--no-video"]
+    assert run("train", "Pendulum-v1", "--labels", "9", "--out", out, *QUICK[:2], *kinds, *QUICK[2:]) == 0
+    with PreferenceStore(out / "record.sqlite") as store:
+        assert {answer.kind for _, answer in store.answers()} == {"comparison", "ranking", "rating"}
+    assert RunFolder.open(out).read_metrics()[-1]["labels"] == 9
+    assert run("train", "Pendulum-v1", "--queries.scale", "1") == 2
+    assert "queries.scale must be" in " ".join(capsys.readouterr().err.split())

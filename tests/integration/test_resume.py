@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import pytest
 import torch
 
 from prefrl.errors import UserError
+from prefrl.rewards import FitSettings
 from prefrl.store import PreferenceStore
 from prefrl.training import RunFolder, TrainSettings, resume, train
 from prefrl.training.checkpoint import newest_checkpoint
+from prefrl.training.settings import QuerySettings
 
 TINY = TrainSettings(
     env_id="Pendulum-v1", labels=12, steps=3200, num_envs=2, segment_length=20, warmup_steps=400, num_checkpoints=5,
@@ -28,6 +31,10 @@ TINY_SAC = TrainSettings(
     env_id="Pendulum-v1", labels=6, steps=3000, num_envs=1, segment_length=20, warmup_steps=400, num_checkpoints=3,
     agent="sac", hyperparameters={"batch_size": 32, "train_freq": 8, "gradient_steps": 2},
 )  # fmt: skip
+TINY_MIXED = replace(
+    TINY, steps=1600, labels=9, teacher="mistake", fit=FitSettings(estimate_reliability=True),
+    queries=QuerySettings(feedback="mixed", num_ranked=3),
+)  # fmt: skip
 
 
 def outcome(folder: RunFolder) -> dict[str, Any]:
@@ -36,7 +43,7 @@ def outcome(folder: RunFolder) -> dict[str, Any]:
     assert checkpoint is not None and not refused
     rows = [{k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in folder.read_metrics()]
     with PreferenceStore(folder.record_path) as store:
-        answers = [(c.query_id, c.preference) for _, c in store.answers()]
+        answers = [(answer.query_id, answer.value) for _, answer in store.answers()]
     return {"tensors": checkpoint.tensors, "arrays": checkpoint.arrays, "metrics": rows, "answers": answers}
 
 
@@ -67,7 +74,7 @@ def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-@pytest.mark.parametrize("settings", [TINY, TINY_SAC], ids=["ppo", "sac"])
+@pytest.mark.parametrize("settings", [TINY, TINY_SAC, TINY_MIXED], ids=["ppo", "sac", "mixed"])
 def test_run_killed_at_random_moments_ends_bit_identical(settings: TrainSettings, tmp_path: Path) -> None:
     whole = train(settings, tmp_path / "whole", quiet=True)
     chance = random.Random(0)

@@ -171,3 +171,28 @@ def test_a_write_that_the_system_refuses_is_explained_and_harms_nothing(tmp_path
     with PreferenceStore(path) as store:
         assert len(store.answers()) == 1
         assert len(store.session_queries(0)) == 1
+
+
+CLAIMER = """
+import sys
+from prefrl.feedback import Comparison
+from prefrl.store import PreferenceStore
+
+store, name, at_once = PreferenceStore(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+while claims := store.claim(name, at_once, repeat_share=0):
+    store.add_answers([Comparison(query_id=c.query.id, preference=1.0, annotator=name, claim=c.token) for c in claims])
+"""
+
+
+def test_two_people_and_a_teacher_answer_at_once_and_no_query_twice(where: Path | str) -> None:
+    num = 90
+    with PreferenceStore(where) as store:
+        store.add_queries([query(n) for n in range(num)])
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        processes = [
+            subprocess.Popen([sys.executable, "-c", CLAIMER, str(where), name, at_once], env=env)
+            for name, at_once in (("anna", "1"), ("ben", "1"), ("teacher", "4"))
+        ]
+        assert [process.wait(timeout=240) for process in processes] == [0, 0, 0]
+        answered = [answer.query_id for _, answer in store.answers()]
+    assert len(answered) == len(set(answered)) == num

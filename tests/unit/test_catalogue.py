@@ -12,7 +12,7 @@ import pytest
 from prefrl.envs import TASKS, FixedHorizon, Task, catalogue, episode_length, list_envs, make_env, task
 from prefrl.errors import MissingExtraError, UserError
 
-CLASSIC = [name for name in TASKS if not name.endswith("-v5")]
+CLASSIC = [name for name in TASKS if not name.endswith("-v5") and not name.startswith("prefrl/")]
 
 
 def test_the_plain_form_keeps_the_environments_own_time_limit() -> None:
@@ -53,11 +53,13 @@ def test_tasks_are_listed_under_their_own_names_and_segments_fit_in_an_episode()
         assert row.env_id == name
         length = row.fixed_horizon or episode_length(name)
         assert length is not None
-        assert row.segment_length <= length / 2
+        whole_clip = name in ("prefrl/Christiano-Pendulum-v0",)  # 15 of 25 steps, as in the paper
+        assert row.segment_length <= (length if whole_clip else length / 2)
 
 
 def test_tasks_that_end_early_have_a_fixed_horizon() -> None:
     never_end = {"HalfCheetah-v5", "Swimmer-v5", "Reacher-v5", "Pendulum-v1"}
+    never_end |= {name for name in TASKS if name.startswith(("prefrl/Christiano-", "prefrl/Atari-"))}
     assert {name for name, row in TASKS.items() if row.fixed_horizon is None} == never_end
 
 
@@ -69,6 +71,10 @@ def test_an_environment_without_an_entry_gets_the_defaults() -> None:
 def test_an_unknown_name_offers_near_ones() -> None:
     with pytest.raises(UserError, match=r"no environment named 'cartpole-v1'.*Did you mean 'CartPole-v1'"):
         make_env("cartpole-v1")
+    with pytest.raises(UserError, match=r"no environment named 'prefrl/Christiano-Hoper-v0'.*Christiano-Hopper-v0'"):
+        make_env("prefrl/Christiano-Hoper-v0")
+    with pytest.raises(UserError, match=r"no environment named 'prefrl/Atari-Pog-v0'.*'prefrl/Atari-Pong-v0'"):
+        make_env("prefrl/Atari-Pog-v0")
     with pytest.raises(UserError, match="no environment named 'Nothing-v0'"):
         episode_length("Nothing-v0")
 
@@ -84,7 +90,13 @@ def test_an_environment_whose_package_is_gone_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "module", "extra"), [("Hopper-v5", "mujoco", "mujoco"), ("ALE/Pong-v5", "ale_py", "atari")]
+    ("name", "module", "extra"),
+    [
+        ("Hopper-v5", "mujoco", "mujoco"),
+        ("prefrl/Christiano-Hopper-v0", "mujoco", "mujoco"),
+        ("ALE/Pong-v5", "ale_py", "atari"),
+        ("prefrl/Atari-Pong-v0", "ale_py", "atari"),
+    ],
 )
 def test_a_missing_simulator_names_its_extra(
     name: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
@@ -136,6 +148,7 @@ def test_the_list_names_what_each_environment_needs(monkeypatch: pytest.MonkeyPa
     assert rows.keys() >= TASKS.keys()
     assert (rows["CartPole-v1"].extra, rows["CartPole-v1"].installed) == (None, True)
     assert rows["Hopper-v5"].extra == "mujoco"
-    assert rows["ALE/Pong-v5"].extra == "atari"
+    assert rows["ALE/Pong-v5"].extra == rows["prefrl/Atari-Seaquest-v0"].extra == "atari"
+    assert rows["prefrl/Christiano-Ant-v0"].extra == "mujoco"
     monkeypatch.setattr(catalogue.importlib.util, "find_spec", lambda name: None)
     assert not {row.env_id: row for row in list_envs()}["Hopper-v5"].installed

@@ -334,10 +334,19 @@ def test_a_stack_of_four_is_kept_as_single_images_and_expanded_exactly(last: boo
     ]
     data = ComparisonData(image_reward(4, last), k, capacity=2)
     data.add([(segments[0], segments[1]), (segments[2], segments[3])], [1.0, 0.0], rng)
-    assert data._images is not None
-    assert data._images[0].nbytes == (k + 4) * 44 * 45  # in place of 4 (k + 1)
+    assert data.images.stored_shape(0) == (k + 4, 44, 45)  # in place of (k + 1, 4, 44, 45)
     assert data._vector is None
     assert_expanded_exactly(data, segments)
+
+
+def test_images_of_games_are_held_in_a_fraction_of_their_size() -> None:
+    k, images = 25, np.zeros((29, 84, 84), np.uint8)
+    for number, image in enumerate(images):  # a ball that flies
+        image[10 + number : 14 + number, 2 * number : 2 * number + 3] = 200
+    data = ComparisonData(image_reward(4, False), k)
+    segments = [image_segment(images, stacked=4), image_segment(images[::-1].copy(), stacked=4)]
+    data.add([(segments[0], segments[1])], [1.0], np.random.default_rng(0))
+    assert data.images.nbytes < 2 * images.nbytes / 20
 
 
 @settings(max_examples=30)

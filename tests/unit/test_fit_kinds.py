@@ -87,10 +87,10 @@ def correlation(reward: RewardEnsemble) -> float:
 @pytest.mark.parametrize("kinds", [("ranking",), ("rating",), ("comparison", "ranking", "rating")])
 def test_every_kind_of_answer_and_all_together_teach_the_reward(kinds: tuple[str, ...]) -> None:
     rng, reward = np.random.default_rng(0), make_reward()
-    asked = [ask(kinds[n % len(kinds)], rng, ("anna", "ben")[n % 2]) for n in range(180)]
-    report = Fitter(reward, FitSettings(first_steps=150)).fit(make_data(reward, asked), generator())
-    assert correlation(reward) > 0.95
-    assert report.num_comparisons == 180
+    asked = [ask(kinds[n % len(kinds)], rng, ("anna", "ben")[n % 2]) for n in range(120)]
+    report = Fitter(reward, FitSettings(first_steps=120, learning_rate=2e-3)).fit(make_data(reward, asked), generator())
+    assert correlation(reward) > 0.9
+    assert report.num_comparisons == 120
     assert all(a is not None and a > 0.6 for a in report.held_out_accuracy)
 
 
@@ -129,7 +129,7 @@ def test_linear_members_come_to_the_optimum_of_ordinal_regression() -> None:
         ([s], Rating(query_id="q", annotator="a", rating=int(g)), 4) for s, g in zip(segments, grades, strict=True)
     ]
     settings = FitSettings(
-        bootstrap=False, batch_size=400, first_steps=600, learning_rate=5e-2, l2=0, adapt_l2=False, patience=0
+        bootstrap=False, batch_size=400, first_steps=300, learning_rate=5e-2, l2=0, adapt_l2=False, patience=0
     )
     fitter = Fitter(reward, settings)
     fitter.fit(make_data(reward, asked, bootstrap=False), generator())
@@ -250,7 +250,7 @@ def test_a_share_of_careless_answers_is_measured() -> None:
             answer = Comparison(query_id="q", annotator="half", preference=float(rng.random() < 0.5))
         asked.append((segments, answer, scale))
     reward = make_reward()
-    fitter = Fitter(reward, FitSettings(first_steps=200, patience=0, estimate_reliability=True))
+    fitter = Fitter(reward, FitSettings(first_steps=200, learning_rate=4e-3, patience=0, estimate_reliability=True))
     report = fitter.fit(make_data(reward, asked), generator())
     assert report.reliability is not None
     assert 0.35 < report.reliability["half"] < 0.65

@@ -25,6 +25,11 @@ OPTIONAL = (
     "pygame",
     "mujoco",
     "ale_py",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "peft",
+    "pyarrow",
 )
 CORE = (
     "errors",
@@ -45,6 +50,7 @@ MAY_READ_TRUE_REWARDS = {
     "prefrl.segments": "carries them",
     "prefrl.history": "keeps them with the episodes",
     "prefrl.store.rows": "records them",
+    "prefrl.dataset": "exports them with the segments",
     "prefrl.annotators.simulated": "a teacher judges by them",
     "prefrl.rewards.epic": "compares the learned reward with them",
     "prefrl.rewards.report": "compares the learned reward with them",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -17,9 +18,12 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
+from prefrl.agents.adam import FlatAdam
 from prefrl.agents.distributions import Categoricals, DiagonalGaussian
 from prefrl.agents.networks import CnnActorCritic, MlpActorCritic, flatten_parameters
-from prefrl.agents.ppo import FlatAdam, Minibatch, PpoAgent, PpoSettings, advantages_of
+from prefrl.agents.ppo import Minibatch, PpoAgent, advantages_of
+from prefrl.agents.ppo_settings import PpoSettings
+from prefrl.agents.replay import ReplayedStep
 from prefrl.agents.stepping import Stepper
 from prefrl.envs import EnvLoop
 from prefrl.errors import UserError
@@ -350,6 +354,55 @@ def test_final_observations_of_gymnasiums_vector_environments_are_understood() -
     a, b = ours.take(), theirs.take()
     assert np.array_equal(a.observations, b.observations) and np.array_equal(a.last_observations, b.last_observations)
     assert np.array_equal(a.next_observations(), b.next_observations()) and len(a.last_observations) == 8
+
+
+def test_a_replayed_update_is_the_same_update() -> None:
+    """On a GPU steps are recorded as graphs; here the recording is a function that warms up, as that does."""
+    recorded = []
+
+    def record(function: Callable[[], None]) -> Callable[[], None]:
+        recorded.append(function)
+        for _ in range(3):
+            function()
+        return function
+
+    agents = [agent_on(*SPACES["box"], n_steps=20, n_epochs=3, clip_range="linear:0.2") for _ in range(2)]
+    adam = agents[1]._adam
+    agents[1]._replayed = ReplayedStep(record, [adam.parameters, adam.first, adam.second])
+    for agent in agents:
+        agent.reset_environments(0)
+        for _ in range(2):
+            agent.improve(None)
+    assert torch.equal(agents[0]._adam.parameters, adam.parameters)
+    assert len(recorded) == 2  # the clip range has fallen in between
+
+
+def test_an_update_that_cannot_be_recorded_goes_on_with_a_warning() -> None:
+    def fail(function: Callable[[], None]) -> Callable[[], None]:
+        function()
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    agents = [agent_on(*SPACES["box"]) for _ in range(2)]
+    adam = agents[1]._adam
+    agents[1]._replayed = ReplayedStep(fail, [adam.parameters, adam.first, adam.second])
+    agents[0].reset_environments(0)
+    agents[0].improve(None)
+    agents[1].reset_environments(0)
+    with pytest.warns(UserWarning, match="runs slower: operation not permitted"):
+        agents[1].improve(None)
+    assert torch.equal(agents[0]._adam.parameters, adam.parameters)
+
+
+def test_too_little_memory_of_the_gpu_names_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = agent_on(*SPACES["box"])
+    agent.reset_environments(0)
+
+    def no_memory(*_: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+    monkeypatch.setattr(agent, "_update", no_memory)
+    with pytest.raises(UserError, match="--num-envs"):
+        agent.improve(None)
 
 
 def test_the_update_stops_at_target_kl() -> None:

@@ -1,0 +1,62 @@
+"""Adam on one vector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BETAS, EPSILON = (0.9, 0.999), 1e-5  # epsilon as in stable-baselines3's actor-critics
+
+
+class FlatAdam:
+    """Adam (Kingma and Ba 2015) on one vector, its gradient shortened to a norm first.
+
+    What changes from step to step is kept in tensors, so that `apply` can be recorded once and replayed.
+
+    Args:
+        parameters: the vector.
+        gradient: its gradient.
+        max_norm: longer gradients are shortened to this.
+    """
+
+    def __init__(self, parameters: Tensor, gradient: Tensor, max_norm: float) -> None:
+        self.parameters, self.gradient, self.max_norm = parameters, gradient, max_norm
+        self.first, self.second = torch.zeros_like(parameters), torch.zeros_like(parameters)
+        self.num_steps = 0
+        self._scratch = torch.empty_like(parameters)
+        self._size, self._epsilon = parameters.new_zeros(()), parameters.new_zeros(())
+
+    def step(self, learning_rate: float) -> None:
+        """Move the parameters."""
+        self.prepare(learning_rate)
+        self.apply()
+
+    def prepare(self, learning_rate: float) -> None:
+        """Count a step and set how long it is."""
+        self.num_steps += 1
+        first, second = BETAS
+        correction = (1 - second**self.num_steps) ** 0.5
+        self._size.fill_(learning_rate * correction / (1 - first**self.num_steps))
+        self._epsilon.fill_(EPSILON * correction)
+
+    def apply(self) -> None:
+        """Make the step that was prepared."""
+        first, second = BETAS
+        gradient, scratch = self.gradient, self._scratch
+        gradient.mul_((self.max_norm / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp_(max=1.0))
+        self.first.lerp_(gradient, 1 - first)
+        self.second.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        torch.sqrt(self.second, out=scratch).add_(self._epsilon)
+        self.parameters.sub_(torch.div(self.first, scratch, out=scratch).mul_(self._size))
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold."""
+        return {"first": self.first.clone(), "second": self.second.clone(), "num_steps": self.num_steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.first.copy_(state["first"])
+        self.second.copy_(state["second"])
+        self.num_steps = state["num_steps"]

@@ -1,0 +1,83 @@
+"""A step of learning recorded once and replayed: on a GPU most of its time goes into launching small kernels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+WARM_UPS = 3
+Record = Callable[[Callable[[], None]], Callable[[], None]]
+"""Turns a function without arguments into one that does the same, faster; it may call it first."""
+Batch = TypeVar("Batch", bound=tuple[Tensor, ...])
+
+
+class ReplayedStep:
+    """Makes the same step on batches of one size again and again.
+
+    Args:
+        record: makes a replay of it, e.g. `record_cuda_graph`.
+        kept: tensors that the step changes; recording leaves them as they were.
+    """
+
+    def __init__(self, record: Record, kept: Sequence[Tensor]) -> None:
+        self._record, self._kept = record, kept
+        self._key: Hashable = None
+        self._batch: tuple[Tensor, ...] = ()
+        self._replay: Callable[[], None] | None = None
+        self._failed = False
+
+    def __call__(self, step: Callable[[Batch], None], batch: Batch, key: Hashable) -> None:
+        """Do what `step(batch)` does.
+
+        Args:
+            step: reads the tensors of the batch, and nothing else that changes while `key` stays the same.
+            batch: tensors of the sizes met before, else it is recorded anew.
+            key: whatever else the step depends on.
+        """
+        key = (key, tuple(tensor.shape for tensor in batch))
+        if self._failed:
+            step(batch)
+            return
+        if key != self._key:
+            self._prepare(step, batch, key)
+        if self._replay is None:
+            step(batch)
+            return
+        for place, tensor in zip(self._batch, batch, strict=True):
+            place.copy_(tensor)
+        self._replay()
+
+    def _prepare(self, step: Callable[[Batch], None], batch: Batch, key: Hashable) -> None:
+        before = [tensor.clone() for tensor in self._kept]
+        static = type(batch)._make(tensor.clone() for tensor in batch)  # type: ignore[attr-defined]
+        try:
+            self._replay = self._record(lambda: step(static))
+        except RuntimeError as error:
+            self._failed, self._replay = True, None
+            reason = str(error).splitlines()[0]
+            warnings.warn(f"The update could not be recorded as a CUDA graph and runs slower: {reason}", stacklevel=3)
+        for tensor, values in zip(self._kept, before, strict=True):
+            tensor.copy_(values)
+        self._key, self._batch = key, static
+
+
+def record_cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
+    """Record what a function does on the GPU; the result repeats it on the same memory.
+
+    Raises:
+        RuntimeError: it does something that cannot be recorded, such as waiting for the GPU.
+    """
+    current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+    aside.wait_stream(current)
+    with torch.cuda.stream(aside):
+        for _ in range(WARM_UPS):
+            function()
+    current.wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    return graph.replay

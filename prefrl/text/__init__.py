@@ -1,0 +1,1 @@
+"""Language models as agents: fine-tuning, reward models, PPO, direct preference optimisation, generation, reports."""

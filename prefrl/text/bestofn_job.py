@@ -1,0 +1,86 @@
+"""Best of n as a job: draw once, and tell for every n what a reward would have picked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from prefrl.envs.service_desk import ServiceDesk
+from prefrl.envs.text_rewards import score_responses
+from prefrl.errors import UserError
+from prefrl.files import write_json
+from prefrl.text import sources
+from prefrl.text.annotating import draw_responses
+from prefrl.text.best_of_n import best_of_n_kl, expected_best_of_n, pick_best
+from prefrl.text.data import Encoder
+from prefrl.text.folder import TextRunFolder
+from prefrl.text.generation import SamplingSettings
+from prefrl.text.jobs import JOBS, Place, load_reward
+from prefrl.text.models import context_length, load_model
+from prefrl.training.streams import stream_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfNJob:
+    """Draw N responses to each prompt and keep the one that a reward likes best, for every power of two up to N."""
+
+    verb: ClassVar[str] = "bestofn"
+    model: str
+    """Folder, run, or id of the hub."""
+    reward: tuple[str, ...]
+    """As for ppo."""
+    data: str = sources.SERVICE_DESK
+    """Prompts."""
+    prompts: int = 128
+    """Of ServiceDesk: held-out ones."""
+    draws: int = 64
+    """N."""
+    pessimism: float = 1.0
+    temperature: float = 1.0
+    place: Place = field(default_factory=Place)
+
+    def __post_init__(self) -> None:
+        if self.draws < 1 or self.prompts < 1:
+            raise UserError("draws and prompts must be at least 1.")
+
+    def run(self, folder: TextRunFolder, *, quiet: bool) -> None:
+        """Do it; `responses.jsonl` holds the best of N, `evaluations.jsonl` a row for each n."""
+        runtime, seed = self.place.runtime(), self.place.seed
+        model, tokens = load_model(self.model)
+        model.to(runtime.device)
+        encoder = Encoder(tokens, context_length(model), self.place.max_tokens)
+        reward = load_reward(self.reward, tokens, runtime, self.pessimism)
+        prompts = sources.read_prompts(self.data, seed=seed, count=self.prompts, held_out=True)
+        sampling = SamplingSettings(max_tokens=self.place.max_tokens, temperature=self.temperature)
+        with runtime.autocast():
+            texts = draw_responses(model, encoder, prompts, self.draws, sampling, seed=stream_seed(seed, "best of n"))
+        flat_prompts = [prompt for prompt in prompts for _ in range(self.draws)]
+        flat = [text for row in texts for text in row]
+        shape = (len(prompts), self.draws)
+        proxy = score_responses(reward, flat_prompts, flat).reshape(shape)
+        gold = np.asarray(ServiceDesk.gold(flat_prompts, flat)).reshape(shape)
+        n = 1
+        while n <= self.draws:
+            row: dict[str, Any] = {
+                "step": n,
+                "kl_nats": best_of_n_kl(n),
+                "proxy": float(expected_best_of_n(proxy, proxy, n).mean()),
+            }
+            if self.data == sources.SERVICE_DESK:
+                row["gold"] = float(expected_best_of_n(proxy, gold, n).mean())
+            folder.add_evaluation(row)
+            n *= 2
+        best = pick_best(texts, proxy)
+        rows = [
+            {"prompt": prompt, "response": text, "score": float(score)}
+            for prompt, text, score in zip(prompts, best, proxy.max(1), strict=True)
+        ]
+        sources.write_rows(folder.path / "responses.jsonl", rows)
+        write_json(
+            folder.summary_path, {"draws": self.draws, "prompts": len(prompts), "score": float(proxy.max(1).mean())}
+        )
+
+
+JOBS[BestOfNJob.verb] = BestOfNJob

@@ -1,0 +1,465 @@
+"""What `prefrl text` trains, one frozen dataclass a verb: it holds all settings, and `run` does the work."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from prefrl.envs.geography import Geography
+from prefrl.envs.service_desk import ServiceDesk
+from prefrl.envs.text_rewards import TextReward
+from prefrl.errors import UserError
+from prefrl.text import sources
+from prefrl.text.data import Encoder
+from prefrl.text.evaluation import GoldReward, completion_accuracy, evaluate_policy
+from prefrl.text.folder import TextRunFolder
+from prefrl.text.generation import SamplingSettings
+from prefrl.text.lora import LoraSettings, add_lora
+from prefrl.text.models import build_model, context_length, load_model, num_parameters, preset, save_model
+from prefrl.text.optimisation import OptimiserSettings
+from prefrl.text.ppo import PPOSettings, PPOTrainer
+from prefrl.text.preference import PreferenceSettings, PreferenceTrainer
+from prefrl.text.reward_model import ModelReward, RewardModel
+from prefrl.text.reward_training import (
+    RewardSettings,
+    RewardTrainer,
+    encode_rankings,
+    judge_reward,
+    score_rankings,
+)
+from prefrl.text.running import run_trainer
+from prefrl.text.runtime import Runtime
+from prefrl.text.settings_json import from_json, to_json
+from prefrl.text.sft import SFTSettings, SFTTrainer, TokenPair, encode_examples, encode_texts, language_model_loss
+from prefrl.text.tokens import Tokens, train_tokenizer
+from prefrl.text.trainer import TextTrainer
+from prefrl.training.streams import stream, stream_seed
+
+HELD_OUT_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where and how a job runs."""
+
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    bf16: bool | None = None
+    """Compute in bfloat16; default: on a GPU that has it."""
+    max_tokens: int = 64
+    """Longest response, its end included."""
+    seed: int = 0
+
+    def runtime(self) -> Runtime:
+        """Return the device and the processes."""
+        return Runtime(self.device, self.bf16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Evaluations of a policy on held-out prompts along the way: what the curve is drawn from."""
+
+    times: int = 5
+    """Evaluations after the one at the start, evenly spaced; 0: none at all."""
+    prompts: int = 256
+    world_seed: int = 0
+    """Of ServiceDesk and its geography."""
+
+    def __post_init__(self) -> None:
+        if self.times < 0 or self.prompts < 1:
+            raise UserError("times must be at least 0 and prompts at least 1.")
+
+
+def split_held_out(items: Sequence[Any], seed: int) -> tuple[list[Any], list[Any]]:
+    """Return items to learn from, and a tenth of them (at least one, if there are two) kept apart."""
+    order = stream(seed, "held out").permutation(len(items)).tolist()
+    count = min(max(1, int(len(items) * HELD_OUT_SHARE)), 512) if len(items) > 1 else 0
+    return [items[i] for i in order[count:]], [items[i] for i in order[:count]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainJob:
+    """Train a small language model and its tokenizer from nothing, on texts."""
+
+    verb: ClassVar[str] = "pretrain"
+    data: str = sources.SERVICE_DESK
+    """servicedesk, or a JSONL or Parquet file with a column `text`."""
+    size: str = "demo"
+    """tiny, demo (0.4 M parameters), small (3 M) or medium (20 M)."""
+    architecture: str = "llama"
+    """llama, gpt2 or qwen3."""
+    paragraphs: int = 60_000
+    """Of ServiceDesk."""
+    block_tokens: int = 96
+    place: Place = field(default_factory=Place)
+    training: SFTSettings = field(
+        default_factory=lambda: SFTSettings(
+            batch_size=16,
+            optimiser=OptimiserSettings(learning_rate=3e-3, warmup_share=0.05, decay="cosine", adam_eps=1e-8),
+        )
+    )
+
+    def run(self, folder: TextRunFolder, *, quiet: bool) -> None:
+        """Do it."""
+        runtime, seed = self.place.runtime(), self.place.seed
+        texts = sources.read_texts(self.data, seed=seed, count=self.paragraphs)
+        shape = preset(self.size)
+        tokens = Tokens(train_tokenizer(texts, shape.vocab_size))
+        learned, held_out = split_held_out(encode_texts(tokens, texts, self.block_tokens), seed)
+        model = build_model(shape, tokens, architecture=self.architecture, seed=stream_seed(seed, "weights"))
+        model.to(runtime.device)
+        trainer = SFTTrainer(model, learned, self.training, pad_id=tokens.pad_id, runtime=runtime)
+        trainer.name = "pretraining"
+
+        def summary() -> dict[str, Any]:
+            figures = {
+                "parameters": num_parameters(model),
+                "held_out_loss": language_model_loss(model, held_out or learned[:64], pad_id=tokens.pad_id),
+            }
+            if self.data == sources.SERVICE_DESK:
+                figures["geography"] = completion_accuracy(model, tokens, Geography(seed).questions())
+            return figures
+
+        run_trainer(
+            trainer,
+            folder,
+            runtime,
+            save=lambda: save_model(folder.model_path, model, tokens),
+            summary=summary,
+            quiet=quiet,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTJob:
+    """Fine-tune a language model on examples: the loss is on responses only."""
+
+    verb: ClassVar[str] = "sft"
+    model: str
+    """Folder, run, or id of the hub."""
+    data: str = sources.SERVICE_DESK
+    """servicedesk, a record, or a JSONL or Parquet file with prompt and response."""
+    examples: int = 8_000
+    """Of ServiceDesk."""
+    pretraining: str | None = None
+    """Texts (as for pretrain) to mix in, so that what they taught is kept (InstructGPT, app. C.3, mixes in a tenth)."""
+    pretraining_share: float = 0.1
+    """Blocks of pretraining text for each example."""
+    block_tokens: int = 96
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    place: Place = field(default_factory=Place)
+    training: SFTSettings = field(default_factory=SFTSettings)
+
+    def run(self, folder: TextRunFolder, *, quiet: bool) -> None:
+        """Do it."""
+        runtime, seed = self.place.runtime(), self.place.seed
+        model, tokens = load_model(self.model)
+        encoder = Encoder(tokens, context_length(model), self.place.max_tokens)
+        examples = sources.read_examples(self.data, seed=seed, count=self.examples)
+        learned, held_out = split_held_out(encode_examples(encoder, examples), seed)
+        learned = learned or encode_examples(encoder, examples)
+        if self.pretraining is not None:
+            learned += _some_blocks(
+                tokens, self.pretraining, self.block_tokens, int(self.pretraining_share * len(learned)), seed
+            )
+        model = add_lora(model, self.lora).to(runtime.device)
+        trainer = SFTTrainer(model, learned, self.training, pad_id=tokens.pad_id, runtime=runtime)
+
+        def summary() -> dict[str, Any]:
+            figures = {
+                "held_out_loss": language_model_loss(model, held_out or learned, pad_id=tokens.pad_id),
+                "examples": len(learned),
+            }
+            if self.pretraining == sources.SERVICE_DESK:
+                figures["geography"] = completion_accuracy(model, tokens, Geography(seed).questions())
+            return figures
+
+        run_trainer(
+            trainer,
+            folder,
+            runtime,
+            save=lambda: save_model(folder.model_path, model, tokens),
+            summary=summary,
+            quiet=quiet,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardJob:
+    """Fit a reward model to comparisons and rankings."""
+
+    verb: ClassVar[str] = "reward"
+    model: str
+    """The fine-tuned model it starts from."""
+    data: str
+    """A record, or a JSONL or Parquet file: prompt, chosen, rejected; or prompt, responses, ranking."""
+    references: str | None = None
+    """Examples whose responses score 0 on average, as for sft; default: the best responses of the data."""
+    place: Place = field(default_factory=Place)
+    training: RewardSettings = field(default_factory=RewardSettings)
+
+    def run(self, folder: TextRunFolder, *, quiet: bool) -> None:
+        """Do it."""
+        runtime, seed = self.place.runtime(), self.place.seed
+        policy, tokens = load_model(self.model)
+        encoder = Encoder(tokens, context_length(policy), self.place.max_tokens)
+        rankings = sources.read_rankings(self.data)
+        # Members of an ensemble differ in the seed of their training, not in what is held out.
+        learned, held_out = split_held_out(encode_rankings(encoder, rankings), seed)
+        model = RewardModel.from_policy(policy, stream_seed(self.training.seed, "head")).to(runtime.device)
+        trainer = RewardTrainer(model, learned or held_out, self.training, pad_id=tokens.pad_id, runtime=runtime)
+
+        def save() -> None:
+            if self.references is None:
+                pairs = [(row.prompt, row.responses[row.ranks.index(min(row.ranks))]) for row in learned or held_out]
+            else:
+                pairs = encode_examples(encoder, sources.read_examples(self.references, seed=seed, count=512))
+            model.recentre([prompt for prompt, _ in pairs[:512]], [r for _, r in pairs[:512]], tokens.pad_id)
+            model.save(folder.model_path, tokens)
+
+        def summary() -> dict[str, Any]:
+            rows = held_out or learned
+            report = judge_reward(score_rankings(model, rows, tokens.pad_id), [row.ranks for row in rows])
+            return report.to_json() | {"rankings": len(learned)}
+
+        run_trainer(trainer, folder, runtime, save=save, summary=summary, quiet=quiet)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOJob:
+    """Train a policy on a reward by PPO, tied to where it started by a KL penalty; PPO-ptx with --pretraining."""
+
+    verb: ClassVar[str] = "ppo"
+    model: str
+    """The fine-tuned model."""
+    reward: tuple[str, ...]
+    """Folder of a reward model; several are an ensemble; or FILE.py:FUNCTION of (prompts, responses); or gold."""
+    data: str = sources.SERVICE_DESK
+    """Prompts: servicedesk, a record, or a JSONL or Parquet file with a column `prompt`."""
+    prompts: int = 4_000
+    """Of ServiceDesk."""
+    pessimism: float = 1.0
+    """With an ensemble: the reward is the mean less this many standard deviations over its members."""
+    pretraining: str | None = None
+    """Texts for PPO-ptx (as for pretrain); their weight is --training.ptx-coefficient."""
+    block_tokens: int = 96
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    place: Place = field(default_factory=Place)
+    watch: Watch = field(default_factory=Watch)
+    training: PPOSettings = field(default_factory=PPOSettings)
+
+    def run(self, folder: TextRunFolder, *, quiet: bool) -> None:
+        """Do it."""
+        runtime, seed = self.place.runtime(), self.place.seed
+        model, tokens = load_model(self.model)
+        encoder = Encoder(tokens, context_length(model), self.training.sampling.max_tokens)
+        reward = load_reward(self.reward, tokens, runtime, self.pessimism)
+        blocks: list[TokenPair] = []
+        if self.training.ptx_coefficient:
+            if self.pretraining is None:
+                raise UserError("PPO-ptx (--training.ptx-coefficient above 0) needs text: give --pretraining.")
+            blocks = _some_blocks(tokens, self.pretraining, self.block_tokens, 4_000, seed)
+        model = add_lora(model, self.lora).to(runtime.device)
+        prompts = sources.read_prompts(self.data, seed=seed, count=self.prompts)
+        trainer = PPOTrainer(
+            model, encoder, prompts, reward, self.training, runtime=runtime, pretraining=blocks
+        )  # fmt: skip
+        proxy = reward if isinstance(reward, ModelReward) else None
+        run_policy(trainer, self, model, tokens, encoder, folder, runtime, proxy, quiet)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOJob:
+    """Train a policy on preferences without a reward model: DPO, on pairs or whole rankings."""
+
+    verb: ClassVar[str] = "dpo"
+    model: str
+    """The fine-tuned model, which is also the reference."""
+    data: str
+    """A record, or a JSONL or Parquet file of comparisons, rankings, or likes."""
+    proxy: tuple[str, ...] = ()
+    """Reward models to draw beside the gold reward in the curve; training does not read them."""
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    place: Place = field(default_factory=Place)
+    watch: Watch = field(default_factory=Watch)
+    training: PreferenceSettings = field(default_factory=PreferenceSettings)
+
+    def run(self, folder: TextRunFolder, *, quiet: bool) -> None:
+        """Do it."""
+        if self.training.method != self.verb:
+            raise UserError(f"{self.verb} was asked to train by {self.training.method}; leave --training.method out.")
+        runtime = self.place.runtime()
+        model, tokens = load_model(self.model)
+        encoder = Encoder(tokens, context_length(model), self.place.max_tokens)
+        data: Any = sources.read_likes(self.data) if self.training.method == "kto" else sources.read_rankings(self.data)
+        model = add_lora(model, self.lora).to(runtime.device)
+        trainer = PreferenceTrainer(model, encoder, data, self.training, runtime=runtime)
+        proxy = load_reward(self.proxy, tokens, runtime, 0.0) if self.proxy else None
+        assert proxy is None or isinstance(proxy, ModelReward)
+        run_policy(trainer, self, model, tokens, encoder, folder, runtime, proxy, quiet)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IPOJob(DPOJob):
+    """Train a policy by identity preference optimisation."""
+
+    verb: ClassVar[str] = "ipo"
+    training: PreferenceSettings = field(default_factory=lambda: PreferenceSettings(method="ipo"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KTOJob(DPOJob):
+    """Train a policy from likes and dislikes."""
+
+    verb: ClassVar[str] = "kto"
+    training: PreferenceSettings = field(default_factory=lambda: PreferenceSettings(method="kto"))
+
+
+Job = PretrainJob | SFTJob | RewardJob | PPOJob | DPOJob
+JOBS: dict[str, type[Any]] = {
+    kind.verb: kind for kind in (PretrainJob, SFTJob, RewardJob, PPOJob, DPOJob, IPOJob, KTOJob)
+}
+
+
+def start(job: Job, out: Path, *, quiet: bool = False) -> TextRunFolder:
+    """Run a job in a new folder; one that was refused before anything happened leaves none behind.
+
+    Raises:
+        UserError: the job cannot be done.
+        Interrupted: the user stopped it; `resume` goes on.
+    """
+    folder = TextRunFolder.create(out, job.verb, to_json(job))
+    try:
+        job.run(folder, quiet=quiet)
+    except UserError:
+        if not folder.metrics_path.exists() or not folder.metrics_path.stat().st_size:
+            remove_untouched(folder)
+        raise
+    return folder
+
+
+def resume(path: Path, *, quiet: bool = False) -> TextRunFolder:
+    """Go on with a job that was stopped or killed.
+
+    Raises:
+        UserError: there is none, or it is finished.
+        Interrupted: the user stopped it again.
+    """
+    folder = TextRunFolder.open(path)
+    config = folder.config
+    if folder.finished:
+        raise UserError(f"The run in {path} is finished; look at it with: prefrl text evaluate {path}")
+    from_json(JOBS[config["command"]], config["settings"]).run(folder, quiet=quiet)
+    return folder
+
+
+def remove_untouched(folder: TextRunFolder) -> None:
+    """Take back the folder of a run in which nothing was trained."""
+    shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def run_policy(
+    trainer: TextTrainer,
+    job: PPOJob | DPOJob,
+    model: Any,
+    tokens: Tokens,
+    encoder: Encoder,
+    folder: TextRunFolder,
+    runtime: Runtime,
+    proxy: ModelReward | None,
+    quiet: bool,
+) -> None:
+    """Train a policy and watch it on held-out prompts."""
+    evaluation = make_evaluation(job, model, encoder, runtime, proxy)
+    every = max(1, trainer.total_steps // job.watch.times) if job.watch.times else 0
+    run_trainer(
+        trainer,
+        folder,
+        runtime,
+        save=lambda: save_model(folder.model_path, model, tokens),
+        evaluation=evaluation if job.watch.times else None,
+        evaluate_every=every,
+        quiet=quiet,
+    )
+
+
+def make_evaluation(
+    job: PPOJob | DPOJob,
+    model: Any,
+    encoder: Encoder,
+    runtime: Runtime,
+    proxy: ModelReward | None,
+) -> Callable[[], dict[str, Any]]:
+    """Return a function that gives the figures of the policy as it is."""
+    reference = load_model(job.model)[0].to(runtime.device)
+    world = job.watch.world_seed
+    on_desk = not isinstance(job, PPOJob) or job.data == sources.SERVICE_DESK
+    if on_desk:
+        prompts = ServiceDesk(world).prompts(job.watch.prompts, held_out=True)
+    else:
+        prompts = sources.read_prompts(job.data, seed=world, count=job.watch.prompts)[: job.watch.prompts]
+    gold: GoldReward | None = ServiceDesk.gold if on_desk else None
+    sampling = SamplingSettings(max_tokens=job.place.max_tokens)
+    if isinstance(job, PPOJob):
+        sampling = job.training.sampling
+    geography = Geography(world)
+    texts = geography.corpus(200, stream=2)
+    blocks = encode_texts(encoder.tokens, texts, 96) if on_desk else []
+
+    def evaluation() -> dict[str, Any]:
+        with runtime.autocast():
+            row = evaluate_policy(
+                model, reference, encoder, prompts, sampling, gold=gold, proxy=proxy, seed=stream_seed(world, "watch")
+            )
+            if on_desk:
+                row["geography"] = completion_accuracy(model, encoder.tokens, geography.questions())
+                row["language_loss"] = language_model_loss(model, blocks, pad_id=encoder.tokens.pad_id)
+        return row
+
+    return evaluation
+
+
+def load_reward(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimism: float) -> TextReward | ModelReward:
+    """Return the reward that names mean: folders of reward models, one FILE.py:FUNCTION, or `gold`.
+
+    Raises:
+        UserError: it cannot be had, or a reward model has another tokenizer than the policy.
+    """
+    if not names:
+        raise UserError("Name a reward: the folder of a reward model, FILE.py:FUNCTION, or gold.")
+    if list(names) == ["gold"]:
+        return ServiceDesk.gold
+    if len(names) == 1 and ".py:" in names[0]:
+        return _load_function(names[0])
+    members = []
+    for name in names:
+        member, its_tokens = RewardModel.load(Path(name))
+        if its_tokens.tokenizer.get_vocab() != tokens.tokenizer.get_vocab():
+            raise UserError(f"The reward model {name} has another tokenizer than the policy; train it from the policy.")
+        members.append(member.to(runtime.device).requires_grad_(False))
+    return ModelReward(members, tokens, pessimism=pessimism)
+
+
+def _load_function(name: str) -> TextReward:
+    path, _, function = name.rpartition(":")
+    if not Path(path).is_file():
+        raise UserError(f"There is no file {path}; a reward function is named as FILE.py:FUNCTION. Received {name!r}")
+    namespace: dict[str, Any] = {"__name__": "prefrl_reward", "__file__": path}
+    try:
+        exec(compile(Path(path).read_text(), path, "exec"), namespace)
+    except Exception as error:
+        raise UserError(f"{path} could not be run: {type(error).__name__}: {error}") from error
+    if not callable(namespace.get(function)):
+        raise UserError(f"{path} defines no function {function!r}.")
+    reward: TextReward = namespace[function]
+    return reward
+
+
+def _some_blocks(tokens: Tokens, data: str, block_tokens: int, count: int, seed: int) -> list[TokenPair]:
+    """Return up to `count` blocks of pretraining text, drawn without regard to where they stand."""
+    blocks = encode_texts(tokens, sources.read_texts(data, seed=seed, count=max(64, 3 * count)), block_tokens)
+    order = stream(seed, "pretraining blocks").permutation(len(blocks))[:count]
+    return [blocks[int(i)] for i in order]

@@ -1,0 +1,41 @@
+"""Low-rank adapters by `peft`: few weights are trained, the model without them is the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefrl.errors import UserError, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Adapters on every linear layer (Hu et al. 2021).
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    rank: int = 0
+    """0: none, all weights are trained."""
+    alpha: float = 16.0
+    """The adapters' product is scaled by alpha / rank."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 0 or self.alpha <= 0:
+            raise UserError(f"rank must be at least 0 and alpha above 0. Received {self.rank} and {self.alpha}")
+
+
+def add_lora(model: Any, settings: LoraSettings) -> Any:
+    """Return the model with adapters, if the settings ask for them; they change nothing before they are trained."""
+    if not settings.rank:
+        return model
+    peft = require("peft", "text")
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return peft.get_peft_model(model, config).eval()

@@ -1,0 +1,358 @@
+"""PPO for language models, with a per-token KL penalty, and PPO-ptx.
+
+A prompt is the state, the whole response the action; the tokens of a response share one episode of gamma 1. The score
+lands on the last token, the penalty -beta (log pi - log pi_ref) on each (Ziegler et al. 2019; Stiennon et al. 2020; the
+details are those of Huang et al. 2024). PPO-ptx adds the gradient of gamma_ptx E_pretrain[log pi] (InstructGPT, Eq. 2);
+here E is the mean per *token* of a batch of pretraining blocks, while the policy's loss is a mean per response token.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefrl.envs.text_rewards import TextReward, score_responses
+from prefrl.errors import UserError
+from prefrl.text import ppo_terms as terms
+from prefrl.text.data import Encoder
+from prefrl.text.generation import SamplingSettings, sample
+from prefrl.text.optimisation import Optimiser, OptimiserSettings
+from prefrl.text.reward_model import ModelReward, RewardModel
+from prefrl.text.runtime import Runtime
+from prefrl.text.sequences import Sequences, make_sequences, response_log_probs, response_logits, token_log_probs
+from prefrl.text.sft import TokenPair
+from prefrl.text.trainer import Epochs, Metrics, TextTrainer
+from prefrl.training.streams import stream_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOSettings:
+    """PPO; the defaults are those of Huang et al. 2024 for summaries, in episodes instead of their 1,000,000.
+
+    Raises:
+        UserError: a value out of its range, or sampling that changes the distribution.
+    """
+
+    episodes: int = 10_000
+    batch_size: int = 64
+    """Episodes between updates of the sampling policy."""
+    minibatch_size: int = 64
+    epochs: int = 4
+    beta: float = 0.05
+    """Weight of the KL penalty; the first one if it adapts."""
+    adaptive_kl_nats: float | None = None
+    """Adapt beta so that the KL of a response stays near this (Ziegler et al. 2019: 6); None: beta is fixed."""
+    adaptive_kl_horizon: int = 10_000
+    """Episodes."""
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    """Of the ratio."""
+    value_clip: float = 0.2
+    value_coefficient: float = 0.1
+    whiten_rewards: bool = True
+    whiten_advantages: bool = True
+    missing_end: Literal["replace", "subtract", "ignore"] = "replace"
+    """What becomes of the score of a response that did not end: it is replaced by -missing_end_penalty (Huang et al.
+    2024), or
+    that is subtracted, or nothing."""
+    missing_end_penalty: float = 1.0
+    ptx_coefficient: float = 0.0
+    """gamma_ptx: weight of the log-likelihood per token of pretraining text (PPO-ptx)."""
+    ptx_batch_size: int = 32
+    """Pretraining blocks to each update."""
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.episodes, self.batch_size, self.minibatch_size, self.epochs, self.ptx_batch_size) < 1:
+            raise UserError("episodes, batch_size, minibatch_size, epochs and ptx_batch_size must be at least 1.")
+        if self.batch_size % self.minibatch_size:
+            raise UserError(
+                f"batch_size must be a multiple of minibatch_size. Received {self.batch_size} and {self.minibatch_size}"
+            )
+        if self.beta < 0 or self.ptx_coefficient < 0 or self.missing_end_penalty < 0:
+            raise UserError("beta, ptx_coefficient and missing_end_penalty must be at least 0.")
+        if not 0 <= self.gae_lambda <= 1 or not 0 < self.clip < 1:
+            raise UserError("gae_lambda must be in [0, 1] and clip in (0, 1).")
+        self.sampling.refuse_truncation("PPO")
+
+
+class _Rollout(NamedTuple):
+    """A batch of episodes, `(B, R)` where not said otherwise, all on the device of the model."""
+
+    sequences: Sequences
+    log_probs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+class PPOTrainer(TextTrainer):
+    """Trains a policy on a reward of responses, tied to the policy that it started from.
+
+    Args:
+        model: the policy, trained in place; as it is now (or without its adapters, if it has some) it is the reference.
+        encoder: turns strings into ids.
+        prompts: drawn from, every one once an epoch.
+        reward: any callable of (prompts, responses). A `ModelReward` is given token ids, so it sees a missing end.
+        settings: of the run.
+        runtime: device and processes.
+        value_model: starts from this; None: from the reward, if it is a `ModelReward`, else from the policy.
+        pretraining: blocks of text for PPO-ptx.
+
+    Raises:
+        UserError: no prompts, a prompt that is too long, or PPO-ptx without text.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        encoder: Encoder,
+        prompts: Sequence[str],
+        reward: TextReward | ModelReward,
+        settings: PPOSettings,
+        *,
+        runtime: Runtime,
+        value_model: RewardModel | None = None,
+        pretraining: Sequence[TokenPair] = (),
+    ) -> None:
+        super().__init__()
+        if not prompts:
+            raise UserError("PPO needs prompts; the data set is empty.")
+        if settings.ptx_coefficient > 0 and not pretraining:
+            raise UserError("PPO-ptx (ptx_coefficient above 0) needs pretraining text; got none.")
+        self.name = "ppo"
+        self.model, self.encoder, self.reward, self.settings, self.runtime = model, encoder, reward, settings, runtime
+        self.tokens = encoder.tokens
+        self.prompts = list(prompts)
+        self._prompt_ids = [encoder.prompt(prompt) for prompt in self.prompts]
+        self._pretraining = list(pretraining)
+        self._reference = None if hasattr(model, "disable_adapter") else _frozen(model)
+        self.value_model = self._start_value_model(value_model)
+        self.kl: terms.KLController = (
+            terms.FixedKL(beta=settings.beta)
+            if settings.adaptive_kl_nats is None
+            else terms.AdaptiveKL(
+                beta=settings.beta, target_nats=settings.adaptive_kl_nats, horizon=settings.adaptive_kl_horizon
+            )
+        )
+        self.total_steps = max(1, settings.episodes // settings.batch_size)
+        self._epochs = Epochs(len(prompts), min(settings.batch_size, len(prompts)), settings.seed, "prompts")
+        self._blocks = Epochs(max(1, len(self._pretraining)), settings.ptx_batch_size, settings.seed, "ptx")
+        updates = self.total_steps * settings.epochs * (settings.batch_size // settings.minibatch_size)
+        trained = [*model.parameters(), *self.value_model.parameters()]
+        self.optimiser = Optimiser(trained, settings.optimiser, updates, runtime)
+
+    def _start_value_model(self, value_model: RewardModel | None) -> RewardModel:
+        if value_model is not None:
+            return copy.deepcopy(value_model).requires_grad_(True)
+        if isinstance(self.reward, ModelReward):  # Stiennon et al. 2020, s. 3.4
+            return copy.deepcopy(self.reward.members[0]).requires_grad_(True)
+        return RewardModel.from_policy(self.model, stream_seed(self.settings.seed, "value"))
+
+    # ---------------------------------------------------------------------------------------------- one step
+
+    def step(self) -> Metrics:
+        """Sample a batch of responses, score them, and make all epochs of updates on them."""
+        for module in (self.model, self.value_model):
+            module.eval()  # no dropout anywhere
+        index = self._batch_of_prompts()
+        sequences = self._sample(index)
+        scores, figures = self._scores(index, sequences)
+        rollout, more = self._judge(sequences, scores)
+        figures |= more | self._update(rollout)
+        self.num_steps += 1
+        self.num_examples += self.settings.batch_size
+        figures = self.runtime.mean(figures)
+        self.kl.update(figures["kl_nats"], self.settings.batch_size)
+        return figures
+
+    def _batch_of_prompts(self) -> list[int]:
+        size, index = self.settings.batch_size, list[int]()
+        step = self.num_steps * -(-size // self._epochs.batch_size)
+        while len(index) < size:
+            index += self._epochs.batch(step)
+            step += 1
+        return self.runtime.share(index[:size]) or index[:1]
+
+    def _sample(self, index: Sequence[int]) -> Sequences:
+        seed = stream_seed(self.settings.seed, "sampling", self.num_steps, self.runtime.index)
+        generator = torch.Generator(self.runtime.device).manual_seed(seed)
+        with self.runtime.autocast():
+            return sample(
+                self.model,
+                [self._prompt_ids[i] for i in index],
+                self.settings.sampling,
+                end_id=self.tokens.end_id,
+                pad_id=self.tokens.pad_id,
+                generator=generator,
+            ).sequences
+
+    def _scores(self, index: Sequence[int], sequences: Sequences) -> tuple[Tensor, Metrics]:
+        """Return `(B,)` scores after the penalty for a missing end, and figures."""
+        responses = sequences.token_lists()
+        ended = sequences.ended(self.tokens.end_id)
+        if isinstance(self.reward, ModelReward):
+            with self.runtime.autocast():
+                scores = self.reward.score_tokens([self._prompt_ids[i] for i in index], responses)
+            if not torch.isfinite(scores).all():
+                raise UserError("The reward model returned a score that is not finite; train it again at a lower rate.")
+            scores = scores.to(ended.device)
+        else:
+            texts = [self.tokens.decode(_without(ids, self.tokens.end_id)) for ids in responses]
+            given = score_responses(self.reward, [self.prompts[i] for i in index], texts)
+            scores = torch.tensor(given, dtype=torch.float32, device=ended.device)
+        figures = {
+            "score": scores.mean().item(),
+            "length": sequences.lengths.float().mean().item(),
+            "end_rate": ended.float().mean().item(),
+        }
+        penalty = self.settings.missing_end_penalty
+        if self.settings.missing_end == "replace":
+            scores = torch.where(ended, scores, -penalty)
+        elif self.settings.missing_end == "subtract":
+            scores = torch.where(ended, scores, scores - penalty)
+        return scores, figures
+
+    @torch.no_grad()
+    def _judge(self, sequences: Sequences, scores: Tensor) -> tuple[_Rollout, Metrics]:
+        """Return the trainer's own log-probabilities, and from them rewards and advantages."""
+        settings, mask = self.settings, sequences.response_mask
+        log_probs, reference, values = (torch.zeros(mask.shape, device=mask.device) for _ in range(3))
+        for rows in self._parts(sequences):
+            part = sequences.rows(rows)
+            width = part.response_ids.shape[1]
+            with self.runtime.autocast():
+                log_probs[rows, :width] = response_log_probs(self.model, part, settings.sampling.temperature)
+                with self._as_reference() as model:
+                    reference[rows, :width] = response_log_probs(model, part, settings.sampling.temperature)
+                values[rows, :width] = self.value_model.values(part)
+        log_ratios = (log_probs - reference) * mask
+        rewards = terms.token_rewards(scores, log_ratios, mask, self.kl.beta)
+        objective = rewards.sum(1).mean()
+        if settings.whiten_rewards:
+            rewards = terms.whiten(rewards, mask, shift_mean=False)
+        advantage, returns = terms.advantages(rewards, values, mask, settings.gae_lambda)
+        if settings.whiten_advantages:
+            advantage = terms.whiten(advantage, mask)
+        figures = {
+            "objective": objective.item(),
+            "kl_nats": log_ratios.sum(1).mean().item(),
+            "beta": self.kl.beta,
+            "entropy_nats": -terms.masked_mean(log_probs, mask).item(),
+        }
+        return _Rollout(sequences, log_probs, values * mask, advantage, returns), figures
+
+    def _parts(self, sequences: Sequences, rows: Tensor | None = None) -> list[Tensor]:
+        """Return rows in parts of similar length, so that little of each is padding."""
+        rows = torch.arange(len(sequences), device=sequences.response_ids.device) if rows is None else rows
+        order = rows[torch.argsort(sequences.lengths[rows])]
+        return list(order.split(max(1, -(-len(order) // PARTS))))
+
+    def _as_reference(self) -> Any:
+        """Return a context that gives the reference model."""
+        if self._reference is not None:
+            return nullcontext(self._reference)
+        return _WithoutAdapters(self.model)
+
+    def _update(self, rollout: _Rollout) -> Metrics:
+        settings = self.settings
+        sums = dict.fromkeys(("policy_loss", "value_loss", "clip_share", "ptx_loss", "grad_norm"), 0.0)
+        size = max(1, settings.minibatch_size // self.runtime.num_processes)
+        count = 0
+        for epoch in range(settings.epochs):
+            seed = stream_seed(settings.seed, "minibatches", self.num_steps, epoch, self.runtime.index)
+            order = torch.from_numpy(np.random.default_rng(seed).permutation(len(rollout.sequences)))
+            for rows in order.to(rollout.log_probs.device).split(size):
+                for name, value in self._minibatch(rollout, rows).items():
+                    sums[name] += value
+                count += 1
+        if not settings.ptx_coefficient:
+            del sums["ptx_loss"]
+        return {name: value / count for name, value in sums.items()}
+
+    def _minibatch(self, rollout: _Rollout, rows: Tensor) -> Metrics:
+        """Make one update; the parts of similar length add up to the loss of the whole minibatch."""
+        settings = self.settings
+        num_tokens = rollout.sequences.response_mask[rows].sum()
+        figures = dict.fromkeys(("policy_loss", "value_loss", "clip_share"), 0.0)
+        for part_rows in self._parts(rollout.sequences, rows):
+            part = rollout.sequences.rows(part_rows)
+            mask, width = part.response_mask, part.response_ids.shape[1]
+            old, old_values, advantage, returns = (array[part_rows, :width] for array in rollout[1:])
+            share = mask.sum() / num_tokens
+            with self.runtime.autocast():
+                logits = response_logits(self.model, part, settings.sampling.temperature)
+                log_probs = torch.where(mask, token_log_probs(logits, part.response_ids), 0.0)
+                values = self.value_model.values(part)
+            policy = terms.policy_loss(log_probs, old, advantage, mask, settings.clip) * share
+            value = terms.value_loss(values * mask, old_values, returns, mask, settings.value_clip) * share
+            (policy + settings.value_coefficient * value).backward()
+            clipped = ((log_probs - old).exp() - 1).abs() > settings.clip
+            figures["policy_loss"] += policy.item()
+            figures["value_loss"] += value.item()
+            figures["clip_share"] += (terms.masked_mean(clipped.float(), mask) * share).item()
+        if settings.ptx_coefficient:
+            figures["ptx_loss"] = self._add_pretraining_gradient()
+        figures["grad_norm"] = self.optimiser.step()
+        return figures
+
+    def _add_pretraining_gradient(self) -> float:
+        index = self._blocks.batch(self.optimiser.num_steps)
+        rows = [self._pretraining[i] for i in self.runtime.share(index) or index[:1]]
+        batch = make_sequences([p for p, _ in rows], [r for _, r in rows], self.tokens.pad_id).to(self.runtime.device)
+        with self.runtime.autocast():
+            loss = -response_log_probs(self.model, batch).sum() / batch.response_mask.sum()
+        (self.settings.ptx_coefficient * loss).backward()
+        return loss.item()
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold."""
+        reference = None if self._reference is None else self._reference.state_dict()
+        return super().state() | {
+            "value_model": self.value_model.state_dict(),
+            "reference": reference,
+            "beta": self.kl.beta,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+        super().restore(state)
+        self.value_model.load_state_dict(state["value_model"])
+        if self._reference is not None:
+            self._reference.load_state_dict(state["reference"])
+        self.kl.beta = float(state["beta"])
+
+
+PARTS = 4  # parts of similar length in a minibatch
+
+
+class _WithoutAdapters:
+    """The model of a policy with LoRA as it was before it: a context that switches the adapters off."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __enter__(self) -> Any:
+        self._context = self.model.disable_adapter()
+        self._context.__enter__()
+        return self.model
+
+    def __exit__(self, *error: Any) -> None:
+        self._context.__exit__(*error)
+
+
+def _frozen(model: Any) -> Any:
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def _without(ids: list[int], end_id: int) -> list[int]:
+    return ids[:-1] if ids and ids[-1] == end_id else ids

@@ -1,0 +1,133 @@
+"""Tokenizers: loading them with a padding and an end token, training a small one, and prompts as token ids."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefrl.errors import UserError, require
+
+transformers = require("transformers", "text")
+
+END_NAMES = ("<|endoftext|>", "</s>", "<|im_end|>", "<eos>", "<|eot_id|>", "[SEP]")
+PAD, END, UNKNOWN = "<pad>", "<end>", "<unk>"
+
+
+class Tokens:
+    """A Hugging Face tokenizer with a padding token that is not the end token; also the text game's tokenizer.
+
+    The masks of every batch say where tokens are, so the padding token is never read; it has to differ from the end
+    only so that other programs that load the saved tokenizer do not mask the end away.
+
+    Args:
+        tokenizer: a `transformers` tokenizer; its padding token is set here if it has none, with a warning that says
+            which.
+
+    Raises:
+        UserError: it has no end token and none of the usual names is in its vocabulary.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
+        vocabulary = tokenizer.get_vocab()
+        if tokenizer.eos_token_id is None:
+            known = next((end for end in END_NAMES if end in vocabulary), None)
+            if known is None:
+                raise UserError(
+                    f"{name} has no end token, so no response could ever end, and none of {', '.join(END_NAMES)} is "
+                    "in its vocabulary. Set one: tokenizer.eos_token = ... and save it."
+                )
+            tokenizer.eos_token = known
+            warnings.warn(f"{name} has no end token; {known!r} is taken.", stacklevel=2)
+        if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+            before = "no padding token" if tokenizer.pad_token_id is None else "the end token for padding"
+            chosen = self._other_than_end(vocabulary)
+            tokenizer.pad_token = chosen
+            warnings.warn(f"{name} has {before}; {chosen!r} is taken. Masks tell it from text.", stacklevel=2)
+        self.pad_id = int(tokenizer.pad_token_id)
+        self.end_id = int(tokenizer.eos_token_id)
+        self.vocab_size = max(len(tokenizer), max(vocabulary.values()) + 1)
+
+    def _other_than_end(self, vocabulary: dict[str, int]) -> str:
+        end = self.tokenizer.eos_token_id
+        for known in (self.tokenizer.unk_token, self.tokenizer.bos_token):
+            if known is not None and vocabulary.get(known, end) != end:
+                return str(known)
+        return str(
+            next(token for token, number in sorted(vocabulary.items(), key=lambda item: item[1]) if number != end)
+        )
+
+    @classmethod
+    def load(cls, model: str | Path) -> Tokens:
+        """Load the tokenizer of a model: a folder, or an id of the hub.
+
+        Raises:
+            UserError: it cannot be had.
+        """
+        try:
+            return cls(transformers.AutoTokenizer.from_pretrained(str(model)))
+        except UserError:
+            raise
+        except Exception as error:  # transformers raises many kinds
+            raise UserError(_unreachable("tokenizer", model, error)) from error
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a response, without special tokens."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Return the ids of a prompt, with what the tokenizer puts before a text, but no end."""
+        ids = list(self.tokenizer(prompt)["input_ids"])
+        while ids and ids[-1] == self.end_id:
+            ids.pop()
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids without end and padding."""
+        return str(self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
+    """Train a byte-pair tokenizer on texts and return it as a `transformers` tokenizer.
+
+    Spaces go with the word that follows, line ends and marks stand alone, and characters that the texts do not have
+    become `<unk>`. Its padding, end and unknown tokens are its first three.
+
+    Args:
+        texts: what it is trained on.
+        vocab_size: number of tokens; fewer if the texts have no more to merge.
+    """
+    tokenizers = require("tokenizers", "text")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Split("\n", "isolated"),
+            tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first"),
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[.,:;!?]"), "isolated"),
+        ]
+    )
+    tokenizer.decoder = tokenizers.decoders.Metaspace(prepend_scheme="first")
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[PAD, END, UNKNOWN], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, unk_token=UNKNOWN, clean_up_tokenization_spaces=False
+    )
+
+
+def _unreachable(what: str, model: str | Path, error: Exception) -> str:
+    place = Path(model)
+    if place.exists():
+        return f"{place} holds no {what} that transformers can load: {_first_line(error)}"
+    return (
+        f"The {what} {str(model)!r} is neither a folder nor could it be had from the hub: {_first_line(error)} "
+        "Check the name and the connection, or give a folder that save_pretrained wrote."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,47 @@
+"""Stopping a run when the user asks, and keeping two processes out of one folder."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from prefrl.errors import UserError
+
+
+class Interrupted(Exception):
+    """The user stopped a run; everything is saved."""
+
+
+@contextmanager
+def stopping(stop: Callable[[], None]) -> Iterator[None]:
+    """On Ctrl-C, or a request to terminate, ask the run to stop; a second Ctrl-C stops at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop()
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: nobody to interrupt it
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep two processes from training in one folder."""
+    with open(path / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"The run in {path} is being trained by another process.") from None
+        yield

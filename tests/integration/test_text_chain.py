@@ -1,0 +1,293 @@
+"""The whole chain by its commands, on tiny models of three architectures, and what it says to nonsense."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from prefrl.cli import main
+from prefrl.envs.service_desk import ServiceDesk
+from prefrl.text import jobs
+from prefrl.text.folder import TextRunFolder
+from prefrl.text.generation import SamplingSettings, sample
+from prefrl.text.models import ARCHITECTURES, load_model
+from prefrl.text.optimisation import OptimiserSettings
+from prefrl.text.ppo import PPOSettings
+from prefrl.text.reward_model import RewardModel
+from prefrl.training.guard import Interrupted
+
+FAST = ["--place.device", "cpu", "--quiet"]
+
+
+def run(*arguments: str | Path) -> int:
+    try:
+        return main(["text", *[str(argument) for argument in arguments]])
+    except SystemExit as stopped:  # the parser's own exit
+        return int(stopped.code or 0)
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def start(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained and fine-tuned model, and comparisons of its answers."""
+    path = tmp_path_factory.mktemp(request.param)
+    size = ["--size", "tiny", "--architecture", request.param, "--paragraphs", "150"]
+    assert run("pretrain", *size, "--out", path / "base", *FAST) == 0
+    sft = ["--model", path / "base", "--examples", "100", "--pretraining", "servicedesk"]
+    assert run("sft", *sft, "--training.optimiser.learning-rate", "1e-3", "--out", path / "sft", *FAST) == 0
+    compare = ["--model", path / "sft", "--prompts", "24", "--max-tokens", "24", "--device", "cpu"]
+    assert run("compare", *compare, "--responses", "4", "--out", path / "pairs.jsonl") == 0
+    return path
+
+
+def test_the_whole_chain(start: Path) -> None:
+    data, sft = ["--data", start / "pairs.jsonl"], ["--model", start / "sft"]
+    watch = ["--watch.times", "1", "--watch.prompts", "8"]
+    assert run("reward", *sft, *data, "--out", start / "reward", "--members", "2", *FAST) == 0
+    rewards = [start / "reward-0", start / "reward-1"]
+    ppo = ["--training.episodes", "16", "--training.batch-size", "8", "--training.minibatch-size", "4",
+           "--training.epochs", "1", "--training.sampling.max-tokens", "12", *watch]  # fmt: skip
+    ptx = ["--pretraining", "servicedesk", "--training.ptx-coefficient", "1", "--training.ptx-batch-size", "4"]
+    assert run("ppo", *sft, "--reward", *rewards, *ppo, *ptx, "--out", start / "ppo", *FAST) == 0
+    for method, options in (("dpo", ["--training.rankings"]), ("dpo", []), ("ipo", ["--training.mean-log-probs"]),
+                            ("kto", [])):  # fmt: skip
+        name = start / f"{method}{len(options)}"
+        assert run(method, *sft, *data, *options, *watch, "--proxy", rewards[0], "--out", name, *FAST) == 0
+    best = ["--draws", "4", "--prompts", "8", "--place.max-tokens", "12"]
+    assert run("bestofn", *sft, "--reward", rewards[0], *best, "--out", start / "best", *FAST) == 0
+
+    row = TextRunFolder.open(start / "ppo").read_evaluations()
+    assert [r["step"] for r in row] == [0, 2]
+    assert row[0]["kl_nats"] == pytest.approx(0.0, abs=1e-5)
+    assert {"gold", "proxy", "length", "repetition", "end_rate", "geography", "language_loss"} <= set(row[1])
+    metrics = TextRunFolder.open(start / "ppo").read_metrics()
+    assert {"objective", "kl_nats", "policy_loss", "value_loss", "ptx_loss", "step", "seconds"} <= set(metrics[0])
+    assert [r["step"] for r in TextRunFolder.open(start / "best").read_evaluations()] == [1, 2, 4]
+    figures = TextRunFolder.open(start / "reward-0").summary
+    assert {"accuracy", "calibration_error", "bins", "num_pairs"} <= set(figures)
+
+
+def test_a_saved_policy_is_transformers_own_and_says_the_same(start: Path) -> None:
+    model, tokens = load_model(start / "sft")
+    theirs = AutoModelForCausalLM.from_pretrained(start / "sft" / "model")
+    ids = tokens.encode_prompt(ServiceDesk(3).prompts(1)[0])
+    out = theirs.generate(torch.tensor([ids]), max_new_tokens=10, do_sample=False, pad_token_id=tokens.pad_id)
+    ours = sample(
+        model, [ids], SamplingSettings(max_tokens=10, greedy=True), end_id=tokens.end_id, pad_id=tokens.pad_id
+    )
+    assert ours.sequences.token_lists()[0] == out[0, len(ids) :].tolist()
+
+
+def test_a_reward_model_keeps_its_bias_and_scores_references_nought(start: Path, tmp_path: Path) -> None:
+    policy, tokens = load_model(start / "sft")
+    model = RewardModel.from_policy(policy, seed=1)
+    prompts = [tokens.encode_prompt(text) for text in ServiceDesk(0).prompts(8)]
+    responses = [[*tokens.encode("We will help."), tokens.end_id]] * 8
+    model.recentre(prompts, responses, tokens.pad_id)
+    scores = model.score(prompts, responses, tokens.pad_id)
+    assert scores.mean().item() == pytest.approx(0.0, abs=1e-5)
+    assert model.head.bias.item() != 0
+    model.save(tmp_path / "reward", tokens)
+    loaded, _ = RewardModel.load(tmp_path / "reward")
+    assert torch.allclose(loaded.score(prompts, responses, tokens.pad_id), scores, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------- one architecture from here on
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("llama")
+    assert run("pretrain", "--size", "tiny", "--paragraphs", "300", "--out", path / "base", *FAST) == 0
+    compare = ["--model", path / "base", "--prompts", "24", "--max-tokens", "24", "--device", "cpu"]
+    assert run("compare", *compare, "--out", path / "pairs.jsonl") == 0
+    return path
+
+
+def small_ppo(start: Path) -> jobs.PPOJob:
+    return jobs.PPOJob(
+        model=str(start / "base"),
+        reward=("gold",),
+        place=jobs.Place(device="cpu"),
+        watch=jobs.Watch(times=2, prompts=4),
+        training=PPOSettings(
+            episodes=32, batch_size=8, minibatch_size=4, epochs=2, sampling=SamplingSettings(max_tokens=8),
+            adaptive_kl_nats=6.0, optimiser=OptimiserSettings(learning_rate=1e-3, decay="linear"),
+        ),
+    )  # fmt: skip
+
+
+def test_a_run_that_was_stopped_ends_as_the_one_that_was_not(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = small_ppo(llama)
+    whole = jobs.start(job, tmp_path / "whole", quiet=True)
+    from prefrl.text import running
+    from prefrl.text.ppo import PPOTrainer
+
+    made = PPOTrainer.step
+
+    def step(self: PPOTrainer) -> Any:
+        figures = made(self)
+        if self.num_steps == 2:
+            monkeypatch.setattr(PPOTrainer, "step", made)
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGTERM)
+        return figures
+
+    monkeypatch.setattr(PPOTrainer, "step", step)
+    with pytest.raises(Interrupted, match="resume"):
+        jobs.start(job, tmp_path / "stopped", quiet=True)
+    resumed = jobs.resume(tmp_path / "stopped", quiet=True)
+    strip = lambda rows: [{k: v for k, v in row.items() if k != "seconds"} for row in rows]  # noqa: E731
+    assert strip(resumed.read_metrics()) == strip(whole.read_metrics())
+    assert resumed.read_evaluations() == whole.read_evaluations()
+    weights = [AutoModelForCausalLM.from_pretrained(folder.model_path).state_dict() for folder in (whole, resumed)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert running.SECONDS_BETWEEN_CHECKPOINTS > 0
+    assert run("resume", tmp_path / "stopped") == 2
+
+
+def test_lora_trains_adapters_and_saves_a_plain_model(llama: Path, tmp_path: Path) -> None:
+    job = small_ppo(llama)
+    folder = jobs.start(replace(job, lora=jobs.LoraSettings(rank=4)), tmp_path / "lora", quiet=True)
+    before = load_model(llama / "base")[0].state_dict()
+    after = AutoModelForCausalLM.from_pretrained(folder.model_path).state_dict()
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.allclose(before[name], after[name], atol=1e-7)}
+    assert any("q_proj" in name for name in changed)
+    assert not any("embed" in name or "norm" in name for name in changed)
+    assert folder.read_evaluations()[0]["kl_nats"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_reward_of_ones_own_and_evaluating_and_sampling(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text("def short(prompts, responses):\n    return [-len(r) / 100 for r in responses]\n")
+    ppo = ["--training.episodes", "16", "--training.batch-size", "16", "--training.minibatch-size", "16",
+           "--training.sampling.max-tokens", "8", "--watch.times", "0"]  # fmt: skip
+    reward = ["--reward", f"{tmp_path / 'mine.py'}:short"]
+    assert run("ppo", "--model", llama / "base", *reward, *ppo, "--out", tmp_path / "mine", *FAST) == 0
+    capsys.readouterr()
+    small = ["--prompts", "8", "--max-tokens", "12", "--device", "cpu", "--json"]
+    assert run("evaluate", tmp_path / "mine", *small) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["kl_nats"] > 0, "a run is compared with the model it started from"
+    assert run("sample", llama / "base", "--prompt", "The capital of", "--max-tokens", "4", "--device", "cpu") == 0
+    assert capsys.readouterr().out.startswith("The capital of ")
+
+
+def test_a_programmatic_judge_makes_comparisons(llama: Path, tmp_path: Path) -> None:
+    options = ["--model", llama / "base", "--prompts", "12", "--max-tokens", "24", "--device", "cpu"]
+    assert run("judge", *options, "--out", tmp_path / "judged.jsonl") == 0
+    rows = [json.loads(line) for line in (tmp_path / "judged.jsonl").read_text().splitlines()]
+    assert all({"prompt", "chosen", "rejected", "certainty", "annotator"} <= set(row) for row in rows)
+    again = ["--data", llama / "pairs.jsonl", "--judge", llama / "base", "--device", "cpu"]
+    short = tmp_path / "short.txt"
+    short.write_text("Be kind.")
+    assert run("judge", *again, "--constitution", short, "--out", tmp_path / "again.jsonl") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sft", "--model", "BASE", "--data", "EMPTY", "--out", "OUT"], "is empty"),
+        (["sft", "--model", "BASE", "--data", "COLUMNS", "--out", "OUT"], "Found: question, answer. Expected: prompt"),
+        (["sft", "--model", "BASE", "--data", "LONG", "--out", "OUT"], "leaves room for"),
+        (["dpo", "--model", "BASE", "--data", "MISSING", "--out", "OUT"], "leaves out response 2 of 3"),
+        (["dpo", "--model", "no/such-model", "--data", "EMPTY", "--out", "OUT"], "neither a folder nor"),
+        (["dpo", "--model", "BASE", "--data", "servicedesk", "--out", "OUT"], "holds no comparisons"),
+        (["kto", "--model", "BASE", "--data", "ONESIDED", "--out", "OUT"], "needs both"),
+        (["ppo", "--model", "BASE", "--reward", "BASE", "--out", "OUT"], "no reward model"),
+        (["ppo", "--model", "BASE", "--reward", "BAD:nan", "--out", "OUT"], "returned nan"),
+        (["ppo", "--model", "BASE", "--reward", "BAD:fails", "--out", "OUT"], "raised RuntimeError"),
+        (["ppo", "--model", "BASE", "--reward", "BAD:short", "--out", "OUT"], "one float for each"),
+        (["judge", "--data", "PAIRS", "--judge", "http://127.0.0.1:9#m", "--out", "OUT"], "does not answer"),
+        (["report", "EMPTYDIR"], "no evaluated methods"),
+        (["resume", "EMPTYDIR"], "no run in"),
+    ],
+)
+def test_nonsense_is_answered_in_one_line_and_leaves_nothing(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    files = {
+        "EMPTY": "",
+        "COLUMNS": json.dumps({"question": "a", "answer": "b"}),
+        "LONG": json.dumps({"prompt": "long " * 400, "response": "b"}),
+        "MISSING": json.dumps({"prompt": "a", "responses": ["x", "y", "z"], "ranking": [1, 0]}),
+        "ONESIDED": json.dumps({"prompt": "a", "response": "x", "liked": True}),
+    }
+    names = {"BASE": llama / "base", "OUT": tmp_path / "out", "PAIRS": llama / "pairs.jsonl", "EMPTYDIR": tmp_path}
+    for name, content in files.items():
+        names[name] = tmp_path / f"{name}.jsonl"
+        names[name].write_text(content)
+    (tmp_path / "bad.py").write_text(
+        "def nan(p, r):\n    return [float('nan')] * len(p)\n"
+        "def fails(p, r):\n    raise RuntimeError('no')\n"
+        "def short(p, r):\n    return [0.0]\n"
+    )
+    given = [
+        str(tmp_path / "bad.py") + word[3:] if word.startswith("BAD:") else str(names.get(word, word))
+        for word in arguments
+    ]
+    extra = [*FAST] if arguments[0] in ("sft", "dpo", "kto", "ppo") else []
+    assert run(*given, *extra) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists(), "nothing half-made is left"
+
+
+@pytest.mark.parametrize("option", [["--training.sampling.greedy"], ["--training.sampling.top-k", "5"]])
+def test_ppo_refuses_sampling_that_changes_the_distribution(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    assert run("ppo", "--model", llama / "base", "--reward", "gold", *option, "--out", tmp_path / "out", *FAST) == 2
+    assert "drawn from the policy itself" in " ".join(capsys.readouterr().err.split())
+
+
+def test_parquet_and_jsonl_say_the_same(llama: Path, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    from prefrl.text.sources import read_rankings, read_rows
+
+    rows = [{**row, "ranking": row["ranking"]} for row in read_rows(llama / "pairs.jsonl")]
+    flat = [row for row in rows if all(isinstance(i, int) for i in row["ranking"])]
+    (tmp_path / "flat.jsonl").write_text("\n".join(json.dumps(row) for row in flat))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), tmp_path / "flat.parquet")
+    assert read_rankings(str(tmp_path / "flat.parquet")) == read_rankings(str(tmp_path / "flat.jsonl"))
+
+
+def test_a_full_disk_leaves_no_half_written_model(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefrl.errors import UserError
+    from prefrl.text import models
+
+    model, tokens = load_model(llama / "base")
+    models.save_model(tmp_path / "m", model, tokens)
+    before = sorted(p.name for p in (tmp_path / "m").iterdir())
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(models, "_save_both", full)
+    with pytest.raises(UserError, match="untouched"):
+        models.save_model(tmp_path / "m", model, tokens)
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    shutil.rmtree(tmp_path / "m")
+
+
+def test_numbers_are_finite(llama: Path) -> None:
+    rows = TextRunFolder.open(llama / "base").read_metrics()
+    assert np.isfinite([row["loss"] for row in rows]).all()
+    assert rows[-1]["loss"] < rows[0]["loss"]

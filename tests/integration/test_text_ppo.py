@@ -1,0 +1,129 @@
+"""PPO against the enumerated optimum, and several processes against one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from prefrl.envs.enumerable_text import (
+    EnumerableWorld,
+    LetterTokenizer,
+    kl_divergence,
+    regularised_optimum,
+    regularised_value,
+)
+from prefrl.errors import UserError
+from prefrl.text.data import Encoder
+from prefrl.text.generation import SamplingSettings
+from prefrl.text.optimisation import OptimiserSettings
+from prefrl.text.ppo import PPOSettings, PPOTrainer
+from prefrl.text.runtime import Runtime
+from prefrl.text.sequences import sequence_log_probs
+
+BETA = 0.3
+
+
+def small_policy() -> torch.nn.Module:
+    config = transformers.GPT2Config(
+        vocab_size=6, n_embd=32, n_layer=1, n_head=2, n_positions=8, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        bos_token_id=None, eos_token_id=5,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return transformers.GPT2LMHeadModel(config).eval()
+
+
+def table(policy: torch.nn.Module, world: EnumerableWorld) -> torch.Tensor:
+    """Return `(3, 781)` log-probabilities of all responses."""
+    responses = [list(ids) for ids in world.responses]
+    rows = [
+        sequence_log_probs(policy, [[x]] * len(responses), responses, pad_id=0, batch_size=len(responses))
+        for x in range(3)
+    ]
+    return torch.stack(rows).double()
+
+
+def make_trainer(policy: torch.nn.Module, world: EnumerableWorld, steps: int) -> PPOTrainer:
+    settings = PPOSettings(
+        episodes=128 * steps, batch_size=128, minibatch_size=64, epochs=4, beta=BETA, whiten_rewards=False,
+        missing_end="ignore", value_coefficient=0.5, sampling=SamplingSettings(max_tokens=4),
+        optimiser=OptimiserSettings(learning_rate=4e-3, decay="linear"),
+    )  # fmt: skip
+    encoder = Encoder(LetterTokenizer(), 8, 4)
+    return PPOTrainer(policy, encoder, list("abc"), world.reward, settings, runtime=Runtime("cpu"))
+
+
+def test_ppo_approaches_the_enumerated_optimum() -> None:
+    world, policy = EnumerableWorld(0), small_policy()
+    rewards, reference = torch.as_tensor(world.rewards), table(policy, world)
+    assert torch.allclose(reference.exp().sum(1), torch.ones(3).double(), atol=1e-5)
+    best, value = regularised_optimum(reference, rewards, BETA)
+    at_start = regularised_value(reference, reference, rewards, BETA)
+    make_trainer(policy, world, 40).train()
+    reached = table(policy, world)
+    share = (regularised_value(reached, reference, rewards, BETA) - at_start) / (value - at_start)
+    assert share.mean() > 0.85
+    assert kl_divergence(reached, best).mean() < 0.35 * kl_divergence(reference, best).mean()
+
+
+def test_the_first_update_follows_the_exact_gradient() -> None:
+    """With a flat value, no clipping and one epoch the expected step of PPO is the gradient of the objective."""
+    world, policy = EnumerableWorld(0), small_policy()
+    rewards, reference = torch.as_tensor(world.rewards), table(policy, world)
+    before = regularised_value(reference, reference, rewards, BETA).mean()
+    trainer = make_trainer(policy, world, 1000)
+    figures = [trainer.step() for _ in range(3)]
+    after = regularised_value(table(policy, world), reference, rewards, BETA).mean()
+    assert after > before + 0.05
+    assert figures[0]["kl_nats"] == pytest.approx(0.0, abs=1e-5), "the policy starts at the reference"
+    assert figures[0]["score"] == pytest.approx(float((reference.exp() * rewards).sum(1).mean()), abs=0.3)
+
+
+def test_ptx_without_text_is_refused() -> None:
+    settings = PPOSettings(ptx_coefficient=1.0, sampling=SamplingSettings(max_tokens=4))
+    with pytest.raises(UserError, match="needs pretraining text"):
+        PPOTrainer(
+            small_policy(), Encoder(LetterTokenizer(), 8, 4), ["a"], EnumerableWorld(0).reward, settings,
+            runtime=Runtime("cpu"),
+        )  # fmt: skip
+
+
+TWO = """
+import torch
+from prefrl.text.optimisation import Optimiser, OptimiserSettings
+from prefrl.text.runtime import Runtime
+runtime = Runtime("cpu")
+torch.manual_seed(0)
+layer = torch.nn.Linear(3, 1)
+rows = runtime.share(list(torch.arange(12.0).reshape(4, 3)))
+optimiser = Optimiser(layer.parameters(), OptimiserSettings(learning_rate=0.1, max_grad_norm=1e9), 1, runtime)
+layer(torch.stack(rows)).mean().backward()
+optimiser.step()
+if runtime.is_main:
+    print(runtime.num_processes, layer.weight.flatten().tolist(), round(runtime.mean({"x": 1.0})["x"], 3))
+else:
+    runtime.mean({"x": 3.0})
+"""
+
+
+def test_two_processes_make_the_step_of_one(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    said = []
+    for count in ("1", "2"):
+        command = [*launch, "--num_processes", count, str(script)]
+        out = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        assert out.returncode == 0, out.stderr[-2000:]
+        said.append(out.stdout.split("\n")[0].split(" ", 1))
+    assert [words[0] for words in said] == ["1", "2"]
+    one, two = (json.loads(words[1].rsplit(" ", 1)[0]) for words in said)
+    assert one == pytest.approx(two, abs=1e-6)
+    assert float(said[1][1].rsplit(" ", 1)[1]) == 2.0, "figures are averaged over processes"

@@ -1,0 +1,192 @@
+"""Best of n, the fits of the curve, win rates, judges and data: small exact things."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prefrl.errors import UserError
+from prefrl.text.annotating import rank_by
+from prefrl.text.best_of_n import best_of_n_kl, expected_best_of_n, pick_best
+from prefrl.text.curve import MethodCurve, fit_curve, over_optimisation, summarise_chain
+from prefrl.text.curve_plot import describe, plot_curves
+from prefrl.text.data import RankedResponses, likes_of, ranks_from_order
+from prefrl.text.evaluation import win_rate
+from prefrl.text.judge import ServerJudge, judge_pairs, question
+from prefrl.text.reward_training import judge_reward
+
+
+def test_best_of_n_is_the_mean_over_all_subsets() -> None:
+    rng = np.random.default_rng(0)
+    proxy, gold = rng.normal(size=(3, 6)), rng.normal(size=(3, 6))
+    for n in range(1, 7):
+        subsets = list(itertools.combinations(range(6), n))
+        by_hand = [np.mean([gold[p, max(s, key=lambda i: proxy[p, i])] for s in subsets]) for p in range(3)]
+        assert np.allclose(expected_best_of_n(proxy, gold, n), by_hand)
+    with pytest.raises(UserError, match="n must lie in"):
+        expected_best_of_n(proxy, gold, 7)
+
+
+def test_the_divergence_of_best_of_n_by_simulation() -> None:
+    """The pick of n uniform draws has density n u^(n - 1): its divergence from uniform, by quadrature."""
+    u = (np.arange(200_000) + 0.5) / 200_000
+    for n in (1, 2, 5, 16):
+        density = n * u ** (n - 1)
+        assert best_of_n_kl(n) == pytest.approx(float((density * np.log(density)).mean()), abs=1e-4)
+
+
+def test_the_best_is_picked_by_row() -> None:
+    assert pick_best([["a", "b"], ["c", "d"]], np.array([[0.0, 1.0], [2.0, 1.0]])) == ["b", "c"]
+
+
+@pytest.mark.parametrize("best_of_n", [True, False])
+def test_fits_find_the_curve_they_were_drawn_from(best_of_n: bool) -> None:
+    d = np.linspace(0, 4, 9)
+    gains = [0.0 if x == 0 else x * (1.5 - 0.4 * (x if best_of_n else math.log(x))) for x in d]
+    fit = fit_curve(d.tolist(), gains, best_of_n=best_of_n)
+    assert fit is not None
+    assert (fit.alpha, fit.beta) == (pytest.approx(1.5), pytest.approx(0.4))
+    assert fit.r_squared == pytest.approx(1.0)
+    assert fit.peak is not None
+    around = [fit.gold(fit.peak + step) for step in (-0.01, 0.0, 0.01)]
+    assert max(around) == around[1]
+    assert fit_curve([0.0, 1.0], [0.0, 1.0], best_of_n=True) is None
+
+
+def row(step: int, kl: float, gold: float, proxy: float, **more: Any) -> dict[str, Any]:
+    return {"step": step, "kl_nats": kl, "gold": gold, "proxy": proxy, **more}
+
+
+def test_over_optimisation_is_gold_lost_while_the_proxy_did_not_fall() -> None:
+    rising = MethodCurve(name="ppo", seed=0, rows=(row(0, 0, 0, 0), row(1, 1, 2, 2), row(2, 4, 1.5, 3)))
+    assert over_optimisation(rising) == pytest.approx(0.5)
+    both = MethodCurve(name="ppo", seed=0, rows=(row(0, 0, 0, 0), row(1, 1, 2, 2), row(2, 4, 1.5, 1)))
+    assert over_optimisation(both) == 0.0
+
+
+def test_the_page_and_the_picture_are_made(tmp_path: Path) -> None:
+    extra = {"length": 20.0, "repetition": 0.0, "end_rate": 1.0, "geography": 1.0, "language_loss": 0.5}
+    worse = extra | {"length": 40.0, "geography": 0.25, "language_loss": 3.0}
+    rows = (
+        row(0, 0, 1, 0, gold_each=[1, 1], **extra),
+        row(1, 1, 2, 1, gold_each=[2, 2], **extra),
+        row(2, 9, 1, 2, **worse),
+    )
+    curves = [MethodCurve(name=name, seed=0, rows=rows) for name in ("ppo-beta0.02", "ppo-ptx")]
+    curves.append(
+        MethodCurve(name="bestofn", seed=0, rows=(row(1, 0, 1, 0), row(2, 0.2, 1.4, 0.5), row(4, 0.6, 1.6, 0.9)))
+    )
+    plot_curves(curves, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    text = describe(curves)
+    assert "ppo-beta0.02 lost 1.00" in text
+    assert "25% after ppo-beta0.02" in text
+    assert "Every method was better" in text
+    table = summarise_chain(curves)
+    assert table[0]["best_win_rate"] == (1.0, 1.0, 1.0)
+    json.dumps(table)
+
+
+def test_win_rates_count_ties_half() -> None:
+    share, low, high = win_rate([1, 2, 3, 4], [0, 2, 9, 1])
+    assert share == pytest.approx(0.625)
+    assert low < share < high
+
+
+# ------------------------------------------------------------------------------------------ rankings and data
+
+
+def test_rankings_name_every_response_once() -> None:
+    assert ranks_from_order([2, [0, 3], 1], 4) == (1, 3, 0, 1)
+    for order, message in (([0, 1], "leaves out response 2"), ([0, 1, 1, 2], "twice"), ([0, 1, 3], "0 to 2")):
+        with pytest.raises(UserError, match=message):
+            ranks_from_order(order, 3)
+
+
+def test_pairs_and_likes_of_a_ranking() -> None:
+    ranking = RankedResponses(prompt="p", responses=("a", "b", "c"), ranks=(1, 0, 1))
+    assert ranking.pairs() == [(1, 0), (1, 2)]
+    assert ranking.order() == [1, 0, 2]
+    assert [(like.response, like.liked) for like in likes_of([ranking])] == [("b", True), ("c", False)]
+
+
+def test_a_simulated_annotator_answers_like_bradley_terry() -> None:
+    values = {"good": 1.0, "bad": 0.0}
+    reward = lambda p, r: [values[text] for text in r]  # noqa: E731
+    exact = rank_by(reward, ["p"] * 3, [["bad", "good"]] * 3)
+    assert all(r.ranks == (1, 0) for r in exact)
+    noisy = rank_by(reward, [str(i) for i in range(4000)], [["bad", "good"]] * 4000, temperature=0.5)
+    share = np.mean([r.ranks == (1, 0) for r in noisy])
+    assert share == pytest.approx(1 / (1 + math.exp(-2.0)), abs=0.02)
+    assert rank_by(reward, ["p"], [["good", "good"]]) == []
+
+
+def test_a_reward_is_judged_pair_by_pair() -> None:
+    report = judge_reward([np.array([2.0, 0.0, 1.0])], [[0, 1, 1]])  # one tie of the annotator is left out
+    assert (report.num_pairs, report.accuracy) == (2, 1.0)
+    assert report.loss == pytest.approx((math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2)
+    with pytest.raises(UserError, match="ties alone"):
+        judge_reward([np.array([1.0, 2.0])], [[0, 0]])
+
+
+# ---------------------------------------------------------------------------------------------------- judges
+
+
+class Biased:
+    """Prefers whatever is shown first, and a little the longer."""
+
+    name = "biased"
+
+    def prefer_first(self, prompt: str, first: str, second: str) -> float:
+        return 0.9 if len(first) >= len(second) else 0.8
+
+
+def test_asking_in_both_orders_cancels_the_side() -> None:
+    rows = judge_pairs(Biased(), ["p", "q"], [("long answer", "short"), ("same", "same")])
+    assert rows == [
+        {"prompt": "p", "chosen": "long answer", "rejected": "short", "certainty": 0.55, "annotator": "biased"}
+    ]
+
+
+@pytest.fixture
+def server() -> Any:
+    replies: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(replies.pop(0)).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    asked: list[Any] = []
+    made = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{made.server_port}/v1", replies, asked
+    made.shutdown()
+    made.server_close()
+
+
+def test_a_server_is_asked_as_openais_and_must_say_a_or_b(server: Any) -> None:
+    address, replies, asked = server
+    judge = ServerJudge(address, "m", "Be kind.", timeout=5)
+    say = lambda text: {"choices": [{"message": {"content": text}}]}  # noqa: E731
+    replies += [say("B"), say("Answer A."), say("Both are fine"), {"error": "busy"}]
+    assert judge.prefer_first("p", "x", "y") == 0.0
+    assert asked[0]["messages"][0]["content"] == question("Be kind.", "p", "x", "y")
+    assert judge.prefer_first("p", "x", "y") == 1.0
+    with pytest.raises(UserError, match=r"A or B\. Received 'Both are fine'"):
+        judge.prefer_first("p", "x", "y")
+    with pytest.raises(UserError, match="no OpenAI-compatible answer"):
+        judge.prefer_first("p", "x", "y")
