@@ -34,7 +34,7 @@ from prefrl.training.streams import stream_seed
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings:
-    """How large the demo is; the defaults take some 15 minutes on two cores.
+    """How large the demo is.
 
     Raises:
         UserError: a value out of its range.
