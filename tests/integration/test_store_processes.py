@@ -77,7 +77,10 @@ def test_every_answer_that_was_recorded_survives_a_kill(tmp_path: Path) -> None:
         process = answerer(path, f"p{trial}", out)
         try:
             wait_until_ready(out, process)
-            time.sleep(float(rng.uniform(0.0, 0.4)))
+            wanted, deadline = int(rng.integers(4, 40)), time.monotonic() + 60
+            while len(whole_lines(out)) < wanted and time.monotonic() < deadline:
+                time.sleep(0.005)
+            time.sleep(float(rng.uniform(0.0, 0.05)))
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait(timeout=30)
