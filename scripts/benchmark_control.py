@@ -21,7 +21,7 @@ import tyro
 
 STEPS = {
     "Pendulum-v1": 150_000, "HalfCheetah-v5": 300_000, "CartPole-v1": 60_000, "Acrobot-v1": 200_000,
-    "Reacher-v5": 200_000, "Swimmer-v5": 200_000, "Hopper-v5": 200_000,
+    "Reacher-v5": 300_000, "Swimmer-v5": 200_000, "Hopper-v5": 200_000,
 }  # fmt: skip
 MAIN = ("oracle", 200)
 OTHERS = (("coin", 200), ("inverted", 200), ("oracle", 50), ("oracle", 700))

@@ -2,9 +2,8 @@
 
     python scripts/benchmark_memory_atari.py
 
-A game is played at random in the form of `prefrl train` (84 x 84 x 4, score masked, ends hidden); pairs of segments are
-drawn from the history, under its cap, in 11 sessions: recorded, answered, encoded. "Resident" is what the process holds
-at that moment, "highest" the most it ever held, libraries and emulators included.
+Played at random; pairs of segments drawn from the history, under its cap, in 11 sessions: recorded, answered, encoded.
+"Resident" is what the process holds then, "highest" the most it ever held, libraries and emulators included.
 """
 
 import resource
@@ -31,7 +30,7 @@ def show(what: str, begin: float) -> None:
     print(f"| {what} | {resident / 1e6:.0f} | {highest / 1e6:.0f} | {time.perf_counter() - begin:.1f} |", flush=True)
 
 
-def main(game: str = "Seaquest", sessions: int = 11, steps: int = 500, num_envs: int = 8) -> None:
+def main(game: str = "Seaquest", sessions: int = 11, steps: int = 300, num_envs: int = 8) -> None:
     torch.set_num_threads(1)
     begin, rng = time.perf_counter(), np.random.default_rng(0)
     stepper, history = Stepper(make_vector_env(f"prefrl/Atari-{game}-v0", num_envs)), History()

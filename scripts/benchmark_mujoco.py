@@ -1,13 +1,14 @@
 """Steps per second of the MuJoCo environments in bulk, against Gymnasium's `SyncVectorEnv`, in turn.
 
     python scripts/benchmark_mujoco.py
+    python scripts/benchmark_mujoco.py --cpu-time    # on a busy machine: CPU seconds, ours on one thread
 
-Both are reset and stepped with the same random actions; observation, reward, info and resets are included. A task's two
-environments take turns for `repeats` rounds, so that a machine that slows down does so for both.
+Both get the same random actions; observation, reward, info and resets are included. The two take turns.
 """
 
 import statistics
 import time
+from collections.abc import Callable
 
 import gymnasium
 import numpy as np
@@ -17,31 +18,37 @@ import prefrl.envs  # registers the environments  # noqa: F401
 from prefrl.envs.mujoco_tasks import MUJOCO_TASKS
 
 
-def seconds_per_step(env: gymnasium.vector.VectorEnv, actions: np.ndarray) -> float:
-    begin = time.perf_counter()
+def seconds_per_step(env: gymnasium.vector.VectorEnv, actions: np.ndarray, clock: Callable[[], float]) -> float:
+    begin = clock()
     for action in actions:
         env.step(action)
-    return (time.perf_counter() - begin) / len(actions)
+    return (clock() - begin) / len(actions)
 
 
 def main(
-    tasks: tuple[str, ...] = tuple(MUJOCO_TASKS), num_envs: int = 64, repeats: int = 5, seconds: float = 0.4
+    tasks: tuple[str, ...] = tuple(MUJOCO_TASKS),
+    num_envs: int = 64,
+    repeats: int = 5,
+    seconds: float = 0.4,
+    cpu_time: bool = False,
 ) -> None:
     """Print the table, from `repeats` rounds that measure SyncVectorEnv for about `seconds` each."""
+    clock = time.process_time if cpu_time else time.perf_counter
     print(f"{num_envs} environments; steps per second of all together, median (least to most); ratio round by round\n")
     print("| task | SyncVectorEnv | prefrl | ratio |\n|---|---|---|---|")
     for task in tasks:
         peer = gymnasium.make_vec(f"{task}-v5", num_envs=num_envs, vectorization_mode="sync")
-        ours = gymnasium.make_vec(f"prefrl/{task}-v5", num_envs=num_envs)
+        ours = gymnasium.make_vec(f"prefrl/{task}-v5", num_envs=num_envs, num_threads=1 if cpu_time else 0)
         space = ours.action_space
         rng = np.random.default_rng(0)
         actions = rng.uniform(space.low, space.high, (300, *space.shape)).astype(np.float32)
         for env in (peer, ours):
             env.reset(seed=0)
-            seconds_per_step(env, actions[:20])  # past the starting poses, with the clocks up
-        num_steps = max(5, int(seconds / seconds_per_step(peer, actions[:5])))
+            seconds_per_step(env, actions[:20], clock)  # past the starting poses, with the clocks up
+        num_steps = max(5, int(seconds / seconds_per_step(peer, actions[:5], clock)))
         rounds = [
-            (seconds_per_step(peer, actions[:num_steps]), seconds_per_step(ours, actions)) for _ in range(repeats)
+            (seconds_per_step(peer, actions[:num_steps], clock), seconds_per_step(ours, actions, clock))
+            for _ in range(repeats)
         ]
         cells = []
         for column in zip(*[(num_envs / p, num_envs / o, p / o) for p, o in rounds], strict=True):

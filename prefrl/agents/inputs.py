@@ -62,11 +62,6 @@ class PolicyInputs:
             self.moments = RunningMoments(self.shape) if wanted else None
         self._refresh()
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of what `encode` returns."""
-        return torch.uint8 if self.images else torch.float32
-
     def _refresh(self) -> None:
         if self.moments is not None:
             scale = 1 / np.sqrt(self.moments.variance + EPSILON)

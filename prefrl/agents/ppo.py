@@ -201,7 +201,9 @@ class PpoAgent:
         """Act uniformly at random for at least `num_env_steps` steps; they count as environment steps."""
         space = self._stepper.envs.action_space
         space.seed(int(rng.integers(2**31)))
-        for _ in range(-(-num_env_steps // self.num_envs)):
+        steps = -(-num_env_steps // self.num_envs)
+        self._stepper.begin(steps)
+        for _ in range(steps):
             self._stepper.step(space.sample())
         rollout = self._stepper.take()
         self._count(rollout)
@@ -238,16 +240,16 @@ class PpoAgent:
     def _collect(self) -> tuple[Tensor, Tensor, Rollout]:
         """Act for `n_steps` steps; return the network's inputs `(T + 1, E, ...)`, the actions `(T, E, ...)`."""
         stepper, steps = self._stepper, self.settings.n_steps
-        shape = (steps + 1, self.num_envs, *self._inputs.shape)
-        inputs = torch.empty(shape, dtype=self._inputs.dtype, device=self._device)
         noise = self._actions.noise((steps, self.num_envs), self._random)
         actions = []
+        stepper.begin(steps)
         for step in range(steps):
-            inputs[step] = self._inputs.encode(stepper.observations)
-            actions.append(self._actions.sample(self._network.policy(inputs[step]), noise[step]))
+            outputs = self._network.policy(self._inputs.encode(stepper.observations))
+            actions.append(self._actions.sample(outputs, noise[step]))
             stepper.step(self._actions.to_env(actions[-1]))
-        inputs[steps] = self._inputs.encode(stepper.observations)
-        return inputs, torch.stack(actions), stepper.take()
+        rollout = stepper.take()
+        seen = map_batch(lambda x: x.reshape(-1, *x.shape[2:]), rollout.observations)
+        return self._inputs.encode(seen).unflatten(0, (steps + 1, self.num_envs)), torch.stack(actions), rollout
 
     def _score(self, rollout: Rollout, reward: RewardFunction | None) -> NDArray[np.floating]:
         """Return the rewards `(T, E)` to learn from, neither centred nor scaled yet."""

@@ -35,11 +35,11 @@ class Stepper:
         self.envs = envs
         self.observations: Batch = {}
         """`(E, ...)`: what is seen now."""
+        self._rows: Batch = {}
         self._clear()
 
     def _clear(self) -> None:
         collect_marks(getattr(self.envs, "envs", ()))
-        self._seen: list[Batch] = []
         self._actions: list[Array] = []
         self._rewards: list[Array] = []
         self._terminated: list[NDArray[np.bool_]] = []
@@ -54,8 +54,18 @@ class Stepper:
         self.observations = map_batch(np.array, observations)
         self._clear()
 
+    def begin(self, num_steps: int) -> None:
+        """Make room for this many steps: all that is seen in them is held once."""
+
+        def room(now: Array) -> Array:
+            rows = np.empty((num_steps + 1, *now.shape), now.dtype)
+            rows[0] = now
+            return rows
+
+        self._rows = map_batch(room, self.observations)
+
     def step(self, actions: Array) -> None:
-        """Step every environment; `actions` `(E, ...)` are kept as given."""
+        """Step every environment, at most as often as there is room; `actions` `(E, ...)` are kept as given."""
         observations, rewards, terminated, truncated, infos = self.envs.step(actions)
         check_finite(observations, "An observation")
         terminated, truncated = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
@@ -65,26 +75,29 @@ class Stepper:
             check_finite(ends, "An observation")
             self._ends.append(ends)
         hidden = infos.get("hidden_terminated")
-        self._seen.append(self.observations)
         self._actions.append(np.array(actions))
         self._rewards.append(np.array(rewards, np.float64))
         self._terminated.append(terminated)
         self._truncated.append(truncated)
         self._hidden.append(np.zeros_like(ended) if hidden is None else np.array(hidden, np.bool_))
-        self.observations = map_batch(np.array, observations)
+        made = len(self._actions)
+
+        def keep(pair: list[Array]) -> Array:
+            pair[0][made] = pair[1]
+            return pair[0][made]
+
+        self.observations = zip_batches(keep, [self._rows, observations])
 
     def take(self) -> Rollout:
-        """Return what happened since the last call."""
-
-        def stack(parts: list[Array]) -> Array:
-            return np.stack(parts)
+        """Return what happened since `begin`."""
+        made = len(self._actions)
 
         def join(parts: list[Array]) -> Array:
             return np.concatenate(parts)
 
         no_ends = map_batch(lambda x: x[:0], self.observations)
         rollout = Rollout(
-            observations=zip_batches(stack, [*self._seen, self.observations]),
+            observations=map_batch(lambda rows: rows[: made + 1], self._rows),
             actions=np.stack(self._actions),
             true_rewards=np.stack(self._rewards),
             terminated=np.stack(self._terminated),

@@ -3,8 +3,7 @@
 An annotator answers by the reward with probability rho, and at random else: a mixture of Bradley-Terry (Plackett-Luce,
 the cumulative logit) and chance, as in Christiano et al. 2017, s. 2.2.3, but with a share learned for each annotator.
 (Chen et al. 2013 learn such shares for comparisons too; their careless annotators answer the opposite, not at random.)
-rho is found by expectation maximisation between passes of the fit: it is the share of answers that the reward explains
-better than chance does.
+Between passes of the fit rho is set to where the likelihood of the annotator's answers is greatest.
 
 Two choices of ours. A network can learn random answers by heart, after which they look well explained; so each member
 judges only the answers that its bootstrap left out (all, where nothing is left out). And ties count for nothing here:
@@ -13,7 +12,6 @@ the cross-entropy of a tie is never below that of chance. A prior worth a few an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -22,9 +20,10 @@ from torch import Tensor
 from prefrl.rewards.answers import Examples
 
 START = 0.9  # Christiano et al. 2017, s. 2.2.3 assume a tenth of random answers
-PRIOR_ANSWERS = 4.0  # the prior is Beta, with this many answers of which START are reliable
+PRIOR_ANSWERS = 3.0  # the prior is as if so many comparisons had been answered as expected, for certain, ...
+PRIOR_AGAINST = PRIOR_ANSWERS * (1 - START) / (1 + START)  # ... and so many otherwise: most likely is START
 LEAST = 0.01  # shares stay in [LEAST, 1 - LEAST]
-NUM_STEPS = 20  # of expectation maximisation for each update
+HALVINGS = 30
 
 
 class Reliability:
@@ -55,18 +54,26 @@ class Reliability:
             by_reward, by_chance = log_likelihood[mine].double(), chance.expand_as(mine)[mine].double()
             # an answer that several members left out counts once
             weight = mine.any(0).sum().item() / max(int(mine.sum()), 1)
-            self.shares[name] = _share(by_reward, by_chance, weight, self.shares.get(name, START))
+            self.shares[name] = most_likely_share(by_reward, by_chance, weight)
 
     def rounded(self) -> dict[str, float]:
         """Return the shares by name, for reports."""
         return {name: round(share, 4) for name, share in sorted(self.shares.items())}
 
 
-def _share(by_reward: Tensor, by_chance: Tensor, weight: float, start: float) -> float:
-    share = start
-    for _ in range(NUM_STEPS):
-        reliable = torch.sigmoid(by_reward - by_chance + math.log(share) - math.log1p(-share))
-        total = float(reliable.sum()) * weight + START * PRIOR_ANSWERS
-        share = total / (len(by_reward) * weight + PRIOR_ANSWERS)
-        share = min(max(share, LEAST), 1 - LEAST)
-    return share
+def most_likely_share(by_reward: Tensor, by_chance: Tensor, weight: float = 1.0) -> float:
+    """Return rho in [0.01, 0.99] with the greatest posterior.
+
+    Args:
+        by_reward: `(N,)`: log-likelihood of each answer under the reward.
+        by_chance: `(N,)`: under chance.
+        weight: how much each of them counts.
+    """
+    gain = (by_reward - by_chance).exp() - 1
+    low, high = LEAST, 1 - LEAST
+    for _ in range(HALVINGS):  # the logarithm is concave in rho: its slope falls
+        middle = (low + high) / 2
+        slope = weight * float((gain / (1 + middle * gain)).sum())
+        slope += PRIOR_ANSWERS / (1 + middle) - PRIOR_AGAINST / (1 - middle)
+        low, high = (middle, high) if slope > 0 else (low, middle)
+    return (low + high) / 2

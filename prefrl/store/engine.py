@@ -7,6 +7,7 @@ sees half of another's, and the rows of answers become visible in the order of t
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -161,10 +162,29 @@ def _set_up_connection(connection: Any, _record: object) -> None:
 def _begin(connection: sa.Connection) -> None:
     """Take the writers' lock at once where it will be needed: a reader that turns writer could fail instead of wait."""
     writes = connection.get_execution_options().get("writes", False)
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if connection.dialect.name == "sqlite" and writes:
+        _take_file_lock(connection.connection.dbapi_connection)
+    elif connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN")
     elif writes:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+
+
+def _take_file_lock(connection: Any) -> None:
+    """Begin a transaction that writes; ask often, since SQLite's own wait of 0.1 s lets busy writers starve others."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise sa.exc.OperationalError("BEGIN IMMEDIATE", None, error) from error
+            time.sleep(random.uniform(0.001, 0.004))
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
 
 
 def _server_is_away(error: sa.exc.DBAPIError) -> bool:

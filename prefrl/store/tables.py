@@ -95,7 +95,7 @@ answers = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("token", sa.String, nullable=False, unique=True),  # recorded once, however often it is sent
-    sa.Column("query_id", sa.ForeignKey("queries.id"), nullable=False, index=True),
+    sa.Column("query_id", sa.ForeignKey("queries.id"), nullable=False),
     sa.Column("kind", sa.String, nullable=False),
     sa.Column("value", sa.Text, nullable=False),  # JSON
     sa.Column("annotator", sa.ForeignKey("annotators.name"), nullable=False),
@@ -106,6 +106,7 @@ answers = sa.Table(
     sa.Column("comment", sa.Text, nullable=False),
     sa.Column("undoes", sa.ForeignKey("answers.id"), unique=True),
     sa.Column("recorded_at", sa.Double, nullable=False),
+    sa.Index("answers_by_query", "query_id", "annotator", "kind"),
     sa.Index("answers_by_annotator", "annotator", "kind", "id"),
     sqlite_autoincrement=True,
 )

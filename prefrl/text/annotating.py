@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,14 @@ from prefrl.text.generation import SamplingSettings, sample
 MIN_K, MAX_K = 2, 9
 
 
+class Drawn(NamedTuple):
+    """Responses to P prompts, N to each."""
+
+    texts: list[list[str]]
+    ended: list[list[bool]]
+    """Whether each came to its end within the limit."""
+
+
 def draw_responses(
     model: Any,
     encoder: Encoder,
@@ -26,10 +34,11 @@ def draw_responses(
     *,
     seed: int,
     rows_at_once: int = 256,
-) -> list[list[str]]:
-    """Return `how_many` responses to each prompt; those of one prompt share its prefill."""
+) -> Drawn:
+    """Draw `how_many` responses to each prompt; those of one prompt share its prefill."""
     generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
     texts: list[list[str]] = []
+    ended: list[list[bool]] = []
     at_once = max(1, rows_at_once // how_many)
     for start in range(0, len(prompts), at_once):
         part = [encoder.prompt(prompt) for prompt in prompts[start : start + at_once]]
@@ -43,8 +52,10 @@ def draw_responses(
             generator=generator,
         )
         flat = [decode_response(encoder.tokens, row) for row in drawn.sequences.token_lists()]
+        finished = drawn.sequences.ended(encoder.tokens.end_id).tolist()
         texts += [flat[i : i + how_many] for i in range(0, len(flat), how_many)]
-    return texts
+        ended += [finished[i : i + how_many] for i in range(0, len(flat), how_many)]
+    return Drawn(texts=texts, ended=ended)
 
 
 def rank_by(

@@ -17,7 +17,8 @@ from prefrl.text.best_of_n import best_of_n_kl, expected_best_of_n, pick_best
 from prefrl.text.data import Encoder
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
-from prefrl.text.jobs import JOBS, Place, load_reward
+from prefrl.text.job_parts import Place, load_reward
+from prefrl.text.jobs import JOBS
 from prefrl.text.models import context_length, load_model
 from prefrl.training.streams import stream_seed
 
@@ -55,12 +56,13 @@ class BestOfNJob:
         prompts = sources.read_prompts(self.data, seed=seed, count=self.prompts, held_out=True)
         sampling = SamplingSettings(max_tokens=self.place.max_tokens, temperature=self.temperature)
         with runtime.autocast():
-            texts = draw_responses(model, encoder, prompts, self.draws, sampling, seed=stream_seed(seed, "best of n"))
+            drawn = draw_responses(model, encoder, prompts, self.draws, sampling, seed=stream_seed(seed, "best of n"))
         flat_prompts = [prompt for prompt in prompts for _ in range(self.draws)]
-        flat = [text for row in texts for text in row]
+        flat = [text for row in drawn.texts for text in row]
+        ended = [end for row in drawn.ended for end in row]
         shape = (len(prompts), self.draws)
         proxy = score_responses(reward, flat_prompts, flat).reshape(shape)
-        gold = np.asarray(ServiceDesk.gold(flat_prompts, flat)).reshape(shape)
+        gold = np.asarray(ServiceDesk.gold(flat_prompts, flat, ended)).reshape(shape)
         n = 1
         while n <= self.draws:
             row: dict[str, Any] = {
@@ -72,7 +74,7 @@ class BestOfNJob:
                 row["gold"] = float(expected_best_of_n(proxy, gold, n).mean())
             folder.add_evaluation(row)
             n *= 2
-        best = pick_best(texts, proxy)
+        best = pick_best(drawn.texts, proxy)
         rows = [
             {"prompt": prompt, "response": text, "score": float(score)}
             for prompt, text, score in zip(prompts, best, proxy.max(1), strict=True)

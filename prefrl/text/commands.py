@@ -27,6 +27,7 @@ from prefrl.text.demo import Demo, DemoSettings
 from prefrl.text.evaluation import answer_prompts, evaluate_policy
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
+from prefrl.text.job_parts import load_reward
 from prefrl.text.judge import DEFAULT_CONSTITUTION, judge_pairs, make_judge
 from prefrl.text.models import context_length, load_model
 from prefrl.text.people import ask_people
@@ -212,7 +213,7 @@ def evaluate(
     policy, tokens = load_model(model)
     base = load_model(reference)[0] if reference else policy
     encoder = Encoder(tokens, context_length(policy), max_tokens)
-    proxy = jobs.load_reward(reward, tokens, runtime, 1.0) if reward else None
+    proxy = load_reward(reward, tokens, runtime, 1.0) if reward else None
     row = evaluate_policy(
         policy.to(runtime.device), base.to(runtime.device), encoder,
         sources.read_prompts(data, seed=seed, count=prompts, held_out=True),
@@ -319,8 +320,8 @@ def _drawn(
     encoder = Encoder(tokens, context_length(policy), max_tokens)
     asked = sources.read_prompts(data, seed=seed, count=prompts)
     sampling = SamplingSettings(max_tokens=max_tokens)
-    texts = draw_responses(policy, encoder, asked, responses, sampling, seed=seed)
-    return asked, [[text for text in row if encoder.fits(text)] for row in texts]
+    drawn = draw_responses(policy, encoder, asked, responses, sampling, seed=seed)
+    return asked, [[text for text in row if encoder.fits(text)] for row in drawn.texts]
 
 
 def _read_text(path: Path) -> str:

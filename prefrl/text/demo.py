@@ -22,6 +22,7 @@ from prefrl.text.bestofn_job import BestOfNJob
 from prefrl.text.data import Encoder
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
+from prefrl.text.job_parts import Place, Watch
 from prefrl.text.models import context_length, load_model
 from prefrl.text.optimisation import OptimiserSettings
 from prefrl.text.ppo import PPOSettings
@@ -86,10 +87,8 @@ class Demo:
         self.settings, self.out, self.quiet = settings, out, quiet
         self.console = Console(stderr=True, quiet=quiet)
         self.seconds: dict[str, float] = {}
-        self.place = jobs.Place(device=settings.device, max_tokens=settings.max_tokens, seed=settings.seed)
-        self.watch = jobs.Watch(
-            times=settings.evaluations, prompts=settings.evaluation_prompts, world_seed=settings.seed
-        )
+        self.place = Place(device=settings.device, max_tokens=settings.max_tokens, seed=settings.seed)
+        self.watch = Watch(times=settings.evaluations, prompts=settings.evaluation_prompts, world_seed=settings.seed)
 
     def run(self) -> None:
         """Make every stage that is not there yet."""
@@ -138,8 +137,8 @@ class Demo:
         seed = stream_seed(settings.seed, "comparisons")
         sampling = SamplingSettings(max_tokens=settings.max_tokens)
         drawn = draw_responses(model, encoder, prompts, settings.responses_per_prompt, sampling, seed=seed)
-        drawn = [[text for text in row if encoder.fits(text)] for row in drawn]
-        ranked = rank_by(ServiceDesk.gold, prompts, drawn, temperature=settings.annotator_temperature, seed=seed)
+        shown = [[text for text in row if encoder.fits(text)] for row in drawn.texts]
+        ranked = rank_by(ServiceDesk.gold, prompts, shown, temperature=settings.annotator_temperature, seed=seed)
         sources.write_rows(path, sources.ranking_rows(ranked))
 
     def _reward(self, sft: str, comparisons: Path, number: int) -> jobs.RewardJob:

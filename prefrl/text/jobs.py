@@ -3,81 +3,30 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from prefrl.envs.geography import Geography
-from prefrl.envs.service_desk import ServiceDesk
-from prefrl.envs.text_rewards import TextReward
 from prefrl.errors import UserError
 from prefrl.text import sources
 from prefrl.text.data import Encoder
-from prefrl.text.evaluation import GoldReward, completion_accuracy, evaluate_policy
+from prefrl.text.evaluation import completion_accuracy
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
+from prefrl.text.job_parts import Place, Watch, load_reward, make_evaluation, run_policy, some_blocks, split_held_out
 from prefrl.text.lora import LoraSettings, add_lora
 from prefrl.text.models import build_model, context_length, load_model, num_parameters, preset, save_model
 from prefrl.text.optimisation import OptimiserSettings
 from prefrl.text.ppo import PPOSettings, PPOTrainer
 from prefrl.text.preference import PreferenceSettings, PreferenceTrainer
 from prefrl.text.reward_model import ModelReward, RewardModel
-from prefrl.text.reward_training import (
-    RewardSettings,
-    RewardTrainer,
-    encode_rankings,
-    judge_reward,
-    score_rankings,
-)
+from prefrl.text.reward_training import RewardSettings, RewardTrainer, encode_rankings, judge_reward, score_rankings
 from prefrl.text.running import run_trainer
-from prefrl.text.runtime import Runtime
 from prefrl.text.settings_json import from_json, to_json
 from prefrl.text.sft import SFTSettings, SFTTrainer, TokenPair, encode_examples, encode_texts, language_model_loss
 from prefrl.text.tokens import Tokens, train_tokenizer
-from prefrl.text.trainer import TextTrainer
-from prefrl.training.streams import stream, stream_seed
-
-HELD_OUT_SHARE = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where and how a job runs."""
-
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    bf16: bool | None = None
-    """Compute in bfloat16; default: on a GPU that has it."""
-    max_tokens: int = 64
-    """Longest response, its end included."""
-    seed: int = 0
-
-    def runtime(self) -> Runtime:
-        """Return the device and the processes."""
-        return Runtime(self.device, self.bf16)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watch:
-    """Evaluations of a policy on held-out prompts along the way: what the curve is drawn from."""
-
-    times: int = 5
-    """Evaluations after the one at the start, evenly spaced; 0: none at all."""
-    prompts: int = 256
-    world_seed: int = 0
-    """Of ServiceDesk and its geography."""
-
-    def __post_init__(self) -> None:
-        if self.times < 0 or self.prompts < 1:
-            raise UserError("times must be at least 0 and prompts at least 1.")
-
-
-def split_held_out(items: Sequence[Any], seed: int) -> tuple[list[Any], list[Any]]:
-    """Return items to learn from, and a tenth of them (at least one, if there are two) kept apart."""
-    order = stream(seed, "held out").permutation(len(items)).tolist()
-    count = min(max(1, int(len(items) * HELD_OUT_SHARE)), 512) if len(items) > 1 else 0
-    return [items[i] for i in order[count:]], [items[i] for i in order[:count]]
+from prefrl.training.streams import stream_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +111,7 @@ class SFTJob:
         learned, held_out = split_held_out(encode_examples(encoder, examples), seed)
         learned = learned or encode_examples(encoder, examples)
         if self.pretraining is not None:
-            learned += _some_blocks(
+            learned += some_blocks(
                 tokens, self.pretraining, self.block_tokens, int(self.pretraining_share * len(learned)), seed
             )
         model = add_lora(model, self.lora).to(runtime.device)
@@ -261,14 +210,16 @@ class PPOJob:
         if self.training.ptx_coefficient:
             if self.pretraining is None:
                 raise UserError("PPO-ptx (--training.ptx-coefficient above 0) needs text: give --pretraining.")
-            blocks = _some_blocks(tokens, self.pretraining, self.block_tokens, 4_000, seed)
+            blocks = some_blocks(tokens, self.pretraining, self.block_tokens, 4_000, seed)
         model = add_lora(model, self.lora).to(runtime.device)
         prompts = sources.read_prompts(self.data, seed=seed, count=self.prompts)
         trainer = PPOTrainer(
             model, encoder, prompts, reward, self.training, runtime=runtime, pretraining=blocks
         )  # fmt: skip
         proxy = reward if isinstance(reward, ModelReward) else None
-        run_policy(trainer, self, model, tokens, encoder, folder, runtime, proxy, quiet)
+        sampling = self.training.sampling
+        watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy)
+        run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, quiet=quiet)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,7 +250,9 @@ class DPOJob:
         trainer = PreferenceTrainer(model, encoder, data, self.training, runtime=runtime)
         proxy = load_reward(self.proxy, tokens, runtime, 0.0) if self.proxy else None
         assert proxy is None or isinstance(proxy, ModelReward)
-        run_policy(trainer, self, model, tokens, encoder, folder, runtime, proxy, quiet)
+        sampling = SamplingSettings(max_tokens=self.place.max_tokens)
+        watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy)
+        run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, quiet=quiet)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,107 +312,3 @@ def resume(path: Path, *, quiet: bool = False) -> TextRunFolder:
 def remove_untouched(folder: TextRunFolder) -> None:
     """Take back the folder of a run in which nothing was trained."""
     shutil.rmtree(folder.path, ignore_errors=True)
-
-
-def run_policy(
-    trainer: TextTrainer,
-    job: PPOJob | DPOJob,
-    model: Any,
-    tokens: Tokens,
-    encoder: Encoder,
-    folder: TextRunFolder,
-    runtime: Runtime,
-    proxy: ModelReward | None,
-    quiet: bool,
-) -> None:
-    """Train a policy and watch it on held-out prompts."""
-    evaluation = make_evaluation(job, model, encoder, runtime, proxy)
-    every = max(1, trainer.total_steps // job.watch.times) if job.watch.times else 0
-    run_trainer(
-        trainer,
-        folder,
-        runtime,
-        save=lambda: save_model(folder.model_path, model, tokens),
-        evaluation=evaluation if job.watch.times else None,
-        evaluate_every=every,
-        quiet=quiet,
-    )
-
-
-def make_evaluation(
-    job: PPOJob | DPOJob,
-    model: Any,
-    encoder: Encoder,
-    runtime: Runtime,
-    proxy: ModelReward | None,
-) -> Callable[[], dict[str, Any]]:
-    """Return a function that gives the figures of the policy as it is."""
-    reference = load_model(job.model)[0].to(runtime.device)
-    world = job.watch.world_seed
-    on_desk = not isinstance(job, PPOJob) or job.data == sources.SERVICE_DESK
-    if on_desk:
-        prompts = ServiceDesk(world).prompts(job.watch.prompts, held_out=True)
-    else:
-        prompts = sources.read_prompts(job.data, seed=world, count=job.watch.prompts)[: job.watch.prompts]
-    gold: GoldReward | None = ServiceDesk.gold if on_desk else None
-    sampling = SamplingSettings(max_tokens=job.place.max_tokens)
-    if isinstance(job, PPOJob):
-        sampling = job.training.sampling
-    geography = Geography(world)
-    texts = geography.corpus(200, stream=2)
-    blocks = encode_texts(encoder.tokens, texts, 96) if on_desk else []
-
-    def evaluation() -> dict[str, Any]:
-        with runtime.autocast():
-            row = evaluate_policy(
-                model, reference, encoder, prompts, sampling, gold=gold, proxy=proxy, seed=stream_seed(world, "watch")
-            )
-            if on_desk:
-                row["geography"] = completion_accuracy(model, encoder.tokens, geography.questions())
-                row["language_loss"] = language_model_loss(model, blocks, pad_id=encoder.tokens.pad_id)
-        return row
-
-    return evaluation
-
-
-def load_reward(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimism: float) -> TextReward | ModelReward:
-    """Return the reward that names mean: folders of reward models, one FILE.py:FUNCTION, or `gold`.
-
-    Raises:
-        UserError: it cannot be had, or a reward model has another tokenizer than the policy.
-    """
-    if not names:
-        raise UserError("Name a reward: the folder of a reward model, FILE.py:FUNCTION, or gold.")
-    if list(names) == ["gold"]:
-        return ServiceDesk.gold
-    if len(names) == 1 and ".py:" in names[0]:
-        return _load_function(names[0])
-    members = []
-    for name in names:
-        member, its_tokens = RewardModel.load(Path(name))
-        if its_tokens.tokenizer.get_vocab() != tokens.tokenizer.get_vocab():
-            raise UserError(f"The reward model {name} has another tokenizer than the policy; train it from the policy.")
-        members.append(member.to(runtime.device).requires_grad_(False))
-    return ModelReward(members, tokens, pessimism=pessimism)
-
-
-def _load_function(name: str) -> TextReward:
-    path, _, function = name.rpartition(":")
-    if not Path(path).is_file():
-        raise UserError(f"There is no file {path}; a reward function is named as FILE.py:FUNCTION. Received {name!r}")
-    namespace: dict[str, Any] = {"__name__": "prefrl_reward", "__file__": path}
-    try:
-        exec(compile(Path(path).read_text(), path, "exec"), namespace)
-    except Exception as error:
-        raise UserError(f"{path} could not be run: {type(error).__name__}: {error}") from error
-    if not callable(namespace.get(function)):
-        raise UserError(f"{path} defines no function {function!r}.")
-    reward: TextReward = namespace[function]
-    return reward
-
-
-def _some_blocks(tokens: Tokens, data: str, block_tokens: int, count: int, seed: int) -> list[TokenPair]:
-    """Return up to `count` blocks of pretraining text, drawn without regard to where they stand."""
-    blocks = encode_texts(tokens, sources.read_texts(data, seed=seed, count=max(64, 3 * count)), block_tokens)
-    order = stream(seed, "pretraining blocks").permutation(len(blocks))[:count]
-    return [blocks[int(i)] for i in order]

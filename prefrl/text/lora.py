@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,3 +41,18 @@ def add_lora(model: Any, settings: LoraSettings) -> Any:
         task_type="CAUSAL_LM",
     )
     return peft.get_peft_model(model, config).eval()
+
+
+def has_adapters(model: Any) -> bool:
+    """Tell whether a model has adapters that can be switched off."""
+    return hasattr(model, "disable_adapter")
+
+
+@contextmanager
+def reference_of(model: Any, frozen: Any | None) -> Iterator[Any]:
+    """Give the reference of a policy: a frozen copy if there is one, else the policy with its adapters switched off."""
+    if frozen is not None:
+        yield frozen
+        return
+    with model.disable_adapter():
+        yield model

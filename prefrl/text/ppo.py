@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +22,7 @@ from prefrl.errors import UserError
 from prefrl.text import ppo_terms as terms
 from prefrl.text.data import Encoder
 from prefrl.text.generation import SamplingSettings, sample
+from prefrl.text.lora import has_adapters, reference_of
 from prefrl.text.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.reward_model import ModelReward, RewardModel
 from prefrl.text.runtime import Runtime
@@ -30,6 +30,8 @@ from prefrl.text.sequences import Sequences, make_sequences, response_log_probs,
 from prefrl.text.sft import TokenPair
 from prefrl.text.trainer import Epochs, Metrics, TextTrainer
 from prefrl.training.streams import stream_seed
+
+PARTS = 4  # parts of similar length in a minibatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +137,7 @@ class PPOTrainer(TextTrainer):
         self.prompts = list(prompts)
         self._prompt_ids = [encoder.prompt(prompt) for prompt in self.prompts]
         self._pretraining = list(pretraining)
-        self._reference = None if hasattr(model, "disable_adapter") else _frozen(model)
+        self._reference = None if has_adapters(model) else copy.deepcopy(model).requires_grad_(False).eval()
         self.value_model = self._start_value_model(value_model)
         self.kl: terms.KLController = (
             terms.FixedKL(beta=settings.beta)
@@ -232,7 +234,7 @@ class PPOTrainer(TextTrainer):
             width = part.response_ids.shape[1]
             with self.runtime.autocast():
                 log_probs[rows, :width] = response_log_probs(self.model, part, settings.sampling.temperature)
-                with self._as_reference() as model:
+                with reference_of(self.model, self._reference) as model:
                     reference[rows, :width] = response_log_probs(model, part, settings.sampling.temperature)
                 values[rows, :width] = self.value_model.values(part)
         log_ratios = (log_probs - reference) * mask
@@ -256,12 +258,6 @@ class PPOTrainer(TextTrainer):
         rows = torch.arange(len(sequences), device=sequences.response_ids.device) if rows is None else rows
         order = rows[torch.argsort(sequences.lengths[rows])]
         return list(order.split(max(1, -(-len(order) // PARTS))))
-
-    def _as_reference(self) -> Any:
-        """Return a context that gives the reference model."""
-        if self._reference is not None:
-            return nullcontext(self._reference)
-        return _WithoutAdapters(self.model)
 
     def _update(self, rollout: _Rollout) -> Metrics:
         settings = self.settings
@@ -330,28 +326,6 @@ class PPOTrainer(TextTrainer):
         if self._reference is not None:
             self._reference.load_state_dict(state["reference"])
         self.kl.beta = float(state["beta"])
-
-
-PARTS = 4  # parts of similar length in a minibatch
-
-
-class _WithoutAdapters:
-    """The model of a policy with LoRA as it was before it: a context that switches the adapters off."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def __enter__(self) -> Any:
-        self._context = self.model.disable_adapter()
-        self._context.__enter__()
-        return self.model
-
-    def __exit__(self, *error: Any) -> None:
-        self._context.__exit__(*error)
-
-
-def _frozen(model: Any) -> Any:
-    return copy.deepcopy(model).requires_grad_(False).eval()
 
 
 def _without(ids: list[int], end_id: int) -> list[int]:

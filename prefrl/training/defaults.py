@@ -43,7 +43,7 @@ def _ppo(steps: int = 400_000, *, warmup_steps: int = 8_192, **changes: Any) -> 
 PPO: dict[str, AgentDefaults] = {
     "HalfCheetah-v5": _ppo(300_000, normalize_until=0.05),
     "Swimmer-v5": _ppo(200_000, gamma=0.9999, gae_lambda=0.98),
-    "Reacher-v5": _ppo(200_000),
+    "Reacher-v5": _ppo(300_000),
     "Hopper-v5": _ppo(300_000),
     "CartPole-v1": _ppo(100_000, ent_coef=0.01),
     # Advantages as they are: until the goal is met they are all noise, which must not count as much as a goal.

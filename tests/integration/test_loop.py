@@ -119,7 +119,7 @@ def test_run_in_use_is_not_trained_twice(tmp_path: Path) -> None:
 
 
 def test_trainer_holds_no_true_reward_where_the_agent_can_see_it(tmp_path: Path) -> None:
-    settings = TINY.resolve()
+    settings = replace(TINY, agent="sb3-ppo").resolve()
     folder = RunFolder.create(tmp_path / "run", settings, baseline=False)
     trainer = Trainer(folder)
     try:

@@ -18,6 +18,8 @@ from prefrl.envs.service_desk import ServiceDesk
 from prefrl.text import jobs
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings, sample
+from prefrl.text.job_parts import Place, Watch
+from prefrl.text.lora import LoraSettings
 from prefrl.text.models import ARCHITECTURES, load_model
 from prefrl.text.optimisation import OptimiserSettings
 from prefrl.text.ppo import PPOSettings
@@ -115,8 +117,8 @@ def small_ppo(start: Path) -> jobs.PPOJob:
     return jobs.PPOJob(
         model=str(start / "base"),
         reward=("gold",),
-        place=jobs.Place(device="cpu"),
-        watch=jobs.Watch(times=2, prompts=4),
+        place=Place(device="cpu"),
+        watch=Watch(times=2, prompts=4),
         training=PPOSettings(
             episodes=32, batch_size=8, minibatch_size=4, epochs=2, sampling=SamplingSettings(max_tokens=8),
             adaptive_kl_nats=6.0, optimiser=OptimiserSettings(learning_rate=1e-3, decay="linear"),
@@ -159,7 +161,7 @@ def test_a_run_that_was_stopped_ends_as_the_one_that_was_not(
 
 def test_lora_trains_adapters_and_saves_a_plain_model(llama: Path, tmp_path: Path) -> None:
     job = small_ppo(llama)
-    folder = jobs.start(replace(job, lora=jobs.LoraSettings(rank=4)), tmp_path / "lora", quiet=True)
+    folder = jobs.start(replace(job, lora=LoraSettings(rank=4)), tmp_path / "lora", quiet=True)
     before = load_model(llama / "base")[0].state_dict()
     after = AutoModelForCausalLM.from_pretrained(folder.model_path).state_dict()
     assert before.keys() == after.keys()

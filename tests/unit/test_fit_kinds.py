@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from scipy.special import expit
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Comparison, Ranking, Rating
 from prefrl.rewards import ComparisonData, FitReport, FitSettings, Fitter, RewardEnsemble, RewardSettings
+from prefrl.rewards.reliability import most_likely_share
 from prefrl.segments import Segment, stack_transitions
 
 TRUTH = np.array([1.0, -0.5, 2.0])
@@ -218,6 +220,16 @@ def test_cannot_tell_is_never_fitted_to() -> None:
 def flip(answer: Answer, rng: np.random.Generator) -> Answer:
     assert isinstance(answer, Comparison)
     return Comparison(query_id="q", annotator="coin", preference=float(rng.random() < 0.5))
+
+
+def test_the_likeliest_share_is_found_and_without_answers_it_is_nine_tenths() -> None:
+    chance = torch.full((1000,), math.log(0.5), dtype=torch.float64)
+    certain = torch.tensor([0.0] * 750 + [-40.0] * 250, dtype=torch.float64)  # right and wrong for certain
+    # with a share of rho, (1 + rho) / 2 of the answers are right: 3 / 4 are at 1 / 2
+    assert most_likely_share(certain, chance) == pytest.approx(0.5, abs=0.005)
+    assert most_likely_share(certain[:0], chance[:0]) == pytest.approx(0.9, abs=1e-6)
+    assert most_likely_share(certain[:750], chance[:750]) > 0.98
+    assert most_likely_share(certain[500:], chance[500:]) == pytest.approx(0.01, abs=0.01)
 
 
 def test_one_of_three_who_flips_coins_is_found_out_and_does_not_spoil_the_reward() -> None:

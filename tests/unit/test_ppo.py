@@ -349,6 +349,7 @@ def test_final_observations_of_gymnasiums_vector_environments_are_understood() -
     theirs = Stepper(SyncVectorEnv(makes, autoreset_mode=AutoresetMode.SAME_STEP))
     for stepper in (ours, theirs):
         stepper.reset(0)
+        stepper.begin(20)
         for _ in range(15):
             stepper.step(np.zeros(2, np.int64))
     a, b = ours.take(), theirs.take()

@@ -227,3 +227,17 @@ def test_a_read_only_record_can_be_read_and_says_why_it_cannot_be_written(tmp_pa
     path.parent.chmod(0o755)
     assert done.stdout.startswith("1\n"), done.stdout + done.stderr
     assert "Allow writing to the file and its folder" in done.stdout, done.stdout
+
+
+def test_a_record_that_another_process_holds_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefrl.store.engine.BUSY_SECONDS", 0.05)
+    with PreferenceStore(path) as store:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("begin immediate")
+        with pytest.raises(UserError, match=r"database is locked. Another process has held it"):
+            store.add_queries([query(0)])
+        assert store.open_queries() == []  # it can be read meanwhile
+        other.execute("rollback")
+        other.close()
+        store.add_queries([query(0)])
+        assert len(store.open_queries()) == 1

@@ -1,0 +1,177 @@
+"""What jobs are made of: where they run, how policies are watched, rewards by name, what is held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefrl.envs.geography import Geography
+from prefrl.envs.service_desk import Message, ServiceDesk
+from prefrl.envs.text_rewards import TextReward
+from prefrl.errors import UserError
+from prefrl.text import sources
+from prefrl.text.data import Encoder
+from prefrl.text.evaluation import GoldReward, completion_accuracy, evaluate_policy
+from prefrl.text.folder import TextRunFolder
+from prefrl.text.generation import SamplingSettings
+from prefrl.text.models import load_model, save_model
+from prefrl.text.reward_model import ModelReward, RewardModel
+from prefrl.text.running import Evaluation, run_trainer
+from prefrl.text.runtime import Runtime
+from prefrl.text.sft import TokenPair, encode_texts, language_model_loss
+from prefrl.text.tokens import Tokens
+from prefrl.text.trainer import TextTrainer
+from prefrl.training.streams import stream, stream_seed
+
+HELD_OUT_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where and how a job runs."""
+
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    bf16: bool | None = None
+    """Compute in bfloat16; default: on a GPU that has it."""
+    max_tokens: int = 64
+    """Longest response, its end included."""
+    seed: int = 0
+
+    def runtime(self) -> Runtime:
+        """Return the device and the processes."""
+        return Runtime(self.device, self.bf16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Evaluations of a policy on held-out prompts along the way: what the curve is drawn from."""
+
+    times: int = 5
+    """Evaluations after the one at the start, evenly spaced; 0: none at all."""
+    prompts: int = 256
+    world_seed: int = 0
+    """Of ServiceDesk and its geography."""
+
+    def __post_init__(self) -> None:
+        if self.times < 0 or self.prompts < 1:
+            raise UserError("times must be at least 0 and prompts at least 1.")
+
+
+def split_held_out(items: Sequence[Any], seed: int) -> tuple[list[Any], list[Any]]:
+    """Return items to learn from, and a tenth of them (at least one, if there are two) kept apart."""
+    order = stream(seed, "held out").permutation(len(items)).tolist()
+    count = min(max(1, int(len(items) * HELD_OUT_SHARE)), 512) if len(items) > 1 else 0
+    return [items[i] for i in order[count:]], [items[i] for i in order[:count]]
+
+
+def run_policy(
+    trainer: TextTrainer,
+    folder: TextRunFolder,
+    runtime: Runtime,
+    tokens: Tokens,
+    evaluation: Evaluation,
+    times: int,
+    *,
+    quiet: bool,
+) -> None:
+    """Train a policy and watch it `times` times on held-out prompts."""
+    run_trainer(
+        trainer,
+        folder,
+        runtime,
+        save=lambda: save_model(folder.model_path, trainer.model, tokens),
+        evaluation=evaluation if times else None,
+        evaluate_every=max(1, trainer.total_steps // times) if times else 0,
+        quiet=quiet,
+    )
+
+
+def make_evaluation(
+    watch: Watch,
+    start: str,
+    data: str,
+    model: Any,
+    encoder: Encoder,
+    sampling: SamplingSettings,
+    runtime: Runtime,
+    proxy: ModelReward | None,
+) -> Evaluation:
+    """Return a function that gives the figures of a policy as it is.
+
+    Args:
+        watch: how much is looked at.
+        start: the model that the policy started from.
+        data: what it learns from; if that are customers of ServiceDesk, so are the held-out prompts, and gold is known.
+        model: the policy.
+        encoder: turns strings into ids.
+        sampling: how responses are drawn.
+        runtime: device and processes.
+        proxy: a learned reward to tell as well.
+    """
+    reference = load_model(start)[0].to(runtime.device)
+    world = watch.world_seed
+    prompts = sources.read_prompts(data, seed=world, count=watch.prompts, held_out=True)[: watch.prompts]
+    on_desk = Message.from_prompt(prompts[0]) is not None
+    if on_desk:
+        prompts = ServiceDesk(world).prompts(watch.prompts, held_out=True)
+    geography = Geography(world)
+    blocks = encode_texts(encoder.tokens, geography.corpus(200, stream=2), 96) if on_desk else []
+    gold: GoldReward | None = ServiceDesk.gold if on_desk else None
+
+    def evaluation() -> dict[str, Any]:
+        with runtime.autocast():
+            row = evaluate_policy(
+                model, reference, encoder, prompts, sampling, gold=gold, proxy=proxy, seed=stream_seed(world, "watch")
+            )
+            if on_desk:
+                row["geography"] = completion_accuracy(model, encoder.tokens, geography.questions())
+                row["language_loss"] = language_model_loss(model, blocks, pad_id=encoder.tokens.pad_id)
+        return row
+
+    return evaluation
+
+
+def load_reward(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimism: float) -> TextReward | ModelReward:
+    """Return the reward that names mean: folders of reward models, one FILE.py:FUNCTION, or `gold`.
+
+    Raises:
+        UserError: it cannot be had, or a reward model has another tokenizer than the policy.
+    """
+    if not names:
+        raise UserError("Name a reward: the folder of a reward model, FILE.py:FUNCTION, or gold.")
+    if list(names) == ["gold"]:
+        return ServiceDesk.gold
+    if len(names) == 1 and ".py:" in names[0]:
+        return _load_function(names[0])
+    members = []
+    for name in names:
+        member, its_tokens = RewardModel.load(Path(name))
+        if its_tokens.tokenizer.get_vocab() != tokens.tokenizer.get_vocab():
+            raise UserError(f"The reward model {name} has another tokenizer than the policy; train it from the policy.")
+        members.append(member.to(runtime.device).requires_grad_(False))
+    return ModelReward(members, tokens, pessimism=pessimism)
+
+
+def _load_function(name: str) -> TextReward:
+    path, _, function = name.rpartition(":")
+    if not Path(path).is_file():
+        raise UserError(f"There is no file {path}; a reward function is named as FILE.py:FUNCTION. Received {name!r}")
+    namespace: dict[str, Any] = {"__name__": "prefrl_reward", "__file__": path}
+    try:
+        exec(compile(Path(path).read_text(), path, "exec"), namespace)
+    except Exception as error:
+        raise UserError(f"{path} could not be run: {type(error).__name__}: {error}") from error
+    if not callable(namespace.get(function)):
+        raise UserError(f"{path} defines no function {function!r}.")
+    reward: TextReward = namespace[function]
+    return reward
+
+
+def some_blocks(tokens: Tokens, data: str, block_tokens: int, count: int, seed: int) -> list[TokenPair]:
+    """Return up to `count` blocks of pretraining text, drawn without regard to where they stand."""
+    blocks = encode_texts(tokens, sources.read_texts(data, seed=seed, count=max(64, 3 * count)), block_tokens)
+    order = stream(seed, "pretraining blocks").permutation(len(blocks))[:count]
+    return [blocks[int(i)] for i in order]
