@@ -76,7 +76,6 @@ TASKS: dict[str, Task] = {
             env_id="CartPole-v1",
             fixed_horizon=500,
             terminal_reward=-1.0,
-            hold=FALL_HOLD,
             segment_length=25,
             note=_FALLS,
         ),
