@@ -98,7 +98,9 @@ def test_a_record_goes_out_and_comes_back_whole(new_record: Callable[[], Path | 
     where, back, folder = new_record(), new_record(), tmp_path / "data"
     with PreferenceStore(where) as store:
         fill(store)
-    assert export_record(where, folder).endswith("28 answers, 24 segments, 1 clips")
+    held = content(where)  # how many queries come back a second time is chance
+    told = f"{len(held['cards'])} queries, {len(held['answers'])} answers, 24 segments, 1 clips"
+    assert export_record(where, folder).endswith(told)
     import_record(folder, back)
     assert content(back) == content(where)
     import_record(folder, back)  # nothing comes twice
