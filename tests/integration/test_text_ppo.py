@@ -115,11 +115,10 @@ else:
 def test_two_processes_make_the_step_of_one(tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(TWO)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     said = []
     for count in ("1", "2"):
-        command = [*launch, "--num_processes", count, str(script)]
+        command = [*launch, "--nproc-per-node", count, str(script)]
         out = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         assert out.returncode == 0, out.stderr[-2000:]
         said.append(out.stdout.split("\n")[0].split(" ", 1))
