@@ -42,7 +42,7 @@ class QuerySettings:
     """hyperbolic, constant or linear."""
     initial_share: float = 0.25
     """Share of the labels asked before training (Christiano et al. 2017, app. A)."""
-    decay: float = 0.1
+    decay: float = 0.2
     """Share of the run after which the hyperbolic schedule asks half as fast as at first (Christiano et al. 2017, app.
     A: after 2e6 steps, or on Atari 5e6)."""
     num_sessions: int = 20
