@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.errors import UserError, require
+from prefrl.files import text_or_file
 
 DESCRIPTION = """\
 Say which of two clips is better, in a window, while the training goes on (or after it was stopped).
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     environment = str(config.get("env_id", ""))
     with PreferenceStore(where, patience_seconds=5.0) as store:
         facts = store.facts()
-    instruction = read_instruction(given.instruction or config.get("instruction") or facts.get("instruction") or "")
+    instruction = text_or_file(given.instruction or config.get("instruction") or facts.get("instruction") or "")
     desk = Desk(
         lambda: PreferenceStore(where, patience_seconds=2.0),
         name,
@@ -80,17 +81,6 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{lost} answers could not be recorded: {session.problem or 'the record did not respond'}")
     print(f"{len(session.given)} answers given as {name!r}; all are in the record.")  # noqa: T201
     return 0
-
-
-def read_instruction(text: str) -> str:
-    """Return an instruction: the content of a file of that name, or the text itself."""
-    path = Path(text)
-    try:
-        if text and len(text) < 500 and path.is_file():
-            return path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise UserError(f"The instruction {text} cannot be read: {error}") from None
-    return text
 
 
 def _find(run: str) -> tuple[Path | str, str, dict[str, Any]]:

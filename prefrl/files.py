@@ -38,3 +38,18 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def text_or_file(text: str) -> str:
+    """Return the content of the file of that name, or else the text itself.
+
+    Raises:
+        UserError: there is such a file, and it cannot be read.
+    """
+    path = Path(text)
+    try:
+        if text and len(text) < 500 and path.is_file():
+            return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(f"The instruction {text} cannot be read: {error}") from None
+    return text

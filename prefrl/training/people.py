@@ -10,14 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 
 from prefrl.annotators import Annotator
-from prefrl.errors import UserError
 from prefrl.feedback import Answer, Query
+from prefrl.files import text_or_file
 from prefrl.history import Episode, History
 from prefrl.segments import Rollout, Segment
 from prefrl.spaces import Array
@@ -89,7 +88,7 @@ class PeopleLearner(RewardLearner):
         spaces = observation_space, action_space
         super().__init__(folder, settings, *spaces, annotator=people, device=device, fit_threads=fit_threads)
         self._teacher = teacher
-        self._instruction = _read_instruction(settings.instruction)
+        self._instruction = text_or_file(settings.instruction)
         self._fitted_row, self._fitted_at = 0, time.monotonic()  # row of the record at the last fit, and when
         self._last_fit_steps = 0
         self._told_at = 0.0
@@ -233,13 +232,3 @@ class PeopleLearner(RewardLearner):
             self.tell(0, told, at_once=True, state="finished" if complete else "stopped")
         finally:
             super().close()
-
-
-def _read_instruction(text: str) -> str:
-    path = Path(text)
-    try:
-        if text and len(text) < 500 and path.is_file():
-            return path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise UserError(f"The instruction {text} cannot be read: {error}") from None
-    return text

@@ -13,7 +13,8 @@ import pytest
 
 from prefrl import start
 from prefrl.errors import UserError
-from prefrl.human_ui.command import main, read_instruction
+from prefrl.files import text_or_file
+from prefrl.human_ui.command import main
 from prefrl.store import PreferenceStore
 
 HEAVY = (
@@ -112,10 +113,10 @@ def test_damaged_and_newer_records_are_refused_and_left_alone(
 def test_an_instruction_is_a_text_or_a_file_that_holds_it(tmp_path: Path) -> None:
     path = tmp_path / "look.txt"
     path.write_text("Stand still.\n")
-    assert read_instruction(str(path)) == "Stand still."
-    assert read_instruction("Jump.") == "Jump."
-    assert read_instruction("") == ""
-    assert read_instruction("long " * 1000).startswith("long")
+    assert text_or_file(str(path)) == "Stand still."
+    assert text_or_file("Jump.") == "Jump."
+    assert text_or_file("") == ""
+    assert text_or_file("long " * 1000).startswith("long")
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
