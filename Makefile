@@ -10,8 +10,9 @@ PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check --no-input
 demo: $(STAMP)
 	$(VENV)/bin/python scripts/demo.py
 
+# Files of tests side by side, one thread each.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)
 	$(VENV)/bin/ruff check .
