@@ -40,7 +40,7 @@ from prefrl.spaces import (
 FORMAT = "prefrl.reward"
 FORMAT_VERSION = 1
 INPUTS = ("s", "sa", "sas")
-CHUNK = 8_192  # transitions evaluated at once: bounds memory, and small parts stay in the cache
+CHUNK = 4_096  # transitions evaluated at once: bounds memory, and small parts stay in the cache
 IMAGE_CHUNK = 1_024
 
 
