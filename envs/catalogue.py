@@ -49,7 +49,7 @@ TASKS: dict[str, Task] = {
     for row in (
         Task(env_id="HalfCheetah-v5", note=_NEVER_ENDS),
         Task(env_id="Swimmer-v5", note=_NEVER_ENDS),
-        Task(env_id="Reacher-v5", segment_length=25, note=f"{_NEVER_ENDS}; 50 steps"),
+        Task(env_id="Reacher-v5", segment_length=10, note=f"{_NEVER_ENDS}; 50 steps"),
         Task(env_id="Pendulum-v1", note=f"{_NEVER_ENDS}; 200 steps"),
         Task(
             env_id="Hopper-v5", fixed_horizon=1000, terminal_reward=-1.0, hold=FALL_HOLD, segment_length=25, note=_FALLS

@@ -228,6 +228,11 @@ class History:
             )
         return _draw(episodes, low, high - low, num_segments, length, rng)
 
+    @property
+    def num_ends(self) -> int:
+        """Ends of episodes, hidden ones included."""
+        return sum(len(episode.ends) for episode in self.episodes)
+
     def sample_ends(self, num_segments: int, length: int, rng: np.random.Generator) -> list[Segment]:
         """Draw windows as `sample` does, but only from those that show an end, hidden ones included.
 

@@ -1,8 +1,10 @@
 """How many answers are enough: every task at several numbers of labels, with the controls that must fail.
 
     python scripts/benchmark_control.py --minutes 60 --jobs 2
+    python scripts/benchmark_control.py --minutes 60 --jobs 2 --paper --out runs/benchmark-paper
 
-Every cell is one `prefrl train` in a folder of its own under `runs/benchmark`. Run it again to go on where it stopped.
+Every cell is one `prefrl train` with the defaults of its task, in a folder of its own. Run it again to go on where it
+stopped. `--paper` takes the eight tasks and the numbers of labels of Christiano et al. (2017), without the controls.
 The tables go to standard output; `docs/benchmarks.md` holds those of the last release.
 """
 
@@ -19,24 +21,20 @@ from queue import SimpleQueue
 import benchmark_tables
 import tyro
 
-STEPS = {
-    "Pendulum-v1": 150_000, "HalfCheetah-v5": 300_000, "CartPole-v1": 60_000, "Acrobot-v1": 200_000,
-    "Reacher-v5": 300_000, "Swimmer-v5": 200_000, "Hopper-v5": 200_000,
-}  # fmt: skip
-MAIN = ("oracle", 200)
-OTHERS = (("coin", 200), ("inverted", 200), ("oracle", 50), ("oracle", 700))
+from prefrl.envs.registration import PAPER_SIZES
+
+TASKS = ["Pendulum-v1", "HalfCheetah-v5", "CartPole-v1", "Acrobot-v1", "Reacher-v5", "Swimmer-v5", "Hopper-v5"]
+LABELS = (200, 50, 700)  # the first is what the agent on the true reward and the controls are run beside
+CONTROLS = ("coin", "inverted")
+PAPER_TASKS = [f"prefrl/Christiano-{name}-v0" for name in PAPER_SIZES]
+PAPER_LABELS = (700, 350, 1400)
 
 
-def run_cell(out: Path, task: str, teacher: str, labels: int, seed: int, deadline: float, cores: SimpleQueue) -> None:
-    folder = out / f"{task}-{teacher}-{labels}-{seed}"
+def run_cell(folder: Path, arguments: list[str], deadline: float, cores: SimpleQueue) -> None:
     if (folder / "done.json").is_file() or time.monotonic() > deadline:
         return
-    if (folder / "config.json").is_file():
-        arguments = ["resume", str(folder)]
-    else:
-        arguments = ["train", task, "--out", str(folder), "--steps", str(STEPS[task])]
-        arguments += ["--labels", str(labels), "--teacher", teacher, "--seed", str(seed)]
-        arguments += ["--baseline"] if (teacher, labels) == MAIN else []
+    resumes = (folder / "config.json").is_file()
+    arguments = ["resume", str(folder)] if resumes else ["train", *arguments, "--out", str(folder)]
     command = [sys.executable, "-m", "prefrl.cli", *arguments, "--no-video", "--quiet", "--json"]
     core = cores.get()  # one each: threads that wait for each other's cores would only slow them down
     done = subprocess.run(["taskset", "-c", str(core), *command], capture_output=True, text=True)
@@ -48,17 +46,27 @@ def run_cell(out: Path, task: str, teacher: str, labels: int, seed: int, deadlin
     print(f"{folder.name}: {json.loads(done.stdout)['true_return_mean']:.1f}", file=sys.stderr, flush=True)
 
 
-def main(minutes: float = 60.0, jobs: int = 2, seeds: int = 3, out: Path = Path("runs/benchmark")) -> None:
+def main(
+    minutes: float = 60.0, jobs: int = 2, seeds: int = 3, paper: bool = False, out: Path = Path("runs/benchmark")
+) -> None:
     deadline = time.monotonic() + 60 * minutes
-    cells = [(MAIN, seed) for seed in range(seeds)] + [(cell, seed) for seed in range(seeds) for cell in OTHERS]
+    tasks, labels = (PAPER_TASKS, PAPER_LABELS) if paper else (TASKS, LABELS)
+    main_cell = ("oracle", labels[0])
+    others = [] if paper else [(control, labels[0]) for control in CONTROLS]
+    cells = [main_cell, *others, *(("oracle", num) for num in labels[1:])]
     cores: SimpleQueue[int] = SimpleQueue()
     for core in itertools.islice(itertools.cycle(sorted(os.sched_getaffinity(0))), jobs):
         cores.put(core)
+    order = [(main_cell, seed) for seed in range(seeds)] + [(cell, s) for s in range(seeds) for cell in cells[1:]]
     with ThreadPoolExecutor(jobs) as pool:
-        for (teacher, labels), seed in cells:
-            for task in STEPS:
-                pool.submit(run_cell, out, task, teacher, labels, seed, deadline, cores)
-    print(benchmark_tables.tables(out, list(STEPS), [("oracle", 50), MAIN, ("oracle", 700), *OTHERS[:2]], seeds))
+        for cell, seed in order:
+            for task in tasks:
+                arguments = [task, "--teacher", cell[0], "--labels", str(cell[1]), "--seed", str(seed)]
+                arguments += ["--baseline"] if cell == main_cell else []
+                folder = benchmark_tables.folder(out, task, cell, seed)
+                pool.submit(run_cell, folder, arguments, deadline, cores)
+    oracle = [("oracle", num) for num in sorted(labels)]
+    print(benchmark_tables.tables(out, tasks, [*oracle, *others], main_cell, seeds))
 
 
 if __name__ == "__main__":

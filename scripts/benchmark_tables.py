@@ -9,24 +9,29 @@ import numpy as np
 Cell = tuple[str, int]
 
 
+def folder(out: Path, task: str, cell: Cell, seed: int) -> Path:
+    return out / f"{task.replace('/', '-')}-{cell[0]}-{cell[1]}-{seed}"
+
+
 def read(out: Path, task: str, cell: Cell, seeds: int) -> list[dict[str, Any]]:
-    paths = [out / f"{task}-{cell[0]}-{cell[1]}-{seed}" / "done.json" for seed in range(seeds)]
+    paths = [folder(out, task, cell, seed) / "done.json" for seed in range(seeds)]
     return [json.loads(path.read_text()) for path in paths if path.is_file()]
 
 
-def tables(out: Path, tasks: list[str], cells: list[Cell], seeds: int) -> str:
+def tables(out: Path, tasks: list[str], cells: list[Cell], main: Cell, seeds: int) -> str:
     """Return two tables: true returns, and shares of the true-reward agent's gain over random actions."""
     head = "| task | " + " | ".join(f"{teacher} {labels}" for teacher, labels in cells)
     line = "|---" * (len(cells) + 3) + "|"
-    returns, shares = [head.replace("task |", "task | random | true reward |") + " |", line], []
+    returns = [head.replace("task |", "task | random | true reward |") + " |", line]
     shares = [head + " | labels for 90 % |", line.removesuffix("---|")]
     for task in tasks:
-        main = read(out, task, ("oracle", 200), seeds)
-        if not main:
+        beside = read(out, task, main, seeds)
+        if not beside:
             continue
-        random = float(np.mean([run["random_true_return_mean"] for run in main]))
-        true = np.array([run["baseline_true_return_mean"] for run in main])
-        row, share_row, enough = [show(np.array([random])), show(true)], [], "more than 700"
+        random = float(np.mean([run["random_true_return_mean"] for run in beside]))
+        true = np.array([run["baseline_true_return_mean"] for run in beside])
+        most = max(labels for _, labels in cells)
+        row, share_row, enough = [show(np.array([random])), show(true)], [], f"more than {most}"
         for cell in reversed(cells):
             got = np.array([run["true_return_mean"] for run in read(out, task, cell, seeds)])
             share = (got - random) / (np.median(true) - random)
@@ -34,8 +39,9 @@ def tables(out: Path, tasks: list[str], cells: list[Cell], seeds: int) -> str:
             share_row.insert(0, f"{np.median(share):.0%} ({share.min():.0%} to {share.max():.0%})" if len(got) else "")
             if cell[0] == "oracle" and len(got) and np.median(share) >= 0.9:
                 enough = str(cell[1])
-        returns.append(f"| {task} | " + " | ".join(row) + " |")
-        shares.append(f"| {task} | " + " | ".join(share_row) + f" | {enough} |")
+        name = f"{task} ({beside[0]['steps']:,} steps)"
+        returns.append(f"| {name} | " + " | ".join(row) + " |")
+        shares.append(f"| {name} | " + " | ".join(share_row) + f" | {enough} |")
     return "\n".join(["True return, median over seeds (least to most):", "", *returns, "", "Share:", "", *shares])
 
 

@@ -29,6 +29,7 @@ Floats = NDArray[np.floating]
 _MAX_ROUNDS = 50  # of drawing more pairs where those drawn had been asked before
 _PAIRS_PER_ROUND = 64  # at least, after the first round
 _MAX_BLOCK = 1 << 22  # distances held at once
+_MANY_ENDS = 10  # fewer are not shown as often as `end_share` says, lest the reward be about these few alone
 _MAX_CHUNK_BYTES = 1 << 26  # observations handed to the ensemble at once
 
 
@@ -193,7 +194,8 @@ def propose_pairs(
         last_steps: draw windows that began within this many most recent environment steps; None: all that are kept.
         recent_share: with `last_steps`, the share of windows drawn from there; the others come from all that are kept.
         end_share: share of windows drawn from those that show an end (a termination, or one that the fixed-horizon form
-            hides), where there are any: without them most pairs of a sparse task tie.
+            hides), where there are any: without them most pairs of a sparse task tie. Where the history has fewer than
+            ten ends, a tenth of this share for each.
         segments: draw from these segments instead of windows of the history.
 
     Returns:
@@ -221,7 +223,8 @@ def propose_pairs(
             return [segments[index] for index in rng.integers(len(segments), size=how_many)] if segments else []
         if history is None:
             raise UserError("There is nothing to draw pairs from: give a history or segments.")
-        drawn = history.sample_ends(int(rng.binomial(how_many, end_share)), length, rng)
+        share = end_share * min(1.0, history.num_ends / _MANY_ENDS)
+        drawn = history.sample_ends(int(rng.binomial(how_many, share)), length, rng)
         if last_steps is not None and history.num_windows(length, last_steps) > 0:
             num_recent = int(rng.binomial(how_many - len(drawn), recent_share))
             drawn += history.sample(num_recent, length, rng, last_steps=last_steps)

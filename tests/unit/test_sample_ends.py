@@ -65,9 +65,9 @@ def test_ends_are_counted_from_the_beginning_of_their_episode() -> None:
     assert kept.episodes[0].ends == [20, 24, 63]
 
 
-def test_a_share_of_proposed_clips_shows_an_end() -> None:
+def share_that_shows_an_end(hidden: tuple[int, ...]) -> float:
     pairs = propose_pairs(
-        history(length=2000),
+        history(length=2000, hidden=hidden, terminates=False),
         None,
         300,
         length=10,
@@ -75,5 +75,12 @@ def test_a_share_of_proposed_clips_shows_an_end() -> None:
         rng=np.random.default_rng(0),
         end_share=0.5,
     )
-    shown = np.mean([(s.start <= 24 and s.start + 10 > 20) or s.start == 1990 for pair in pairs for s in pair])
-    assert 0.4 < shown < 0.6
+    return float(np.mean([any(s.start <= end < s.start + 10 for end in hidden) for pair in pairs for s in pair]))
+
+
+def test_a_share_of_proposed_clips_shows_an_end() -> None:
+    assert 0.4 < share_that_shows_an_end(tuple(range(100, 1900, 150))) < 0.65
+
+
+def test_few_ends_are_not_shown_again_and_again() -> None:
+    assert 0.06 < share_that_shows_an_end((500, 1500)) < 0.15
