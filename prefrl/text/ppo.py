@@ -9,7 +9,7 @@ here E is the mean per *token* of a batch of pretraining blocks, while the polic
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -26,7 +26,7 @@ from prefrl.text.lora import has_adapters, reference_of
 from prefrl.text.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.reward_model import ModelReward, RewardModel
 from prefrl.text.runtime import Runtime
-from prefrl.text.sequences import Sequences, make_sequences, response_log_probs, response_logits, token_log_probs
+from prefrl.text.sequences import Sequences, make_sequences, response_log_probs
 from prefrl.text.sft import TokenPair
 from prefrl.text.trainer import Epochs, Metrics, TextTrainer
 from prefrl.training.streams import stream_seed
@@ -46,6 +46,7 @@ class PPOSettings:
     batch_size: int = 64
     """Episodes between updates of the sampling policy."""
     minibatch_size: int = 64
+    """Episodes of an update. Smaller than the batch, it takes less memory, and one forward pass more."""
     epochs: int = 4
     beta: float = 0.05
     """Weight of the KL penalty; the first one if it adapts."""
@@ -85,6 +86,16 @@ class PPOSettings:
         if not 0 <= self.gae_lambda <= 1 or not 0 < self.clip < 1:
             raise UserError("gae_lambda must be in [0, 1] and clip in (0, 1).")
         self.sampling.refuse_truncation("PPO")
+
+
+class _Forward(NamedTuple):
+    """What policy and value model give for a part of the episodes, `(P, W)` each: W is its longest response."""
+
+    rows: Tensor
+    """`(P,)`: which episodes."""
+    part: Sequences
+    log_probs: Tensor
+    values: Tensor
 
 
 class _Rollout(NamedTuple):
@@ -169,8 +180,12 @@ class PPOTrainer(TextTrainer):
         index = self._batch_of_prompts()
         sequences = self._sample(index)
         scores, figures = self._scores(index, sequences)
-        rollout, more = self._judge(sequences, scores)
-        figures |= more | self._update(rollout)
+        # Where the batch is one minibatch, what the old log-probabilities come from is also the first update's forward.
+        whole = self._minibatch_size >= len(sequences)
+        with torch.set_grad_enabled(whole):
+            forward = list(self._forward(sequences, torch.arange(len(sequences), device=sequences.lengths.device)))
+        rollout, more = self._judge(sequences, scores, forward)
+        figures |= more | self._update(rollout, forward if whole else None)
         self.num_steps += 1
         self.num_examples += self.settings.batch_size
         figures = self.runtime.mean(figures)
@@ -224,19 +239,31 @@ class PPOTrainer(TextTrainer):
             scores = torch.where(ended, scores, scores - penalty)
         return scores, figures
 
+    @property
+    def _minibatch_size(self) -> int:
+        """Of this process."""
+        return max(1, self.settings.minibatch_size // self.runtime.num_processes)
+
+    def _forward(self, sequences: Sequences, rows: Tensor) -> Iterator[_Forward]:
+        """Yield what policy and value model give for some episodes, in parts of similar length: little is padding."""
+        order, temperature = rows[torch.argsort(sequences.lengths[rows])], self.settings.sampling.temperature
+        for part_rows in order.split(max(1, -(-len(order) // PARTS))):
+            part = sequences.rows(part_rows)
+            with self.runtime.autocast():
+                log_probs = response_log_probs(self.model, part, temperature)
+                values = self.value_model.values(part)
+            yield _Forward(part_rows, part, log_probs, values)
+
     @torch.no_grad()
-    def _judge(self, sequences: Sequences, scores: Tensor) -> tuple[_Rollout, Metrics]:
+    def _judge(self, sequences: Sequences, scores: Tensor, forward: list[_Forward]) -> tuple[_Rollout, Metrics]:
         """Return the trainer's own log-probabilities, and from them rewards and advantages."""
         settings, mask = self.settings, sequences.response_mask
         log_probs, reference, values = (torch.zeros(mask.shape, device=mask.device) for _ in range(3))
-        for rows in self._parts(sequences):
-            part = sequences.rows(rows)
-            width = part.response_ids.shape[1]
-            with self.runtime.autocast():
-                log_probs[rows, :width] = response_log_probs(self.model, part, settings.sampling.temperature)
-                with reference_of(self.model, self._reference) as model:
-                    reference[rows, :width] = response_log_probs(model, part, settings.sampling.temperature)
-                values[rows, :width] = self.value_model.values(part)
+        for rows, part, part_log_probs, part_values in forward:
+            width = part_values.shape[1]
+            log_probs[rows, :width], values[rows, :width] = part_log_probs, part_values
+            with self.runtime.autocast(), reference_of(self.model, self._reference) as model:
+                reference[rows, :width] = response_log_probs(model, part, settings.sampling.temperature)
         log_ratios = (log_probs - reference) * mask
         rewards = terms.token_rewards(scores, log_ratios, mask, self.kl.beta)
         objective = rewards.sum(1).mean()
@@ -253,42 +280,32 @@ class PPOTrainer(TextTrainer):
         }
         return _Rollout(sequences, log_probs, values * mask, advantage, returns), figures
 
-    def _parts(self, sequences: Sequences, rows: Tensor | None = None) -> list[Tensor]:
-        """Return rows in parts of similar length, so that little of each is padding."""
-        rows = torch.arange(len(sequences), device=sequences.response_ids.device) if rows is None else rows
-        order = rows[torch.argsort(sequences.lengths[rows])]
-        return list(order.split(max(1, -(-len(order) // PARTS))))
-
-    def _update(self, rollout: _Rollout) -> Metrics:
+    def _update(self, rollout: _Rollout, first: list[_Forward] | None) -> Metrics:
+        """Make all epochs of updates; `first` is the forward pass of the first one, where it was made before."""
         settings = self.settings
         sums = dict.fromkeys(("policy_loss", "value_loss", "clip_share", "ptx_loss", "grad_norm"), 0.0)
-        size = max(1, settings.minibatch_size // self.runtime.num_processes)
         count = 0
         for epoch in range(settings.epochs):
             seed = stream_seed(settings.seed, "minibatches", self.num_steps, epoch, self.runtime.index)
             order = torch.from_numpy(np.random.default_rng(seed).permutation(len(rollout.sequences)))
-            for rows in order.to(rollout.log_probs.device).split(size):
-                for name, value in self._minibatch(rollout, rows).items():
+            for rows in order.to(rollout.log_probs.device).split(self._minibatch_size):
+                forward, first = first or self._forward(rollout.sequences, rows), None
+                for name, value in self._minibatch(rollout, rows, forward).items():
                     sums[name] += value
                 count += 1
         if not settings.ptx_coefficient:
             del sums["ptx_loss"]
         return {name: value / count for name, value in sums.items()}
 
-    def _minibatch(self, rollout: _Rollout, rows: Tensor) -> Metrics:
+    def _minibatch(self, rollout: _Rollout, rows: Tensor, forward: Iterable[_Forward]) -> Metrics:
         """Make one update; the parts of similar length add up to the loss of the whole minibatch."""
         settings = self.settings
         num_tokens = rollout.sequences.response_mask[rows].sum()
         figures = dict.fromkeys(("policy_loss", "value_loss", "clip_share"), 0.0)
-        for part_rows in self._parts(rollout.sequences, rows):
-            part = rollout.sequences.rows(part_rows)
+        for part_rows, part, log_probs, values in forward:
             mask, width = part.response_mask, part.response_ids.shape[1]
             old, old_values, advantage, returns = (array[part_rows, :width] for array in rollout[1:])
             share = mask.sum() / num_tokens
-            with self.runtime.autocast():
-                logits = response_logits(self.model, part, settings.sampling.temperature)
-                log_probs = torch.where(mask, token_log_probs(logits, part.response_ids), 0.0)
-                values = self.value_model.values(part)
             policy = terms.policy_loss(log_probs, old, advantage, mask, settings.clip) * share
             value = terms.value_loss(values * mask, old_values, returns, mask, settings.value_clip) * share
             (policy + settings.value_coefficient * value).backward()
