@@ -33,7 +33,7 @@ from prefrl.text.models import context_length, load_model
 from prefrl.text.people import ask_people
 from prefrl.text.reward_model import ModelReward
 from prefrl.text.runtime import Runtime
-from prefrl.training.folder import finite
+from prefrl.training.metrics import finite
 
 app = tyro.extras.SubcommandApp()
 Folder = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
@@ -302,7 +302,7 @@ def _train(job: Any, out: Path, quiet: bool) -> None:
 
 def _tell(folder: TextRunFolder, quiet: bool) -> None:
     if not quiet:
-        figures = {key: value for key, value in folder.summary.items() if isinstance(value, int | float)}
+        figures = {key: value for key, value in folder.read_summary().items() if isinstance(value, int | float)}
         rows = folder.read_evaluations()
         if rows:
             figures |= {key: rows[-1][key] for key in ("gold", "proxy", "kl_nats", "length") if key in rows[-1]}

@@ -17,8 +17,8 @@ from prefrl.text.folder import TextRunFolder
 from prefrl.text.runtime import Runtime
 from prefrl.text.trainer import Metrics, TextTrainer
 from prefrl.training.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
-from prefrl.training.folder import MetricsWriter, finite
 from prefrl.training.guard import Interrupted, locked, stopping
+from prefrl.training.metrics import MetricsWriter, finite
 
 SHOWN = ("loss", "objective", "score", "kl_nats", "length", "accuracy")
 SECONDS_BETWEEN_CHECKPOINTS = 60.0

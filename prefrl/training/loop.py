@@ -33,7 +33,8 @@ from prefrl.training.checkpoint import (
     save_checkpoint,
     seed_global_random,
 )
-from prefrl.training.folder import MetricsWriter, RunFolder, finite
+from prefrl.training.folder import RunFolder
+from prefrl.training.metrics import MetricsWriter, finite
 from prefrl.training.people import PeopleLearner
 from prefrl.training.policies import make_run_agent, make_run_env
 from prefrl.training.reward_learner import RewardLearner

@@ -18,7 +18,8 @@ from prefrl.quality import Quality, measure_quality
 from prefrl.rewards import RewardEnsemble
 from prefrl.store import PreferenceStore
 from prefrl.training.checkpoint import newest_checkpoint
-from prefrl.training.folder import RunFolder, finite
+from prefrl.training.folder import RunFolder
+from prefrl.training.metrics import finite
 from prefrl.training.policies import make_run_env
 from prefrl.training.quality_plot import plot_quality
 

@@ -24,9 +24,10 @@ from prefrl.store import PreferenceStore
 from prefrl.training.checkpoint import newest_checkpoint
 from prefrl.training.clip_worker import clip_worker
 from prefrl.training.evaluation import Evaluation, evaluate
-from prefrl.training.folder import RunFolder, finite
+from prefrl.training.folder import RunFolder
 from prefrl.training.guard import Interrupted, locked, stopping
 from prefrl.training.loop import Trainer
+from prefrl.training.metrics import finite
 from prefrl.training.plots import plot_learning_curves, plot_report
 from prefrl.training.policies import KeptPolicy, make_run_env
 from prefrl.training.progress import ProgressDisplay

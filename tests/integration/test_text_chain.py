@@ -72,7 +72,7 @@ def test_the_whole_chain(start: Path) -> None:
     metrics = TextRunFolder.open(start / "ppo").read_metrics()
     assert {"objective", "kl_nats", "policy_loss", "value_loss", "ptx_loss", "step", "seconds"} <= set(metrics[0])
     assert [r["step"] for r in TextRunFolder.open(start / "best").read_evaluations()] == [1, 2, 4]
-    figures = TextRunFolder.open(start / "reward-0").summary
+    figures = TextRunFolder.open(start / "reward-0").read_summary()
     assert {"accuracy", "calibration_error", "bins", "num_pairs"} <= set(figures)
 
 
