@@ -12,6 +12,7 @@ import platform
 import queue
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -58,13 +59,13 @@ class Desk:
         self._open_record, self.annotator, self._repeat_share = open_record, annotator, repeat_share
         self._standing = Standing(run=run, environment=environment)
         self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
-        self._work: queue.SimpleQueue[tuple[str, Reply]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[str, Reply, str]] = queue.SimpleQueue()
         self._num_unsaved = 0
         self._lock = threading.Lock()
         self._claims: dict[str, Claim] = {}  # by query: claimed and not answered
         self._renewed: dict[str, float] = {}
         self._rows: dict[str, int] = {}  # by query: row of this session's answer
-        self._again: deque[Claim] = deque()
+        self._to_bring: deque[Claim] = deque()  # claimed, not handed to the window yet
         self._kept: deque[Question] = deque(maxlen=KEPT_QUESTIONS + AHEAD)
         self._seen_at = self._tried_at = -math.inf
         self._failures = False  # clips could not be drawn
@@ -94,13 +95,13 @@ class Desk:
         """Record a reply, as soon as may be."""
         with self._lock:
             self._num_unsaved += 1
-        self._work.put(("save", reply))
+        self._work.put(("save", reply, ""))
 
     def take_back(self, reply: Reply) -> None:
         """Undo a reply in the record; its question is news again then."""
         with self._lock:
             self._num_unsaved += 1
-        self._work.put(("undo", reply))
+        self._work.put(("undo", reply, uuid.uuid4().hex))
 
     def close(self, patience_seconds: float = 5.0) -> int:
         """Finish what is to be recorded, give back what was claimed; return how many replies could not be recorded."""
@@ -124,7 +125,7 @@ class Desk:
         store: PreferenceStore | None = None
         while not self._stop.is_set():
             try:
-                what, reply = self._work.get(timeout=POLL_SECONDS)
+                what, reply, token = self._work.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 continue
             while not self._stop.is_set():
@@ -133,7 +134,7 @@ class Desk:
                     if what == "save":
                         self._record(store, reply)
                     else:
-                        self._undo(store, reply)
+                        self._undo(store, reply, token)
                     break
                 except UserError as error:
                     kept = f"{self._num_unsaved} not recorded yet; they are kept here and tried again"
@@ -170,17 +171,17 @@ class Desk:
         with self._lock:
             self._claims.pop(query_id, None)
 
-    def _undo(self, store: PreferenceStore, reply: Reply) -> None:
+    def _undo(self, store: PreferenceStore, reply: Reply, token: str) -> None:
         query_id = reply.question.query_id
         row = self._rows.get(query_id)
         if row is None:
             return
-        claim = store.undo(row, self.annotator, LEASE_SECONDS)
+        claim = store.undo(row, self.annotator, LEASE_SECONDS, token=token)
         del self._rows[query_id]
         with self._lock:
             self._claims[query_id] = claim
             self._renewed[query_id] = time.monotonic()
-            self._again.append(claim)
+            self._to_bring.append(claim)
 
     # ------------------------------------------------------------------------------------------------ loading
 
@@ -209,24 +210,25 @@ class Desk:
 
     def _fetch(self, store: PreferenceStore) -> bool:
         """Bring one question, if one is wanted and there is one; return whether."""
-        if self._again:
-            claim = self._again.popleft()
-        elif len(self._claims) <= AHEAD:
+        if not self._to_bring and len(self._claims) <= AHEAD:
             claims = store.claim(
                 self.annotator, 1, lease_seconds=LEASE_SECONDS, with_clips=True, repeat_share=self._repeat_share
             ) or self._claim_undrawable(store)
             if not claims:
                 return False
-            claim = claims[0]
+            (claim,) = claims
             with self._lock:
                 self._claims[claim.query.id] = claim
                 self._renewed[claim.query.id] = time.monotonic()
-        else:
+                self._to_bring.append(claim)
+        if not self._to_bring:
             return False
+        claim = self._to_bring[0]  # until it is news: the record may go away meanwhile
         kept = next((question for question in self._kept if question.query_id == claim.query.id), None)
         if kept is None or kept.order != claim.shown:
             kept = _question(store, claim)
             self._kept.append(kept)
+        self._to_bring.popleft()
         self.news.put(kept)
         return True
 

@@ -93,9 +93,10 @@ def answers(connection: sa.Connection, condition: sa.ColumnElement[bool], name: 
         raise damaged(name, error) from error
 
 
-def answer(connection: sa.Connection, row: int, name: str) -> Answer | None:
-    """Return one answer that stands, or None."""
-    found = connection.execute(sa.select(tables.answers).where(tables.answers.c.id == row, stands())).first()
+def answer(connection: sa.Connection, row: int, name: str, *, standing: bool = True) -> Answer | None:
+    """Return one answer, with `standing` only if it was not taken back; or None."""
+    condition = (tables.answers.c.id == row) & (stands() if standing else sa.true())
+    found = connection.execute(sa.select(tables.answers).where(condition)).first()
     try:
         return None if found is None else read_answer(found)
     except ValueError as error:

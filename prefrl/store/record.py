@@ -78,21 +78,30 @@ class PreferenceStore:
         tokens = writing.make_tokens(answers)
         return self._database.write(lambda c: writing.add_answers(c, answers, tokens, self.name))
 
-    def undo(self, row: int, annotator: str, lease_seconds: float = LEASE_SECONDS) -> Claim:
+    def undo(
+        self, row: int, annotator: str, lease_seconds: float = LEASE_SECONDS, *, token: str | None = None
+    ) -> Claim:
         """Take an answer back, and give its query to the same annotator again, shown as before.
+
+        Args:
+            row: of the answer.
+            annotator: whose answer it is, and who answers again.
+            lease_seconds: time to answer in.
+            token: a name for this request that makes sending it twice harmless; default: a new one.
 
         Raises:
             UserError: there is no such answer of this annotator's, or it was taken back before.
         """
         claims.check_lease(lease_seconds)
-        (token,) = writing.make_tokens([None])
+        name = token or writing.make_tokens([None])[0]
 
         def work(connection: sa.Connection) -> Claim:
-            answer = reading.answer(connection, row, self.name)
+            done = bool(writing.rows_of(connection, [name]))
+            answer = reading.answer(connection, row, self.name, standing=not done)
             if answer is None or answer.annotator != annotator or isinstance(answer, Undo):
                 raise UserError(f"The record {self.name} holds no answer {row} of {annotator!r} to take back.")
             undo = Undo(query_id=answer.query_id, annotator=annotator, undoes=row)
-            writing.add_answers(connection, [undo], [token], self.name)
+            writing.add_answers(connection, [undo], [name], self.name)
             (card,) = reading.cards(connection, [answer.query_id])
             shown = answer.shown or tuple(range(card.num_items))
             expires_at = self._database.now(connection) + lease_seconds

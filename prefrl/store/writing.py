@@ -76,7 +76,7 @@ def add_answers(connection: sa.Connection, answers: Sequence[Answer], tokens: Se
     """Record those answers that are not recorded yet; return the rows of all."""
     if not answers:
         return []
-    rows = _rows_of(connection, tokens)
+    rows = rows_of(connection, tokens)
     fresh = {token: answer for token, answer in zip(tokens, answers, strict=True) if token not in rows}
     _check(connection, list(fresh.values()), name)
     known = set(connection.scalars(sa.select(tables.annotators.c.name)))
@@ -89,7 +89,7 @@ def add_answers(connection: sa.Connection, answers: Sequence[Answer], tokens: Se
     for chunk in chunks(fresh):
         connection.execute(sa.delete(tables.claims).where(tables.claims.c.token.in_(chunk)))
     if fresh:
-        rows |= _rows_of(connection, list(fresh))
+        rows |= rows_of(connection, list(fresh))
     return [rows[token] for token in tokens]
 
 
@@ -156,7 +156,8 @@ def _known(connection: sa.Connection, table: sa.Table, names: Iterable[str]) -> 
     return found
 
 
-def _rows_of(connection: sa.Connection, tokens: Sequence[str]) -> dict[str, int]:
+def rows_of(connection: sa.Connection, tokens: Sequence[str]) -> dict[str, int]:
+    """Return the rows of those answers that are recorded, by their tokens."""
     columns = tables.answers.c.token, tables.answers.c.id
     found: dict[str, int] = {}
     for chunk in chunks(tokens):

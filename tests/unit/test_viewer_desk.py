@@ -1,0 +1,110 @@
+"""What the viewer's threads bring from the record and take there, without a window."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefrl.errors import UserError
+from prefrl.feedback import Query, Response, Undo
+from prefrl.human_ui.desk import Desk
+from prefrl.human_ui.questions import Question, Reply, Standing
+from prefrl.store import PreferenceStore
+
+SECONDS = 10.0
+
+
+def query(number: int) -> Query:
+    return Query(responses=tuple(Response(prompt="Which?", text=f"{side} {number}") for side in "ab"))
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    path = tmp_path / "record.sqlite"
+    with PreferenceStore(path) as store:
+        store.add_queries([query(number) for number in range(6)])
+    return path
+
+
+@pytest.fixture
+def desk(record: Path) -> Iterator[Desk]:
+    opened = Desk(lambda: PreferenceStore(record), "anna", run="r", environment="", repeat_share=0.0)
+    opened.start()
+    yield opened
+    assert opened.close() == 0
+
+
+def news(desk: Desk, wanted: Callable[[Any], bool]) -> Any:
+    """Wait for news that fit, and drop the others."""
+    deadline = time.monotonic() + SECONDS
+    while (left := deadline - time.monotonic()) > 0:
+        with suppress(queue.Empty):
+            found = desk.news.get(timeout=left)
+            if wanted(found):
+                return found
+    pytest.fail("waited in vain")
+
+
+def question(desk: Desk, query_id: str | None = None) -> Question:
+    found: Question = news(desk, lambda n: isinstance(n, Question) and query_id in (None, n.query_id))
+    return found
+
+
+def reply(asked: Question) -> Reply:
+    return Reply(question=asked, preference=1.0, shown_at=1.0, answered_at=2.0)
+
+
+def fails(monkeypatch: pytest.MonkeyPatch, name: str, *, done: bool) -> None:
+    """Let the next call of a method of the record fail, before it does anything or `done`."""
+    method, left = getattr(PreferenceStore, name), [None]
+
+    def once(store: PreferenceStore, *arguments: Any, **options: Any) -> Any:
+        if not left:
+            return method(store, *arguments, **options)
+        left.pop()
+        if done:
+            method(store, *arguments, **options)
+        raise UserError("the server is away")
+
+    monkeypatch.setattr(PreferenceStore, name, once)
+
+
+def test_a_question_that_was_claimed_when_the_record_went_away_comes_when_it_is_back(
+    record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails(monkeypatch, "render_failures", done=False)
+    desk = Desk(lambda: PreferenceStore(record), "anna", run="r", environment="", repeat_share=0.0)
+    desk.start()
+    assert "away" in news(desk, lambda n: isinstance(n, str))
+    assert question(desk).query_id == query(0).id
+    assert news(desk, lambda n: isinstance(n, str)) == ""
+    assert question(desk).query_id == query(1).id
+    desk.close()
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_what_is_taken_back_while_the_record_goes_away_is_taken_back_once_and_asked_again(
+    record: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    asked = question(desk)
+    desk.save(reply(asked))
+    fails(monkeypatch, "undo", done=done)
+    desk.take_back(reply(asked))
+    assert "away" in news(desk, lambda n: isinstance(n, str) and n)
+    desk.save(reply(question(desk, asked.query_id)))
+    while desk.num_unsaved:
+        time.sleep(0.02)
+    with PreferenceStore(record) as store:
+        assert [type(answer) is Undo for _, answer in store.answers()] == [False, True, False]
+        assert store.num_answers() == 1
+
+
+def test_how_the_run_stands_is_told(desk: Desk) -> None:
+    standing = news(desk, lambda n: isinstance(n, Standing))
+    assert (standing.answered, standing.open) == (0, 6)
