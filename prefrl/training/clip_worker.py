@@ -30,6 +30,7 @@ from prefrl.training.rendering import DARKEST, INSTALL, choose_gl_backend, prepa
 
 POLL_SECONDS = 0.2
 AT_ONCE = 2
+LEASE_SECONDS = 60.0  # after which another try is made at what was claimed and neither drawn nor given up
 RESTART_SECONDS = 2.0
 ATARI_FRAMES_PER_SECOND = 60
 
@@ -91,15 +92,21 @@ class ClipRenderer:
 
 
 def render_open(store: PreferenceStore, renderer: ClipRenderer, limit: int = AT_ONCE) -> int:
-    """Draw some of what open queries show and has no clip yet; return how many segments were dealt with."""
-    names = store.claim_renders(limit)
+    """Draw some of what open queries show and has no clip yet; return how many segments were dealt with.
+
+    Raises:
+        UserError: the record cannot be read or written; what was not drawn is taken up again when the lease ends.
+    """
+    names = store.claim_renders(limit, LEASE_SECONDS)
     for name in names:
         segment = store.segments([name], replay=True)[name]
         try:
-            store.add_clip(name, renderer.render(segment.replay))
+            clip = renderer.render(segment.replay)
         except UserError as error:
             store.note_render_failure(name, str(error))
             store.set_facts({"render_failure": str(error)})
+        else:
+            store.add_clip(name, clip)  # a record that is full or away is no reason to give the clip up
     return len(names)
 
 
@@ -169,4 +176,8 @@ def main() -> None:
     """Run the process: its arguments are the run and its parent."""
     os.nice(5)
     with suppress(KeyboardInterrupt):
-        work(Path(sys.argv[1]), int(sys.argv[2]))
+        try:
+            work(Path(sys.argv[1]), int(sys.argv[2]))
+        except UserError as error:  # it is started again
+            print(f"prefrl: {error}", file=sys.stderr)  # noqa: T201
+            sys.exit(1)

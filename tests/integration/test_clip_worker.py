@@ -16,6 +16,7 @@ from prefrl.clips.codec import decode_clip
 from prefrl.clips.saver import SavesClips, collect_marks
 from prefrl.clips.trail import Trail
 from prefrl.envs import make_env
+from prefrl.errors import UserError
 from prefrl.feedback import Query
 from prefrl.segments import Segment
 from prefrl.store import PreferenceStore
@@ -86,6 +87,24 @@ def test_an_environment_that_cannot_be_built_here_is_a_reason_too(folder: RunFol
         while render_open(store, renderer):
             pass
         assert "module_that_is_not_here" in store.render_failures([first.id])[first.id]
+
+
+def test_a_clip_that_the_record_has_no_room_for_is_not_given_up(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = segments(2)
+
+    def full(store: PreferenceStore, segment_id: str, clip: object) -> None:
+        raise UserError("the disk is full")
+
+    with PreferenceStore(folder.record_path) as store:
+        store.add_queries([Query(segments=(pair[0], pair[1]))])
+        renderer = ClipRenderer(folder)
+        monkeypatch.setattr(PreferenceStore, "add_clip", full)
+        with pytest.raises(UserError, match="full"):
+            render_open(store, renderer)
+        renderer.close()
+        assert store.render_failures([s.id for s in pair]) == {}
 
 
 def test_the_process_ends_with_the_one_that_started_it(folder: RunFolder) -> None:
