@@ -266,20 +266,21 @@ class Desk:
         facts, num_open = store.facts(), store.num_open()
         self._failures = bool(facts.get("render_failure"))
         silent = time.time() - facts.get("seen_at", 0.0) > SILENT_SECONDS
+        running = facts.get("training_state") == "running" and not silent
         training = str(facts.get("training", ""))
         if silent and facts.get("training_state") == "running":
             training = "training is not running"
         self._standing = Standing(
             run=self._standing.run,
             environment=self._standing.environment,
-            answered=store.num_answers(),
+            answered=store.num_answers(teaching=True) - int(facts.get("labels_before", 0)),
             wanted=int(facts.get("labels_wanted", 0)),
             open=num_open,
             agreement=facts.get("agreement"),
             training=training,
+            running=running,
         )
         self.news.put(self._standing)
-        running = facts.get("training_state") == "running" and not silent
         self.news.put(not running and store.num_open(self.annotator) == 0 and not self._claims)
 
 

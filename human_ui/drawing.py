@@ -18,6 +18,7 @@ HINTS = {
     "ranking": "Press the numbers from best to worst     UP, then a number: equal to the last     DOWN can't tell",
     "rating": "Press a number: 1 is worst, {scale} is best     DOWN can't tell",
 }
+LEAVING = "Not in the record yet: {num}. The window closes when they are. Q again gives them up; any other key stays."
 COMMON_HINT = "Z undo     SPACE pause     R replay     I what to look for     H all keys     Q leave"
 
 
@@ -96,6 +97,8 @@ class Painter:
         size = round(16 * unit)
         question = session.question
         lines: list[tuple[str, Colour]] = []
+        if session.leaving and session.unsaved:
+            lines.append((LEAVING.format(num=session.unsaved), theme.warning))
         if session.problem:
             lines.append((session.problem, theme.warning))
         elif session.notice:
@@ -235,7 +238,15 @@ class Painter:
                 told += "\nNo query is open. If the training was stopped, go on with: prefrl resume RUN"
             self._panel(surface, theme, unit, "Nothing is left to answer", f"{told}\n\nQ leaves; Z takes answers back.")
         else:
-            told = "The next clips are being prepared." if standing.open else "The training will ask again soon."
+            if not standing.open:
+                told = "The training will ask again soon."
+            elif standing.running:
+                told = "The next clips are being prepared."
+            else:
+                told = (
+                    "Somebody else has what is left, or its clips are not drawn yet: "
+                    "that is done while the training runs. Go on with it by: prefrl resume RUN"
+                )
             self._panel(surface, theme, unit, "One moment", told)
 
     def _help(self, surface: pygame.Surface, theme: Theme, unit: float) -> None:

@@ -81,7 +81,8 @@ class Standing:
     run: str
     environment: str
     answered: int = 0
-    """Answers that the record holds, by anybody."""
+    """Answers that the record holds, by anybody; not those that teach nothing ("can't tell", and what was asked again),
+    nor those of an earlier run."""
     wanted: int = 0
     """Answers that the run asks for in all; 0: as many as there are queries."""
     open: int = 0
@@ -90,6 +91,8 @@ class Standing:
     """Share of the comparisons on which the current reward model agrees with the answers."""
     training: str = ""
     """What the training beside is doing, in a few words."""
+    running: bool = False
+    """It was heard of lately."""
 
     @property
     def left(self) -> int:

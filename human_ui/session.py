@@ -96,6 +96,8 @@ class Session:
         self.notice = ""
         self.problem = ""  # of the record, for as long as it lasts
         self.finished = False
+        self.unsaved = 0  # replies and undos handed over that the record does not have yet
+        self.leaving = False  # as soon as it has them
         self._notice_left = 0.0
         self._tie_next = False
         self._awaited: str | None = None  # query whose reply was taken back and which comes again
@@ -134,6 +136,8 @@ class Session:
 
     def tick(self, seconds: float) -> None:
         """Let time go by."""
+        if self.leaving and not self._num_pending:
+            self._commands.append(Leave())
         self._notice_left -= seconds
         if self._notice_left <= 0:
             self.notice = ""
@@ -178,8 +182,12 @@ class Session:
     def press(self, action: Action) -> None:
         """A key for `action` was pressed."""
         if action is Action.QUIT:
-            self._commands.append(Leave())
-        elif action is Action.HELP:
+            if self.leaving or not self._num_pending:
+                self._commands.append(Leave())
+            self.leaving = True
+            return
+        self.leaving = False
+        if action is Action.HELP:
             self.show_help, self.show_instruction = not self.show_help, False
         elif action is Action.INSTRUCTION and not self.introducing:
             self.show_instruction, self.show_help = not self.show_instruction, False
@@ -236,6 +244,10 @@ class Session:
         return commands
 
     # ------------------------------------------------------------------------------------------------ inside
+
+    @property
+    def _num_pending(self) -> int:
+        return self.unsaved + sum(not isinstance(command, Leave) for command in self._commands)
 
     def _begin(self) -> None:
         self.introducing = False

@@ -75,7 +75,7 @@ class Window:
     def handle(self, event: pygame.event.Event) -> None:
         """Take in one event of pygame's."""
         if event.type == pygame.QUIT:
-            self._leaving = True
+            self.session.press(Action.QUIT)
         elif event.type == pygame.KEYDOWN:
             name = "+" if event.unicode == "+" else pygame.key.name(event.key)
             digit = digit_of(name)
@@ -97,6 +97,7 @@ class Window:
 
     def take_news(self) -> None:
         """Hand what the desk has brought to the session."""
+        self.session.unsaved = self.desk.num_unsaved
         while not self.desk.news.empty():
             news = self.desk.news.get()
             if isinstance(news, Question):
@@ -119,6 +120,7 @@ class Window:
                 session.show_instruction,
                 session.notice,
                 session.problem,
+                session.leaving and session.unsaved,
                 session.standing,
             ),
             *(session.scroll, session.high_contrast, str(session.ranked), len(session.given)),

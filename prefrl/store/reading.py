@@ -118,6 +118,18 @@ def num_answers(connection: sa.Connection, annotator: str | None) -> int:
     return connection.scalars(given).one() - connection.scalars(taken_back).one()
 
 
+def num_idle(connection: sa.Connection, annotator: str | None) -> int:
+    """Return how many of those that stand teach nothing: "can't tell", and answers to what was asked again."""
+    column, query = tables.answers.c, tables.queries.c
+    joined = sa.select(sa.func.count()).select_from(tables.answers.join(tables.queries))
+    joined = joined.where(column.kind.in_(KINDS), stands())
+    if annotator is not None:
+        joined = joined.where(column.annotator == annotator)
+    again = joined.where(query.repeat_of.isnot(None))  # two counts: each finds its few rows by an index, or in one pass
+    cannot_tell = joined.where(query.repeat_of.is_(None), column.value == "null")
+    return connection.scalars(again).one() + connection.scalars(cannot_tell).one()
+
+
 def asked_pairs(connection: sa.Connection) -> set[frozenset[str]]:
     """Return the sets of names of what was shown together."""
     item = tables.query_items.c

@@ -244,9 +244,14 @@ class PreferenceStore:
             condition &= tables.queries.c.repeat_of.is_(None)
         return self._database.read(lambda c: reading.answers(c, condition, self.name))
 
-    def num_answers(self, annotator: str | None = None) -> int:
-        """Return how many comparisons, rankings and ratings stand, of everybody or of one annotator."""
-        return self._database.read(lambda c: reading.num_answers(c, annotator))
+    def num_answers(self, annotator: str | None = None, *, teaching: bool = False) -> int:
+        """Return how many comparisons, rankings and ratings stand, of everybody or of one annotator.
+
+        With `teaching`, without those that teach nothing: "can't tell", and what was asked again.
+        """
+        return self._database.read(
+            lambda c: reading.num_answers(c, annotator) - (reading.num_idle(c, annotator) if teaching else 0)
+        )
 
     def num_open(self, annotator: str | None = None) -> int:
         """Return how many queries miss answers, or how many of them this annotator could be given now."""

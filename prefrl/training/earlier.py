@@ -22,7 +22,9 @@ AT_ONCE = 100
 def copy_answers(
     earlier: Path, store: PreferenceStore, observation_space: gymnasium.Space[Any], segment_length: int
 ) -> int:
-    """Copy what stands answered in an earlier run into the record of a new one, as its session 0; return how many.
+    """Copy what stands answered in an earlier run into the record of a new one, as its session 0.
+
+    Returns how many answers teach something: "can't tell" is copied too.
 
     Doing it again, after a kill, does no harm.
 
@@ -50,7 +52,7 @@ def copy_answers(
                 _check(query, earlier, observation_space, segment_length)
             store.add_queries(list(queries.values()))
             store.add_answers([replace(a, query_id=queries[a.query_id].id, claim=f"{run_id} {row}") for row, a in part])
-    return len(rows)
+    return sum(answer.value is not None for _, answer in rows)
 
 
 def _closed(query: Query, rows: Sequence[tuple[int, Answer]]) -> Query:

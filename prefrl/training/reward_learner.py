@@ -101,7 +101,9 @@ class RewardLearner:
         """Take in the answers of an earlier run, if the settings name one, beside the labels that this one asks for."""
         if self.settings.from_run is None:
             return
-        copy_answers(Path(self.settings.from_run), self.store, self.reward.observation_space, self.segment_length)
+        earlier = Path(self.settings.from_run)
+        num = copy_answers(earlier, self.store, self.reward.observation_space, self.segment_length)
+        self.store.set_facts({"labels_before": num})  # beside those that viewers count
         queries = self.store.session_queries(0)
         self.asked_pairs |= {query.pair for query in queries}
         self.open_queries = {query.id: query for query in queries}

@@ -175,6 +175,7 @@ def test_a_later_run_starts_from_the_answers_of_an_earlier_one(tmp_path: Path, m
     assert third.read_metrics()[-1]["labels"] == 6
     with PreferenceStore(third.record_path) as store:
         assert [a.annotator for _, a in store.answers()].count("oracle") == 15
+        assert store.num_answers(teaching=True) - store.facts()["labels_before"] == 6
 
 
 @pytest.mark.parametrize(

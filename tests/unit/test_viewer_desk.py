@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from prefrl.errors import UserError
-from prefrl.feedback import Query, Response, Undo
+from prefrl.feedback import Comparison, Query, Response, Undo
 from prefrl.human_ui.desk import Desk
 from prefrl.human_ui.questions import Question, Reply, Standing
 from prefrl.store import PreferenceStore
@@ -105,6 +105,18 @@ def test_what_is_taken_back_while_the_record_goes_away_is_taken_back_once_and_as
         assert store.num_answers() == 1
 
 
-def test_how_the_run_stands_is_told(desk: Desk) -> None:
+def test_what_teaches_nothing_and_what_was_taken_over_is_not_counted_as_answered(record: Path) -> None:
+    with PreferenceStore(record) as store:
+        again = Query(responses=query(0).responses, repeat_of=query(0).id, reserved_for="anna")
+        store.add_queries([again])
+        given = [(query(0), 1.0), (again, 1.0), (query(1), None), (query(2), 0.0), (query(3), 0.5), (query(4), 1.0)]
+        rows = store.add_answers([Comparison(query_id=q.id, preference=p, annotator="anna") for q, p in given])
+        store.undo(rows[-1], "anna")
+        store.set_facts({"labels_before": 1, "labels_wanted": 10, "training_state": "running", "seen_at": time.time()})
+        assert [store.num_answers(teaching=teaching) for teaching in (False, True)] == [5, 3]
+        assert store.num_answers("ben", teaching=True) == 0
+    desk = Desk(lambda: PreferenceStore(record), "anna", run="r", environment="", repeat_share=0.0)
+    desk.start()
     standing = news(desk, lambda n: isinstance(n, Standing))
-    assert (standing.answered, standing.open) == (0, 6)
+    assert (standing.answered, standing.left, standing.running) == (2, 8, True)
+    desk.close()

@@ -266,8 +266,36 @@ def test_the_end_is_told_and_can_be_undone() -> None:
     assert session.screen is Screen.END
     session.press(Action.UNDO)
     assert session.screen is Screen.WAITING
+    session.take_commands()
     session.press(Action.QUIT)
     assert isinstance(session.take_commands()[-1], Leave)
+
+
+def test_leaving_waits_for_answers_that_are_not_in_the_record_yet() -> None:
+    session = begun(ask("a"), ask("b"))
+    session.press(Action.LEFT)
+    session.press(Action.QUIT)
+    assert [type(command) for command in session.take_commands()] == [Save]
+    session.unsaved = 1
+    session.tick(0.1)
+    assert session.take_commands() == []
+    session.unsaved = 0
+    session.tick(0.1)
+    assert session.take_commands() == [Leave()]
+
+
+def test_leaving_can_be_thought_over_or_insisted_on() -> None:
+    session = begun(ask("a"))
+    session.unsaved = 1
+    session.press(Action.QUIT)
+    session.press(Action.PAUSE)
+    session.unsaved = 0
+    session.tick(0.1)
+    assert session.take_commands() == []
+    session.unsaved = 1
+    session.press(Action.QUIT)
+    session.press(Action.QUIT)
+    assert session.take_commands() == [Leave()]
 
 
 def test_answers_per_hour() -> None:
