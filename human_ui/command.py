@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     environment = str(config.get("env_id", ""))
     with PreferenceStore(where, patience_seconds=5.0) as store:
         facts = store.facts()
-    instruction = text_or_file(given.instruction or config.get("instruction") or facts.get("instruction") or "")
+    instruction = find_instruction(given.instruction, facts, config)
     desk = Desk(
         lambda: PreferenceStore(where, patience_seconds=2.0),
         name,
@@ -104,6 +104,11 @@ def _find(run: str) -> tuple[Path | str, str, dict[str, Any]]:
             f"prefrl resume {path}"
         )
     return where, path.resolve().name, settings
+
+
+def find_instruction(option: str | None, facts: dict[str, Any], config: dict[str, Any]) -> str:
+    """Return what to look for: by the option, or what the run told, which read its file where it was started."""
+    return text_or_file(option or "") or facts.get("instruction") or text_or_file(config.get("instruction") or "")
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -318,4 +318,5 @@ def _question(store: PreferenceStore, claim: Claim) -> Question:
         order=claim.shown,
         prompt=card.responses[0].prompt if card.responses else None,
         scale=card.scale or 5,
+        instruction=card.instruction,
     )

@@ -29,6 +29,8 @@ class Painter:
         self._fonts: dict[int, pygame.font.Font] = {}
         self._texts: OrderedDict[tuple[str, int, Colour], pygame.Surface] = OrderedDict()
         self.layout: Layout | None = None
+        self.most_scroll = 0
+        """Lines by which the longest text of the last picture can be scrolled."""
 
     def paint(self, surface: pygame.Surface, session: Session) -> None:
         """Draw everything."""
@@ -36,7 +38,7 @@ class Painter:
         surface.fill(theme.paper)
         width, height = surface.get_size()
         unit = unit_of(width, height)
-        self.layout = None
+        self.layout, self.most_scroll = None, 0
         question = session.question
         if session.screen is Screen.QUESTION and question is not None:
             aspect = next((i.clip.frames.shape[2] / i.clip.frames.shape[1] for i in question.items if i.clip), None)
@@ -48,6 +50,7 @@ class Painter:
                 len(question.items),
                 aspect=aspect,
                 has_prompt=question.prompt is not None,
+                has_instruction=bool(session.look_for),
                 points=question.scale if question.kind == "rating" else 0,
             )
             self._question(surface, session, question, self.layout, theme)
@@ -58,7 +61,8 @@ class Painter:
         if session.show_help:
             self._help(surface, theme, unit)
         elif session.show_instruction:
-            self._panel(surface, theme, unit, "What to look for", session.instruction or "No instruction was given.")
+            told = session.look_for or "No instruction was given."
+            self._panel(surface, theme, unit, "What to look for", told, session.scroll)
 
     def paint_frame(self, surface: pygame.Surface, session: Session) -> list[pygame.Rect]:
         """Draw only what another frame changes, after `paint`; return where."""
@@ -91,6 +95,9 @@ class Painter:
         surface.blit(self._text(self._cut(title, size, room), size, theme.ink), (gap, gap // 2))
         line = self._cut("     ".join(second), round(16 * unit), width - 2 * gap)
         surface.blit(self._text(line, round(16 * unit), theme.pale_ink), (gap, gap // 2 + round(27 * unit)))
+        if self.layout is not None and session.look_for:
+            told = self._cut("Look for: " + " ".join(session.look_for.split()), round(16 * unit), width - 2 * gap)
+            surface.blit(self._text(told, round(16 * unit), theme.ink), (gap, gap // 2 + round(51 * unit)))
 
     def _footer(self, surface: pygame.Surface, session: Session, theme: Theme, unit: float) -> None:
         width, height = surface.get_size()
@@ -122,7 +129,9 @@ class Painter:
     ) -> None:
         unit = layout.unit
         if layout.prompt is not None:
-            self._text_box(surface, layout.prompt, f"Prompt: {question.prompt}", theme, theme.pale_ink, unit, 0, 0)
+            self._text_box(
+                surface, layout.prompt, f"Prompt: {question.prompt}", theme, theme.pale_ink, unit, 0, session.scroll
+            )
         border = max(2, round(theme.border * unit))
         for place, (item, box) in enumerate(zip(question.shown, layout.items, strict=True)):
             colour = theme.places[place]
@@ -132,7 +141,7 @@ class Painter:
                 self._text_box(surface, box, item.text, theme, colour, unit, border, session.scroll)
             else:
                 told = f"This clip cannot be shown: {item.problem}"
-                self._text_box(surface, box, told, theme, theme.warning, unit, border, 0)
+                self._text_box(surface, box, told, theme, theme.warning, unit, border, session.scroll)
         self._clips(surface, session, question, layout, theme)
         for point, box in enumerate(layout.scale, 1):
             pygame.draw.rect(surface, theme.panel, box)
@@ -213,24 +222,43 @@ class Painter:
         height = round(size * 1.35)
         rows = self._wrap(text, size, box[2] - 2 * pad)
         visible = max(1, (box[3] - pad - top_pad) // height)
-        first = min(scroll, max(0, len(rows) - visible))
+        first = self._scrolled(len(rows), visible, scroll)
         for index, row in enumerate(rows[first : first + visible]):
             surface.blit(self._text(row, size, theme.ink), (box[0] + pad, box[1] + top_pad + index * height))
-        if len(rows) > visible:  # how much there is, and where we are
-            bar = pygame.Rect(box[0] + box[2] - pad // 2, box[1], pad // 2, box[3])
-            pygame.draw.rect(surface, theme.paper, bar)
-            thumb = pygame.Rect(bar.x, bar.y + bar.h * first // len(rows), bar.w, max(8, bar.h * visible // len(rows)))
-            pygame.draw.rect(surface, colour, thumb)
+        self._scroll_bar(surface, pygame.Rect(box), theme, colour, pad // 2, (first, visible, len(rows)))
         if border:
             pygame.draw.rect(surface, colour, box, border)
+
+    def _scrolled(self, num_rows: int, visible: int, scroll: int) -> int:
+        """Return the row to begin with, and note how far a text can be scrolled."""
+        most = max(0, num_rows - visible)
+        self.most_scroll = max(self.most_scroll, most)
+        return min(scroll, most)
+
+    def _scroll_bar(
+        self,
+        surface: pygame.Surface,
+        box: pygame.Rect,
+        theme: Theme,
+        colour: Colour,
+        width: int,
+        rows: tuple[int, int, int],
+    ) -> None:
+        """Show how much text there is and where we are, unless all is seen; `rows`: the first, those seen, all."""
+        first, visible, total = rows
+        if total <= visible:
+            return
+        bar = pygame.Rect(box.right - width, box.y, width, box.h)
+        pygame.draw.rect(surface, theme.paper, bar)
+        thumb = pygame.Rect(bar.x, bar.y + bar.h * first // total, bar.w, max(8, bar.h * visible // total))
+        pygame.draw.rect(surface, colour, thumb)
 
     def _page(self, surface: pygame.Surface, session: Session, theme: Theme, unit: float) -> None:
         standing = session.standing
         if session.screen is Screen.INSTRUCTION:
-            text = session.instruction or "Say which of the two clips shows better behaviour."
-            self._panel(
-                surface, theme, unit, "What to look for", f"{text}\n\nPress any key to begin; H shows all keys."
-            )
+            text = session.look_for or "Say which of the two clips shows better behaviour."
+            told = f"{text}\n\nPress any key to begin; H shows all keys."
+            self._panel(surface, theme, unit, "What to look for", told, session.scroll)
         elif session.screen is Screen.END:
             given = len(session.given)
             told = f"You gave {given} answer{'' if given == 1 else 's'} in this session; everything is in the record."
@@ -261,19 +289,26 @@ class Painter:
             surface.blit(self._text(key, size, theme.places[0]), (box.x + round(24 * unit), y))
             surface.blit(self._text(what, size, theme.ink), (box.x + round(270 * unit), y))
 
-    def _panel(self, surface: pygame.Surface, theme: Theme, unit: float, title: str, text: str) -> None:
+    def _panel(
+        self, surface: pygame.Surface, theme: Theme, unit: float, title: str, text: str, scroll: int = 0
+    ) -> None:
         width, height = surface.get_size()
         size, inner = round(21 * unit), min(width - round(80 * unit), round(860 * unit))
         rows = self._wrap(text, size, inner)
         step = round(30 * unit)
-        box = pygame.Rect(0, 0, inner + round(60 * unit), round(90 * unit) + step * len(rows))
+        visible = min(len(rows), max(1, (height - round(240 * unit)) // step))  # between header and footer
+        first = self._scrolled(len(rows), visible, scroll)
+        if len(rows) > visible:
+            title += " (page up, page down)"
+        box = pygame.Rect(0, 0, inner + round(60 * unit), round(90 * unit) + step * visible)
         box.center = (width // 2, height // 2)
         self._back(surface, theme, unit, box)
         self._centred(surface, title, round(27 * unit), theme.ink, width // 2, box.y + round(20 * unit))
-        for index, row in enumerate(rows):
+        for index, row in enumerate(rows[first : first + visible]):
             surface.blit(
                 self._text(row, size, theme.ink), (box.x + round(30 * unit), box.y + round(70 * unit) + index * step)
             )
+        self._scroll_bar(surface, box, theme, theme.pale_ink, round(8 * unit), (first, visible, len(rows)))
 
     def _back(self, surface: pygame.Surface, theme: Theme, unit: float, box: pygame.Rect) -> None:
         pygame.draw.rect(surface, theme.panel, box)

@@ -37,7 +37,14 @@ def unit_of(width: int, height: int) -> float:
 
 
 def lay_out(
-    width: int, height: int, num_items: int, *, aspect: float | None, has_prompt: bool = False, points: int = 0
+    width: int,
+    height: int,
+    num_items: int,
+    *,
+    aspect: float | None,
+    has_prompt: bool = False,
+    has_instruction: bool = False,
+    points: int = 0,
 ) -> Layout:
     """Place a question's items as large as they can be.
 
@@ -47,11 +54,12 @@ def lay_out(
         num_items: how many are shown.
         aspect: width by height of a clip; None for texts, which take all the room there is.
         has_prompt: there is a prompt above the items.
+        has_instruction: the header has a line for it.
         points: points of a rating's scale; 0 for none.
     """
     unit = unit_of(width, height)
     gap = round(14 * unit)
-    header = (gap, gap // 2, width - 2 * gap, round(62 * unit))
+    header = (gap, gap // 2, width - 2 * gap, round((84 if has_instruction else 62) * unit))
     footer_height = round(58 * unit)
     footer = (gap, height - footer_height - gap // 2, width - 2 * gap, footer_height)
     top = header[1] + header[3] + gap // 2

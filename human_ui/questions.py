@@ -38,6 +38,8 @@ class Question:
     """What the texts respond to."""
     scale: int = 5
     """Points of the scale of a rating, 1 (worst) to this."""
+    instruction: str = ""
+    """What to judge by, as whoever asked put it."""
 
     @property
     def shown(self) -> tuple[Item, ...]:

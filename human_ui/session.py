@@ -126,6 +126,11 @@ class Session:
         return min(int(self.position * self.question.frames_per_second + 1e-6), self.question.num_frames - 1)
 
     @property
+    def look_for(self) -> str:
+        """What the person is told to judge by: the session's instruction, or else the question's own."""
+        return self.instruction or (self.question.instruction if self.question is not None else "")
+
+    @property
     def per_hour(self) -> float | None:
         """Replies per hour of this session; None before the first."""
         if not self.given:
@@ -190,17 +195,18 @@ class Session:
         if action is Action.HELP:
             self.show_help, self.show_instruction = not self.show_help, False
         elif action is Action.INSTRUCTION and not self.introducing:
-            self.show_instruction, self.show_help = not self.show_instruction, False
+            self.show_instruction, self.show_help, self.scroll = not self.show_instruction, False, 0
         elif action is Action.CONTRAST:
             self.high_contrast = not self.high_contrast
+        elif action in (Action.SCROLL_UP, Action.SCROLL_DOWN):
+            self.scroll = max(0, self.scroll + (3 if action is Action.SCROLL_DOWN else -3))
         elif self.show_help or self.show_instruction:
             self.show_help = self.show_instruction = False  # any other key leads back
+            self.scroll = 0
         elif self.introducing:
             self._begin()
         elif action is Action.UNDO:
             self._undo()
-        elif action in (Action.SCROLL_UP, Action.SCROLL_DOWN):
-            self.scroll = max(0, self.scroll + (3 if action is Action.SCROLL_DOWN else -3))
         elif action in (Action.FASTER, Action.SLOWER):
             self._change_speed(1 if action is Action.FASTER else -1)
         elif self.question is None:
@@ -252,7 +258,7 @@ class Session:
     def _begin(self) -> None:
         self.introducing = False
         self._began = self._shown_at = self._now()
-        self.position = 0.0
+        self.position, self.scroll = 0.0, 0
 
     def _next(self) -> None:
         self.question = None

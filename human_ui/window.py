@@ -129,6 +129,7 @@ class Window:
         if now != self._drawn:
             self._painter.paint(self.surface, session)
             pygame.display.flip()
+            session.scroll = min(session.scroll, self._painter.most_scroll)
         elif session.frame != self._frame and not (session.show_help or session.show_instruction):
             pygame.display.update(self._painter.paint_frame(self.surface, session))
         self._drawn, self._frame = now, session.frame

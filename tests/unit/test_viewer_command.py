@@ -14,7 +14,7 @@ import pytest
 from prefrl import start
 from prefrl.errors import UserError
 from prefrl.files import text_or_file
-from prefrl.human_ui.command import main
+from prefrl.human_ui.command import find_instruction, main
 from prefrl.store import PreferenceStore
 
 HEAVY = (
@@ -117,6 +117,15 @@ def test_an_instruction_is_a_text_or_a_file_that_holds_it(tmp_path: Path) -> Non
     assert text_or_file("Jump.") == "Jump."
     assert text_or_file("") == ""
     assert text_or_file("long " * 1000).startswith("long")
+
+
+def test_the_instruction_is_the_option_or_what_the_run_told_before_the_name_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "look.txt").write_text("Jump.")
+    config = {"instruction": "file/of/elsewhere.txt"}
+    assert find_instruction(str(tmp_path / "look.txt"), {"instruction": "Stand still."}, config) == "Jump."
+    assert find_instruction(None, {"instruction": "Stand still."}, config) == "Stand still."
+    assert find_instruction(None, {}, {"instruction": str(tmp_path / "look.txt")}) == "Jump."
+    assert find_instruction(None, {}, {}) == ""
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:

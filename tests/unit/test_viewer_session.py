@@ -339,11 +339,20 @@ def test_every_key_has_an_action_and_digits_are_known_on_both_pads() -> None:
     st.integers(1, 9),
     st.sampled_from([None, 0.75, 1.0, 1.5]),
     st.booleans(),
+    st.booleans(),
 )
 def test_everything_lies_inside_the_window_and_nothing_overlaps(
-    width: int, height: int, count: int, aspect: float | None, prompt: bool
+    width: int, height: int, count: int, aspect: float | None, prompt: bool, instruction: bool
 ) -> None:
-    layout = lay_out(width, height, count, aspect=aspect, has_prompt=prompt, points=5 if count == 1 else 0)
+    layout = lay_out(
+        width,
+        height,
+        count,
+        aspect=aspect,
+        has_prompt=prompt,
+        has_instruction=instruction,
+        points=5 if count == 1 else 0,
+    )
     boxes = [layout.header, layout.footer, layout.progress, *layout.items, *layout.scale]
     boxes += [layout.prompt] if layout.prompt else []
     for left, top, wide, high in boxes:
