@@ -144,7 +144,7 @@ class PeopleLearner(RewardLearner):
         return self._num_missing() > 0
 
     def _num_missing(self) -> int:
-        num_open = len(self.open_queries)
+        num_open = sum(not self.answerers.get(name) for name in self.open_queries)  # a second answer is not waited for
         left = self.settings.labels - self.labels - num_open
         return min(MANY_OPEN - num_open, left) if num_open < FEW_OPEN else 0
 
@@ -195,16 +195,18 @@ class PeopleLearner(RewardLearner):
 
     def _prepared(self, query: Query, history: History) -> Query:
         """Give a query what it is shown and judged by, and to the teacher if it is one of its share."""
-        reserved = None
+        reserved, overlap = None, 1
         if self._teacher is not None and int(query.id[:8], 16) / 2**32 < self.settings.teacher_share:
             reserved = self._teacher.name
+        elif int(query.id[8:16], 16) / 2**32 < self.settings.shared_share:
+            overlap = 2
 
         def shown(segment: Segment) -> Segment:
             source = history.clip_source(segment)
             return segment if source is None else replace(segment, replay=source.to_arrays())
 
         segments = tuple(shown(segment) for segment in query.segments)
-        return replace(query, segments=segments, instruction=self._instruction, reserved_for=reserved)
+        return replace(query, segments=segments, instruction=self._instruction, reserved_for=reserved, overlap=overlap)
 
     def tell(self, num_env_steps: int, training: str, *, at_once: bool = False, state: str = "running") -> None:
         """Tell the viewers how the training stands, once a second."""

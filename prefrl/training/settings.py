@@ -96,6 +96,9 @@ class TrainSettings:
     """Answers of people to wait for before the agent trains; default: the initial share of the labels."""
     teacher_share: float = 0.5
     """Share of the answers that the teacher gives where both answer."""
+    shared_share: float = 0.0
+    """Share of the questions to people that two of them are asked, so that prefrl quality can tell how far they
+    agree."""
     from_run: Annotated[str | None, conf.arg(name="from", metavar="RUN")] = None
     """An earlier run of the same environment, whose answers are learned from too."""
     agent: str = "ppo"
@@ -145,6 +148,10 @@ class TrainSettings:
             raise UserError(f"wait must be between 0 and the labels, {self.labels}. Received {self.wait}")
         if not 0 < self.teacher_share < 1:
             raise UserError(f"teacher_share must lie between 0 and 1. Received {self.teacher_share}")
+        if not 0 <= self.shared_share <= 1:
+            raise UserError(f"shared_share must lie in [0, 1]. Received {self.shared_share}")
+        if self.shared_share and not self.asks_people:
+            raise UserError("shared_share is of the questions to people: it needs --annotator human or both.")
         if self.fixed_horizon is not None and self.fixed_horizon < 0:
             raise UserError(f"fixed_horizon must be a number of steps, or 0 for none. Received {self.fixed_horizon}")
 

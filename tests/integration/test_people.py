@@ -19,6 +19,7 @@ import pytest
 from prefrl.clips.codec import decode_clip
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison
+from prefrl.quality import measure_quality
 from prefrl.store import Claim, PreferenceStore
 from prefrl.training import TrainSettings, train
 from prefrl.training.folder import RunFolder
@@ -34,7 +35,14 @@ def by_true_return(store: PreferenceStore, claim: Claim) -> float | None:
 
 
 @contextmanager
-def person(out: Path, judge: Judge = by_true_return, *, with_clips: bool = False, pause: float = 0.0) -> Iterator[None]:
+def person(
+    out: Path,
+    judge: Judge = by_true_return,
+    *,
+    name: str = "anna",
+    with_clips: bool = False,
+    pause: float = 0.0,
+) -> Iterator[None]:
     """Answer whatever a run asks, from a thread."""
     over = threading.Event()
 
@@ -43,10 +51,10 @@ def person(out: Path, judge: Judge = by_true_return, *, with_clips: bool = False
             pass
         with suppress(UserError), PreferenceStore(out / "record.sqlite") as store:
             while not over.wait(pause or 0.02):
-                for claim in store.claim("anna", 1, with_clips=with_clips, repeat_share=0.0):
+                for claim in store.claim(name, 1, with_clips=with_clips, repeat_share=0.0):
                     answer = Comparison(
                         query_id=claim.query.id,
-                        annotator="anna",
+                        annotator=name,
                         preference=judge(store, claim),
                         shown=claim.shown,
                         claim=claim.token,
@@ -128,6 +136,21 @@ def test_a_teacher_and_people_share_the_work(tmp_path: Path) -> None:
     assert names.count("oracle") >= 3
 
 
+def test_questions_may_be_put_to_two_people_and_one_alone_holds_nothing_up(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with person(out), person(out, name="ben"):
+        folder = train(settings(labels=20, shared_share=0.5, wait=0), out, quiet=True)
+    assert folder.read_metrics()[-1]["labels"] >= 20
+    with PreferenceStore(folder.record_path) as store:
+        wanted = [query.overlap for query in store.queries(store.query_ids())]
+        (pair,) = measure_quality(store).pairs
+    assert {*wanted} == {1, 2}
+    assert (pair.first, pair.second) == ("anna", "ben")
+    with person(tmp_path / "alone"):
+        alone = train(settings(labels=20, shared_share=1.0, wait=0), tmp_path / "alone", quiet=True)
+    assert alone.read_metrics()[-1]["labels"] == 20
+
+
 def test_training_rests_when_nobody_answers_and_goes_on_when_somebody_does(tmp_path: Path) -> None:
     out = tmp_path / "run"
     outcome: list[Any] = []
@@ -185,6 +208,8 @@ def test_a_later_run_starts_from_the_answers_of_an_earlier_one(tmp_path: Path, m
         ({"wait": 13}, "between 0 and the labels"),
         ({"annotator": "cat"}, "teacher, human or both"),
         ({"teacher_share": 1.0}, "between 0 and 1"),
+        ({"shared_share": 1.5}, "must lie in"),
+        ({"shared_share": 0.5, "annotator": "teacher"}, "questions to people"),
         ({"env_id": "test_people:Unseen-v0"}, "cannot be shown to people"),
     ],
 )
