@@ -73,7 +73,7 @@ def open_display(folder: Path, size: str = "1280x800") -> tuple[Display, subproc
 class Viewer:
     """`prefrl label` as a process."""
 
-    record: Path
+    record: Path | str
     display: Display
     options: tuple[str, ...] = ()
     process: subprocess.Popen[str] = field(init=False)
@@ -102,12 +102,12 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | Non
         time.sleep(0.05)
 
 
-def answers(record: Path, *, standing: bool = False) -> list[Answer]:
+def answers(record: Path | str, *, standing: bool = False) -> list[Answer]:
     with PreferenceStore(record) as store:
         return [answer for _, answer in store.answers(standing=standing)]
 
 
-def press(display: Display, record: Path, *keys: str) -> None:
+def press(display: Display, record: Path | str, *keys: str) -> None:
     """Press keys, each of which is an answer, and wait until the record has each."""
     for key in keys:
         before = len(answers(record))

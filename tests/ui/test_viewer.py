@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from postgres import PostgresServer
 from screens import (
     COLOURS,
     Display,
@@ -24,6 +25,7 @@ from screens import (
 )
 
 from prefrl.feedback import Comparison, Query, Ranking, Rating, Undo
+from prefrl.human_ui.theme import PLAIN
 from prefrl.store import PreferenceStore
 
 pytestmark = needs_screen
@@ -197,6 +199,34 @@ def test_answers_to_a_record_that_is_locked_are_kept_until_it_is_free(tmp_path: 
     blocking.close()
     wait_for(lambda: len(answers(record)) == 2)
     viewer.end()
+
+
+def test_a_server_that_goes_away_is_told_in_the_window_which_goes_on_when_it_is_back(
+    tmp_path: Path, display: Display
+) -> None:
+    def warned() -> bool:
+        picture = display.picture()
+        shown = np.abs(picture[int(0.75 * len(picture)) :].astype(int) - PLAIN.warning).sum(axis=2) < 30
+        return int(shown.sum()) > 300
+
+    with PostgresServer() as server:
+        record = server.new_database("viewer")
+        with PreferenceStore(record) as store:
+            fill(store, [(0, 1), (2, 3), (4, 5), (6, 0)])
+        viewer = Viewer(record, display)
+        display.key("space")
+        time.sleep(0.5)
+        press(display, record, "Left")
+        server.stop()
+        display.key("Right", "Up")
+        wait_for(warned)
+        display.key("q")
+        time.sleep(1.0)
+        assert viewer.process.poll() is None, "it left without its answers"
+        server.start()
+        assert "3 answers given" in viewer.process.communicate(timeout=30)[0]
+        given = answers(record)
+    assert len(given) == len({answer.query_id for answer in given}) == 3
 
 
 def test_closing_the_window_amid_an_answer_keeps_what_was_given(tmp_path: Path, display: Display) -> None:
