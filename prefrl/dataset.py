@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from prefrl.store.rows import answer_value, read_value
 
 FORMAT, VERSION = "prefrl dataset", 1
 AT_ONCE = 200  # queries whose segments are in memory
+_DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError)  # of an .npz
 _PARQUET_ROWS = 10_000  # per group
 _QUERY_FIELDS = ("kind", "session", "num_env_steps", "scale", "instruction", "overlap", "repeat_of", "reserved_for")
 _ANSWER_FIELDS = ("query_id", "annotator", "seconds", "shown", "shown_at", "answered_at", "comment", "claim")
@@ -74,7 +77,7 @@ def import_record(folder: Path, where: Path | str) -> str:
         raise UserError(f"There is no data set in {folder}: it has no dataset.json. Give a folder that export wrote.")
     try:
         about = json.loads(path.read_text())
-        if about.get("format") != FORMAT:
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise UserError(f"{path} was not written by prefrl export.")
         if about["version"] > VERSION:
             raise UserError(f"{folder} was written by a newer prefrl (version {about['version']}). Update prefrl.")
@@ -82,7 +85,7 @@ def import_record(folder: Path, where: Path | str) -> str:
             return _import(folder, store)
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:  # those of pyarrow are among them
+    except (*_DAMAGES, OSError, ValueError, KeyError, TypeError) as error:  # those of pyarrow are among them
         raise UserError(f"The data set in {folder} is damaged: {error}. Copy it again.") from error
 
 

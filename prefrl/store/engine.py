@@ -61,8 +61,18 @@ class Database:
         self._writer = self.engine.execution_options(writes=True)
 
     def read(self, work: Callable[[sa.Connection], _Result]) -> _Result:
-        """Run `work` in a transaction that only reads; it may be run again if the server goes away."""
-        return self._run(self.engine, work, "read")
+        """Run `work` in a transaction that only reads; it may be run again if the server goes away.
+
+        Raises:
+            UserError: it cannot be read, or `work` made no sense of what is there.
+        """
+        try:
+            return self._run(self.engine, work, "read")
+        except UserError:
+            raise
+        except (ValueError, KeyError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"The record {self.name} is damaged: {reason}. Restore it from a copy.") from error
 
     def write(self, work: Callable[[sa.Connection], _Result]) -> _Result:
         """Run `work` in a transaction that is on the disk when this returns.

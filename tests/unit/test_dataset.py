@@ -155,13 +155,17 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     (folder / "dataset.json").write_text(about.replace('"version": 1', '"version": 9'))
     with pytest.raises(UserError, match="newer prefrl"):
         import_record(folder, back)
-    (folder / "dataset.json").write_text('{"format": "mine"}')
-    with pytest.raises(UserError, match="not written by prefrl"):
-        import_record(folder, back)
+    for other in ('{"format": "mine"}', "[]"):
+        (folder / "dataset.json").write_text(other)
+        with pytest.raises(UserError, match="not written by prefrl"):
+            import_record(folder, back)
     (folder / "dataset.json").write_text(about)
-    (folder / "segments" / f"{segment(3).id}.npz").write_bytes(b"PK")
-    with pytest.raises(UserError, match="damaged"):
-        import_record(folder, back)
+    arrays = folder / "segments" / f"{segment(3).id}.npz"
+    whole = arrays.read_bytes()
+    for broken in (b"PK", b"", whole[: len(whole) // 2], whole[:-200] + bytes(100) + whole[-100:]):
+        arrays.write_bytes(broken)
+        with pytest.raises(UserError, match="damaged"):
+            import_record(folder, back)
     (folder / "answers.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="damaged"):
         import_record(folder, back)

@@ -193,6 +193,34 @@ def test_a_damaged_file_is_reported(path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="owners of files are POSIX")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM about WHERE key = 'schema_version'",
+        "UPDATE about SET value = 'two' WHERE key = 'schema_version'",
+        "UPDATE facts SET value = '{'",
+        "UPDATE answers SET value = '{'",
+        "DELETE FROM segments",
+    ],
+)
+def test_rows_that_make_no_sense_are_reported_as_damage(path: Path, statement: str) -> None:
+    with PreferenceStore(path) as store:
+        store.add_queries([query(0)])
+        store.add_answers([answer(query(0))])
+        store.set_facts({"agreement": 0.5})
+    with sqlite3.connect(path) as raw:
+        raw.execute(statement)
+
+    def read() -> None:
+        with PreferenceStore(path) as store:
+            store.facts()
+            store.answers()
+            store.query(query(0).id)
+
+    with pytest.raises(UserError, match=r"is damaged: .* Restore it from a copy"):
+        read()
+
+
 def test_a_read_only_record_can_be_read_and_says_why_it_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "record" / "r.sqlite"
     path.parent.mkdir()
