@@ -51,6 +51,14 @@ HELP: tuple[tuple[str, str], ...] = (
 )
 
 
+def name_of(key: str, written: str) -> str:
+    """Return what a key press is called here: the digit or sign that it writes, on any keyboard, or else the key.
+
+    On a French keyboard, say, digits are written with shift by keys of other names.
+    """
+    return written if written and written in "123456789,.+-=" else key
+
+
 def digit_of(name: str) -> int | None:
     """Return the digit from 1 to 9 that a key stands for, also on the number pad; None for other keys."""
     bare = name.strip("[]")

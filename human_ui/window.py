@@ -10,7 +10,7 @@ import pygame
 from prefrl.errors import UserError
 from prefrl.human_ui.desk import Desk
 from prefrl.human_ui.drawing import Painter, icon
-from prefrl.human_ui.keys import KEYS, digit_of
+from prefrl.human_ui.keys import KEYS, digit_of, name_of
 from prefrl.human_ui.questions import Question, Standing
 from prefrl.human_ui.session import Action, Leave, Save, Session, TakeBack
 
@@ -77,7 +77,7 @@ class Window:
         if event.type == pygame.QUIT:
             self.session.press(Action.QUIT)
         elif event.type == pygame.KEYDOWN:
-            name = "+" if event.unicode == "+" else pygame.key.name(event.key)
+            name = name_of(pygame.key.name(event.key), event.unicode)
             digit = digit_of(name)
             if digit is not None:
                 self.session.digit(digit)

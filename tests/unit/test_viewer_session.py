@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from prefrl.clips.codec import Pictures
-from prefrl.human_ui.keys import KEYS, digit_of
+from prefrl.human_ui.keys import KEYS, digit_of, name_of
 from prefrl.human_ui.layout import lay_out
 from prefrl.human_ui.questions import Item, Question, Standing
 from prefrl.human_ui.session import REST, Action, Leave, Save, Screen, Session, TakeBack
@@ -331,6 +331,12 @@ def test_whatever_is_pressed_every_reply_belongs_to_a_question_that_was_shown(ev
 def test_every_key_has_an_action_and_digits_are_known_on_both_pads() -> None:
     assert set(KEYS.values()) == set(Action)
     assert [digit_of(name) for name in ("1", "[7]", "0", "q", "f1")] == [1, 7, None, None, None]
+
+
+def test_digits_and_signs_are_those_that_a_keyboard_writes() -> None:
+    french = [name_of(*pressed) for pressed in (("&", "1"), (";", "."), ("=", "+"), (",", ","), ("left", ""))]
+    assert french == ["1", ".", "+", ",", "left"]
+    assert name_of("&", "&") == "&" and name_of("[5]", "5") == "5" and name_of("z", "Z") == "z"
 
 
 @given(
