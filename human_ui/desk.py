@@ -31,6 +31,7 @@ TRY_SECONDS = 2.0  # how often questions are looked for whose clips could not be
 SEEN_SECONDS = 4.0  # how often the record is told that this viewer is open
 SILENT_SECONDS = 20.0  # a training that has said nothing for so long is not running
 KEPT_QUESTIONS = 4  # answered questions whose clips are still decoded, for undo
+KEPT_BYTES = 250_000_000  # of their frames and those of the questions ahead; the newest is kept in any case
 
 News = Question | Standing | str | bool
 """A question that is ready, how the run stands, a problem ("": none any more), whether nothing more will come."""
@@ -228,6 +229,8 @@ class Desk:
         if kept is None or kept.order != claim.shown:
             kept = _question(store, claim)
             self._kept.append(kept)
+            while len(self._kept) > 1 and sum(question.num_bytes for question in self._kept) > KEPT_BYTES:
+                self._kept.popleft()  # decoded again if it is taken back
         self._to_bring.popleft()
         self.news.put(kept)
         return True

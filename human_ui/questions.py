@@ -51,6 +51,11 @@ class Question:
         return next((item.clip.frames_per_second for item in self.items if item.clip is not None), 30.0)
 
     @property
+    def num_bytes(self) -> int:
+        """Memory of its clips."""
+        return sum(item.clip.frames.nbytes for item in self.items if item.clip is not None)
+
+    @property
     def num_frames(self) -> int:
         """Frames of the longest clip."""
         return max(item.num_frames for item in self.items)

@@ -13,6 +13,7 @@ import pytest
 
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison, Query, Response, Undo
+from prefrl.human_ui import desk as desks
 from prefrl.human_ui.desk import Desk
 from prefrl.human_ui.questions import Question, Reply, Standing
 from prefrl.store import PreferenceStore
@@ -119,4 +120,20 @@ def test_what_teaches_nothing_and_what_was_taken_over_is_not_counted_as_answered
     desk.start()
     standing = news(desk, lambda n: isinstance(n, Standing))
     assert (standing.answered, standing.left, standing.running) == (2, 8, True)
+    desk.close()
+
+
+def test_large_clips_are_not_kept_for_long_and_come_again_when_taken_back(
+    record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desks, "KEPT_BYTES", 1)
+    monkeypatch.setattr(Question, "num_bytes", 1)
+    desk = Desk(lambda: PreferenceStore(record), "anna", run="r", environment="", repeat_share=0.0)
+    desk.start()
+    first, _, _ = question(desk), question(desk), question(desk)
+    assert len(desk._kept) == 1
+    desk.save(reply(first))
+    desk.take_back(reply(first))
+    again = question(desk, first.query_id)
+    assert again is not first and again.order == first.order
     desk.close()
