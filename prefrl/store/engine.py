@@ -10,6 +10,7 @@ import os
 import random
 import sqlite3
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -28,6 +29,7 @@ except ModuleNotFoundError:
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 BUSY_SECONDS = 30.0
+TELL_SECONDS = 5.0  # after which it is said that a server is waited for
 CHUNK = 256  # rows per statement: bounds the memory of packed segments and the number of bound variables
 _LOCK = 0x70726566726C  # "prefrl": the writers' lock of a PostgreSQL database
 
@@ -102,15 +104,20 @@ class Database:
         self.engine.dispose()
 
     def _run(self, engine: sa.Engine, work: Callable[[sa.Connection], _Result], what: str) -> _Result:
-        deadline, pause = time.monotonic() + self.patience_seconds, 0.05
+        began, pause, told = time.monotonic(), 0.05, False
         while True:
             try:
                 with engine.begin() as connection:
                     return work(connection)
             except sa.exc.DBAPIError as error:
                 away = self.on_server and _server_is_away(error)
-                if not away or time.monotonic() + pause > deadline:
+                waited = time.monotonic() - began
+                if not away or waited + pause > self.patience_seconds:
                     raise self._explained(error, what, away) from error
+                if waited > TELL_SECONDS and not told:
+                    told = True
+                    patience = f"It is waited for, {self.patience_seconds:.0f} seconds at most; nothing is lost."
+                    warnings.warn(f"The record {self.name} cannot be reached. {patience}", stacklevel=2)
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
 

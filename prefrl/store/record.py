@@ -60,6 +60,15 @@ class PreferenceStore:
             self.close()
             raise
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long each call waits for a server that has gone away; it is said when one is waited for."""
+        return self._database.patience_seconds
+
+    @patience_seconds.setter
+    def patience_seconds(self, seconds: float) -> None:
+        self._database.patience_seconds = seconds
+
     # ------------------------------------------------------------------------------------------ asking and answering
 
     def add_queries(self, queries: Sequence[Query]) -> None:

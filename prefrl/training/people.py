@@ -228,6 +228,7 @@ class PeopleLearner(RewardLearner):
 
     def close(self) -> None:
         """Tell the viewers that the training has ended, and close the record."""
+        self.store.patience_seconds = TELL_SECONDS
         try:
             complete = self._complete
             told = "training has ended" if complete else "training was stopped"

@@ -25,6 +25,7 @@ from prefrl.training.settings import TrainSettings
 from prefrl.training.streams import stream, stream_seed, torch_stream
 from prefrl.training.threads import torch_threads
 
+PATIENCE_SECONDS = 600.0  # for the record's server, once it was there: hours of training outlast its restart
 UP_FRONT_AT_ONCE = 10  # labels asked at once before training
 UP_FRONT_TIES = 0.8  # share of ties among these from which on the others are postponed
 ATTEMPTS = 5  # times a session asks again for what its annotator skipped
@@ -59,6 +60,7 @@ class RewardLearner:
         self.annotator = annotator or make_run_teacher(settings)
         self.fit_threads = fit_threads
         self.store = folder.open_record()
+        self.store.patience_seconds = PATIENCE_SECONDS
         self.schedule = settings.label_schedule()
         seed = stream_seed(settings.seed, "reward")
         self.reward = RewardEnsemble(observation_space, action_space, settings.reward, seed=seed, device=device)

@@ -13,7 +13,7 @@ from postgres import PostgresServer
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison, Query
 from prefrl.segments import Segment
-from prefrl.store import PreferenceStore
+from prefrl.store import PreferenceStore, engine
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,19 @@ def test_work_goes_on_when_a_server_that_was_killed_comes_back(server: PostgresS
         server.stop()
         server.start()
         assert len(store.claim("anna", 100, repeat_share=0)) == 39  # connections that broke unnoticed
+
+
+def test_it_is_said_that_a_server_is_waited_for(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "TELL_SECONDS", 0.2)
+    with PreferenceStore(server.new_database("waited"), patience_seconds=0.1) as store:
+        store.patience_seconds = 60.0
+        server.stop()
+        timer = threading.Timer(1.5, server.start)
+        timer.start()
+        with pytest.warns(UserWarning, match="cannot be reached. It is waited for, 60 seconds at most"):
+            store.add_queries([query(0)])
+        timer.join()
+        assert store.num_open() == 1
 
 
 def test_a_server_that_stays_away_is_told_and_nothing_is_lost(server: PostgresServer) -> None:
