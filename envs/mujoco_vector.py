@@ -92,9 +92,9 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         self.metadata = {**self.template.metadata, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space = self.template.observation_space
         self.single_action_space = self.template.action_space
+        check_memory(num_envs, self._bytes_per_env(), type(self).__name__, "mujoco")  # before anything as large
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        check_memory(num_envs, self._bytes_per_env(), type(self).__name__, "mujoco")
         threads = min(num_threads or available_cpus(), num_envs)
         batch = require("mujoco.batch", "mujoco").Batch
         self._batch: Any = (ForceBatch if self.needs_forces else batch)(self.model, num_envs, threads)

@@ -261,6 +261,8 @@ def test_more_environments_than_memory_allows_are_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr(memory, "free_memory", lambda extra: 2_000_000_000)
     with pytest.raises(UserError, match=r"100000 environments of AntVectorEnv take about \d+.\d GB; 2.0 GB are free"):
         make("Ant", 100_000)
+    with pytest.raises(UserError, match="1000000000000 environments of HopperVectorEnv"):
+        make("Hopper", 10**12)  # not even the bounds of their spaces fit
     make("Hopper", 100)
     with pytest.raises(UserError, match=r"num_envs must be at least 1\. Received 0"):
         make("Hopper", 0)
