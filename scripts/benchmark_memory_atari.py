@@ -41,6 +41,7 @@ def main(game: str = "Seaquest", sessions: int = 11, steps: int = 300, num_envs:
     show("libraries and emulators", begin)
     with tempfile.TemporaryDirectory() as folder, PreferenceStore(record := Path(folder) / "record.sqlite") as store:
         for number in range(sessions):
+            stepper.begin(steps)
             for _ in range(steps):
                 stepper.step(rng.integers(envs.single_action_space.n, size=num_envs))
             history.add(stepper.take())
