@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,21 +25,22 @@ from torch import Tensor
 
 from prefrl.agents.adam import FlatAdam
 from prefrl.agents.distributions import make_distribution
+from prefrl.agents.gpu_memory import enough_gpu_memory
 from prefrl.agents.inputs import PolicyInputs
 from prefrl.agents.networks import CnnActorCritic, MlpActorCritic, flatten_parameters
 from prefrl.agents.ppo_settings import PpoSettings
 from prefrl.agents.protocol import Improvement
-from prefrl.agents.replay import ReplayedStep, record_cuda_graph
+from prefrl.agents.replay import Record, ReplayedStep, record_cuda_graph
 from prefrl.agents.scaling import ReturnScaler
 from prefrl.agents.schedules import schedule
 from prefrl.agents.stepping import Stepper
-from prefrl.errors import UserError
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_action_space, check_observation_space, map_batch
 
 EVALUATED_AT_ONCE = 8_192  # vector observations
 IMAGES_AT_ONCE = 1_024
+LESS_MEMORY = "Use fewer --num-envs, or a smaller --hyper n_steps or batch_size."
 
 
 class Minibatch(NamedTuple):
@@ -154,11 +154,10 @@ class PpoAgent:
         self._network = self._make_network(torch.Generator().manual_seed(seed))
         parameters = [*self._network.parameters(), *self._actions.parameters()]
         self._adam = FlatAdam(*flatten_parameters(parameters), settings.max_grad_norm)
-        self._clips: tuple[float, float | None] = (0.0, None)
+        self._clips: tuple[Any, Any] = (0.0, None)  # numbers, or tensors that hold one, of ratios and values
         self._replayed: ReplayedStep | None = None
         if self._device.type == "cuda":
-            adam = self._adam
-            self._replayed = ReplayedStep(record_cuda_graph, [adam.parameters, adam.first, adam.second])
+            self._replay_updates(record_cuda_graph)
         self._learning_rate = schedule("learning_rate", settings.learning_rate)
         self._clip = schedule("clip_range", settings.clip_range)
         given = settings.clip_range_vf
@@ -180,6 +179,11 @@ class PpoAgent:
         hidden = (units["pi"], units["vf"]) if isinstance(units, dict) else (units, units)
         activation = options.get("activation_fn", "tanh")
         return MlpActorCritic(self._inputs.shape[0], num_outputs, generator, hidden, activation).to(self._device)
+
+    def _replay_updates(self, record: Record) -> None:
+        """Record the update of a minibatch once and replay it from then on."""
+        adam = self._adam
+        self._replayed = ReplayedStep(record, [adam.parameters, adam.first, adam.second])
 
     @property
     def num_env_steps(self) -> int:
@@ -224,7 +228,7 @@ class PpoAgent:
             reward: scores the steps. None: the environments' own reward if the agent was made with `pass_true_reward`,
                 else zeros.
         """
-        with self._network.no_graph(), _enough_memory():
+        with self._network.no_graph(), enough_gpu_memory(LESS_MEMORY):
             begin = time.perf_counter()
             inputs, actions, rollout = self._collect()
             collected = time.perf_counter()
@@ -291,10 +295,8 @@ class PpoAgent:
 
     def _update(self, batch: Minibatch) -> None:
         remaining = max(1 - self._num_env_steps / self._total_env_steps, 0.0)
-        learning_rate, self._clips = (
-            self._learning_rate(remaining),
-            (self._clip(remaining), self._clip_values(remaining)),
-        )
+        learning_rate = self._learning_rate(remaining)
+        self._set_clips(self._clip(remaining), self._clip_values(remaining))
         target = self.settings.target_kl
         self._network.train()
         for part in self._minibatches(batch):
@@ -302,10 +304,22 @@ class PpoAgent:
                 break
             self._adam.prepare(learning_rate)
             if self._replayed is not None and len(part.returns) == self.settings.batch_size:
-                self._replayed(self._step, part, key=self._clips)
+                self._replayed(self._step, part)
             else:
                 self._step(part)
         self._network.eval()
+
+    def _set_clips(self, clip: float, clip_values: float | None) -> None:
+        """Set the ranges: numbers, or where updates are replayed tensors, whose values a recording follows."""
+        if self._replayed is None:
+            self._clips = clip, clip_values
+            return
+        new = torch.zeros(2, dtype=torch.float64, device=self._device)  # rounded as numbers are
+        kept = [old if isinstance(old, Tensor) else new[i] for i, old in enumerate(self._clips)]
+        kept[0].fill_(clip)
+        if clip_values is not None:
+            kept[1].fill_(clip_values)
+        self._clips = kept[0], None if clip_values is None else kept[1]
 
     def _step(self, part: Minibatch) -> None:
         """Make one step of Adam on a minibatch."""
@@ -377,15 +391,3 @@ class PpoAgent:
     def close(self) -> None:
         """Close the environments."""
         self._stepper.envs.close()
-
-
-@contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Say which settings to lower where the GPU's memory does not suffice."""
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise UserError(
-            f"The GPU has too little memory: {str(error).splitlines()[0]} Use fewer --num-envs, or a smaller "
-            "--hyper n_steps or batch_size."
-        ) from error

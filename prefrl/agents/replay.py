@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -25,25 +25,24 @@ class ReplayedStep:
 
     def __init__(self, record: Record, kept: Sequence[Tensor]) -> None:
         self._record, self._kept = record, kept
-        self._key: Hashable = None
+        self._sizes: tuple[torch.Size, ...] = ()
         self._batch: tuple[Tensor, ...] = ()
         self._replay: Callable[[], None] | None = None
         self._failed = False
 
-    def __call__(self, step: Callable[[Batch], None], batch: Batch, key: Hashable) -> None:
+    def __call__(self, step: Callable[[Batch], None], batch: Batch) -> None:
         """Do what `step(batch)` does.
 
         Args:
-            step: reads the tensors of the batch, and nothing else that changes while `key` stays the same.
+            step: reads the tensors of the batch, and nothing else that changes but in tensors that stay where they are.
             batch: tensors of the sizes met before, else it is recorded anew.
-            key: whatever else the step depends on.
         """
-        key = (key, tuple(tensor.shape for tensor in batch))
         if self._failed:
             step(batch)
             return
-        if key != self._key:
-            self._prepare(step, batch, key)
+        if self._sizes != (sizes := tuple(tensor.shape for tensor in batch)):
+            self._prepare(step, batch)
+            self._sizes = sizes
         if self._replay is None:
             step(batch)
             return
@@ -51,7 +50,7 @@ class ReplayedStep:
             place.copy_(tensor)
         self._replay()
 
-    def _prepare(self, step: Callable[[Batch], None], batch: Batch, key: Hashable) -> None:
+    def _prepare(self, step: Callable[[Batch], None], batch: Batch) -> None:
         before = [tensor.clone() for tensor in self._kept]
         static = type(batch)._make(tensor.clone() for tensor in batch)  # type: ignore[attr-defined]
         try:
@@ -62,7 +61,7 @@ class ReplayedStep:
             warnings.warn(f"The update could not be recorded as a CUDA graph and runs slower: {reason}", stacklevel=3)
         for tensor, values in zip(self._kept, before, strict=True):
             tensor.copy_(values)
-        self._key, self._batch = key, static
+        self._batch = static
 
 
 def record_cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
@@ -73,10 +72,12 @@ def record_cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
     """
     current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
     aside.wait_stream(current)
-    with torch.cuda.stream(aside):
-        for _ in range(WARM_UPS):
-            function()
-    current.wait_stream(aside)
+    try:
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UPS):
+                function()
+    finally:  # what it changed is put back on the current stream, also where it failed
+        current.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         function()

@@ -25,6 +25,7 @@ from prefrl.agents.buffers import (
     LearnedReplayBuffer,
     LearnedRolloutBuffer,
 )
+from prefrl.agents.gpu_memory import enough_gpu_memory
 from prefrl.agents.protocol import Improvement
 from prefrl.agents.recorder import Recorder
 from prefrl.agents.scaling import ReturnScaler
@@ -46,6 +47,7 @@ RESERVED = {  # set here, or of no effect here
     *("self", "policy", "env", "device", "seed", "_init_setup_model", "rollout_buffer_class", "replay_buffer_class"),
     *("learning_starts", "optimize_memory_usage", "stats_window_size", "tensorboard_log"),
 }
+LESS_MEMORY = "Use fewer --num-envs, or a smaller --hyper n_steps, batch_size or buffer_size."
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls", "exploration_rate")
 
 
@@ -217,14 +219,15 @@ class Sb3Agent:
         if isinstance(self._env, vec_env.VecNormalize):
             self._env.training = self.num_env_steps < self._normalize_until * self._total_env_steps
         begin = time.perf_counter()
-        if self.on_policy:
-            model.collect_rollouts(self._env, self._callback, model.rollout_buffer, n_rollout_steps=model.n_steps)
-            model._update_current_progress_remaining(self.num_env_steps, self._total_env_steps)
-            collected = time.perf_counter()
-            model.train()
-            update_seconds = time.perf_counter() - collected
-        else:
-            update_seconds = self._improve_off_policy()
+        with enough_gpu_memory(LESS_MEMORY):
+            if self.on_policy:
+                model.collect_rollouts(self._env, self._callback, model.rollout_buffer, n_rollout_steps=model.n_steps)
+                model._update_current_progress_remaining(self.num_env_steps, self._total_env_steps)
+                collected = time.perf_counter()
+                model.train()
+                update_seconds = time.perf_counter() - collected
+            else:
+                update_seconds = self._improve_off_policy()
         spent = time.perf_counter() - begin
         rollout, learned = self._rollout, self._learned
         assert rollout is not None and learned is not None

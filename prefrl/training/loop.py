@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from prefrl.agents import Agent, Improvement
+from prefrl.agents.gpu_memory import enough_gpu_memory
 from prefrl.annotators import Annotator
 from prefrl.errors import UserError
 from prefrl.history import Episode, History
@@ -39,6 +40,9 @@ from prefrl.training.people import PeopleLearner
 from prefrl.training.policies import make_run_agent, make_run_env
 from prefrl.training.reward_learner import RewardLearner
 from prefrl.training.streams import stream, stream_seed
+
+LESS_MEMORY = "Use a smaller --fit.batch-size, a shorter --segment-length, fewer --labels, or --device cpu."
+"""Where the reward takes too much; agents say which of their own settings to lower."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +117,10 @@ class Trainer:
         checkpoint, refused = newest_checkpoint(self.folder.checkpoints, self.run_id)
         for reason in refused:
             warnings.warn(f"{reason} Going on from the checkpoint before it.", stacklevel=2)
+        with enough_gpu_memory(LESS_MEMORY):
+            return self._run_from(checkpoint)
+
+    def _run_from(self, checkpoint: Checkpoint | None) -> bool:
         if checkpoint is not None:
             self._restore(checkpoint)
         else:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from prefrl.errors import UserError
 from prefrl.feedback import Comparison
-from prefrl.rewards import RewardEnsemble
+from prefrl.rewards import Fitter, RewardEnsemble
 from prefrl.store import PreferenceStore
 from prefrl.training import RunFolder, train
 from prefrl.training.loop import Trainer
@@ -102,6 +104,17 @@ def test_early_ends_bring_a_warning_and_the_fixed_horizon_form_none(tmp_path: Pa
         warnings.simplefilter("always")
         train(replace(plain, fixed_horizon=None), tmp_path / "fixed", quiet=True)
     assert not any("leaks" in str(warning.message) for warning in caught)
+
+
+def test_too_little_memory_of_the_gpu_for_a_fit_names_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+    monkeypatch.setattr(Fitter, "fit", no_memory)
+    with pytest.raises(UserError, match=r"too little memory: .* Use a smaller --fit.batch-size"):
+        train(TINY, tmp_path / "run", quiet=True)
 
 
 def test_run_in_use_is_not_trained_twice(tmp_path: Path) -> None:

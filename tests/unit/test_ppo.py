@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import gymnasium
 import numpy as np
@@ -23,7 +24,6 @@ from prefrl.agents.distributions import Categoricals, DiagonalGaussian
 from prefrl.agents.networks import CnnActorCritic, MlpActorCritic, flatten_parameters
 from prefrl.agents.ppo import Minibatch, PpoAgent, advantages_of
 from prefrl.agents.ppo_settings import PpoSettings
-from prefrl.agents.replay import ReplayedStep
 from prefrl.agents.stepping import Stepper
 from prefrl.envs import EnvLoop
 from prefrl.errors import UserError
@@ -367,15 +367,15 @@ def test_a_replayed_update_is_the_same_update() -> None:
             function()
         return function
 
-    agents = [agent_on(*SPACES["box"], n_steps=20, n_epochs=3, clip_range="linear:0.2") for _ in range(2)]
-    adam = agents[1]._adam
-    agents[1]._replayed = ReplayedStep(record, [adam.parameters, adam.first, adam.second])
+    clips = {"clip_range": "linear:0.01", "clip_range_vf": "linear:0.01"}
+    agents = [agent_on(*SPACES["box"], total=100, n_steps=20, n_epochs=3, **clips) for _ in range(2)]
+    agents[1]._replay_updates(record)
     for agent in agents:
         agent.reset_environments(0)
         for _ in range(2):
             agent.improve(None)
-    assert torch.equal(agents[0]._adam.parameters, adam.parameters)
-    assert len(recorded) == 2  # the clip range has fallen in between
+    assert torch.equal(agents[0]._adam.parameters, agents[1]._adam.parameters)
+    assert len(recorded) == 1  # though the clip ranges have fallen in between
 
 
 def test_an_update_that_cannot_be_recorded_goes_on_with_a_warning() -> None:
@@ -384,25 +384,28 @@ def test_an_update_that_cannot_be_recorded_goes_on_with_a_warning() -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     agents = [agent_on(*SPACES["box"]) for _ in range(2)]
-    adam = agents[1]._adam
-    agents[1]._replayed = ReplayedStep(fail, [adam.parameters, adam.first, adam.second])
+    agents[1]._replay_updates(fail)
     agents[0].reset_environments(0)
     agents[0].improve(None)
     agents[1].reset_environments(0)
     with pytest.warns(UserWarning, match="runs slower: operation not permitted"):
         agents[1].improve(None)
-    assert torch.equal(agents[0]._adam.parameters, adam.parameters)
+    assert torch.equal(agents[0]._adam.parameters, agents[1]._adam.parameters)
 
 
 def test_too_little_memory_of_the_gpu_names_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = agent_on(*SPACES["box"])
     agent.reset_environments(0)
 
-    def no_memory(*_: Any) -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
-
-    monkeypatch.setattr(agent, "_update", no_memory)
-    with pytest.raises(UserError, match="--num-envs"):
+    for error in (
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ):
+        monkeypatch.setattr(agent, "_update", Mock(side_effect=error))
+        with pytest.raises(UserError, match=r"too little memory: CUDA .* Use fewer --num-envs"):
+            agent.improve(None)
+    monkeypatch.setattr(agent, "_update", Mock(side_effect=RuntimeError("another mistake")))
+    with pytest.raises(RuntimeError, match="another mistake"):
         agent.improve(None)
 
 
