@@ -1,6 +1,7 @@
 """Our PPO and stable-baselines3's on the environments' own rewards: do they learn the same?
 
     python scripts/benchmark_ppo.py --seeds 5 --picture docs/ppo.png
+    python scripts/benchmark_ppo.py --tasks prefrl/Atari-Pong-v0    # wants a GPU
 
 Same hyper-parameters, steps and warm-up; training returns over the last tenth of the run, and their difference with a
 95 % interval (Welch). Runs are kept in `runs/ppo`: run it again to go on where it stopped.
@@ -19,15 +20,17 @@ from scipy import stats
 from prefrl.training import RunFolder, TrainSettings, loop
 
 STEPS = {"HalfCheetah-v5": 150_000, "Hopper-v5": 100_000, "CartPole-v1": 50_000, "Pendulum-v1": 100_000}
+TASKS = tuple(STEPS)
+STEPS["prefrl/Atari-Pong-v0"] = 10_000_000
 AGENTS = {"ppo": "ours", "sb3-ppo": "stable-baselines3"}
 
 
 def curve(out: Path, task: str, agent: str, seed: int) -> np.ndarray:
     """Train, unless it is done, and return training returns at 50 moments."""
-    path, steps = out / f"{task}-{agent}-{seed}", STEPS[task]
+    path, steps = out / f"{task.replace('/', '-')}-{agent}-{seed}", STEPS[task]
     if not (path / "policies" / "last.pt").is_file():
         subprocess.run(["rm", "-rf", str(path)], check=True)
-        settings = TrainSettings(env_id=task, agent=agent, steps=steps, seed=seed, device="cpu").resolve()
+        settings = TrainSettings(env_id=task, agent=agent, steps=steps, seed=seed).resolve()
         trainer = loop.Trainer(RunFolder.create(path, settings, baseline=True))
         trainer.run()
         trainer.close()
@@ -36,12 +39,16 @@ def curve(out: Path, task: str, agent: str, seed: int) -> np.ndarray:
     return np.interp(at, [row["num_env_steps"] for row in rows], [row["true_return"] for row in rows])
 
 
-def main(seeds: int = 5, out: Path = Path("runs/ppo"), picture: Path = Path("runs/ppo/curves.png")) -> None:
+def main(
+    tasks: tuple[str, ...] = TASKS, seeds: int = 5, out: Path = Path("runs/ppo"),
+    picture: Path = Path("runs/ppo/curves.png"),
+) -> None:  # fmt: skip
     torch.set_num_threads(1)
-    figure, axes = plt.subplots(1, len(STEPS), figsize=(4 * len(STEPS), 3.2), layout="constrained")
+    size = (4 * len(tasks), 3.2)
+    figure, axes = plt.subplots(1, len(tasks), figsize=size, layout="constrained", squeeze=False)
     print("| task (steps) | ours | stable-baselines3 | difference, 95 % interval |\n|---|---|---|---|")
-    for axis, (task, steps) in zip(axes, STEPS.items(), strict=True):
-        ends = []
+    for axis, task in zip(axes[0], tasks, strict=True):
+        ends, steps = [], STEPS[task]
         for agent, name in AGENTS.items():
             curves = np.array([curve(out, task, agent, seed) for seed in range(seeds)])
             x, mean = np.linspace(steps / 10, steps, 50), curves.mean(0)
@@ -53,7 +60,7 @@ def main(seeds: int = 5, out: Path = Path("runs/ppo"), picture: Path = Path("run
         cells = " | ".join(f"{end.mean():.1f} ± {end.std(ddof=1):.1f}" for end in ends)
         print(f"| {task} ({steps:,}) | {cells} | {np.subtract(*map(np.mean, ends)):.1f} ({low:.1f} to {high:.1f}) |")
         sys.stdout.flush()
-    axes[0].legend()
+    axes[0, 0].legend()
     figure.savefig(picture, dpi=110)
 
 
