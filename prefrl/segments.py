@@ -69,6 +69,19 @@ class Rollout:
             return map_batch(lambda x: x[1:], self.observations)
         return zip_batches(place, [self.observations, self.last_observations])
 
+    def part(self, begin: int, end: int) -> Rollout:
+        """Return the steps from `begin` up to `end`, which is not included, without marks; nothing is copied."""
+        first, last = int(self.ended[:begin].sum()), int(self.ended[:end].sum())
+        return Rollout(
+            observations=map_batch(lambda x: x[begin : end + 1], self.observations),
+            actions=self.actions[begin:end],
+            true_rewards=self.true_rewards[begin:end],
+            terminated=self.terminated[begin:end],
+            truncated=self.truncated[begin:end],
+            last_observations=map_batch(lambda x: x[first:last], self.last_observations),
+            hidden_ends=None if self.hidden_ends is None else self.hidden_ends[begin:end],
+        )
+
     def flat_transitions(self) -> tuple[Batch, Array, Batch]:
         """Return observations, actions and next observations with the axes T and E joined: `(T * E, ...)` each."""
 

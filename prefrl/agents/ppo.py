@@ -261,7 +261,11 @@ class PpoAgent:
             return rollout.true_rewards
         if reward is None:
             return np.zeros(rollout.terminated.shape, np.float32)
-        return checked_rewards(reward, *rollout.flat_transitions()).reshape(rollout.terminated.shape)
+        steps = len(rollout.terminated)
+        size = max(1, IMAGES_AT_ONCE // self.num_envs) if self._inputs.images else steps  # images are held only once
+        parts = [rollout.part(begin, min(begin + size, steps)) for begin in range(0, steps, size)]
+        scores = [checked_rewards(reward, *part.flat_transitions()) for part in parts]
+        return np.concatenate(scores).reshape(rollout.terminated.shape)
 
     def _evaluate(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return policy outputs `(B, ...)` and values `(B,)`, part by part."""

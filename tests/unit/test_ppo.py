@@ -19,6 +19,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
+from prefrl.agents import ppo
 from prefrl.agents.adam import FlatAdam
 from prefrl.agents.distributions import Categoricals, DiagonalGaussian
 from prefrl.agents.networks import CnnActorCritic, MlpActorCritic, flatten_parameters
@@ -318,6 +319,26 @@ def test_every_space_can_be_learned_in(given: tuple[Any, Any]) -> None:
     actions = agent.act(observations)
     assert len(actions) == 32 and all(given[1].contains(action) for action in actions)
     assert np.array_equal(actions, agent.act(observations))
+
+
+def test_images_are_scored_part_by_part_so_that_a_rollout_is_held_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ppo, "IMAGES_AT_ONCE", 6)
+    agent = agent_on(*SPACES["images, channels last"])
+    agent._on_true_reward = False
+    agent.reset_environments(0)
+    given: list[Any] = []
+
+    def reward(*transitions: Any) -> Any:
+        given.append(transitions)
+        return np.asarray(transitions[0], float).mean((1, 2, 3))
+
+    improvement = agent.improve(reward)
+    rollout, whole = improvement.rollout, improvement.rollout.flat_transitions()
+    assert rollout.truncated.any() and [len(actions) for _, actions, _ in given] == [6, 6, 6, 6, 6, 2]
+    for parts, expected in zip(zip(*given, strict=True), whole, strict=True):
+        assert np.array_equal(np.concatenate(parts), expected)
+    assert all(np.shares_memory(part[0], rollout.observations) for part in given)
+    np.testing.assert_allclose(improvement.learned_rewards.ravel(), whole[0].mean((1, 2, 3)), rtol=1e-6)
 
 
 def test_going_on_from_a_state_is_going_on() -> None:
