@@ -35,9 +35,9 @@ class FitSettings:
     """Step size of Adam."""
     batch_size: int = 32
     """Comparisons per gradient step."""
-    num_steps: int = 60
+    num_steps: int = 120
     """Gradient steps of a fit, warm-started from the one before."""
-    first_steps: int = 120
+    first_steps: int = 240
     """Gradient steps of the first fit."""
     bootstrap: bool = True
     """Fit each member on its own draw of the comparisons (1/e of them held out); otherwise all on all of them."""
@@ -51,7 +51,7 @@ class FitSettings:
     """Adapt the coefficient per member to keep held-out loss / training loss in [1.1, 1.5]; needs `bootstrap`."""
     max_l2: float = 1.0
     """The adapted coefficient never leaves [1e-6, max_l2]."""
-    patience: int = 5
+    patience: int = 20
     """Stop after this many epochs (of at least 5 steps) without a better held-out loss, and go back to the best; 0:
     never. Needs `bootstrap`."""
 

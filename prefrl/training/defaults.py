@@ -43,7 +43,7 @@ def _ppo(steps: int = 400_000, *, num_envs: int = 16, **changes: Any) -> AgentDe
 PPO: dict[str, AgentDefaults] = {
     "HalfCheetah-v5": _ppo(300_000, num_envs=8, normalize_until=0.05),
     # A gait is paid for over hundreds of steps: few copies, long rollouts.
-    "Swimmer-v5": _ppo(300_000, num_envs=4, gamma=0.9999, gae_lambda=0.98),
+    "Swimmer-v5": _ppo(500_000, num_envs=4, gamma=0.9999, gae_lambda=0.98),
     "Reacher-v5": _ppo(300_000),
     "Hopper-v5": _ppo(300_000, num_envs=8),
     "CartPole-v1": _ppo(60_000, ent_coef=0.01),
@@ -55,7 +55,7 @@ PPO: dict[str, AgentDefaults] = {
     "prefrl/Christiano-Walker-v0": _ppo(500_000),
     "prefrl/Christiano-Ant-v0": _ppo(1_000_000),
     "prefrl/Christiano-Cheetah-v0": _ppo(300_000, num_envs=8, normalize_until=0.05),
-    "prefrl/Christiano-Swimmer-v0": _ppo(300_000, num_envs=4, gamma=0.9999, gae_lambda=0.98),
+    "prefrl/Christiano-Swimmer-v0": _ppo(500_000, num_envs=4, gamma=0.9999, gae_lambda=0.98),
     "prefrl/Christiano-Reacher-v0": _ppo(200_000),
     "prefrl/Christiano-Pendulum-v0": _ppo(100_000),
     "prefrl/Christiano-DoublePendulum-v0": _ppo(200_000),
