@@ -1,4 +1,4 @@
-"""What saving clips costs while an agent acts: PPO with and without it, in turn, in one process, in CPU time.
+"""What saving clips costs while an agent acts: one PPO agent with and without it, in turn, in CPU time.
 
     python scripts/benchmark_clips.py
     python scripts/benchmark_clips.py --env ALE/Breakout-v5
@@ -24,27 +24,21 @@ given = parser.parse_args()
 torch.set_num_threads(1)
 
 
-def agent(env_id: str, saving: bool) -> PpoAgent:
-    def make():
-        env = make_env(env_id)
-        return SavesClips(env, 50) if saving else env
-
-    settings = {"n_steps": 256, "n_epochs": 1, "batch_size": 2048}
-    made = PpoAgent(EnvLoop([make] * 8), total_env_steps=10**7, hyperparameters=settings)
-    made.reset_environments(0)
-    made.improve(None)
-    return made
-
-
-def cpu_seconds(one: PpoAgent) -> float:
+def cpu_seconds(agent: PpoAgent, loop: EnvLoop, envs: list) -> float:
+    loop.envs = envs  # the same copies, with their savers or without
     begin = time.process_time()
-    one.improve(None)
+    agent.improve(None)
     return time.process_time() - begin
 
 
 for env_id in given.env:
-    plain, saving = agent(env_id, saving=False), agent(env_id, saving=True)
-    seconds = [[cpu_seconds(one) for one in (plain, saving)] for _ in range(given.rollouts)]
+    loop = EnvLoop([lambda name=env_id: SavesClips(make_env(name), 50)] * 8)
+    saving, plain = loop.envs, [env.env for env in loop.envs]
+    settings = {"n_steps": 256, "n_epochs": 1, "batch_size": 2048}
+    agent = PpoAgent(loop, total_env_steps=10**7, hyperparameters=settings)
+    agent.reset_environments(0)
+    agent.improve(None)
+    seconds = [[cpu_seconds(agent, loop, envs) for envs in (plain, saving)] for _ in range(given.rollouts)]
     ratios = sorted(with_clips / without - 1 for without, with_clips in seconds)
     speed = 256 * 8 / statistics.median(without for without, _ in seconds)
     print(f"{env_id}: {speed:,.0f} steps/s without; saving costs {statistics.median(ratios):+.1%}", end=" ")

@@ -159,22 +159,24 @@ class ClassicControl:
     def __init__(self, base: Any) -> None:
         self._env = base
         self._names = _DRAWN[type(base).__name__]
-
-        self._saved: list[Any] = []
+        self._states: list[Any] = []  # flat lists: containers of their own for each step would busy the collector
+        self._drawn: list[Any] = []
 
     def begin(self) -> None:
         pass
 
     def mark(self, action: Any) -> None:
-        env = self._env
-        self._saved.append((env.state, [getattr(env, name) for name in self._names]) if self._names else env.state)
+        self._states.append(self._env.state)
+        for name in self._names:
+            self._drawn.append(getattr(self._env, name))
 
     def take(self) -> tuple[Array, dict[int, bytes]]:
-        saved, self._saved = self._saved, []
-        if not self._names:
-            return np.array(saved, np.float64), {}
-        drawn = [[np.nan if value is None else value for value in values] for _, values in saved]
-        return np.column_stack([np.array([state for state, _ in saved]), drawn]) if saved else np.zeros((0, 1)), {}
+        states, drawn, self._states, self._drawn = self._states, self._drawn, [], []
+        rows = np.concatenate(states, dtype=np.float64).reshape(len(states), -1) if states else np.zeros((0, 1))
+        if not self._names or not states:
+            return rows, {}
+        values = np.array([np.nan if value is None else value for value in drawn], np.float64)
+        return np.column_stack([rows, values.reshape(len(states), -1)]), {}
 
     def draw(self, source: ClipSource) -> Iterator[Picture]:
         env = self._env

@@ -215,7 +215,7 @@ def test_report_holds_weighted_losses_and_accuracies_of_every_member_on_its_own_
         assert report.train_accuracy[member] == pytest.approx(right[member][(counts > 0) & decided].mean(), abs=1e-5)
         held_out = right[member][(counts == 0) & decided]
         assert report.held_out_accuracy[member] == pytest.approx(held_out.mean(), abs=1e-5)
-    assert (report.num_comparisons, report.num_steps) == (60, 120)
+    assert (report.num_comparisons, report.num_steps) == (60, FitSettings().first_steps)
 
 
 def test_members_without_held_out_comparisons_report_none_and_train_on_everything() -> None:
