@@ -41,9 +41,13 @@ class PostgresServer:
         hidden = any(not parent.stat().st_mode & stat.S_IXOTH for parent in found.parents)
         if self._user is None or not hidden:
             return found
-        shutil.copytree(found.parent, self._folder / "programs")
+        package, install = found.parents[1], found.parent
+        shutil.copytree(install, self._folder / package.name / install.name)
+        libraries = package.with_name(f"{package.name}.libs")  # where the programs look for them: beside the package
+        if libraries.is_dir():
+            shutil.copytree(libraries, self._folder / libraries.name)
         self._folder.chmod(0o755)
-        return self._folder / "programs" / found.name
+        return self._folder / package.name / install.name / found.name
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._bin / program), "-D", str(self._data), *arguments]
