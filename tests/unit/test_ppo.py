@@ -222,6 +222,7 @@ def test_an_update_is_that_of_stable_baselines3(actions: Any, hyper: dict[str, A
     shape = (size // 2, 2)
     buffer = theirs.rollout_buffer
     buffer.observations[:] = random.normal(size=buffer.observations.shape)
+    actions.seed(1)
     chosen = np.stack([actions.sample() for _ in range(size)]).reshape(buffer.actions.shape)
     buffer.actions[:] = chosen
     for name in ("values", "advantages", "returns"):
