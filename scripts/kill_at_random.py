@@ -46,7 +46,7 @@ while True:
         training = prefrl("resume", str(out), "--no-viewer", "--quiet")
     if viewer is None or viewer.poll() is not None:
         viewer = prefrl("label", str(out), "--name", "robot")
-    target, until = len(seen) + rng.randint(1, 6), time.time() + 120
+    target, until = store.num_answers() + rng.randint(1, 6), time.time() + 120
     while time.time() < until and store.num_answers() < target:  # both go on
         subprocess.run(["xdotool", "key", rng.choice(["Left", "Right", "Up", "Left", "Right", "z"])], check=True)
         time.sleep(rng.uniform(0.05, 0.4))

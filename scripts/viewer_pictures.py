@@ -5,6 +5,7 @@
 Needs Xvfb and xdotool; real keys are pressed in a real window, as a person would.
 """
 
+import argparse
 import os
 import struct
 import subprocess
@@ -23,7 +24,12 @@ from prefrl.segments import Segment
 from prefrl.store import Clip, PreferenceStore
 from prefrl.training.rendering import choose_gl_backend, prepare_pictures
 
-folder, size, env_id = (*sys.argv[1:], *("pictures", "1280x800", "CartPole-v1")[len(sys.argv) - 1 :])
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("folder", nargs="?", default="pictures")
+parser.add_argument("size", nargs="?", default="1280x800")
+parser.add_argument("env", nargs="?", default="CartPole-v1")
+given = parser.parse_args()
+folder, size, env_id = given.folder, given.size, given.env
 work = Path(tempfile.mkdtemp())
 choose_gl_backend()
 env, segments = make_env(env_id, render_mode="rgb_array"), []
