@@ -27,6 +27,9 @@ class EnvLoop(VectorEnv):
 
     def __init__(self, make_envs: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
         self.envs = [make() for make in make_envs]
+        self.savers: list[Any] = [env for env in self.envs if hasattr(env, "mark_later")]  # of `prefrl.clips`
+        for env in self.savers:
+            env.mark_later = True
         self.num_envs = len(self.envs)
         self.single_observation_space = self.envs[0].observation_space
         self.single_action_space = self.envs[0].action_space
@@ -62,6 +65,8 @@ class EnvLoop(VectorEnv):
                 ends.append(observation)
                 observation, _ = env.reset()
             observations.append(observation)
+        for env in self.savers:
+            env.mark()
         infos: dict[str, Any] = {"hidden_terminated": hidden}
         if ends:
             infos["final_obs"], infos["_final_obs"] = self._stack(ends), terminated | truncated
