@@ -1,12 +1,17 @@
 """The whole chain from nothing: pretraining, fine-tuning, comparisons, reward models, every method, and the curve.
 
-Each stage is a job in a folder of its own under one folder, so that a demo that was stopped goes on where it was.
+Each stage is a job in a folder of its own under one folder, so that a demo that was stopped goes on where it was. Jobs
+that do not wait for each other run side by side, a process and a core each.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +33,12 @@ from prefrl.text.optimisation import OptimiserSettings
 from prefrl.text.ppo import PPOSettings
 from prefrl.text.preference import PreferenceSettings
 from prefrl.text.reward_training import RewardSettings
+from prefrl.text.settings_json import to_json
 from prefrl.text.sft import SFTSettings
+from prefrl.training.guard import Interrupted
 from prefrl.training.streams import stream_seed
+
+INTERRUPTED = 130  # status of a command that the user stopped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +75,16 @@ class DemoSettings:
     max_tokens: int = 64
     seed: int = 0
     device: str = "auto"
+    jobs: int | None = None
+    """Jobs side by side; None: one to each core, or one in all on a GPU."""
 
     def __post_init__(self) -> None:
         if not 4 <= self.responses_per_prompt <= 9:
             raise UserError(f"responses_per_prompt must be 4 to 9. Received {self.responses_per_prompt}")
         if self.members < 1 or not self.betas:
             raise UserError("The demo needs at least one reward model and one beta.")
+        if self.jobs is not None and self.jobs < 1:
+            raise UserError(f"jobs must be at least 1. Received {self.jobs}")
 
 
 class Demo:
@@ -96,15 +109,21 @@ class Demo:
         pretrained = self._job("pretrain", self._pretrain())
         sft = self._job("sft", self._sft(pretrained))
         comparisons = self._once("comparisons.jsonl", lambda path: self._compare(sft, path))
-        rewards = tuple(self._job(f"reward-{i}", self._reward(sft, comparisons, i)) for i in range(settings.members))
-        self._job("bestofn", self._best_of_n(sft, rewards[0]))
-        for beta in settings.betas:
-            self._job(f"ppo-beta{beta:g}", self._ppo(sft, rewards[:1], beta))
+        numbers = range(settings.members)
+        rewards = tuple(self._side_by_side({f"reward-{i}": self._reward(sft, comparisons, i) for i in numbers}))
         least = min(settings.betas)
-        self._job("ppo-ensemble", self._ppo(sft, rewards, least))
-        self._job("ppo-ptx", self._ppo(sft, rewards[:1], least, ptx=1.0))
-        for name, training in self._preferences().items():
-            self._job(name, self._preference(sft, comparisons, rewards[0], training))
+        self._side_by_side(
+            {
+                "ppo-ensemble": self._ppo(sft, rewards, least),
+                "ppo-ptx": self._ppo(sft, rewards[:1], least, ptx=1.0),
+                **{f"ppo-beta{beta:g}": self._ppo(sft, rewards[:1], beta) for beta in settings.betas},
+                **{
+                    name: self._preference(sft, comparisons, rewards[0], training)
+                    for name, training in self._preferences().items()
+                },
+                "bestofn": self._best_of_n(sft, rewards[0]),
+            }
+        )
 
     # ------------------------------------------------------------------------------------------------ stages
 
@@ -211,6 +230,39 @@ class Demo:
             jobs.start(job, folder.path, quiet=True)
         elif not folder.finished:
             jobs.resume(folder.path, quiet=True)
+        self._tell(name, started)
+        return str(folder.path)
+
+    def _side_by_side(self, made: dict[str, Any]) -> list[str]:
+        """Do jobs that do not wait for each other, a process and a core each."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        at_once = self.settings.jobs or (cores if self.place.runtime().device.type == "cpu" else 1)
+        if at_once == 1:
+            return [self._job(name, job) for name, job in made.items()]
+        with ThreadPoolExecutor(at_once) as pool:
+            try:
+                return list(pool.map(self._job_alone, made.keys(), made.values()))
+            except BaseException as error:
+                pool.shutdown(cancel_futures=True)
+                if isinstance(error, KeyboardInterrupt | Interrupted):
+                    again = f"prefrl text demo --out {self.out}"
+                    raise Interrupted(f"Stopped; everything is saved. Go on with: {again}") from None
+                raise
+
+    def _job_alone(self, name: str, job: Any) -> str:
+        """Do a job in a process of its own, with one thread."""
+        folder, started = TextRunFolder(self.out / name), time.monotonic()
+        if not folder.config_path.is_file():
+            folder = TextRunFolder.create(folder.path, job.verb, to_json(job))
+        if not folder.finished:
+            command = [sys.executable, "-m", "prefrl", "text", "resume", str(folder.path), "--quiet"]
+            one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(command, env=one_thread, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            if done.returncode == INTERRUPTED:
+                raise Interrupted("")
+            if done.returncode:
+                lines = done.stderr.strip().splitlines() or ["no message"]
+                raise UserError(f"{name} ended with status {done.returncode}: {lines[-1].removeprefix('prefrl: ')}")
         self._tell(name, started)
         return str(folder.path)
 
