@@ -35,9 +35,9 @@ class FitSettings:
     """Step size of Adam."""
     batch_size: int = 32
     """Comparisons per gradient step."""
-    num_steps: int = 120
+    num_steps: int = 60
     """Gradient steps of a fit, warm-started from the one before."""
-    first_steps: int = 240
+    first_steps: int = 120
     """Gradient steps of the first fit."""
     bootstrap: bool = True
     """Fit each member on its own draw of the comparisons (1/e of them held out); otherwise all on all of them."""
