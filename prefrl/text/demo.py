@@ -6,6 +6,7 @@ that do not wait for each other run side by side, a process and a core each.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from rich.console import Console
@@ -99,7 +101,10 @@ class Demo:
     def __init__(self, settings: DemoSettings, out: Path, *, quiet: bool = False) -> None:
         self.settings, self.out, self.quiet = settings, out, quiet
         self.console = Console(stderr=True, quiet=quiet)
-        self.seconds: dict[str, float] = {}
+        before = out / "seconds.json"
+        self.seconds: dict[str, float] = json.loads(before.read_text()) if before.is_file() else {}
+        """That each stage took, over all times that the demo was gone on with."""
+        self._telling = Lock()
         self.place = Place(device=settings.device, max_tokens=settings.max_tokens, seed=settings.seed)
         self.watch = Watch(times=settings.evaluations, prompts=settings.evaluation_prompts, world_seed=settings.seed)
 
@@ -274,6 +279,8 @@ class Demo:
         return path
 
     def _tell(self, name: str, started: float) -> None:
-        self.seconds[name] = round(time.monotonic() - started, 1)
-        self.console.print(f"{name}: {self.seconds[name]:.0f} s", highlight=False)
-        write_json(self.out / "seconds.json", self.seconds)
+        seconds = time.monotonic() - started
+        with self._telling:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 1)
+            write_json(self.out / "seconds.json", self.seconds)
+        self.console.print(f"{name}: {seconds:.0f} s", highlight=False)

@@ -50,7 +50,8 @@ class Watch:
     """Evaluations of a policy on held-out prompts along the way: what the curve is drawn from."""
 
     times: int = 5
-    """Evaluations after the one at the start, evenly spaced; 0: none at all."""
+    """Evaluations after the one at the start; 0: none at all. Number i of n comes after (i / n)^2 of the steps, since a
+    policy goes farthest from where it was at first."""
     prompts: int = 256
     world_seed: int = 0
     """Of ServiceDesk and its geography."""
@@ -84,7 +85,7 @@ def run_policy(
         runtime,
         save=lambda: save_model(folder.model_path, trainer.model, tokens),
         evaluation=evaluation if times else None,
-        evaluate_every=max(1, trainer.total_steps // times) if times else 0,
+        evaluate_at={max(1, round(trainer.total_steps * (i / times) ** 2)) for i in range(1, times + 1)},
         quiet=quiet,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from typing import Any
 
@@ -77,7 +77,7 @@ def run_trainer(
     *,
     save: Callable[[], None],
     evaluation: Evaluation | None = None,
-    evaluate_every: int = 0,
+    evaluate_at: Collection[int] = (),
     summary: Callable[[], dict[str, Any]] | None = None,
     quiet: bool = False,
 ) -> None:
@@ -89,7 +89,7 @@ def run_trainer(
         runtime: only its main process writes.
         save: writes the result into the folder.
         evaluation: gives a row of figures of the policy as it is.
-        evaluate_every: steps between evaluations; one more comes before the first step and one at the end.
+        evaluate_at: steps after which to evaluate; one more comes before the first step and one at the end.
         summary: figures for `summary.json`, after saving.
         quiet: no progress.
 
@@ -118,7 +118,7 @@ def run_trainer(
             metrics = trainer.step()
             step, now = trainer.num_steps, time.monotonic()
             last = step == trainer.total_steps
-            if evaluation is not None and (last or (evaluate_every and step % evaluate_every == 0)):
+            if evaluation is not None and (last or step in evaluate_at):
                 _evaluate(trainer, folder, runtime, evaluation)
             seconds = seconds_before + now - begun
             if writer is not None:

@@ -293,3 +293,19 @@ def test_numbers_are_finite(llama: Path) -> None:
     rows = TextRunFolder.open(llama / "base").read_metrics()
     assert np.isfinite([row["loss"] for row in rows]).all()
     assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_the_demo_makes_every_method_side_by_side_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    out, small = (
+        tmp_path / "demo",
+        ["--paragraphs", "80", "--examples", "40", "--comparisons", "12", "--episodes", "64"],
+    )
+    small += ["--evaluations", "1", "--evaluation-prompts", "4", "--best-of", "2", "--members", "1", "--betas", "0.1"]
+    assert run("demo", "--out", out, "--quiet", "--jobs", "1", "--device", "cpu", *small) == 0
+    methods = {"ppo-beta0.1", "ppo-ensemble", "ppo-ptx", "dpo", "dpo-rankings", "ipo", "kto", "bestofn"}
+    assert all((out / name / "summary.json").is_file() for name in methods)
+    assert (out / "curve.png").stat().st_size > 10_000
+    shutil.rmtree(out / "kto")
+    shutil.rmtree(out / "ipo")
+    assert run("demo", "--out", out, "--quiet", "--jobs", "2", "--device", "cpu", *small) == 0
+    assert all((out / name / "summary.json").is_file() for name in ("kto", "ipo"))
