@@ -7,7 +7,6 @@ all copies at once. From one seed and the same actions, the numbers are those of
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -18,6 +17,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from prefrl.cpus import available_cpus
 from prefrl.envs.memory import check_memory
 from prefrl.envs.mujoco_forces import ForceBatch
 from prefrl.envs.mujoco_template import all_options, make_template, template_class
@@ -345,8 +345,3 @@ def _read_only(values: Floats) -> Floats:
     view = values.view()
     view.flags.writeable = False
     return view
-
-
-def available_cpus() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
-from prefrl.errors import UserError, require
+from prefrl.errors import INTERRUPTED, USER_ERROR, UserError, require
 
 require("tyro", "train")
 require("rich", "train")
@@ -31,8 +31,6 @@ from prefrl.training.refit import refit  # noqa: E402
 from prefrl.training.settings import TrainSettings  # noqa: E402
 from prefrl.training.tables import show_fit, show_quality  # noqa: E402
 from prefrl.training.video import choose_gl_backend  # noqa: E402
-
-USER_ERROR, INTERRUPTED = 2, 130  # exit statuses
 
 app = tyro.extras.SubcommandApp()
 RunPath = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]

@@ -7,6 +7,9 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
+USER_ERROR, INTERRUPTED = 2, 130
+"""Exit statuses of the command line."""
+
 
 class UserError(ValueError):
     """Something the user asked for cannot be done; the message says what was expected, what came and how to mend it.

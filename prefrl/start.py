@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from prefrl.errors import UserError
-
-USER_ERROR, INTERRUPTED = 2, 130  # exit statuses, as in `prefrl.cli`
+from prefrl.errors import INTERRUPTED, USER_ERROR, UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

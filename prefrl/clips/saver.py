@@ -19,7 +19,7 @@ class SavesClips(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType]):
     """Keeps a mark of each step until `collect_marks` takes it. Saving must cost next to nothing: it is a line or two.
 
     A loop over many copies sets `mark_later` and calls `mark` on all of them after a round of steps: a mark between two
-    steps of a simulator meets cold caches and takes four times as long (5 microseconds instead of 1 on HalfCheetah).
+    steps of a simulator meets cold caches and takes half as long again (4 to 5 microseconds, not 3, on HalfCheetah).
 
     Args:
         env: the outermost environment. One that is neither of MuJoCo, classic control nor the Arcade Learning

@@ -20,8 +20,9 @@ from typing import Any
 
 from rich.console import Console
 
+from prefrl.cpus import available_cpus
 from prefrl.envs.service_desk import ServiceDesk
-from prefrl.errors import UserError
+from prefrl.errors import INTERRUPTED, UserError
 from prefrl.files import write_json
 from prefrl.text import jobs, sources
 from prefrl.text.annotating import draw_responses, rank_by
@@ -39,8 +40,6 @@ from prefrl.text.settings_json import to_json
 from prefrl.text.sft import SFTSettings
 from prefrl.training.guard import Interrupted
 from prefrl.training.streams import stream_seed
-
-INTERRUPTED = 130  # status of a command that the user stopped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,8 +239,7 @@ class Demo:
 
     def _side_by_side(self, made: dict[str, Any]) -> list[str]:
         """Do jobs that do not wait for each other, a process and a core each."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        at_once = self.settings.jobs or (cores if self.place.runtime().device.type == "cpu" else 1)
+        at_once = self.settings.jobs or (available_cpus() if self.place.runtime().device.type == "cpu" else 1)
         if at_once == 1:
             return [self._job(name, job) for name, job in made.items()]
         with ThreadPoolExecutor(at_once) as pool:

@@ -40,7 +40,7 @@ class TextRunFolder(AnyRunFolder):
         Raises:
             UserError: there is something already, or it cannot be written.
         """
-        return cls._create(path, command=command, settings=settings)
+        return cls._create(path, command=command, settings=finite(settings))
 
     def read_evaluations(self) -> list[dict[str, Any]]:
         """Return the evaluations in the order of their steps; of two of one step the later."""

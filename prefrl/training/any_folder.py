@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 from prefrl.errors import UserError
 from prefrl.files import write_json
-from prefrl.training.metrics import finite, read_rows
+from prefrl.training.metrics import read_rows
 
 PACKAGES = (
     "prefrl",
@@ -69,7 +69,7 @@ class AnyRunFolder:
             **described,
             "versions": installed_versions(),
         }
-        write_json(folder.config_path, finite(config))
+        write_json(folder.config_path, config)
         return folder
 
     @classmethod

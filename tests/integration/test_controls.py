@@ -8,7 +8,7 @@ from pathlib import Path
 from prefrl.training import TrainSettings, evaluate_run, train
 from prefrl.training.run import evaluate_random
 
-SETTINGS = TrainSettings(env_id="Pendulum-v1", labels=100, steps=80_000)
+SETTINGS = TrainSettings(env_id="Pendulum-v1", labels=100, steps=120_000)
 
 
 def gain(settings: TrainSettings, out: Path) -> float:

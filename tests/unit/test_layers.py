@@ -33,6 +33,7 @@ OPTIONAL = (
 )
 CORE = (
     "errors",
+    "cpus",
     "files",
     "spaces",
     "segments",
