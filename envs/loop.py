@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from prefrl.clips.saver import SavesClips
 from prefrl.spaces import Array, Batch
 
 
@@ -27,14 +28,17 @@ class EnvLoop(VectorEnv):
 
     def __init__(self, make_envs: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
         self.envs = [make() for make in make_envs]
-        self.savers: list[Any] = [env for env in self.envs if hasattr(env, "mark_later")]  # of `prefrl.clips`
-        for env in self.savers:
-            env.mark_later = True
+        self.find_savers()
         self.num_envs = len(self.envs)
         self.single_observation_space = self.envs[0].observation_space
         self.single_action_space = self.envs[0].action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def find_savers(self) -> None:
+        """Look which copies save clips; to be called again where `envs` was changed."""
+        self._steps = [env.env.step if isinstance(env, SavesClips) else env.step for env in self.envs]
+        self._marks = [(copy, env.world.mark) for copy, env in enumerate(self.envs) if isinstance(env, SavesClips)]
 
     def _stack(self, observations: list[Any]) -> Batch:
         space = self.single_observation_space
@@ -56,20 +60,22 @@ class EnvLoop(VectorEnv):
         observations: list[Any] = []
         rewards = np.zeros(self.num_envs)
         terminated, truncated, hidden = (np.zeros(self.num_envs, np.bool_) for _ in range(3))
-        ends: list[Any] = []
-        for copy, env in enumerate(self.envs):
-            observation, rewards[copy], terminated[copy], truncated[copy], info = env.step(actions[copy])
+        ended: list[int] = []
+        for copy, step in enumerate(self._steps):
+            observation, rewards[copy], terminated[copy], truncated[copy], info = step(actions[copy])
             if "hidden_terminated" in info:
                 hidden[copy] = True
             if terminated[copy] or truncated[copy]:
-                ends.append(observation)
-                observation, _ = env.reset()
+                ended.append(copy)
             observations.append(observation)
-        for env in self.savers:
-            env.mark()
+        for copy, mark in self._marks:
+            mark(actions[copy])
         infos: dict[str, Any] = {"hidden_terminated": hidden}
-        if ends:
-            infos["final_obs"], infos["_final_obs"] = self._stack(ends), terminated | truncated
+        if ended:
+            infos["final_obs"] = self._stack([observations[copy] for copy in ended])
+            infos["_final_obs"] = terminated | truncated
+        for copy in ended:
+            observations[copy], _ = self.envs[copy].reset()
         return self._stack(observations), rewards, terminated, truncated, infos
 
     def close_extras(self, **_: Any) -> None:

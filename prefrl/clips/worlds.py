@@ -82,11 +82,13 @@ class Mujoco:
         import mujoco
 
         self._mujoco, self._env = mujoco, base
+        self._get_state = mujoco.mj_getState
         state = mujoco.mjtState
-        self._parts = state.mjSTATE_FULLPHYSICS | state.mjSTATE_WARMSTART
+        self._parts = int(state.mjSTATE_FULLPHYSICS | state.mjSTATE_WARMSTART)
         self._size = mujoco.mj_stateSize(base.model, self._parts)
-        self._saved_parts = self._parts | state.mjSTATE_CTRL
+        self._saved_parts = self._parts | int(state.mjSTATE_CTRL)
         self._saved = np.zeros((1024, self._size + base.model.nu))  # states, the newest last; controls at their end
+        self._rows = list(self._saved)
         self._num = 0
         self._resets: list[int] = []  # rows that an episode begins with
         self._last = np.zeros(0)  # what was handed out for the row in front
@@ -96,9 +98,11 @@ class Mujoco:
         self.mark(None)
 
     def mark(self, action: Any) -> None:
-        if self._num == len(self._saved):
+        if self._num == len(self._rows):
             self._saved = np.concatenate([self._saved, np.empty_like(self._saved)])
-        self._mujoco.mj_getState(self._env.model, self._env.data, self._saved[self._num], self._saved_parts)
+            self._rows = list(self._saved)
+        env = self._env
+        self._get_state(env.model, env.data, self._rows[self._num], self._saved_parts)
         self._num += 1
 
     def take(self) -> tuple[Array, dict[int, bytes]]:
