@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prefrl.errors import require
-from prefrl.files import write_atomically
 from prefrl.quality import Quality, Share
-from prefrl.training.plots import BLUE, DOTS_PER_INCH, GREEN, GREY, ORANGE, PURPLE
+from prefrl.training.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, make_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 MOST_SHOWN = 12  # annotators
 
@@ -27,13 +25,21 @@ def plot_quality(quality: Quality, reliability: dict[str, float] | None, path: P
         MissingExtraError: matplotlib is not installed.
         UserError: the file cannot be written.
     """
-    figures = require("matplotlib.figure", "train")
-    agg = require("matplotlib.backends.backend_agg", "train")
+    figure = make_figure(12.5, quality_height(quality))
+    draw_quality(figure, quality, reliability)
+    save_figure(figure, path)
+
+
+def quality_height(quality: Quality) -> float:
+    """Return the height in inches that `draw_quality` needs."""
+    return 2.4 + 0.32 * max(3, min(MOST_SHOWN, len(quality.annotators)))
+
+
+def draw_quality(figure: Figure | SubFigure, quality: Quality, reliability: dict[str, float] | None) -> None:
+    """Draw the quality of answers into a figure of its own, or into a part of one."""
+    height = quality_height(quality)
     shown = sorted(quality.annotators, key=lambda one: -one.num_answers)[:MOST_SHOWN]
     names = [f"{one.name if len(one.name) <= 16 else one.name[:15] + '…'} ({one.num_answers})" for one in shown]
-    height = 2.4 + 0.32 * max(3, len(shown))
-    figure = figures.Figure(figsize=(12.5, height), dpi=DOTS_PER_INCH, facecolor="white")
-    agg.FigureCanvasAgg(figure)
     axes = figure.subplots(1, 4, sharey=True)
     figure.subplots_adjust(left=0.15, right=0.985, top=1 - 0.95 / height, bottom=0.75 / height, wspace=0.12)
     _shares(axes[0], [one.consistency for one in shown], "same answer when asked again", BLUE, None)
@@ -47,12 +53,9 @@ def plot_quality(quality: Quality, reliability: dict[str, float] | None, path: P
         figure.legend(loc="upper right", fontsize=9, frameon=False)
     axes[0].set_yticks(range(len(shown)), names)
     axes[0].set_ylim(len(shown) - 0.4, -0.6)
-    alpha = "unknown" if quality.alpha_comparisons is None else f"{quality.alpha_comparisons:.2f}"
+    alpha = "needs two annotators" if quality.alpha_comparisons is None else f"{quality.alpha_comparisons:.2f}"
     title = f"Answers by annotator; agreement on comparisons (Krippendorff's alpha): {alpha}"
     figure.text(0.015, 1 - 0.32 / height, title, fontsize=13, weight="bold", va="center")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    write_atomically(path, picture.getvalue())
 
 
 def _shares(axes: Axes, shares: Sequence[Share | None], title: str, colour: str, fair: float | None) -> None:

@@ -28,10 +28,11 @@ from prefrl.training.folder import RunFolder
 from prefrl.training.guard import Interrupted, locked, stopping
 from prefrl.training.loop import Trainer
 from prefrl.training.metrics import finite
-from prefrl.training.plots import plot_learning_curves, plot_report
+from prefrl.training.plots import plot_learning_curves
 from prefrl.training.policies import KeptPolicy, make_run_env
 from prefrl.training.progress import ProgressDisplay
 from prefrl.training.quality import run_quality
+from prefrl.training.report_plot import plot_report
 from prefrl.training.settings import TrainSettings
 from prefrl.training.streams import stream, stream_seed
 from prefrl.training.threads import torch_threads
@@ -238,7 +239,8 @@ def report(folder: RunFolder) -> ReportCard:
     card = report_card(reward, segments, rng=rng)
     answers = run_quality(folder)
     write_json(folder.path / "report.json", {**finite(card.to_json()), "answers": answers.to_json()})
-    plot_report(card, folder.read_metrics(), folder.path / "report.png")
+    path = folder.path / "report.png"
+    plot_report(card, folder.read_metrics(), path, answers=answers.quality, reliability=answers.reliability)
     return card
 
 

@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from prefrl.errors import MissingExtraError, UserError
+from prefrl.quality import AnnotatorQuality, Quality, Share
 from prefrl.rewards.calibration import Calibration
 from prefrl.rewards.report import ReportCard, Tercile
-from prefrl.training import plots
-from prefrl.training.plots import plot_learning_curves, plot_report
+from prefrl.training import plots, report_plot
+from prefrl.training.plots import plot_learning_curves
+from prefrl.training.report_plot import plot_report
 
 
 def a_card(**changes: Any) -> ReportCard:
@@ -71,7 +73,7 @@ ROWS = [{"num_env_steps": 1000 * i, "labels": 10 * i, "true_return": 5.0 * i, "l
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that were saved."""
     figures: list[Any] = []
-    save = plots._save
+    save = plots.save_figure
 
     def keep(figure: Any, path: Path) -> None:
         figures.append(figure)
@@ -79,7 +81,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             warnings.simplefilter("error")
             save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    for module in (plots, report_plot):
+        monkeypatch.setattr(module, "save_figure", keep)
     return figures
 
 
@@ -97,6 +100,26 @@ def test_the_report_shows_every_number(tmp_path: Path, drawn: list[Any]) -> None
     with Image.open(tmp_path / "deep" / "report.png") as picture:
         assert picture.format == "PNG" and picture.width > 1000
         assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_the_report_shows_the_answers_below(tmp_path: Path, drawn: list[Any]) -> None:
+    share = Share(num=10, share=0.9, low=0.6, high=0.98)
+    ann = AnnotatorQuality(
+        name="ann",
+        kind="person",
+        num_answers=40,
+        num_ties=2,
+        num_cannot_tell=1,
+        consistency=share,
+        chose_left=None,
+        agreement=None,
+        median_seconds=2.0,
+    )
+    answers = Quality(annotators=(ann,), pairs=(), alpha_comparisons=0.71, alpha_ratings=None, seconds={"ann": (2.0,)})
+    plot_report(a_card(), ROWS, tmp_path / "report.png", answers=answers, reliability={"ann": 0.95})
+    shown = texts(drawn[0])
+    for expected in ("EPIC distance 0.25", "ann (40)", "alpha): 0.71", "reliability in the fit", "not known yet"):
+        assert expected in shown
 
 
 def test_what_cannot_be_told_is_said(tmp_path: Path, drawn: list[Any]) -> None:
