@@ -24,7 +24,8 @@ COMPARISON, RANKING, RATING = 0, 1, 2
 class ComparisonData:
     """Answers about segments of k steps, for `prefrl.rewards.fit`: comparisons, rankings, ratings or all of these.
 
-    Vector features of every segment are kept as one tensor `(S, k, D)`; image stacks as single images, in an
+    Vector features of every segment are kept as one tensor `(S, k, D)`, as they are, and standardised batch by batch,
+    since the ensemble's input statistics move; image stacks as single images, in an
     `ImageBank`, expanded batch by batch. Every answer carries one bootstrap count per member, drawn
     once when it arrives: Poisson(1), the limit of n draws with replacement from n, which leaves it out of a member's
     data with probability exactly 1/e. What is left out is that member's held-out data, now and in every later fit.
@@ -32,7 +33,7 @@ class ComparisonData:
     comparisons into the fit.)
 
     Args:
-        ensemble: the ensemble whose features are kept. Its input statistics must be set already.
+        ensemble: the ensemble whose features are kept.
         length: k, steps per segment.
         bootstrap: draw the counts; otherwise every member is fitted on everything and nothing is held out.
         capacity: number of comparisons to make room for at first.
@@ -148,7 +149,8 @@ class ComparisonData:
         """Return the features of all pairs `(N, 2 k D)`, as `prefrl.queries.pair_embeddings`; None for images."""
         if self._vector is None or len(self.images):
             return None
-        rows: Array = self._vector[torch.from_numpy(self.pairs)].flatten(1).cpu().numpy()
+        vector = self.ensemble.standardise(self._vector[torch.from_numpy(self.pairs)])
+        rows: Array = vector.flatten(1).cpu().numpy()
         return rows
 
     def _segment_index(self, segment: Segment) -> int:
@@ -160,7 +162,7 @@ class ComparisonData:
         if self.ensemble.images:
             self._store_images(segment)
         if self.ensemble.num_inputs:
-            features = self.ensemble.features(*segment.transitions()).vector
+            features = self.ensemble.encode(*segment.transitions()).vector
             assert features is not None
             self._vector = self._room(self._vector, index, features)
             self._vector[index] = features
@@ -181,7 +183,7 @@ class ComparisonData:
 
     def features(self, segments: Tensor) -> Features:
         """Return the features of all steps of the segments numbered `(n,)`, joined: `(n * k, ...)`."""
-        vector = None if self._vector is None else self._vector[segments].flatten(0, 1)
+        vector = None if self._vector is None else self.ensemble.standardise(self._vector[segments].flatten(0, 1))
         return Features(self._image_batch(segments) if len(self.images) else None, vector)
 
     def _image_batch(self, segments: Tensor) -> Tensor:

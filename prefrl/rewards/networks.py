@@ -68,6 +68,13 @@ class EnsembleMLP(nn.Module):
                 x = functional.leaky_relu_(x, LEAKY_SLOPE)
         return x.squeeze(-1)
 
+    @torch.no_grad()
+    def change_inputs(self, shift: Tensor, scale: Tensor) -> None:
+        """Give the same rewards for inputs x' as it gave for x = scale x' + shift; both `(D,)`."""
+        weight, bias = self.weights[0], self.biases[0]
+        bias += torch.einsum("d,mdh->mh", shift, weight)[:, None]
+        weight *= scale[:, None]
+
 
 class EnsembleCNN(nn.Module):
     """M convolutional networks for images (Christiano et al. 2017, app. A.2), run as grouped convolutions.
@@ -127,6 +134,11 @@ class EnsembleCNN(nn.Module):
         if features.vector is not None:
             flat = torch.cat([flat, features.vector.expand(self.num_members, -1, -1)], dim=-1)
         return self.head(Features(None, flat))
+
+    def change_inputs(self, shift: Tensor, scale: Tensor) -> None:
+        """As `EnsembleMLP.change_inputs`, for the vector features."""
+        before = self.head.weights[0].shape[1] - len(scale)  # what the convolutions give stays as it is
+        self.head.change_inputs(functional.pad(shift, (before, 0)), functional.pad(scale, (before, 0), value=1.0))
 
 
 class EnsembleOf(nn.Module):

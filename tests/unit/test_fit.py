@@ -299,6 +299,15 @@ def test_features_of_segments_are_those_that_the_ensemble_reads() -> None:
     assert torch.equal(vector, torch.cat([x for x in expected if x is not None]))
 
 
+def test_features_of_segments_follow_the_ensembles_statistics() -> None:
+    reward, pairs = make_reward(), make_pairs(5)
+    data = make_data(reward, pairs, [1.0] * 5)
+    reward.follow_inputs(*stack_transitions([pairs[3][0]]))
+    vector, expected = data.features(torch.tensor([2])).vector, reward.features(*pairs[1][0].transitions()).vector
+    assert vector is not None and expected is not None
+    assert torch.equal(vector, expected)
+
+
 def test_segments_of_another_length_are_refused() -> None:
     with pytest.raises(UserError, match="segments of 8 steps; got one of 5"):
         make_data(make_reward(), make_pairs(1, k=5), [1.0])
