@@ -50,6 +50,7 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         autoreset_mode: next-step or same-step.
         num_threads: threads of ALE; 0: one for each CPU.
         mask_score: black the score out; None: where it is known how, in the seven games of `MASKS`.
+        show_score: leave it in what `render` draws for people; the observations stay masked.
         hide_life_loss: a lost life is not reported as `terminated`.
         hide_game_over: nor is the end of the game.
         end_penalty: taken off the reward when the game is lost; None: 1, and 0 in Pong.
@@ -76,6 +77,7 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         num_threads: int = 0,
         mask_score: bool | None = None,
+        show_score: bool = False,
         hide_life_loss: bool = True,
         hide_game_over: bool = True,
         end_penalty: float | None = None,
@@ -114,6 +116,7 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         }
         self.max_episode_steps = max_episode_steps
         self.mask_score = game in MASKS if mask_score is None else mask_score
+        self.show_score = show_score
         self.hide_life_loss, self.hide_game_over = hide_life_loss, hide_game_over
         self.end_penalty = (0.0 if game == "pong" else END_PENALTY) if end_penalty is None else float(end_penalty)
         self.life_loss_penalty, self.clip_rewards = float(life_loss_penalty), clip_rewards
@@ -218,11 +221,11 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         return observations, rewards, terminated, truncated, info
 
     def render(self) -> tuple[Pixels, ...] | None:
-        """Return the newest picture of every game in colour, `(H, W, 3)`, masked as the observations are."""
+        """Return the newest picture of every game in colour, `(H, W, 3)`, masked unless `show_score`."""
         if self.render_mode is None:
             raise UserError('render needs a render_mode: give render_mode="rgb_array" when making the environment.')
         pictures = tuple(picture.copy() for picture in self._pictures)
-        if self.mask_score:
+        if self.mask_score and not self.show_score:
             for picture in pictures:
                 black_out(picture, self.game)
         return pictures
@@ -234,14 +237,14 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         """Calls of `step` so far, whatever was reset between: the clock of `clip` and `replay`."""
         return self._log.num_steps
 
-    def replay(self, env: int, first_step: int, num_steps: int, *, masked: bool = True) -> AtariReplay:
+    def replay(self, env: int, first_step: int, num_steps: int, *, masked: bool | None = None) -> AtariReplay:
         """Return what it takes to see steps of one environment in colour, now or in another process.
 
         Args:
             env: number of the environment.
             first_step: its step, counted as `num_steps` counts.
             num_steps: how many.
-            masked: black the score out, where it is known how.
+            masked: black the score out, where it is known how; None: unless `show_score`.
 
         Raises:
             UserError: there are no such steps.
@@ -254,10 +257,10 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
             first_step=first,
             frame_skip=self.frame_skip,
             full_action_space=self.full_action_space,
-            masked=masked and self.game in MASKS,
+            masked=(not self.show_score if masked is None else masked) and self.game in MASKS,
         )
 
-    def clip(self, env: int, first_step: int, num_steps: int, *, masked: bool = True) -> Pixels:
+    def clip(self, env: int, first_step: int, num_steps: int, *, masked: bool | None = None) -> Pixels:
         """Return the colour picture after each of some steps of one environment, `(num_steps, H, W, 3)`.
 
         The game is played again from its start, at some 2,000 steps a second; of games that are not `INDEPENDENT`, all

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,7 @@ def make_env(
     fixed_horizon: int | None = None,
     terminal_reward: float | None = None,
     render_mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> gymnasium.Env[Any, Any]:
     """Make an environment whose spaces the rest of the package can handle.
 
@@ -124,10 +126,12 @@ def make_env(
         terminal_reward: true reward of each step in which an end is held; None takes the task's own (0 if it has
             none). Only with `fixed_horizon`.
         render_mode: passed on to Gymnasium.
+        options: of the environment's constructor, e.g. `{"hide_life_loss": False}` of an Atari game.
 
     Raises:
         MissingExtraError: the environment's simulator is not installed.
-        UserError: there is no such environment, it cannot be made, or its spaces are not supported.
+        UserError: there is no such environment, it cannot be made, it has no such option, or its spaces are not
+            supported.
     """
     if fixed_horizon is None and terminal_reward is not None:
         raise UserError(
@@ -142,9 +146,16 @@ def make_env(
         require(*extra)
     try:
         with quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
-            env = gymnasium.make(spec, max_episode_steps=fixed_horizon, render_mode=render_mode)
+            env = gymnasium.make(
+                spec, max_episode_steps=fixed_horizon, render_mode=render_mode, **_checked_options(options)
+            )
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"The environment {env_id!r} cannot be made: {error}") from error
+    except (TypeError, ValueError) as error:
+        if not options or isinstance(error, UserError):
+            raise
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise UserError(f"The environment {env_id!r} cannot be made with {given}: {error}") from error
     try:
         check_observation_space(env.observation_space)
         check_action_space(env.action_space)
@@ -158,7 +169,12 @@ def make_env(
 
 
 def make_vector_env(
-    env_id: str, num_envs: int, *, fixed_horizon: int | None = None, terminal_reward: float | None = None
+    env_id: str,
+    num_envs: int,
+    *,
+    fixed_horizon: int | None = None,
+    terminal_reward: float | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> VectorEnv:
     """Make E copies of what `make_env` makes, restarted in the step in which they end.
 
@@ -169,13 +185,14 @@ def make_vector_env(
         num_envs: E.
         fixed_horizon: as for `make_env`.
         terminal_reward: as for `make_env`.
+        options: as for `make_env`.
 
     Raises:
         MissingExtraError, UserError: as `make_env`.
     """
 
     def make() -> gymnasium.Env[Any, Any]:
-        return make_env(env_id, fixed_horizon=fixed_horizon, terminal_reward=terminal_reward)
+        return make_env(env_id, fixed_horizon=fixed_horizon, terminal_reward=terminal_reward, options=options)
 
     probe = make()
     spec = _find_spec(env_id)
@@ -184,11 +201,18 @@ def make_vector_env(
         return EnvLoop([lambda: probe, *[make] * (num_envs - 1)])
     probe.close()
     if fixed_horizon is None:
-        return gymnasium.make_vec(bulk, num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        return gymnasium.make_vec(bulk, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **(options or {}))
     mode = AutoresetMode.DISABLED
-    envs = gymnasium.make_vec(bulk, num_envs, autoreset_mode=mode, max_episode_steps=fixed_horizon)
+    envs = gymnasium.make_vec(bulk, num_envs, autoreset_mode=mode, max_episode_steps=fixed_horizon, **(options or {}))
     reward = task(spec.id).terminal_reward if terminal_reward is None else terminal_reward
     return VectorFixedHorizon(envs, fixed_horizon, reward, task(spec.id).hold)
+
+
+def _checked_options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    for name in ("max_episode_steps", "render_mode"):
+        if options and name in options:
+            raise UserError(f"{name} is not an option of an environment here: the run sets it.")
+    return options or {}
 
 
 def episode_length(env_id: str) -> int | None:

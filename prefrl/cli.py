@@ -41,6 +41,7 @@ def train(
     settings: Annotated[TrainSettings, tyro.conf.arg(name="")],
     *,
     hyper: tuple[str, ...] = (),
+    env: tuple[str, ...] = (),
     out: Path | None = None,
     baseline: bool = False,
     viewer: bool = True,
@@ -53,6 +54,7 @@ def train(
     Args:
         settings: the run.
         hyper: hyper-parameters of the agent, as NAME=VALUE ... (of stable-baselines3, by its names).
+        env: options of the environment's constructor, as NAME=VALUE ..., e.g. hide_life_loss=false of an Atari game.
         out: folder of the run; default: a name made of the settings, under runs/.
         baseline: also train on the environment's own reward with the same settings, and draw both curves.
         viewer: where people are asked, open the viewer if there is a screen.
@@ -60,7 +62,11 @@ def train(
         quiet: no progress.
         json: print the result as one JSON object.
     """
-    settings = replace(settings, hyperparameters={**settings.hyperparameters, **_hyperparameters(hyper)})
+    settings = replace(
+        settings,
+        hyperparameters={**settings.hyperparameters, **_pairs(hyper, "hyper-parameters", "learning_rate=0.001")},
+        env_options={**settings.env_options, **_pairs(env, "options of the environment", "hide_life_loss=false")},
+    )
     folder = runs.train(settings, out, baseline=baseline, quiet=quiet, viewer=viewer)
     _after_training(folder, video=video, quiet=quiet, as_json=json)
 
@@ -296,12 +302,12 @@ def _print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, allow_nan=False))
 
 
-def _hyperparameters(pairs: Sequence[str]) -> dict[str, Any]:
+def _pairs(pairs: Sequence[str], what: str, example: str) -> dict[str, Any]:
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise UserError(f"Expected hyper-parameters as NAME=VALUE, e.g. learning_rate=0.001. Received {pair!r}")
+            raise UserError(f"Expected {what} as NAME=VALUE, e.g. {example}. Received {pair!r}")
         try:
             values[name] = json.loads(text)
         except json.JSONDecodeError:

@@ -24,10 +24,11 @@ def make_run_env(settings: TrainSettings, render_mode: str | None = None) -> gym
 
 
 def _form(settings: TrainSettings) -> dict[str, Any]:
-    """Return the arguments for the fixed-horizon form, or for the plain one."""
-    if not settings.fixed_horizon:
-        return {}
-    return {"fixed_horizon": settings.fixed_horizon, "terminal_reward": settings.terminal_reward}
+    """Return the options of the environment, and the arguments for the fixed-horizon form, if it is that."""
+    form: dict[str, Any] = {"options": settings.env_options}
+    if settings.fixed_horizon:
+        form |= {"fixed_horizon": settings.fixed_horizon, "terminal_reward": settings.terminal_reward}
+    return form
 
 
 def make_shown_env(settings: TrainSettings) -> gymnasium.Env[Any, Any]:

@@ -105,6 +105,8 @@ class TrainSettings:
     """ppo, or one of stable-baselines3's: sb3-ppo, a2c, sac, td3 or dqn."""
     num_envs: int | None = None
     """Copies of the environment."""
+    env_options: conf.Suppress[dict[str, Any]] = field(default_factory=dict)
+    """Options of the environment's constructor."""
     hyperparameters: conf.Suppress[dict[str, Any]] = field(default_factory=dict)
     """Of the agent, over those known to suit the environment."""
     seed: int = 0

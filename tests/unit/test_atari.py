@@ -237,6 +237,20 @@ def test_a_clip_shows_hidden_restarts_and_resets_as_they_happened() -> None:
     assert np.array_equal(again.frames(), np.stack(shown)[205:230])
 
 
+def test_a_person_may_see_the_score_that_the_agent_does_not() -> None:
+    masked, shown = (AtariVectorEnv("breakout", 1, render_mode="rgb_array", show_score=s) for s in (False, True))
+    for env in (masked, shown):
+        env.reset(seed=3)
+    for one, other in zip(play(masked, 5), play(shown, 5), strict=True):
+        assert np.array_equal(one[0], other[0])
+    hidden, seen = masked.render()[0], shown.render()[0]  # type: ignore[index]
+    assert not np.array_equal(hidden, seen)
+    black_out(seen, "breakout")
+    assert np.array_equal(hidden, seen)
+    assert np.array_equal(shown.clip(0, 4, 1)[0], shown.render()[0])  # type: ignore[index]
+    assert np.array_equal(shown.clip(0, 4, 1, masked=True)[0], hidden)
+
+
 def test_it_is_registered_for_one_and_for_many() -> None:
     one = make_env("prefrl/Atari-Pong-v0")
     many = gymnasium.make_vec("prefrl/Atari-Pong-v0", num_envs=2)

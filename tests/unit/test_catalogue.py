@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
 
-from prefrl.envs import TASKS, FixedHorizon, Task, catalogue, episode_length, list_envs, make_env, task
+from prefrl.envs import TASKS, FixedHorizon, Task, catalogue, episode_length, list_envs, make_env, make_vector_env, task
 from prefrl.errors import MissingExtraError, UserError
 
 CLASSIC = [name for name in TASKS if not name.endswith("-v5") and not name.startswith("prefrl/")]
@@ -82,6 +83,28 @@ def test_an_unknown_name_offers_near_ones() -> None:
 def test_an_unsupported_space_is_named() -> None:
     with pytest.raises(UserError, match=r"Tuple.*not supported"):
         make_env("Blackjack-v1")
+
+
+def test_options_reach_one_environment_and_many() -> None:
+    env: Any = make_env("Pendulum-v1", options={"g": 2.5})
+    assert env.unwrapped.g == 2.5
+    for horizon in (None, 50):
+        envs: Any = make_vector_env("Pendulum-v1", 2, fixed_horizon=horizon, options={"g": 2.5})
+        assert [one.unwrapped.g for one in envs.envs] == [2.5, 2.5]
+        bulk: Any = make_vector_env("Hopper-v5", 2, fixed_horizon=horizon, options={"frame_skip": 2})
+        assert bulk.unwrapped.frame_skip == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gravity": 2.5}, r"cannot be made with gravity=2\.5"),
+        ({"max_episode_steps": 9}, "max_episode_steps is not an option"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_env("Pendulum-v1", options=options)
 
 
 def test_an_environment_whose_package_is_gone_says_why() -> None:
