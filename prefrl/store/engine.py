@@ -31,6 +31,8 @@ _Result = TypeVar("_Result")
 BUSY_SECONDS = 30.0
 TELL_SECONDS = 5.0  # after which it is said that a server is waited for
 CHUNK = 256  # rows per statement: bounds the memory of packed segments and the number of bound variables
+NETWORK = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
+"""Of libpq, in seconds: a server that can no longer be reached is noticed after half a minute, also while waiting."""
 _LOCK = 0x70726566726C  # "prefrl": the writers' lock of a PostgreSQL database
 
 
@@ -53,8 +55,7 @@ class Database:
         if self.on_server:
             require("psycopg", "postgres")
             url = url.set(drivername="postgresql+psycopg")
-            options: dict[str, Any] = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
-            self.engine = sa.create_engine(url, **options)
+            self.engine = sa.create_engine(url, pool_pre_ping=True, connect_args=NETWORK)
         else:
             self._check_path(Path(self.name))
             self.engine = sa.create_engine(_read_only(url) if _is_locked_up(Path(self.name)) else url)
