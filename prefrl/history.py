@@ -178,7 +178,7 @@ class History:
 
     def num_windows(self, length: int, last_steps: int | None = None) -> int:
         """Count the windows of `length` steps that `sample` draws from."""
-        _, low, high = self._window_ranges(length, last_steps)
+        _, low, high = _only_drawable(*self._window_ranges(length, last_steps), length)
         return int((high - low).sum())
 
     def _window_ranges(
@@ -191,7 +191,18 @@ class History:
             num_envs = max(e.env_index for e in episodes) + 1
             oldest = self.num_env_steps - -(-last_steps // num_envs)  # steps of one environment
             low = np.clip(oldest - np.array([e.first_step for e in episodes], np.int64), 0, high)
-        return _only_drawable(episodes, low, high, length)
+        return episodes, low, high
+
+    def sample_steps(self, num_steps: int, rng: np.random.Generator, *, last_steps: int | None = None) -> list[Segment]:
+        """Draw single steps uniformly, with replacement, whether they can be shown to a person or not.
+
+        Args:
+            num_steps: how many to draw.
+            rng: source of randomness.
+            last_steps: draw only from this many most recent environment steps.
+        """
+        episodes, low, high = self._window_ranges(1, last_steps)
+        return _draw(episodes, low, high - low, num_steps, 1, rng)
 
     def sample(
         self, num_segments: int, length: int, rng: np.random.Generator, *, last_steps: int | None = None
@@ -213,7 +224,7 @@ class History:
         """
         if length < 1:
             raise UserError(f"A segment needs at least one step. Received length {length}")
-        episodes, low, high = self._window_ranges(length, last_steps)
+        episodes, low, high = _only_drawable(*self._window_ranges(length, last_steps), length)
         ends = np.cumsum(high - low)
         if not episodes or ends[-1] == 0:
             longest = max((e.num_steps for e in episodes), default=0)

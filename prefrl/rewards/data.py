@@ -145,11 +145,11 @@ class ComparisonData:
         self.places = np.concatenate([self.places, np.asarray(places, np.int64)])
         self.annotator_of = np.concatenate([self.annotator_of, np.array([numbers[name] for name in names], np.int64)])
 
-    def input_moments(self) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of the vector features of all steps kept, `(D,)` each."""
-        assert self._vector is not None
-        std, mean = torch.std_mean(self._vector[: len(self._index)].flatten(0, 1), dim=0, correction=0)
-        return mean, std
+    @property
+    def tie_share(self) -> float:
+        """Share of ties among the comparisons; 0 without any."""
+        standing = self.preferences[self.places[self.kinds == COMPARISON]]
+        return float(np.mean(standing == 0.5)) if len(standing) else 0.0
 
     def pair_embeddings(self) -> Array | None:
         """Return the features of all pairs `(N, 2 k D)`, as `prefrl.queries.pair_embeddings`; None for images."""

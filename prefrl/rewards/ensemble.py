@@ -40,8 +40,8 @@ from prefrl.spaces import (
 FORMAT = "prefrl.reward"
 FORMAT_VERSION = 1
 INPUTS = ("s", "sa", "sas")
-STATISTICS = ("input_mean", "input_std", "reward_mean", "reward_std")
-LEAST_STD = 1e-6  # of an input that varies
+STATISTICS = ("input_mean", "input_std", "least_input_std", "reward_mean", "reward_std")
+LEAST_SCALE = 0.03  # of the first standard deviation of an input
 CHUNK = 4_096  # transitions evaluated at once: bounds memory, and small parts stay in the cache
 IMAGE_CHUNK = 1_024
 
@@ -60,7 +60,7 @@ class RewardSettings:
     """Standard deviation of each member's rewards after normalisation (Christiano et al. 2017: 1, Atari 0.05)."""
     centre: bool = True
     """Shift each member's rewards to mean 0. Without it they are only scaled."""
-    clip_inputs: float = 100.0
+    clip_inputs: float = 10.0
     """Standardised vector inputs are clipped to this many standard deviations."""
 
     def __post_init__(self) -> None:
@@ -129,6 +129,7 @@ class RewardEnsemble:
         self.network.to(self.device).eval()
         self.input_mean = torch.zeros(self.num_inputs, device=self.device)
         self.input_std = torch.ones(self.num_inputs, device=self.device)
+        self.least_input_std = torch.zeros(self.num_inputs, device=self.device)
         self.reward_mean = torch.zeros(settings.num_members, 1, device=self.device)
         self.reward_std = torch.ones(settings.num_members, 1, device=self.device)
 
@@ -182,27 +183,35 @@ class RewardEnsemble:
         """Take the mean and standard deviation of vector inputs from these transitions.
 
         Call it before the first fit and not after: the fitted weights belong to these statistics, and only
-        `move_input_statistics` moves both. Inputs that never vary keep the scale 1.
+        `follow_inputs` moves both. Inputs that never vary keep the scale 1.
         """
         if self.num_inputs == 0:
             return
+        self.input_mean, std = self._moments(observations, actions, next_observations)
+        self.input_std = torch.where(std < 1e-6, torch.ones_like(std), std)
+        self.least_input_std = LEAST_SCALE * self.input_std
+
+    def follow_inputs(self, observations: Batch, actions: Array, next_observations: Batch) -> None:
+        """Move the input statistics to these transitions, and the first layer with them: no reward changes.
+
+        An agent that gets better keeps some inputs in an ever smaller range, and what it is to learn next lies there.
+        Scaled up again they count in the next fit as much as inputs that still range as widely as at first
+        (`docs/decisions/0014-inputs-follow-the-agent.md`). A network of one's own keeps its first statistics.
+
+        Rewards change only where inputs are clipped. No scale falls below 3 % of the first one.
+        """
+        if self.num_inputs == 0 or not isinstance(self.network, EnsembleMLP | EnsembleCNN):
+            return
+        mean, std = self._moments(observations, actions, next_observations)
+        std = torch.maximum(std, self.least_input_std)
+        self.network.change_inputs((mean - self.input_mean) / self.input_std, std / self.input_std)
+        self.input_mean, self.input_std = mean, std
+
+    def _moments(self, observations: Batch, actions: Array, next_observations: Batch) -> tuple[Tensor, Tensor]:
         vector = self.encode(observations, actions, next_observations).vector
         assert vector is not None
         std, mean = torch.std_mean(vector.double(), dim=0, correction=0)
-        self.input_mean = mean.float()
-        self.input_std = torch.where(std < LEAST_STD, torch.ones_like(std), std).float()
-
-    def move_input_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Standardise vector inputs by these statistics `(D,)` from now on, and change the first layer with them.
-
-        No reward moves by it, but for inputs that are clipped. Inputs that never vary keep their scale, and a network
-        of one's own keeps its first statistics (`docs/decisions/0014-inputs-follow-the-questions.md`).
-        """
-        if not isinstance(self.network, EnsembleMLP | EnsembleCNN):
-            return
-        std = torch.where(std < LEAST_STD, self.input_std, std)
-        self.network.change_inputs((mean - self.input_mean) / self.input_std, std / self.input_std)
-        self.input_mean, self.input_std = mean, std
+        return mean.float(), std.float()
 
     def member_rewards(self, features: Features) -> Tensor:
         """Return each member's normalised rewards `(M, B)`."""

@@ -28,6 +28,9 @@ from prefrl.training.threads import torch_threads
 PATIENCE_SECONDS = 600.0  # for the record's server, once it was there: hours of training outlast its restart
 UP_FRONT_AT_ONCE = 10  # labels asked at once before training
 UP_FRONT_TIES = 0.8  # share of ties among these from which on the others are postponed
+INPUTS_FROM = 0.1  # share of the run, the newest, that the scales of the reward's inputs are taken from
+INPUT_STEPS = 1_000  # drawn from there
+MANY_TIES = 0.25  # share of ties from which on the newest behaviour is not what the answers are about
 ATTEMPTS = 5  # times a session asks again for what its annotator skipped
 
 
@@ -278,8 +281,10 @@ class RewardLearner:
 
     def _fit(self, history: History) -> None:
         seed, number = self.settings.seed, self.fitter.num_fits
-        if self.fitted and self.reward.num_inputs:
-            self.reward.move_input_statistics(*self.data.input_moments())
+        if self.fitted and self.reward.num_inputs and self.data.tie_share < MANY_TIES:
+            recent = max(1, int(INPUTS_FROM * self.total_env_steps))
+            steps = history.sample_steps(INPUT_STEPS, stream(seed, "inputs", number), last_steps=recent)
+            self.reward.follow_inputs(*stack_transitions(steps))
         with torch_threads(self.fit_threads):
             self.fit_report = self.fitter.fit(self.data, torch_stream(seed, "fit", number))
         reference = stream(seed, "reference", number)

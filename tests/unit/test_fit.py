@@ -299,14 +299,19 @@ def test_features_of_segments_are_those_that_the_ensemble_reads() -> None:
     assert torch.equal(vector, torch.cat([x for x in expected if x is not None]))
 
 
+def test_the_share_of_ties_is_of_the_answers_that_stand() -> None:
+    reward, pairs = make_reward(), make_pairs(4)
+    assert make_data(reward, [], []).tie_share == 0
+    data = make_data(reward, pairs, [1.0, 0.5, 0.5, 0.0])
+    assert data.tie_share == 0.5
+    data.remove(1)
+    assert data.tie_share == pytest.approx(1 / 3)
+
+
 def test_features_of_segments_follow_the_ensembles_statistics() -> None:
     reward, pairs = make_reward(), make_pairs(5)
     data = make_data(reward, pairs, [1.0] * 5)
-    reward.move_input_statistics(*data.input_moments())
-    everything = data.features(torch.arange(10)).vector
-    assert everything is not None
-    torch.testing.assert_close(everything.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
-    torch.testing.assert_close(everything.std(0, correction=0), torch.ones(4))
+    reward.follow_inputs(*stack_transitions([pairs[3][0]]))
     vector, expected = data.features(torch.tensor([2])).vector, reward.features(*pairs[1][0].transitions()).vector
     assert vector is not None and expected is not None
     assert torch.equal(vector, expected)

@@ -154,6 +154,15 @@ def test_only_windows_that_began_lately_are_drawn_if_asked() -> None:
     assert history.num_windows(3, last_steps=10_000) == history.num_windows(3)
 
 
+def test_single_steps_are_drawn_from_the_newest() -> None:
+    world, history = World([[8, 30], [30]]), History()
+    history.add(world.rollout(20))
+    drawn = history.sample_steps(300, np.random.default_rng(0), last_steps=14)  # the last 7 steps of each of two
+    first_step = {e.number: e.first_step for e in history.episodes}
+    assert {len(s) for s in drawn} == {1}
+    assert {first_step[s.episode] + s.start for s in drawn} == set(range(13, 20))
+
+
 def test_windows_that_cannot_be_drawn_are_refused_with_a_way_out() -> None:
     history = History()
     with pytest.raises(UserError, match="the longest has 0"):
