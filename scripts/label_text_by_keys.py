@@ -46,4 +46,5 @@ subprocess.run(["xdotool", "key", "q"], check=True)
 viewer.wait(timeout=30)
 print(f"{robot.store.num_answers()} answers given in the window")
 reward = ["text", "reward", "--model", given.model, "--data", str(record), "--out", str(given.out / "reward")]
+reward += ["--training.epochs", "4", "--training.optimiser.learning-rate", "5e-4"]  # there are few answers
 subprocess.run(prefrl(*reward), check=True)
