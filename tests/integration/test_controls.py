@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 from prefrl.training import TrainSettings, evaluate_run, train
 from prefrl.training.run import evaluate_random
@@ -19,8 +20,10 @@ def gain(settings: TrainSettings, out: Path) -> float:
 
 
 def test_oracle_teaches_coin_does_not_and_inverted_teaches_the_opposite(tmp_path: Path) -> None:
-    gains = {name: gain(replace(SETTINGS, teacher=name), tmp_path / name) for name in ("oracle", "coin", "inverted")}
-    assert gains["oracle"] > 300  # random actions come to about -1200, the best policy to about -150
-    assert gains["coin"] < 0.5 * gains["oracle"]
-    assert gains["inverted"] < 0
-    assert gains["inverted"] < gains["coin"] + 200
+    oracle, inverted = (gain(replace(SETTINGS, teacher=name), tmp_path / name) for name in ("oracle", "inverted"))
+    # a reward fitted to coin flips is some function of the state, and now and then swinging up happens to be good by it
+    coin = median(gain(replace(SETTINGS, teacher="coin", seed=seed), tmp_path / f"coin-{seed}") for seed in range(3))
+    assert oracle > 300  # random actions come to about -1200, the best policy to about -150
+    assert coin < 0.5 * oracle
+    assert inverted < 0
+    assert inverted < coin + 200
