@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,19 @@ def read_chain(path: Path) -> list[MethodCurve]:
     if not curves:
         raise UserError(f"There are no evaluated methods in {path}. Make some with: prefrl text demo --out {path}")
     return curves
+
+
+def median_curve(curves: Sequence[MethodCurve]) -> MethodCurve:
+    """Return the medians over the seeds of one method: of its first evaluations, its second ones, and so on.
+
+    Seeds with fewer evaluations than others leave out the last ones of all.
+    """
+    rows = []
+    for of_seeds in zip(*(curve.rows for curve in curves)):  # noqa: B905  (as many as all have)
+        keys = [key for key, value in of_seeds[0].items() if isinstance(value, int | float)]
+        shared = [key for key in keys if all(row.get(key) is not None for row in of_seeds)]
+        rows.append({key: median(row[key] for row in of_seeds) for key in shared})
+    return MethodCurve(name=curves[0].name, seed=curves[0].seed, rows=tuple(rows))
 
 
 def over_optimisation(curve: MethodCurve) -> float:

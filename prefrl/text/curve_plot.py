@@ -12,7 +12,7 @@ import numpy as np
 
 from prefrl.errors import require
 from prefrl.files import write_atomically
-from prefrl.text.curve import MethodCurve, fit_curve, over_optimisation, summarise_chain
+from prefrl.text.curve import MethodCurve, fit_curve, median_curve, over_optimisation, summarise_chain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,11 +21,20 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#767676", "#E
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 
 
+PANELS = (
+    ("length", "tokens", "Length of responses"),
+    ("repetition", "share of repeated 3-grams", "Repetition"),
+    ("end_rate", "share", "Responses that came to their end"),
+    ("geography", "accuracy", "Geography that was pretrained"),
+    ("language_loss", "nats per token", "Language-model loss on pretraining text"),
+)
+
+
 def plot_curves(curves: Sequence[MethodCurve], path: Path) -> None:
     """Draw gold (solid) and proxy (dashed) against sqrt(KL), gold against proxy, and what else went with it.
 
     Args:
-        curves: of one or several seeds; those of one method share a colour.
+        curves: of one or several seeds; of several, the median evaluation by evaluation, and gold of each faintly.
         path: the PNG to write.
 
     Raises:
@@ -33,53 +42,52 @@ def plot_curves(curves: Sequence[MethodCurve], path: Path) -> None:
     """
     figure_class = require("matplotlib.figure", "train").Figure
     require("matplotlib.backends.backend_agg", "train")
-    figure = figure_class(figsize=(15, 9.5), layout="constrained")
-    axes = figure.subplot_mosaic([["curve", "curve", "against"], ["length", "repetition", "kept"]])
+    figure = figure_class(figsize=(15, 13.5), layout="constrained")
+    axes = figure.subplot_mosaic(
+        [["curve", "curve", "curve"], ["against", "length", "repetition"], ["end_rate", "geography", "language_loss"]],
+        height_ratios=[1.5, 1, 1],
+    )
     names = list(dict.fromkeys(curve.name for curve in curves))
     style = {name: (COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]) for i, name in enumerate(names)}
-    for curve in curves:
-        _draw_curve(axes["curve"], curve, *style[curve.name])
-        _draw_against(axes["against"], curve, *style[curve.name])
-        for panel, key in (("length", "length"), ("repetition", "repetition"), ("kept", "geography")):
-            rows = [row for row in curve.rows if row.get(key) is not None]
-            if rows:
-                d = [max(0.0, row["kl_nats"]) ** 0.5 for row in rows]
-                colour, mark = style[curve.name]
-                axes[panel].plot(d, [row[key] for row in rows], color=colour, marker=mark, markersize=3, linewidth=1)
+    for name, (colour, mark) in style.items():
+        own = [curve for curve in curves if curve.name == name]
+        middle = median_curve(own)
+        for curve in own if len(own) > 1 else []:
+            gold = [row["gold"] for row in curve.rows]
+            axes["curve"].plot(curve.distances(), gold, color=colour, linewidth=0.7, alpha=0.3)
+        _draw_curve(axes["curve"], middle, colour, mark)
+        small: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 3, "linewidth": 1}
+        rows = [row for row in middle.rows if "proxy" in row]
+        axes["against"].plot([row["proxy"] for row in rows], [row["gold"] for row in rows], **small)
+        for key, _, _ in PANELS:
+            shown = [(d, row[key]) for d, row in zip(middle.distances(), middle.rows, strict=True) if key in row]
+            axes[key].plot([d for d, _ in shown], [value for _, value in shown], **small)
     _label(axes["curve"], "sqrt(KL) from the fine-tuned model, nats", "reward", "Gold (solid) and proxy (dashed)")
     _label(axes["against"], "proxy reward", "gold reward", "Gold against proxy")
-    _label(axes["length"], "sqrt(KL)", "tokens", "Length of responses")
-    _label(axes["repetition"], "sqrt(KL)", "share of repeated 3-grams", "Repetition")
-    _label(axes["kept"], "sqrt(KL)", "accuracy", "Geography that was pretrained")
+    for key, unit, title in PANELS:
+        _label(axes[key], "sqrt(KL)", unit, title)
     handles = [
         axes["curve"].plot([], [], color=colour, marker=mark, label=name)[0] for name, (colour, mark) in style.items()
     ]
-    axes["curve"].legend(handles=handles, fontsize=8, ncols=2, framealpha=0.85)
+    axes["curve"].legend(handles=handles, fontsize=9, ncols=2, framealpha=0.85, loc="lower left")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=100)
     write_atomically(path, buffer.getvalue())
 
 
 def _draw_curve(axes: Axes, curve: MethodCurve, colour: str, mark: str) -> None:
     d = curve.distances()
     start = curve.rows[0]["gold"]
-    axes.plot(d, [row["gold"] for row in curve.rows], color=colour, marker=mark, markersize=4, linewidth=1.4)
+    axes.plot(d, [row["gold"] for row in curve.rows], color=colour, marker=mark, markersize=5, linewidth=1.8)
     if all("proxy" in row for row in curve.rows):
         offset = start - curve.rows[0]["proxy"]  # both begin at one point
         axes.plot(d, [row["proxy"] + offset for row in curve.rows], color=colour, linestyle="--", linewidth=0.9)
     fit = fit_curve(d, [row["gold"] - start for row in curve.rows], best_of_n=curve.is_best_of_n)
     if fit is not None:
         grid = np.linspace(1e-3, max(d), 60)
-        axes.plot(grid, [start + fit.gold(float(x)) for x in grid], color=colour, linewidth=0.6, alpha=0.5)
+        axes.plot(grid, [start + fit.gold(float(x)) for x in grid], color=colour, linewidth=0.9, linestyle=":")
         if fit.peak is not None and fit.peak <= max(d):
             axes.plot([fit.peak], [start + fit.gold(fit.peak)], marker="|", color=colour, markersize=14)
-
-
-def _draw_against(axes: Axes, curve: MethodCurve, colour: str, mark: str) -> None:
-    rows = [row for row in curve.rows if "proxy" in row]
-    axes.plot(
-        [r["proxy"] for r in rows], [r["gold"] for r in rows], color=colour, marker=mark, markersize=3, linewidth=1
-    )
 
 
 def _label(axes: Axes, x: str, y: str, title: str) -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from prefrl.errors import UserError
 from prefrl.text.annotating import rank_by
 from prefrl.text.best_of_n import best_of_n_kl, expected_best_of_n, pick_best
-from prefrl.text.curve import MethodCurve, fit_curve, over_optimisation, summarise_chain
+from prefrl.text.curve import MethodCurve, fit_curve, median_curve, over_optimisation, summarise_chain
 from prefrl.text.curve_plot import describe, plot_curves
 from prefrl.text.data import RankedResponses, likes_of, ranks_from_order
 from prefrl.text.evaluation import win_rate
@@ -72,6 +73,18 @@ def test_over_optimisation_is_gold_lost_while_the_proxy_did_not_fall() -> None:
     assert over_optimisation(both) == 0.0
 
 
+def test_the_median_curve_goes_evaluation_by_evaluation() -> None:
+    golds = ([0, 1, 5], [0, 3, 4], [0, 2])
+    curves = [
+        MethodCurve(name="dpo", seed=s, rows=tuple(row(i, i, g, 0, sample=["a"]) for i, g in enumerate(gold)))
+        for s, gold in enumerate(golds)
+    ]
+    middle = median_curve(curves)
+    assert [each["gold"] for each in middle.rows] == [0, 2]  # the third has no third evaluation
+    assert set(middle.rows[0]) == {"step", "kl_nats", "gold", "proxy"}
+    assert median_curve(curves[:1]).rows == tuple({k: v for k, v in r.items() if k != "sample"} for r in curves[0].rows)
+
+
 def test_the_page_and_the_picture_are_made(tmp_path: Path) -> None:
     extra = {"length": 20.0, "repetition": 0.0, "end_rate": 1.0, "geography": 1.0, "language_loss": 0.5}
     worse = extra | {"length": 40.0, "geography": 0.25, "language_loss": 3.0}
@@ -84,6 +97,7 @@ def test_the_page_and_the_picture_are_made(tmp_path: Path) -> None:
     curves.append(
         MethodCurve(name="bestofn", seed=0, rows=(row(1, 0, 1, 0), row(2, 0.2, 1.4, 0.5), row(4, 0.6, 1.6, 0.9)))
     )
+    curves += [replace(curve, seed=1) for curve in curves]
     plot_curves(curves, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     text = describe(curves)
