@@ -83,6 +83,11 @@ class Quality:
     seconds: Mapping[str, tuple[float, ...]]
     """Time of every answer, by annotator."""
 
+    @property
+    def anything_known(self) -> bool:
+        """There is more to tell of somebody than the number of answers."""
+        return any(one.consistency or one.agreement or one.chose_left for one in self.annotators)
+
     def to_json(self) -> dict[str, Any]:
         """Return everything but the single times as JSON values."""
         values = asdict(self)

@@ -240,7 +240,8 @@ def report(folder: RunFolder) -> ReportCard:
     answers = run_quality(folder)
     write_json(folder.path / "report.json", {**finite(card.to_json()), "answers": answers.to_json()})
     path = folder.path / "report.png"
-    plot_report(card, folder.read_metrics(), path, answers=answers.quality, reliability=answers.reliability)
+    shown = answers.quality if answers.quality.anything_known else None  # not of a teacher that was asked once
+    plot_report(card, folder.read_metrics(), path, answers=shown, reliability=answers.reliability)
     return card
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,8 @@ def test_the_report_shows_the_answers_below(tmp_path: Path, drawn: list[Any]) ->
         median_seconds=2.0,
     )
     answers = Quality(annotators=(ann,), pairs=(), alpha_comparisons=0.71, alpha_ratings=None, seconds={"ann": (2.0,)})
+    assert answers.anything_known
+    assert not replace(answers, annotators=(replace(ann, consistency=None),)).anything_known
     plot_report(a_card(), ROWS, tmp_path / "report.png", answers=answers, reliability={"ann": 0.95})
     shown = texts(drawn[0])
     for expected in ("EPIC distance 0.25", "ann (40)", "alpha): 0.71", "reliability in the fit", "not known yet"):
