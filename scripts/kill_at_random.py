@@ -6,7 +6,6 @@ Needs xdotool, and Xvfb where there is no screen. Keys are pressed in the real w
 """
 
 import argparse
-import os
 import random
 import signal
 import subprocess
@@ -14,6 +13,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from robot import open_screen
 
 from prefrl.feedback import Undo
 from prefrl.store import PreferenceStore
@@ -23,10 +24,7 @@ parser.add_argument("--kills", type=int, default=50)
 parser.add_argument("--seed", type=int, default=0)
 given = parser.parse_args()
 rng, out = random.Random(given.seed), Path(tempfile.mkdtemp()) / "run"
-if not os.environ.get("DISPLAY"):
-    os.environ["DISPLAY"] = ":92"
-    screen = subprocess.Popen(["Xvfb", ":92", "-screen", "0", "1000x700x24"], stderr=subprocess.DEVNULL)
-    time.sleep(1.0)
+open_screen()
 
 
 def prefrl(*arguments: str) -> subprocess.Popen[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -10,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prefrl.errors import require
-from prefrl.files import write_atomically
 from prefrl.text.curve import MethodCurve, fit_curve, median_curve, over_optimisation, summarise_chain
+from prefrl.training.plots import make_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,9 +38,8 @@ def plot_curves(curves: Sequence[MethodCurve], path: Path) -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure_class = require("matplotlib.figure", "train").Figure
-    require("matplotlib.backends.backend_agg", "train")
-    figure = figure_class(figsize=(15, 13.5), layout="constrained")
+    figure = make_figure(15, 13.5)
+    figure.set_layout_engine("constrained")
     axes = figure.subplot_mosaic(
         [["curve", "curve", "curve"], ["against", "length", "repetition"], ["end_rate", "geography", "language_loss"]],
         height_ratios=[1.5, 1, 1],
@@ -70,9 +67,7 @@ def plot_curves(curves: Sequence[MethodCurve], path: Path) -> None:
         axes["curve"].plot([], [], color=colour, marker=mark, label=name)[0] for name, (colour, mark) in style.items()
     ]
     axes["curve"].legend(handles=handles, fontsize=9, ncols=2, framealpha=0.85, loc="lower left")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    write_atomically(path, buffer.getvalue())
+    save_figure(figure, path)
 
 
 def _draw_curve(axes: Axes, curve: MethodCurve, colour: str, mark: str) -> None:
