@@ -10,7 +10,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from prefrl.clips.saver import SavesClips
+from prefrl.clips.saver import SavesClips, join_worlds
+from prefrl.clips.trail import Marks
 from prefrl.spaces import Array, Batch
 
 
@@ -38,7 +39,7 @@ class EnvLoop(VectorEnv):
     def find_savers(self) -> None:
         """Look which copies save clips; to be called again where `envs` was changed."""
         self._steps = [env.env.step if isinstance(env, SavesClips) else env.step for env in self.envs]
-        self._marks = [(copy, env.world.mark) for copy, env in enumerate(self.envs) if isinstance(env, SavesClips)]
+        self._worlds = join_worlds(self.envs)
 
     def _stack(self, observations: list[Any]) -> Batch:
         space = self.single_observation_space
@@ -68,8 +69,8 @@ class EnvLoop(VectorEnv):
             if terminated[copy] or truncated[copy]:
                 ended.append(copy)
             observations.append(observation)
-        for copy, mark in self._marks:
-            mark(actions[copy])
+        if self._worlds is not None:
+            self._worlds.mark(actions)
         infos: dict[str, Any] = {"hidden_terminated": hidden}
         if ended:
             infos["final_obs"] = self._stack([observations[copy] for copy in ended])
@@ -77,6 +78,10 @@ class EnvLoop(VectorEnv):
         for copy in ended:
             observations[copy], _ = self.envs[copy].reset()
         return self._stack(observations), rewards, terminated, truncated, infos
+
+    def take_marks(self) -> Marks | None:
+        """Return what the copies saved for clips since the last call; None unless all of them save."""
+        return None if self._worlds is None else self._worlds.take()
 
     def close_extras(self, **_: Any) -> None:
         """Close every copy."""

@@ -35,6 +35,15 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "mjb_apply": (_INT, (_POINTER, _POINTER, _INT, _POINTER, _POINTER, _INT)),
 }
 
+_STATE_FIELDS = {
+    "time": "TIME",
+    "qpos": "QPOS",
+    "qvel": "QVEL",
+    "act": "ACT",
+    "qacc_warmstart": "WARMSTART",
+    "ctrl": "CTRL",
+}
+
 
 class _Config(ctypes.Structure):
     """`mjBatchConfig`."""
@@ -73,13 +82,13 @@ class ForceBatch:
         self.state = self._view(self._library.mjb_state(self._batch), (nsim, self.nstate))
 
     def bind(self, name: str) -> NDArray[np.float64]:
-        """Return a live array `(nsim, ...)`: of the state (`qpos`, `qvel`, `ctrl`), or of a derived field of floats."""
+        """Return a live array `(nsim, ...)`: a part of the state (`_STATE_FIELDS`), or a derived field of floats."""
         if name not in self._bound:
-            self._bound[name] = self._state_field(name) if name in ("qpos", "qvel", "ctrl") else self._output(name)
+            self._bound[name] = self._state_field(name) if name in _STATE_FIELDS else self._output(name)
         return self._bound[name]
 
     def _state_field(self, name: str) -> NDArray[np.float64]:
-        component = int(getattr(self._mujoco.mjtState, f"mjSTATE_{name.upper()}"))
+        component = int(getattr(self._mujoco.mjtState, f"mjSTATE_{_STATE_FIELDS[name]}"))
         size = _INT()
         address = self._library.mjb_stateComponent(self._batch, component, ctypes.byref(size))
         offset = (address - self._library.mjb_state(self._batch)) // self.state.itemsize

@@ -17,9 +17,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from prefrl.clips.trail import Marks
 from prefrl.cpus import available_cpus
 from prefrl.envs.memory import check_memory
 from prefrl.envs.mujoco_forces import ForceBatch
+from prefrl.envs.mujoco_marks import StateMarks
 from prefrl.envs.mujoco_template import all_options, make_template, template_class
 from prefrl.envs.vector_tools import (
     checked_actions,
@@ -108,6 +110,8 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         self._everywhere = np.ones(num_envs, np.bool_)
         self._everywhere.flags.writeable = False
         self._is_reset = self._camera_aimed = False
+        self.marks: StateMarks | None = None
+        """What people can look at later, see `save_clips`."""
         self.prepare()
 
     # ------------------------------------------------------------------------------------------ what a task fills in
@@ -180,6 +184,8 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
             return self._step_some(actions, due)
         before = self.before()
         self._ctrl[:] = actions
+        if self.marks is not None:
+            self.marks.mark()
         self._batch.step(nstep=self.frame_skip)
         rewards, terminated, info = self.outcome(before, actions)
         truncated = self._count_steps(self._everywhere)
@@ -196,10 +202,14 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         before = self.before()
         moving = np.flatnonzero(going).astype(np.int32)
         self._ctrl[going] = actions[going]
+        if self.marks is not None:
+            self.marks.mark()
         if len(moving):
             self._batch.step(moving, nstep=self.frame_skip)
         rewards, terminated, info = self.outcome(before, actions)
         self._restart(np.flatnonzero(due))
+        if self.marks is not None:
+            self.marks.show(due)
         rewards[due], terminated[due] = 0.0, False
         truncated = self._count_steps(going)
         self._ended = terminated | truncated
@@ -249,6 +259,18 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
     def mujoco_renderer(self) -> Any:
         """Gymnasium's renderer, which draws all environments."""
         return self.template.mujoco_renderer
+
+    def save_clips(self) -> None:
+        """From now on save what each step can be drawn from (`prefrl.clips.worlds`), until `take_marks` takes it."""
+        self.marks = StateMarks(self._batch)
+
+    def take_marks(self) -> Marks | None:
+        """Return what was saved since the last call; None without `save_clips` and where no step was made."""
+        return None if self.marks is None else self.marks.take()
+
+    def saved_states(self) -> Floats:
+        """Return time, positions, velocities, activations, warm starts and controls, `(E, S)`, as clips need them."""
+        return StateMarks(self._batch).now()
 
     def states(self) -> Floats:
         """Return a copy of all positions and velocities, `(E, nq + nv)`."""

@@ -75,7 +75,9 @@ class VectorFixedHorizon(VectorWrapper):
         if again.any():
             fresh, _ = self.env.reset(options={"reset_mask": again})
             observations = np.where(expanded(again & ~timed_out, observations), fresh, observations)
-        showing = (held & (self._held > 0)) | hidden
+        holding = held & (self._held > 0)
+        self._mark(holding, restarted)
+        showing = holding | hidden
         observations = np.where(expanded(showing, observations), self._held_observations, observations)
         infos: dict[str, Any] = {"hidden_terminated": hidden, "restarted": restarted}
         ended = np.full(self.num_envs, self._num_steps >= self.horizon)
@@ -83,3 +85,10 @@ class VectorFixedHorizon(VectorWrapper):
             infos |= {"final_obs": observations, "_final_obs": ended}
             observations, _ = self.reset()
         return observations, rewards, np.zeros_like(ended), ended, infos
+
+    def _mark(self, holding: NDArray[np.bool_], restarted: NDArray[np.bool_]) -> None:
+        """Correct what was saved of this step for clips where something else was shown than the inner step."""
+        marks = getattr(self.unwrapped, "marks", None)
+        if marks is not None and (holding.any() or restarted.any()):
+            marks.hold(holding)
+            marks.show(restarted)

@@ -3,44 +3,74 @@
     python scripts/benchmark_clips.py
     python scripts/benchmark_clips.py --env ALE/Breakout-v5
 
-Each iteration acts for 2,048 steps in 8 environments and updates the policy by one minibatch, so nearly all of it is
-the rollout: the policy's forward passes and the environments' steps.
+Each iteration acts for 512 steps in 8 environments and updates the policy by one minibatch, so nearly all of it is the
+rollout: the policy's forward passes and the environments' steps. Printed are the ratio of the medians and its 95 %
+interval by the bootstrap; the iterations are short and take turns, so that other programs slow down both alike.
 """
 
 import argparse
-import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 
 from prefrl.agents import PpoAgent
 from prefrl.clips.saver import SavesClips
-from prefrl.envs import EnvLoop, make_env
+from prefrl.envs import EnvLoop, make_env, make_vector_env
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--env", nargs="+", default=["HalfCheetah-v5", "Hopper-v5", "Pendulum-v1", "CartPole-v1"])
-parser.add_argument("--rollouts", type=int, default=15)
+parser.add_argument("--pairs", type=int, default=200)
 given = parser.parse_args()
 torch.set_num_threads(1)
+STEPS, COPIES = 64, 8
 
 
-def cpu_seconds(agent: PpoAgent, loop: EnvLoop, envs: list) -> float:
-    loop.envs = envs  # the same copies, with their savers or without
-    loop.find_savers()
+def make_envs(env_id: str) -> tuple[VectorEnv, Callable[[bool], None]]:
+    """Return copies as a run makes them, and what turns saving on and off."""
+    envs: Any = make_vector_env(env_id, COPIES)
+    if hasattr(envs.unwrapped, "save_clips"):  # robots stepped all at once
+        envs.unwrapped.save_clips()
+        many, marks = envs.unwrapped, envs.unwrapped.marks
+
+        def turn_many(on: bool) -> None:
+            many.marks = marks if on else None
+
+        return envs, turn_many
+    loop = EnvLoop([lambda: SavesClips(make_env(env_id), 50)] * COPIES)
+    saving, plain = loop.envs, [env.env for env in loop.envs]
+
+    def turn(on: bool) -> None:
+        loop.envs = saving if on else plain
+        loop.find_savers()
+
+    return loop, turn
+
+
+def cpu_seconds(agent: PpoAgent) -> float:
     begin = time.process_time()
     agent.improve(None)
     return time.process_time() - begin
 
 
 for env_id in given.env:
-    loop = EnvLoop([lambda name=env_id: SavesClips(make_env(name), 50)] * 8)
-    saving, plain = loop.envs, [env.env for env in loop.envs]
-    settings = {"n_steps": 256, "n_epochs": 1, "batch_size": 2048}
-    agent = PpoAgent(loop, total_env_steps=10**7, hyperparameters=settings)
+    envs, turn = make_envs(env_id)
+    settings = {"n_steps": STEPS, "n_epochs": 1, "batch_size": STEPS * COPIES}
+    agent = PpoAgent(envs, total_env_steps=10**7, hyperparameters=settings)
     agent.reset_environments(0)
     agent.improve(None)
-    seconds = [[cpu_seconds(agent, loop, envs) for envs in (plain, saving)] for _ in range(given.rollouts)]
-    ratios = sorted(with_clips / without - 1 for without, with_clips in seconds)
-    speed = 256 * 8 / statistics.median(without for without, _ in seconds)
-    print(f"{env_id}: {speed:,.0f} steps/s without; saving costs {statistics.median(ratios):+.1%}", end=" ")
-    print(f"(least {min(s for _, s in seconds) / min(w for w, _ in seconds) - 1:+.1%} by the quickest of each)")
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for pair in range(given.pairs):
+        for saving in (False, True) if pair % 2 else (True, False):
+            turn(saving)
+            seconds[saving].append(cpu_seconds(agent))
+    without, saving_too = (np.array(seconds[saving]) for saving in (False, True))
+    resampled = np.random.default_rng(0).integers(len(without), size=(2000, len(without)))
+    costs = np.median(saving_too[resampled], axis=1) / np.median(without[resampled], axis=1) - 1
+    low, high = np.percentile(costs, [2.5, 97.5])
+    cost = np.median(saving_too) / np.median(without) - 1
+    speed = STEPS * COPIES / np.median(without)
+    print(f"{env_id}: {speed:,.0f} steps/s without; saving costs {cost:+.1%} ({low:+.1%} to {high:+.1%})")

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from prefrl.clips.saver import collect_marks
+from prefrl.clips.trail import Marks
 from prefrl.errors import UserError
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_finite, map_batch, take, zip_batches
@@ -39,13 +39,17 @@ class Stepper:
         self._clear()
 
     def _clear(self) -> None:
-        collect_marks(getattr(self.envs, "envs", ()))
+        self._take_marks()
         self._actions: list[Array] = []
         self._rewards: list[Array] = []
         self._terminated: list[NDArray[np.bool_]] = []
         self._truncated: list[NDArray[np.bool_]] = []
         self._hidden: list[NDArray[np.bool_]] = []
         self._ends: list[Batch] = []
+
+    def _take_marks(self) -> Marks | None:
+        take = getattr(self.envs.unwrapped, "take_marks", None)
+        return None if take is None else take()
 
     def reset(self, seed: int) -> None:
         """Start new episodes everywhere; what was kept and not taken is dropped."""
@@ -104,7 +108,7 @@ class Stepper:
             truncated=np.stack(self._truncated),
             hidden_ends=np.stack(self._hidden),
             last_observations=zip_batches(join, self._ends) if self._ends else no_ends,
-            marks=collect_marks(getattr(self.envs, "envs", ())),
+            marks=self._take_marks(),
         )
         self._clear()
         return rollout

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from prefrl.clips.trail import Marks
-from prefrl.clips.worlds import find_world
+from prefrl.clips.worlds import ClassicControl, World, find_world
 
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
@@ -18,8 +18,8 @@ ActType = TypeVar("ActType")
 class SavesClips(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType]):
     """Keeps a mark of each step until `collect_marks` takes it. Saving must cost next to nothing: it is a line or two.
 
-    A loop over many copies steps what is within and calls `world.mark` itself, on all of them after a round of steps: a
-    mark between two steps of a simulator meets cold caches. Before a reset the last step must be marked.
+    A loop over many copies steps what is within and marks all of them after a round of steps (`join_worlds`). Before a
+    reset the last step must be marked.
 
     Args:
         env: the outermost environment. One that is neither of MuJoCo, classic control nor the Arcade Learning
@@ -46,13 +46,63 @@ class SavesClips(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType]):
         return outcome
 
 
-def collect_marks(envs: Sequence[gymnasium.Env[Any, Any]]) -> Marks | None:
-    """Take the marks of E environments since the last call; None unless all are `SavesClips` and have made steps."""
-    if not envs or not all(isinstance(env, SavesClips) for env in envs):
-        return None
+class ManyWorlds:
+    """The worlds of E copies of an environment that are stepped in a loop."""
+
+    def __init__(self, worlds: Sequence[World]) -> None:
+        self._worlds = worlds
+
+    def mark(self, actions: Sequence[Any]) -> None:
+        """Save the step that each copy just made."""
+        for world, action in zip(self._worlds, actions, strict=True):
+            world.mark(action)
+
+    def take(self) -> Marks | None:
+        """Return the marks since the last call; None if no step was made."""
+        taken = [world.take() for world in self._worlds]
+        if len(taken[0][0]) == 0:
+            return None
+        blobs = {(step, env): blob for env, (_, of_env) in enumerate(taken) for step, blob in of_env.items()}
+        return Marks(kind=self._worlds[0].kind, rows=np.stack([rows for rows, _ in taken], axis=1), blobs=blobs)
+
+
+class ManyClassicControls:
+    """`ManyWorlds` for classic control, whose steps are so quick that marks one by one are felt."""
+
+    def __init__(self, worlds: Sequence[ClassicControl]) -> None:
+        self._bases, self._names = [world.base for world in worlds], worlds[0].names
+        self._states: list[Any] = []  # flat lists: containers of their own for each step would busy the collector
+        self._drawn: list[Any] = []
+
+    def mark(self, actions: Sequence[Any]) -> None:
+        """Save the step that each copy just made."""
+        self._states += [base.state for base in self._bases]
+        for name in self._names:
+            self._drawn += [getattr(base, name) for base in self._bases]
+
+    def take(self) -> Marks | None:
+        """Return the marks since the last call; None if no step was made."""
+        states, drawn, self._states, self._drawn = self._states, self._drawn, [], []
+        if not states:
+            return None
+        num_envs, num_steps = len(self._bases), len(states) // len(self._bases)
+        rows = np.concatenate(states, dtype=np.float64).reshape(num_steps, num_envs, -1)
+        if self._names:
+            values = np.array(drawn).astype(np.float64).reshape(num_steps, len(self._names), num_envs)
+            rows = np.concatenate([rows, values.transpose(0, 2, 1)], axis=2)
+        return Marks(kind=ClassicControl.kind, rows=rows, blobs={})
+
+
+def join_worlds(envs: Sequence[gymnasium.Env[Any, Any]]) -> ManyWorlds | ManyClassicControls | None:
+    """Return the worlds of E environments in one; None unless all are `SavesClips`."""
     worlds = [env.world for env in envs if isinstance(env, SavesClips)]
-    taken = [world.take() for world in worlds]
-    if len(taken[0][0]) == 0:
+    if not worlds or len(worlds) < len(envs):
         return None
-    blobs = {(step, env): blob for env, (_, of_env) in enumerate(taken) for step, blob in of_env.items()}
-    return Marks(kind=worlds[0].kind, rows=np.stack([rows for rows, _ in taken], axis=1), blobs=blobs)
+    classic = [world for world in worlds if isinstance(world, ClassicControl)]
+    return ManyClassicControls(classic) if len(classic) == len(worlds) else ManyWorlds(worlds)
+
+
+def collect_marks(envs: Sequence[gymnasium.Env[Any, Any]]) -> Marks | None:
+    """Take the marks of E environments, each of which marks its own steps; None unless all do and have made steps."""
+    worlds = [env.world for env in envs if isinstance(env, SavesClips)]
+    return ManyWorlds(worlds).take() if worlds and len(worlds) == len(envs) else None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import gymnasium
@@ -63,6 +63,8 @@ def find_world(env: gymnasium.Env[Any, Any], *, segment_length: int) -> World:
         return ClassicControl(base)
     if any(cls.__module__ == "gymnasium.envs.mujoco.mujoco_env" for cls in type(base).__mro__):
         return Mujoco(base)
+    if hasattr(base, "saved_states"):  # one out of many stepped at once, as `prefrl.envs.single` gives it
+        return Mujoco(base.template, lambda: base.saved_states()[0])
     if module.startswith("ale_py.") and isinstance(getattr(base, "_frameskip", None), int):
         return Ale(base)
     return Film(env, segment_length)
@@ -74,14 +76,19 @@ def needs_pictures(env: gymnasium.Env[Any, Any]) -> bool:
 
 
 class Mujoco:
-    """A MuJoCo environment of Gymnasium, or one derived from `MujocoEnv` that steps as those do."""
+    """A MuJoCo environment of Gymnasium, or one derived from `MujocoEnv` that steps as those do.
+
+    Args:
+        base: it.
+        read: returns state and controls `(S,)` where they are not those in `base.data`.
+    """
 
     kind = "mujoco"
 
-    def __init__(self, base: Any) -> None:
+    def __init__(self, base: Any, read: Callable[[], Array] | None = None) -> None:
         import mujoco
 
-        self._mujoco, self._env = mujoco, base
+        self._mujoco, self._env, self._read = mujoco, base, read
         self._get_state = mujoco.mj_getState
         state = mujoco.mjtState
         self._parts = int(state.mjSTATE_FULLPHYSICS | state.mjSTATE_WARMSTART)
@@ -101,8 +108,11 @@ class Mujoco:
         if self._num == len(self._rows):
             self._saved = np.concatenate([self._saved, np.empty_like(self._saved)])
             self._rows = list(self._saved)
-        env = self._env
-        self._get_state(env.model, env.data, self._rows[self._num], self._saved_parts)
+        if self._read is None:
+            env = self._env
+            self._get_state(env.model, env.data, self._rows[self._num], self._saved_parts)
+        else:
+            self._rows[self._num][:] = self._read()
         self._num += 1
 
     def take(self) -> tuple[Array, dict[int, bytes]]:
@@ -161,8 +171,8 @@ class ClassicControl:
     kind = "classic"
 
     def __init__(self, base: Any) -> None:
-        self._env = base
-        self._names = _DRAWN[type(base).__name__]
+        self.base = base
+        self.names = _DRAWN[type(base).__name__]
         self._states: list[Any] = []  # flat lists: containers of their own for each step would busy the collector
         self._drawn: list[Any] = []
 
@@ -170,24 +180,24 @@ class ClassicControl:
         pass
 
     def mark(self, action: Any) -> None:
-        self._states.append(self._env.state)
-        for name in self._names:
-            self._drawn.append(getattr(self._env, name))
+        self._states.append(self.base.state)
+        for name in self.names:
+            self._drawn.append(getattr(self.base, name))
 
     def take(self) -> tuple[Array, dict[int, bytes]]:
         states, drawn, self._states, self._drawn = self._states, self._drawn, [], []
         rows = np.concatenate(states, dtype=np.float64).reshape(len(states), -1) if states else np.zeros((0, 1))
-        if not self._names or not states:
+        if not self.names or not states:
             return rows, {}
         values = np.array([np.nan if value is None else value for value in drawn], np.float64)
         return np.column_stack([rows, values.reshape(len(states), -1)]), {}
 
     def draw(self, source: ClipSource) -> Iterator[Picture]:
-        env = self._env
-        num = source.rows.shape[1] - len(self._names)
+        env = self.base
+        num = source.rows.shape[1] - len(self.names)
         for row in source.rows:
             env.state = row[:num].copy()
-            for name, value in zip(self._names, row[num:].tolist(), strict=True):
+            for name, value in zip(self.names, row[num:].tolist(), strict=True):
                 setattr(env, name, None if np.isnan(value) else value)
             yield _picture(env)
 

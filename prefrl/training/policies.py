@@ -73,9 +73,13 @@ def make_run_agent(
         "pass_true_reward": pass_true_reward,
     }
     if settings.agent == "ppo":
-        if shown:
-            return PpoAgent(EnvLoop([make] * num_envs), **options)
-        return PpoAgent(make_vector_env(settings.env_id, num_envs, **_form(settings)), **options)
+        envs = make_vector_env(settings.env_id, num_envs, **_form(settings))
+        if shown and hasattr(envs.unwrapped, "save_clips"):
+            envs.unwrapped.save_clips()
+        elif shown:
+            envs.close()
+            envs = EnvLoop([make] * num_envs)
+        return PpoAgent(envs, **options)
     return Sb3Agent(settings.agent.removeprefix("sb3-"), make, num_envs=num_envs, **options)
 
 

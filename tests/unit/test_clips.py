@@ -14,7 +14,7 @@ from prefrl.clips import worlds
 from prefrl.clips.codec import decode_clip, encode_clip
 from prefrl.clips.saver import SavesClips
 from prefrl.clips.trail import ClipSource, Trail
-from prefrl.envs import make_env
+from prefrl.envs import EnvLoop, make_env, make_vector_env
 from prefrl.errors import UserError
 from prefrl.history import History
 from prefrl.training.rendering import choose_gl_backend, prepare_pictures
@@ -80,6 +80,50 @@ def test_a_clip_drawn_again_is_what_the_environment_drew(env_id: str, horizon: i
         for picture, original in zip(drawn, pictures[start : start + length], strict=True):
             np.testing.assert_array_equal(picture, original)
     assert len({picture.tobytes() for picture in pictures}) > 5, "the pictures do not move"
+
+
+@pytest.mark.parametrize(("env_id", "horizon"), [("HalfCheetah-v5", None), ("Hopper-v5", 90), ("prefrl/Ant-v5", None)])
+def test_clips_of_many_robots_stepped_at_once_show_what_the_agent_saw(env_id: str, horizon: int | None) -> None:
+    envs: Any = make_vector_env(env_id, 3, fixed_horizon=horizon)
+    envs.unwrapped.save_clips()
+    seen = [envs.reset(seed=3)[0]]
+    envs.action_space.seed(3)
+    rows, hidden, ends = [], 0, 0
+    for step in range(200):
+        observations, _, terminated, truncated, infos = envs.step(envs.action_space.sample())
+        ended = terminated | truncated
+        shown = observations.copy()
+        for copy in np.flatnonzero(ended):
+            shown[copy] = infos["final_obs"][copy]
+        seen.append(shown)
+        ends += ended.sum()
+        hidden += infos.get("hidden_terminated", ended).sum()
+        if step % 7 == 3 or step == 199:  # taken now and then, as rollouts are
+            rows.append(envs.unwrapped.take_marks().rows)
+    assert envs.unwrapped.take_marks() is None
+    if horizon is not None:
+        assert hidden and ends, "no end was held and no horizon reached: the test shows too little"
+    again: Any = make(env_id, horizon)
+    again.reset(seed=11)
+    world = worlds.find_world(again, segment_length=10)
+    robot = getattr(again.unwrapped, "template", again.unwrapped)
+    for copy in range(3):
+        source = ClipSource(kind=world.kind, rows=np.concatenate(rows)[:, copy])
+        for step, picture in enumerate(world.draw(source)):
+            assert picture.shape == (480, 480, 3)
+            np.testing.assert_array_equal(robot._get_obs(), seen[step + 1][copy])
+
+
+def test_clips_of_one_robot_out_of_many_show_what_the_agent_saw() -> None:
+    env: Any = make_env("prefrl/Christiano-Hopper-v0")
+    saving = SavesClips(env, segment_length=10)
+    saving.reset(seed=3)
+    seen = [saving.step(action)[0] for action in np.random.default_rng(0).uniform(-1, 1, (80, 3)).astype(np.float32)]
+    source = ClipSource(kind="mujoco", rows=saving.world.take()[0])
+    again: Any = make("prefrl/Christiano-Hopper-v0")
+    again.reset(seed=11)
+    for observation, _ in zip(seen, worlds.find_world(again, segment_length=10).draw(source), strict=True):
+        np.testing.assert_array_equal(again.unwrapped.template._get_obs(), observation)
 
 
 def test_a_game_that_restarts_within_an_episode_is_drawn_again() -> None:
@@ -207,3 +251,22 @@ def test_states_of_another_environment_are_refused() -> None:
     other.reset(seed=0)
     with pytest.raises(UserError, match="not the one"):
         list(worlds.find_world(other, segment_length=3).draw(trail.source(0, 3)))
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "MountainCar-v0", "Acrobot-v1"])
+def test_copies_marked_together_save_what_each_saves_alone(env_id: str) -> None:
+    together = EnvLoop([lambda: SavesClips(make_env(env_id, fixed_horizon=40), 5)] * 2)
+    alone = [SavesClips(make_env(env_id, fixed_horizon=40), 5) for _ in range(2)]
+    together.reset(seed=0)
+    for seed, env in enumerate(alone):
+        env.reset(seed=seed)
+    for _ in range(60):
+        actions = together.action_space.sample()
+        together.step(actions)
+        for env, action in zip(alone, actions, strict=True):
+            if env.step(action)[3]:
+                env.reset()
+    marks = together.take_marks()
+    assert marks is not None and together.take_marks() is None
+    expected = np.stack([env.world.take()[0] for env in alone], axis=1)
+    np.testing.assert_array_equal(marks.rows, expected)
