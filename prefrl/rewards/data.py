@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from prefrl.segments import Segment
 from prefrl.spaces import Array, channels_first
 
 COMPARISON, RANKING, RATING = 0, 1, 2
+SEGMENTS_AT_ONCE = 20  # to give the features of
 
 
 class ComparisonData:
@@ -191,6 +192,11 @@ class ComparisonData:
         """Return the features of all steps of the segments numbered `(n,)`, joined: `(n * k, ...)`."""
         vector = None if self._vector is None else self.ensemble.standardise(self._vector[segments].flatten(0, 1))
         return Features(self._image_batch(segments) if len(self.images) else None, vector)
+
+    def sample_features(self, num: int, rng: np.random.Generator) -> Iterator[Features]:
+        """Yield the features of up to `num` different segments that were asked about, a few segments at a time."""
+        chosen = torch.from_numpy(rng.permutation(len(self._index))[:num]).to(self.ensemble.device)
+        yield from map(self.features, chosen.split(SEGMENTS_AT_ONCE))
 
     def _image_batch(self, segments: Tensor) -> Tensor:
         observations = self.images.batch(segments)

@@ -7,7 +7,7 @@ on its own, and the reward is their mean. How it is fitted is in `prefrl.rewards
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -235,7 +235,27 @@ class RewardEnsemble:
         Only this call moves the normaliser: evaluating other transitions, such as candidates for queries, never does.
         A member that is constant on the reference keeps the scale 1.
         """
-        raw = self._raw_rewards(observations, actions, next_observations)
+        self._normalise_on(self._raw_rewards(observations, actions, next_observations))
+
+    @torch.no_grad()
+    def normalise_on_asked(self, parts: Iterable[Features], length: int) -> None:
+        """Normalise every member on segments that were asked about, and scale it up no further than they allow.
+
+        For answers that are mostly ties: the rewards of what the agent usually does then hardly differ, and scaled to
+        a standard deviation of 1 they would be noise as loud as a reward. A member by which the returns of these
+        segments differ by less than 1, the unit of the logits, is scaled down by as much
+        (`docs/decisions/0015-ties-are-not-noise.md`).
+
+        Args:
+            parts: the features of whole segments, of `features`.
+            length: steps per segment.
+        """
+        raw = torch.cat([self.network(features) for features in parts], dim=1)
+        self._normalise_on(raw)
+        spread = raw.reshape(self.num_members, -1, length).sum(-1).std(1, keepdim=True, correction=0)
+        self.reward_std = self.reward_std / spread.clamp(1e-6, 1.0)
+
+    def _normalise_on(self, raw: Tensor) -> None:
         std = raw.std(1, keepdim=True, correction=0)
         self.reward_std = torch.where(std < 1e-8, torch.ones_like(std), std)
         self.reward_mean = raw.mean(1, keepdim=True) if self.settings.centre else torch.zeros_like(std)

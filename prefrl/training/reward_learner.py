@@ -30,7 +30,7 @@ UP_FRONT_AT_ONCE = 10  # labels asked at once before training
 UP_FRONT_TIES = 0.8  # share of ties among these from which on the others are postponed
 INPUTS_FROM = 0.1  # share of the run, the newest, that the scales of the reward's inputs are taken from
 INPUT_STEPS = 1_000  # drawn from there
-MANY_TIES = 0.25  # share of ties from which on the newest behaviour is not what the answers are about
+MANY_TIES = 0.25  # share of ties from which on what the agent usually does is not what the answers are about
 ATTEMPTS = 5  # times a session asks again for what its annotator skipped
 
 
@@ -288,8 +288,12 @@ class RewardLearner:
         with torch_threads(self.fit_threads):
             self.fit_report = self.fitter.fit(self.data, torch_stream(seed, "fit", number))
         reference = stream(seed, "reference", number)
-        segments = history.sample(self.settings.reference_segments, self.segment_length, reference)
-        self.reward.normalise(*stack_transitions(segments))
+        if self.data.tie_share < MANY_TIES:
+            segments = history.sample(self.settings.reference_segments, self.segment_length, reference)
+            self.reward.normalise(*stack_transitions(segments))
+        else:
+            asked = self.data.sample_features(self.settings.reference_segments, reference)
+            self.reward.normalise_on_asked(asked, self.segment_length)
 
     def metrics(self) -> dict[str, float | None]:
         """Return how well the reward fits, averaged over its members; nothing before the first fit."""

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from torch import nn
 
 from prefrl.errors import UserError
-from prefrl.rewards import RewardEnsemble, RewardSettings
+from prefrl.rewards import ComparisonData, RewardEnsemble, RewardSettings
 from prefrl.rewards import ensemble as ensemble_module
 from prefrl.segments import Segment
 from prefrl.spaces import Array, Batch
@@ -285,6 +285,25 @@ def test_without_centring_rewards_are_only_scaled() -> None:
     raw = raw_rewards(reward, reference)
     reward.normalise(*reference)
     np.testing.assert_allclose(reward(*reference), (raw / raw.std(1, keepdims=True)).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_what_hardly_tells_asked_segments_apart_is_not_scaled_up() -> None:
+    reward = ensemble()
+    with torch.no_grad():
+        reward.network.weights[-1][0] *= 1e-3
+        reward.network.weights[-1][1] *= 1e3
+    data = ComparisonData(reward, length=5)
+    data.encode(segments(40))
+    parts = list(data.sample_features(40, np.random.default_rng(0)))
+    reward.normalise_on_asked(parts, 5)
+    with torch.no_grad():
+        members = torch.cat([reward.member_rewards(features) for features in parts], 1).double()
+        spread = (
+            torch.cat([reward.network(f) for f in parts], 1).reshape(len(members), 40, 5).sum(-1).std(1, correction=0)
+        )
+    assert spread[0] < 1 < spread[1]
+    np.testing.assert_allclose(members.std(1, correction=0), spread.clamp(max=1.0), rtol=1e-4)
+    np.testing.assert_allclose(members.mean(1), 0, atol=1e-5)
 
 
 def test_evaluating_candidates_never_moves_the_normaliser() -> None:
