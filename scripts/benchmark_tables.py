@@ -1,6 +1,7 @@
 """The tables of `benchmark_control.py`, from the `done.json` of its cells."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def read(out: Path, task: str, cell: Cell, seeds: int) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in paths if path.is_file()]
 
 
-def tables(out: Path, tasks: list[str], cells: list[Cell], main: Cell, seeds: int) -> str:
+def tables(out: Path, tasks: Sequence[str], cells: list[Cell], main: Cell, seeds: int) -> str:
     """Return two tables: true returns, and shares of the true-reward agent's gain over random actions."""
     head = "| task | " + " | ".join(f"{teacher} {labels}" for teacher, labels in cells)
     line = "|---" * (len(cells) + 3) + "|"
