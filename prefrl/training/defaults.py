@@ -48,7 +48,7 @@ PPO: dict[str, AgentDefaults] = {
     "Hopper-v5": _ppo(300_000, num_envs=8),
     "CartPole-v1": _ppo(60_000, ent_coef=0.01),
     # Returns and advantages as they are: until the goal is met they are noise, which must not count as much as a goal.
-    "Acrobot-v1": _ppo(400_000, learning_rate=4e-4, ent_coef=0.01, normalize_advantage=False, normalize_returns=False),
+    "Acrobot-v1": _ppo(300_000, learning_rate=4e-4, ent_coef=0.01, normalize_advantage=False, normalize_returns=False),
     "Pendulum-v1": _ppo(150_000, learning_rate="linear:2e-3", gamma=0.97, policy_kwargs={"log_std_init": -0.5}),
     # The tasks of Christiano et al. 2017: as Gymnasium's own, and not tuned beyond that.
     "prefrl/Christiano-Hopper-v0": _ppo(500_000, num_envs=8),
