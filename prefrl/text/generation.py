@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from prefrl.errors import UserError, require
+from prefrl.text import lean_llama
 from prefrl.text.sequences import Sequences, accepts, pad_left, position_ids
 
 cache_utils = require("transformers.cache_utils", "text")
@@ -134,6 +135,41 @@ def make_cache(model: Any, capacity: int) -> Any:
     return cache
 
 
+class CacheDecoder:
+    """Gives the logits of what comes next, token by token, of any causal language model.
+
+    Args:
+        model: it.
+        capacity: tokens that there is room for.
+    """
+
+    def __init__(self, model: Any, capacity: int) -> None:
+        self._model, self._cache = model, make_cache(model, capacity)
+        self._positions = accepts(model, "position_ids")
+        self._options = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
+
+    def logits(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        """Take in new tokens `(B, S)` at `positions`; return the logits after the last, `(B, V)`.
+
+        `mask` `(B, T)` int64 tells which of all tokens so far count.
+        """
+        if self._positions:
+            self._options["position_ids"] = positions
+        out = self._model(
+            input_ids=ids, attention_mask=mask, past_key_values=self._cache, use_cache=True, **self._options
+        )
+        logits: Tensor = out.logits[:, -1]
+        return logits
+
+    def repeat(self, samples: int) -> None:
+        """Give each row to `samples` samples."""
+        self._cache.batch_repeat_interleave(samples)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep some rows."""
+        self._cache.batch_select_indices(rows)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
     """Responses that were drawn, K to each prompt, those of one prompt side by side."""
@@ -171,22 +207,17 @@ def sample(
     device = next(model.parameters()).device
     prompt_ids, prompt_mask = (array.to(device) for array in pad_left(prompts, pad_id))
     width, rows = prompt_ids.shape[1], len(prompts) * samples_per_prompt
-    cache = make_cache(model, width + settings.max_tokens)
+    make_decoder = CacheDecoder if lean_llama.backbone_of(model) is None else lean_llama.Decoder
+    decoder = make_decoder(model, width + settings.max_tokens)
     mask = torch.ones(rows, width + settings.max_tokens, dtype=torch.long, device=device)
     mask[:, :width] = prompt_mask.repeat_interleave(samples_per_prompt, 0)
     ids = torch.full((rows, settings.max_tokens), pad_id, device=device)
     drawn_log_probs = torch.zeros(rows, settings.max_tokens, device=device)
     lengths = torch.zeros(rows, dtype=torch.long, device=device)
 
-    positions = accepts(model, "position_ids")
-    inputs: dict[str, Any] = {"position_ids": position_ids(prompt_mask)} if positions else {}
-    if accepts(model, "logits_to_keep"):
-        inputs["logits_to_keep"] = 1
-    logits = model(
-        input_ids=prompt_ids, attention_mask=prompt_mask.long(), past_key_values=cache, use_cache=True, **inputs
-    ).logits[:, -1]
+    logits = decoder.logits(prompt_ids, prompt_mask.long(), position_ids(prompt_mask))
     if samples_per_prompt > 1:
-        cache.batch_repeat_interleave(samples_per_prompt)
+        decoder.repeat(samples_per_prompt)
         logits = logits.repeat_interleave(samples_per_prompt, 0)
     place = mask[:, :width].sum(1)
     row = torch.arange(rows, device=device)  # the response that each row of the cache belongs to
@@ -202,17 +233,9 @@ def sample(
             break
         if num_running <= (1 - DROP_SHARE) * len(running):
             keep = running.nonzero().squeeze(1)
-            cache.batch_select_indices(keep)
+            decoder.select(keep)
             row, token, place, mask, running = row[keep], token[keep], place[keep], mask[keep], running[keep]
-        if positions:
-            inputs["position_ids"] = place.unsqueeze(1)
-        logits = model(
-            input_ids=token.unsqueeze(1),
-            attention_mask=mask[:, : width + t + 1],
-            past_key_values=cache,
-            use_cache=True,
-            **inputs,
-        ).logits[:, -1]
+        logits = decoder.logits(token.unsqueeze(1), mask[:, : width + t + 1], place.unsqueeze(1))
         place = place + 1
     longest = int(lengths.max())
     sequences = Sequences(

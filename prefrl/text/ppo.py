@@ -9,7 +9,7 @@ here E is the mean per *token* of a batch of pretraining blocks, while the polic
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from prefrl.errors import UserError
 from prefrl.text import ppo_terms as terms
 from prefrl.text.data import Encoder
 from prefrl.text.generation import SamplingSettings, sample
+from prefrl.text.lanes import Lanes
 from prefrl.text.lora import has_adapters, reference_of
 from prefrl.text.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.reward_model import ModelReward, RewardModel
@@ -88,14 +89,20 @@ class PPOSettings:
         self.sampling.refuse_truncation("PPO")
 
 
-class _Forward(NamedTuple):
-    """What policy and value model give for a part of the episodes, `(P, W)` each: W is its longest response."""
+class _Part(NamedTuple):
+    """Some of the episodes, of similar length: little is padding."""
 
     rows: Tensor
-    """`(P,)`: which episodes."""
-    part: Sequences
-    log_probs: Tensor
-    values: Tensor
+    """`(P,)`: which ones."""
+    sequences: Sequences
+
+
+class _Forward(NamedTuple):
+    """What policy and value model give for each part, `(P, W)`: W is its longest response."""
+
+    parts: list[_Part]
+    log_probs: list[Tensor]
+    values: list[Tensor]
 
 
 class _Rollout(NamedTuple):
@@ -161,6 +168,7 @@ class PPOTrainer(TextTrainer):
         self._epochs = Epochs(len(prompts), min(settings.batch_size, len(prompts)), settings.seed, "prompts")
         self._blocks = Epochs(max(1, len(self._pretraining)), settings.ptx_batch_size, settings.seed, "ptx")
         updates = self.total_steps * settings.epochs * (settings.batch_size // settings.minibatch_size)
+        self._lanes = Lanes(runtime.device)
         trained = [*model.parameters(), *self.value_model.parameters()]
         self.optimiser = Optimiser(trained, settings.optimiser, updates, runtime)
 
@@ -179,12 +187,17 @@ class PPOTrainer(TextTrainer):
             module.eval()  # no dropout anywhere
         index = self._batch_of_prompts()
         sequences = self._sample(index)
-        scores, figures = self._scores(index, sequences)
+        parts = self._parts(sequences, torch.arange(len(sequences), device=sequences.lengths.device))
         # Where the batch is one minibatch, what the old log-probabilities come from is also the first update's forward.
         whole = self._minibatch_size >= len(sequences)
         with torch.set_grad_enabled(whole):
-            forward = list(self._forward(sequences, torch.arange(len(sequences), device=sequences.lengths.device)))
-        rollout, more = self._judge(sequences, scores, forward)
+            (log_probs, reference), (values, scored) = self._lanes.run(
+                lambda: (self._log_probs(parts), self._reference_log_probs(parts)),
+                lambda: (self._values(parts), self._scores(index, sequences)),
+            )
+        scores, figures = scored
+        forward = _Forward(parts, log_probs, values)
+        rollout, more = self._judge(sequences, scores, forward, reference)
         figures |= more | self._update(rollout, forward if whole else None)
         self.num_steps += 1
         self.num_examples += self.settings.batch_size
@@ -244,26 +257,36 @@ class PPOTrainer(TextTrainer):
         """Of this process."""
         return max(1, self.settings.minibatch_size // self.runtime.num_processes)
 
-    def _forward(self, sequences: Sequences, rows: Tensor) -> Iterator[_Forward]:
-        """Yield what policy and value model give for some episodes, in parts of similar length: little is padding."""
-        order, temperature = rows[torch.argsort(sequences.lengths[rows])], self.settings.sampling.temperature
-        for part_rows in order.split(max(1, -(-len(order) // PARTS))):
-            part = sequences.rows(part_rows)
-            with self.runtime.autocast():
-                log_probs = response_log_probs(self.model, part, temperature)
-                values = self.value_model.values(part)
-            yield _Forward(part_rows, part, log_probs, values)
+    def _parts(self, sequences: Sequences, rows: Tensor) -> list[_Part]:
+        order = rows[torch.argsort(sequences.lengths[rows])]
+        return [_Part(part, sequences.rows(part)) for part in order.split(max(1, -(-len(order) // PARTS)))]
+
+    def _log_probs(self, parts: Iterable[_Part]) -> list[Tensor]:
+        with self.runtime.autocast():
+            return [self._log_probs_of(self.model, part) for part in parts]
 
     @torch.no_grad()
-    def _judge(self, sequences: Sequences, scores: Tensor, forward: list[_Forward]) -> tuple[_Rollout, Metrics]:
+    def _reference_log_probs(self, parts: Iterable[_Part]) -> list[Tensor]:
+        with self.runtime.autocast(), reference_of(self.model, self._reference) as model:
+            return [self._log_probs_of(model, part) for part in parts]
+
+    def _log_probs_of(self, model: Any, part: _Part) -> Tensor:
+        return response_log_probs(model, part.sequences, self.settings.sampling.temperature)
+
+    def _values(self, parts: Iterable[_Part]) -> list[Tensor]:
+        with self.runtime.autocast():
+            return [self.value_model.values(part.sequences) for part in parts]
+
+    @torch.no_grad()
+    def _judge(
+        self, sequences: Sequences, scores: Tensor, forward: _Forward, reference_parts: list[Tensor]
+    ) -> tuple[_Rollout, Metrics]:
         """Return the trainer's own log-probabilities, and from them rewards and advantages."""
         settings, mask = self.settings, sequences.response_mask
         log_probs, reference, values = (torch.zeros(mask.shape, device=mask.device) for _ in range(3))
-        for rows, part, part_log_probs, part_values in forward:
-            width = part_values.shape[1]
-            log_probs[rows, :width], values[rows, :width] = part_log_probs, part_values
-            with self.runtime.autocast(), reference_of(self.model, self._reference) as model:
-                reference[rows, :width] = response_log_probs(model, part, settings.sampling.temperature)
+        for part, *given in zip(forward.parts, forward.log_probs, reference_parts, forward.values, strict=True):
+            for whole, of_part in zip((log_probs, reference, values), given, strict=True):
+                whole[part.rows, : of_part.shape[1]] = of_part
         log_ratios = (log_probs - reference) * mask
         rewards = terms.token_rewards(scores, log_ratios, mask, self.kl.beta)
         objective = rewards.sum(1).mean()
@@ -280,7 +303,7 @@ class PPOTrainer(TextTrainer):
         }
         return _Rollout(sequences, log_probs, values * mask, advantage, returns), figures
 
-    def _update(self, rollout: _Rollout, first: list[_Forward] | None) -> Metrics:
+    def _update(self, rollout: _Rollout, first: _Forward | None) -> Metrics:
         """Make all epochs of updates; `first` is the forward pass of the first one, where it was made before."""
         settings = self.settings
         sums = dict.fromkeys(("policy_loss", "value_loss", "clip_share", "ptx_loss", "grad_norm"), 0.0)
@@ -289,34 +312,55 @@ class PPOTrainer(TextTrainer):
             seed = stream_seed(settings.seed, "minibatches", self.num_steps, epoch, self.runtime.index)
             order = torch.from_numpy(np.random.default_rng(seed).permutation(len(rollout.sequences)))
             for rows in order.to(rollout.log_probs.device).split(self._minibatch_size):
-                forward, first = first or self._forward(rollout.sequences, rows), None
-                for name, value in self._minibatch(rollout, rows, forward).items():
+                for name, value in self._minibatch(rollout, rows, first).items():
                     sums[name] += value
+                first = None
                 count += 1
         if not settings.ptx_coefficient:
             del sums["ptx_loss"]
         return {name: value / count for name, value in sums.items()}
 
-    def _minibatch(self, rollout: _Rollout, rows: Tensor, forward: Iterable[_Forward]) -> Metrics:
+    def _minibatch(self, rollout: _Rollout, rows: Tensor, forward: _Forward | None) -> Metrics:
         """Make one update; the parts of similar length add up to the loss of the whole minibatch."""
-        settings = self.settings
+        parts = self._parts(rollout.sequences, rows) if forward is None else forward.parts
         num_tokens = rollout.sequences.response_mask[rows].sum()
-        figures = dict.fromkeys(("policy_loss", "value_loss", "clip_share"), 0.0)
-        for part_rows, part, log_probs, values in forward:
-            mask, width = part.response_mask, part.response_ids.shape[1]
-            old, old_values, advantage, returns = (array[part_rows, :width] for array in rollout[1:])
+        of_policy, of_values = self._lanes.run(
+            lambda: self._add_policy_gradient(rollout, parts, num_tokens, forward),
+            lambda: self._add_value_gradient(rollout, parts, num_tokens, forward),
+        )
+        return of_policy | of_values | {"grad_norm": self.optimiser.step()}
+
+    def _add_policy_gradient(
+        self, rollout: _Rollout, parts: list[_Part], num_tokens: Tensor, forward: _Forward | None
+    ) -> Metrics:
+        settings, figures = self.settings, dict.fromkeys(("policy_loss", "clip_share"), 0.0)
+        for number, part in enumerate(parts):
+            log_probs = self._log_probs([part])[0] if forward is None else forward.log_probs[number]
+            mask, width = part.sequences.response_mask, log_probs.shape[1]
+            old, advantage = (array[part.rows, :width] for array in (rollout.log_probs, rollout.advantages))
             share = mask.sum() / num_tokens
-            policy = terms.policy_loss(log_probs, old, advantage, mask, settings.clip) * share
-            value = terms.value_loss(values * mask, old_values, returns, mask, settings.value_clip) * share
-            (policy + settings.value_coefficient * value).backward()
+            loss = terms.policy_loss(log_probs, old, advantage, mask, settings.clip) * share
+            loss.backward()
             clipped = ((log_probs - old).exp() - 1).abs() > settings.clip
-            figures["policy_loss"] += policy.item()
-            figures["value_loss"] += value.item()
+            figures["policy_loss"] += loss.item()
             figures["clip_share"] += (terms.masked_mean(clipped.float(), mask) * share).item()
         if settings.ptx_coefficient:
             figures["ptx_loss"] = self._add_pretraining_gradient()
-        figures["grad_norm"] = self.optimiser.step()
         return figures
+
+    def _add_value_gradient(
+        self, rollout: _Rollout, parts: list[_Part], num_tokens: Tensor, forward: _Forward | None
+    ) -> Metrics:
+        total = 0.0
+        for number, part in enumerate(parts):
+            values = self._values([part])[0] if forward is None else forward.values[number]
+            mask, width = part.sequences.response_mask, values.shape[1]
+            old, returns = (array[part.rows, :width] for array in (rollout.values, rollout.returns))
+            loss = terms.value_loss(values * mask, old, returns, mask, self.settings.value_clip)
+            loss = loss * (mask.sum() / num_tokens)
+            (self.settings.value_coefficient * loss).backward()
+            total += loss.item()
+        return {"value_loss": total}
 
     def _add_pretraining_gradient(self) -> float:
         index = self._blocks.batch(self.optimiser.num_steps)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from prefrl.errors import UserError, require
+from prefrl.text import lean_llama
 from prefrl.text.models import context_length, merged, save_whole
 from prefrl.text.sequences import Sequences, batches_by_length, make_sequences, model_inputs
 from prefrl.text.tokens import Tokens
@@ -52,22 +53,25 @@ class RewardModel(nn.Module):
             torch.manual_seed(seed)
             return cls(backbone, hidden).to(next(plain.parameters()).device).eval()
 
-    def _hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
-        return self.backbone(**model_inputs(self.backbone, ids, mask)).last_hidden_state
+    def _hidden(self, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
+        """Return the hidden states of the last `keep` columns, `(B, keep, H)`."""
+        if lean_llama.backbone_of(self.backbone) is not None:
+            return lean_llama.hidden_states(self.backbone, ids, mask, keep)
+        return self.backbone(**model_inputs(self.backbone, ids, mask)).last_hidden_state[:, -keep:]
 
     def forward(self, batch: Sequences) -> Tensor:
         """Return `(B,)` float32 scores of whole responses, read at their last token."""
         ids = torch.cat([batch.prompt_ids, batch.response_ids], 1)
-        hidden = self._hidden(ids, torch.cat([batch.prompt_mask, batch.response_mask], 1))
-        last = batch.prompt_ids.shape[1] + batch.lengths - 1
-        picked = hidden[torch.arange(len(batch), device=hidden.device), last]
+        width = batch.response_ids.shape[1]
+        hidden = self._hidden(ids, torch.cat([batch.prompt_mask, batch.response_mask], 1), width)
+        picked = hidden[torch.arange(len(batch), device=hidden.device), batch.lengths - 1]
         return self.head(picked).squeeze(-1).float()
 
     def values(self, batch: Sequences) -> Tensor:
         """Return `(B, R)` float32: the head's output before each token of the responses."""
         ids = torch.cat([batch.prompt_ids, batch.response_ids[:, :-1]], 1)
-        hidden = self._hidden(ids, torch.cat([batch.prompt_mask, batch.response_mask[:, :-1]], 1))
-        return self.head(hidden[:, batch.prompt_ids.shape[1] - 1 :]).squeeze(-1).float()
+        mask = torch.cat([batch.prompt_mask, batch.response_mask[:, :-1]], 1)
+        return self.head(self._hidden(ids, mask, batch.response_ids.shape[1])).squeeze(-1).float()
 
     @torch.no_grad()
     def score(

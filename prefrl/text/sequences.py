@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from prefrl.errors import UserError
+from prefrl.text import lean_llama
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +135,14 @@ def response_logits(model: Any, batch: Sequences, temperature: float = 1.0) -> T
     # The last token of a response predicts nothing that is needed.
     ids = torch.cat([batch.prompt_ids, batch.response_ids[:, :-1]], 1)
     mask = torch.cat([batch.prompt_mask, batch.response_mask[:, :-1]], 1)
-    inputs = model_inputs(model, ids, mask)
-    if accepts(model, "logits_to_keep"):
-        inputs["logits_to_keep"] = width
-    logits = model(**inputs).logits[:, -width:]
+    backbone = lean_llama.backbone_of(model)
+    if backbone is not None:
+        logits = model.lm_head(lean_llama.hidden_states(backbone, ids, mask, width))
+    else:
+        inputs = model_inputs(model, ids, mask)
+        if accepts(model, "logits_to_keep"):
+            inputs["logits_to_keep"] = width
+        logits = model(**inputs).logits[:, -width:]
     return logits.float() / temperature
 
 

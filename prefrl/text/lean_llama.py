@@ -1,0 +1,228 @@
+"""The Llama architecture in as few operations as it takes, for small models on the CPU.
+
+There, most of the time of a forward or backward pass of `transformers` goes into many small operations around few
+matrix products. Here the parameters of a `transformers` model are used as they are, by fewer and larger operations with
+gradients written by hand, and the last layer is computed only where its output is looked at. Results are those of
+`transformers` up to rounding. Any other architecture, device or option goes the usual way: `backbone_of` gives None.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prefrl.errors import require
+
+llama = require("transformers.models.llama.modeling_llama", "text")
+_LINEARS = [("self_attn", f"{name}_proj") for name in "qkvo"] + [("mlp", f"{n}_proj") for n in ("gate", "up", "down")]
+
+
+def backbone_of(model: Any) -> Any | None:
+    """Return the transformer of a plain Llama model on the CPU, with or without its language head; else None."""
+    inner = model.model if type(model) is llama.LlamaForCausalLM else model
+    if type(inner) is not llama.LlamaModel or inner.embed_tokens.weight.device.type != "cpu":
+        return None
+    config = inner.config
+    dropped = inner.training and (config.attention_dropout > 0 or inner.gradient_checkpointing)
+    if config.attention_bias or config.mlp_bias or config.hidden_act != "silu" or dropped:
+        return None
+    linears = (getattr(getattr(layer, part), name) for layer in inner.layers for part, name in _LINEARS)
+    return inner if all(type(linear) is nn.Linear for linear in linears) else None  # adapters are another type
+
+
+def hidden_states(backbone: Any, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
+    """Return `last_hidden_state` of the last `keep` columns, `(B, keep, H)`.
+
+    Args:
+        backbone: of `backbone_of`.
+        ids: `(B, S)`.
+        mask: `(B, S)` bool; positions count only what it holds.
+        keep: at most S.
+    """
+    positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    visible = None if bool(mask.all()) else _visible(mask)
+    return _forward(backbone, [_weights(layer) for layer in backbone.layers], ids, positions, visible, keep)
+
+
+class Decoder:
+    """Gives the logits of what comes next, token by token, from kept keys and values.
+
+    Args:
+        model: a causal language model of which `backbone_of` gives the transformer.
+        capacity: tokens it has room for.
+    """
+
+    def __init__(self, model: Any, capacity: int) -> None:
+        self._backbone, self._head, self._capacity = backbone_of(model), model.lm_head, capacity
+        self._layers = [_weights(layer) for layer in self._backbone.layers]
+        self._past: list[_Past] = []
+
+    def logits(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        """Take in new tokens; return the logits after the last one, `(B, V)`.
+
+        Args:
+            ids: `(B, S)` new ones.
+            mask: `(B, T)`: which of all tokens so far count.
+            positions: `(B, S)`.
+        """
+        if not self._past:
+            config = self._backbone.config
+            shape = (len(ids), config.num_key_value_heads, self._capacity, config.head_dim)
+            like = self._backbone.embed_tokens.weight
+            self._past = [_Past(like.new_empty(shape), like.new_empty(shape)) for _ in self._layers]
+        used = mask.shape[1] - ids.shape[1]
+        visible = _visible(mask) if ids.shape[1] > 1 else None if bool(mask.all()) else mask[:, None, None].bool()
+        hidden = _forward(self._backbone, self._layers, ids, positions, visible, 1, self._past, used)
+        return self._head(hidden[:, -1])
+
+    def repeat(self, samples: int) -> None:
+        """Give each row to `samples` samples."""
+        self._past = [_Past(*(store.repeat_interleave(samples, 0) for store in past)) for past in self._past]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep some rows."""
+        self._past = [_Past(*(store[rows] for store in past)) for past in self._past]
+
+
+class _Past(NamedTuple):
+    """Keys and values of a layer, `(B, KV, C, D)` with room for C tokens."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class _Weights(NamedTuple):
+    """Of a layer; what reads the same input is joined."""
+
+    before_attention: Tensor
+    query: Tensor
+    key_value: Tensor
+    output: Tensor
+    before_mlp: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+def _weights(layer: Any) -> _Weights:
+    attention, mlp = layer.self_attn, layer.mlp
+    return _Weights(
+        layer.input_layernorm.weight,
+        attention.q_proj.weight,
+        torch.cat([attention.k_proj.weight, attention.v_proj.weight]),
+        attention.o_proj.weight,
+        layer.post_attention_layernorm.weight,
+        torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
+        mlp.down_proj.weight,
+    )
+
+
+def _visible(mask: Tensor) -> Tensor:
+    """Return `(B, 1, S, S)`: each token sees itself and those before it that the mask holds."""
+    size = mask.shape[1]
+    itself = torch.eye(size, dtype=torch.bool, device=mask.device)
+    earlier = torch.ones(size, size, dtype=torch.bool, device=mask.device).tril()
+    return ((mask.bool()[:, None] & earlier) | itself)[:, None]
+
+
+def _forward(
+    backbone: Any, layers: list[_Weights], ids: Tensor, positions: Tensor, visible: Tensor | None, keep: int,
+    past: list[_Past] | None = None, used: int = 0,
+) -> Tensor:  # fmt: skip
+    config = backbone.config
+    heads, kv_heads, size, eps = (
+        config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.rms_norm_eps,
+    )  # fmt: skip
+    x = functional.embedding(ids, backbone.embed_tokens.weight)
+    rows, length = ids.shape
+    cos, sin = (part[:, :, None, : size // 2] for part in backbone.rotary_emb(x, positions))
+    for number, weights in enumerate(layers):
+        width = keep if number == len(layers) - 1 else length
+        normed = _RmsNorm.apply(x, weights.before_attention, eps)
+        query = functional.linear(normed[:, length - width :], weights.query).view(rows, width, heads, size)
+        key, value = functional.linear(normed, weights.key_value).view(rows, length, 2, kv_heads, size).unbind(2)
+        query = _Rotate.apply(query, cos[:, length - width :], sin[:, length - width :]).transpose(1, 2)
+        key, value = _Rotate.apply(key, cos, sin).transpose(1, 2), value.transpose(1, 2)
+        if past is not None:
+            for store, new in zip(past[number], (key, value), strict=True):
+                store[:, :, used : used + length] = new
+            key, value = (store[:, :, : used + length] for store in past[number])
+        if kv_heads < heads:
+            key, value = (states.repeat_interleave(heads // kv_heads, 1) for states in (key, value))
+        seen = visible
+        if seen is None and width < length:
+            seen = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()[None, None]
+        seen = seen if seen is None else seen[:, :, -width:]
+        causal = seen is None and width > 1
+        attended = functional.scaled_dot_product_attention(query, key, value, seen, is_causal=causal)
+        attended = attended.transpose(1, 2).reshape(rows, width, heads * size)
+        x = x[:, length - width :] + functional.linear(attended, weights.output)
+        normed = _RmsNorm.apply(x, weights.before_mlp, eps)
+        x = x + functional.linear(_SwiGlu.apply(functional.linear(normed, weights.gate_up)), weights.down)
+    return _RmsNorm.apply(x, backbone.norm.weight, eps)
+
+
+class _RmsNorm(torch.autograd.Function):
+    """w x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        normed = x * inverse
+        ctx.save_for_backward(normed, inverse, weight)
+        return normed * weight
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        normed, inverse, weight = ctx.saved_tensors
+        by_weight = gradient * normed
+        along = (by_weight @ weight).unsqueeze(-1).div_(weight.numel())
+        by_x = torch.addcmul(gradient * weight, normed, along, value=-1).mul_(inverse)
+        return by_x, by_weight.flatten(0, -2).sum(0), None
+
+
+class _Rotate(torch.autograd.Function):
+    """Rotary positions (Su et al. 2021): pairs (i, i + D / 2) of the last axis are turned by an angle."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _turn(gradient, *ctx.saved_tensors, -1), None, None
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
+    turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    for (out, of_cos), of_sin, way in zip(
+        zip(turned.chunk(2, -1), x.chunk(2, -1), strict=True), x.chunk(2, -1)[::-1], (-sign, sign), strict=True
+    ):
+        torch.mul(of_cos, cos, out=out).addcmul_(of_sin, sin, value=way)
+    return turned
+
+
+class _SwiGlu(torch.autograd.Function):
+    """silu(gate) * up (Shazeer 2020), of both side by side."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, -1)
+        sigmoid = torch.sigmoid(gate)
+        ctx.save_for_backward(gate_up, sigmoid)  # its exponentials cost more than all the rest
+        return (gate * sigmoid).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gate_up, sigmoid = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, -1)
+        by_both = torch.empty_like(gate_up)
+        by_gate, by_up = by_both.chunk(2, -1)
+        silu = gate * sigmoid
+        torch.mul(gradient, silu, out=by_up)
+        slope = torch.addcmul(sigmoid, silu, 1 - sigmoid)
+        torch.mul(slope.mul_(up), gradient, out=by_gate)
+        return by_both
