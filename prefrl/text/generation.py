@@ -146,7 +146,7 @@ class CacheDecoder:
     def __init__(self, model: Any, capacity: int) -> None:
         self._model, self._cache = model, make_cache(model, capacity)
         self._positions = accepts(model, "position_ids")
-        self._options = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
+        self._options: dict[str, Any] = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
 
     def logits(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         """Take in new tokens `(B, S)` at `positions`; return the logits after the last, `(B, V)`.

@@ -56,8 +56,9 @@ class Decoder:
     """
 
     def __init__(self, model: Any, capacity: int) -> None:
-        self._backbone, self._head, self._capacity = backbone_of(model), model.lm_head, capacity
-        self._layers = [_weights(layer) for layer in self._backbone.layers]
+        backbone: Any = backbone_of(model)
+        self._backbone, self._head, self._capacity = backbone, model.lm_head, capacity
+        self._layers = [_weights(layer) for layer in backbone.layers]
         self._past: list[_Past] = []
 
     def logits(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
@@ -140,11 +141,11 @@ def _forward(
     cos, sin = (part[:, :, None, : size // 2] for part in backbone.rotary_emb(x, positions))
     for number, weights in enumerate(layers):
         width = keep if number == len(layers) - 1 else length
-        normed = _RmsNorm.apply(x, weights.before_attention, eps)
+        normed = _rms_norm(x, weights.before_attention, eps)
         query = functional.linear(normed[:, length - width :], weights.query).view(rows, width, heads, size)
         key, value = functional.linear(normed, weights.key_value).view(rows, length, 2, kv_heads, size).unbind(2)
-        query = _Rotate.apply(query, cos[:, length - width :], sin[:, length - width :]).transpose(1, 2)
-        key, value = _Rotate.apply(key, cos, sin).transpose(1, 2), value.transpose(1, 2)
+        query = _rotate(query, cos[:, length - width :], sin[:, length - width :]).transpose(1, 2)
+        key, value = _rotate(key, cos, sin).transpose(1, 2), value.transpose(1, 2)
         if past is not None:
             for store, new in zip(past[number], (key, value), strict=True):
                 store[:, :, used : used + length] = new
@@ -159,9 +160,9 @@ def _forward(
         attended = functional.scaled_dot_product_attention(query, key, value, seen, is_causal=causal)
         attended = attended.transpose(1, 2).reshape(rows, width, heads * size)
         x = x[:, length - width :] + functional.linear(attended, weights.output)
-        normed = _RmsNorm.apply(x, weights.before_mlp, eps)
-        x = x + functional.linear(_SwiGlu.apply(functional.linear(normed, weights.gate_up)), weights.down)
-    return _RmsNorm.apply(x, backbone.norm.weight, eps)
+        normed = _rms_norm(x, weights.before_mlp, eps)
+        x = x + functional.linear(_swiglu(functional.linear(normed, weights.gate_up)), weights.down)
+    return _rms_norm(x, backbone.norm.weight, eps)
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -193,7 +194,8 @@ class _Rotate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _turn(gradient, *ctx.saved_tensors, -1), None, None
+        cos, sin = ctx.saved_tensors
+        return _turn(gradient, cos, sin, -1), None, None
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
@@ -226,3 +228,8 @@ class _SwiGlu(torch.autograd.Function):
         slope = torch.addcmul(sigmoid, silu, 1 - sigmoid)
         torch.mul(slope.mul_(up), gradient, out=by_gate)
         return by_both
+
+
+_rms_norm: Any = _RmsNorm.apply
+_rotate: Any = _Rotate.apply
+_swiglu: Any = _SwiGlu.apply

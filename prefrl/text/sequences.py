@@ -143,7 +143,7 @@ def response_logits(model: Any, batch: Sequences, temperature: float = 1.0) -> T
         if accepts(model, "logits_to_keep"):
             inputs["logits_to_keep"] = width
         logits = model(**inputs).logits[:, -width:]
-    return logits.float() / temperature
+    return logits.float() if temperature == 1.0 else logits.float() / temperature
 
 
 def token_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
