@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -262,7 +263,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
 
     def save_clips(self) -> None:
         """From now on save what each step can be drawn from (`prefrl.clips.worlds`), until `take_marks` takes it."""
-        self.marks = StateMarks(self._batch)
+        self.marks = self._state_marks
 
     def take_marks(self) -> Marks | None:
         """Return what was saved since the last call; None without `save_clips` and where no step was made."""
@@ -270,7 +271,11 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
 
     def saved_states(self) -> Floats:
         """Return time, positions, velocities, activations, warm starts and controls, `(E, S)`, as clips need them."""
-        return StateMarks(self._batch).now()
+        return self._state_marks.now()
+
+    @cached_property
+    def _state_marks(self) -> StateMarks:
+        return StateMarks(self._batch)
 
     def states(self) -> Floats:
         """Return a copy of all positions and velocities, `(E, nq + nv)`."""

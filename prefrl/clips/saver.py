@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from prefrl.clips.trail import Marks
-from prefrl.clips.worlds import ClassicControl, World, find_world
+from prefrl.clips.worlds import ClassicControl, ClassicStates, World, find_world
 
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
@@ -70,27 +70,16 @@ class ManyClassicControls:
     """`ManyWorlds` for classic control, whose steps are so quick that marks one by one are felt."""
 
     def __init__(self, worlds: Sequence[ClassicControl]) -> None:
-        self._bases, self._names = [world.base for world in worlds], worlds[0].names
-        self._states: list[Any] = []  # flat lists: containers of their own for each step would busy the collector
-        self._drawn: list[Any] = []
+        self._states = ClassicStates([world.base for world in worlds])
 
     def mark(self, actions: Sequence[Any]) -> None:
         """Save the step that each copy just made."""
-        self._states += [base.state for base in self._bases]
-        for name in self._names:
-            self._drawn += [getattr(base, name) for base in self._bases]
+        self._states.mark()
 
     def take(self) -> Marks | None:
         """Return the marks since the last call; None if no step was made."""
-        states, drawn, self._states, self._drawn = self._states, self._drawn, [], []
-        if not states:
-            return None
-        num_envs, num_steps = len(self._bases), len(states) // len(self._bases)
-        rows = np.concatenate(states, dtype=np.float64).reshape(num_steps, num_envs, -1)
-        if self._names:
-            values = np.array(drawn).astype(np.float64).reshape(num_steps, len(self._names), num_envs)
-            rows = np.concatenate([rows, values.transpose(0, 2, 1)], axis=2)
-        return Marks(kind=ClassicControl.kind, rows=rows, blobs={})
+        rows = self._states.take()
+        return Marks(kind=ClassicControl.kind, rows=rows, blobs={}) if len(rows) else None
 
 
 def join_worlds(envs: Sequence[gymnasium.Env[Any, Any]]) -> ManyWorlds | ManyClassicControls | None:

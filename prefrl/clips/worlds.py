@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import gymnasium
@@ -165,39 +165,56 @@ _DRAWN = {  # beside the state
 }
 
 
+class ClassicStates:
+    """What is drawn of E classic-control environments of one kind, saved step by step."""
+
+    def __init__(self, bases: Sequence[Any]) -> None:
+        self._bases, self.names = bases, _DRAWN[type(bases[0]).__name__]
+        self._states: list[Any] = []  # flat lists: containers of their own for each step would busy the collector
+        self._drawn: list[Any] = []
+
+    def mark(self) -> None:
+        """Save the step that each just made."""
+        self._states += [base.state for base in self._bases]
+        for name in self.names:
+            self._drawn += [getattr(base, name) for base in self._bases]
+
+    def take(self) -> Array:
+        """Return the rows of the T steps since the last call, `(T, E, S)`."""
+        states, drawn, self._states, self._drawn = self._states, self._drawn, [], []
+        num_envs, num_steps = len(self._bases), len(states) // len(self._bases)
+        if not states:
+            return np.zeros((0, num_envs, 1))
+        rows = np.concatenate(states, dtype=np.float64).reshape(num_steps, num_envs, -1)
+        if self.names:
+            values = np.array(drawn).astype(np.float64).reshape(num_steps, len(self.names), num_envs)
+            rows = np.concatenate([rows, values.transpose(0, 2, 1)], axis=2)
+        return rows
+
+
 class ClassicControl:
     """One of Gymnasium's classic-control environments."""
 
     kind = "classic"
 
     def __init__(self, base: Any) -> None:
-        self.base = base
-        self.names = _DRAWN[type(base).__name__]
-        self._states: list[Any] = []  # flat lists: containers of their own for each step would busy the collector
-        self._drawn: list[Any] = []
+        self.base, self._states = base, ClassicStates([base])
 
     def begin(self) -> None:
         pass
 
     def mark(self, action: Any) -> None:
-        self._states.append(self.base.state)
-        for name in self.names:
-            self._drawn.append(getattr(self.base, name))
+        self._states.mark()
 
     def take(self) -> tuple[Array, dict[int, bytes]]:
-        states, drawn, self._states, self._drawn = self._states, self._drawn, [], []
-        rows = np.concatenate(states, dtype=np.float64).reshape(len(states), -1) if states else np.zeros((0, 1))
-        if not self.names or not states:
-            return rows, {}
-        values = np.array([np.nan if value is None else value for value in drawn], np.float64)
-        return np.column_stack([rows, values.reshape(len(states), -1)]), {}
+        return self._states.take()[:, 0], {}
 
     def draw(self, source: ClipSource) -> Iterator[Picture]:
         env = self.base
-        num = source.rows.shape[1] - len(self.names)
+        num = source.rows.shape[1] - len(self._states.names)
         for row in source.rows:
             env.state = row[:num].copy()
-            for name, value in zip(self.names, row[num:].tolist(), strict=True):
+            for name, value in zip(self._states.names, row[num:].tolist(), strict=True):
                 setattr(env, name, None if np.isnan(value) else value)
             yield _picture(env)
 
