@@ -46,7 +46,7 @@ PPO: dict[str, AgentDefaults] = {
     "Swimmer-v5": _ppo(500_000, num_envs=4, gamma=0.9999, gae_lambda=0.98),
     "Reacher-v5": _ppo(300_000),
     "Hopper-v5": _ppo(300_000, num_envs=8),
-    "CartPole-v1": _ppo(60_000, ent_coef=0.01),
+    "CartPole-v1": _ppo(100_000, ent_coef=0.01),
     # Returns and advantages as they are: until the goal is met they are noise, which must not count as much as a goal.
     "Acrobot-v1": _ppo(300_000, learning_rate=4e-4, ent_coef=0.01, normalize_advantage=False, normalize_returns=False),
     "Pendulum-v1": _ppo(150_000, learning_rate="linear:2e-3", gamma=0.97, policy_kwargs={"log_std_init": -0.5}),
