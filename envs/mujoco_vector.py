@@ -103,6 +103,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         self._batch: Any = (ForceBatch if self.needs_forces else batch)(self.model, num_envs, threads)
         self._qpos, self._qvel, self._ctrl = (self._batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
         self.init_qpos, self.init_qvel = self.template.init_qpos.copy(), self.template.init_qvel.copy()
+        self._initial_state: Floats = self._batch.state[0].copy()
         self.frame_skip: int = self.template.frame_skip
         self.dt = self.template.dt
         self._generators: list[np.random.Generator | None] = [None] * num_envs
@@ -202,7 +203,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         going = ~due
         before = self.before()
         moving = np.flatnonzero(going).astype(np.int32)
-        self._ctrl[going] = actions[going]
+        self._ctrl[:] = actions  # a restart sets them back
         if self.marks is not None:
             self.marks.mark()
         if len(moving):
@@ -342,7 +343,10 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
 
     def _put(self, envs: NDArray[np.int64], states: Floats) -> None:
         ids = envs.astype(np.int32)
-        self._batch.reset(ids, stage=0)
+        if self.needs_forces:  # only MuJoCo's own reset takes the last episode's forces away
+            self._batch.reset(ids, stage=0)
+        else:
+            self._batch.state[ids] = self._initial_state
         self._qpos[envs], self._qvel[envs] = states[:, : self.model.nq], states[:, self.model.nq :]
         self._batch.forward(ids)
         self._num_steps[envs] = 0
