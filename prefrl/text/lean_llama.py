@@ -48,7 +48,7 @@ def hidden_states(backbone: Any, ids: Tensor, mask: Tensor, keep: int) -> Tensor
 
 
 class Decoder:
-    """Gives the logits of what comes next, token by token, from kept keys and values.
+    """Gives the logits of what comes next, token by token, from kept keys and values; without gradients.
 
     Args:
         model: a causal language model of which `backbone_of` gives the transformer.
@@ -59,7 +59,12 @@ class Decoder:
         backbone: Any = backbone_of(model)
         self._backbone, self._head, self._capacity = backbone, model.lm_head, capacity
         self._layers = [_weights(layer) for layer in backbone.layers]
+        self._joined = [torch.cat([weights.query, weights.key_value]) for weights in self._layers]
         self._past: list[_Past] = []
+        embedding = backbone.embed_tokens.weight
+        cos, sin = (part[0] for part in backbone.rotary_emb(embedding, torch.arange(capacity)[None]))
+        half = cos.shape[1] // 2
+        self._turns = cos, torch.cat([-sin[:, :half], sin[:, half:]], 1)  # (C, D) each, as `_step` uses them
 
     def logits(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         """Take in new tokens; return the logits after the last one, `(B, V)`.
@@ -75,9 +80,37 @@ class Decoder:
             like = self._backbone.embed_tokens.weight
             self._past = [_Past(like.new_empty(shape), like.new_empty(shape)) for _ in self._layers]
         used = mask.shape[1] - ids.shape[1]
-        visible = _visible(mask) if ids.shape[1] > 1 else None if bool(mask.all()) else mask[:, None, None].bool()
-        hidden = _forward(self._backbone, self._layers, ids, positions, visible, 1, self._past, used)
-        return self._head(hidden[:, -1])
+        if used > 0 and ids.shape[1] == 1:
+            hidden = self._step(ids[:, 0], mask, positions[:, 0])
+        else:
+            visible = _visible(mask)
+            hidden = _forward(self._backbone, self._layers, ids, positions, visible, 1, self._past, used)[:, -1]
+        return self._head(hidden)
+
+    def _step(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        """Return the last hidden state `(B, H)` of one more token each: `_forward` in yet fewer operations."""
+        config, rows, length = self._backbone.config, len(ids), mask.shape[1]
+        kv_heads, size, eps = config.num_key_value_heads, config.head_dim, config.rms_norm_eps
+        turned = config.num_attention_heads + kv_heads  # queries and keys; values stay as they are
+        x = functional.embedding(ids, self._backbone.embed_tokens.weight)
+        cos, sin = (part[positions].unsqueeze(1) for part in self._turns)
+        hidden = None
+        if not bool(mask.all()):
+            hidden = torch.zeros(mask.shape).masked_fill_(mask == 0, -torch.inf).repeat_interleave(kv_heads, 0)[:, None]
+        for weights, joined, past in zip(self._layers, self._joined, self._past, strict=True):
+            states = functional.linear(_normed(x, eps)[0] * weights.before_attention, joined).view(rows, -1, size)
+            turning = states[:, :turned]
+            turning = torch.addcmul(turning * cos, turning.roll(size // 2, -1), sin)
+            past.keys[:, :, length - 1], past.values[:, :, length - 1] = turning[:, -kv_heads:], states[:, turned:]
+            keys, values = (store[:, :, :length].flatten(0, 1) for store in past)
+            queries = turning[:, :-kv_heads].reshape(rows * kv_heads, -1, size)
+            scores = torch.bmm(queries, keys.mT).mul_(size**-0.5)
+            shares = torch.softmax(scores if hidden is None else scores.add_(hidden), -1)
+            x = torch.addmm(x, torch.bmm(shares, values).view(rows, -1), weights.output.t())
+            both = functional.linear(_normed(x, eps)[0] * weights.before_mlp, weights.gate_up)
+            gate, up = both.chunk(2, -1)
+            x = torch.addmm(x, functional.silu(gate).mul_(up), weights.down.t())
+        return _normed(x, eps)[0] * self._backbone.norm.weight
 
     def repeat(self, samples: int) -> None:
         """Give each row to `samples` samples."""
@@ -165,13 +198,18 @@ def _forward(
     return _rms_norm(x, backbone.norm.weight, eps)
 
 
+def _normed(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return x / sqrt(mean(x^2) + eps), and what x was multiplied by."""
+    inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return x * inverse, inverse
+
+
 class _RmsNorm(torch.autograd.Function):
     """w x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        normed = x * inverse
+        normed, inverse = _normed(x, eps)
         ctx.save_for_backward(normed, inverse, weight)
         return normed * weight
 
