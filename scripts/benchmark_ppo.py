@@ -19,7 +19,7 @@ from scipy import stats
 
 from prefrl.training import RunFolder, TrainSettings, loop
 
-STEPS = {"HalfCheetah-v5": 150_000, "Hopper-v5": 100_000, "CartPole-v1": 50_000, "Pendulum-v1": 100_000}
+STEPS = {"HalfCheetah-v5": 150_000, "Hopper-v5": 100_000, "CartPole-v1": 100_000, "Pendulum-v1": 100_000}
 TASKS = tuple(STEPS)
 STEPS["prefrl/Atari-Pong-v0"] = 10_000_000
 AGENTS = {"ppo": "ours", "sb3-ppo": "stable-baselines3"}

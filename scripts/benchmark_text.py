@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,14 +34,17 @@ def save_world(folder: Path) -> None:
     (folder / "ids.json").write_text(json.dumps(ids))
 
 
-def main(trl_ppo: str, trl_dpo: str, repeats: int = 3, steps: int = 12, threads: int = 2) -> None:
+def main(
+    trl_ppo: str, trl_dpo: str, methods: tuple[Literal["ppo", "dpo"], ...] = ("ppo", "dpo"),
+    repeats: int = 3, steps: int = 12, threads: int = 2,
+) -> None:  # fmt: skip
     sides = {"ppo": (sys.executable, trl_ppo), "dpo": (sys.executable, trl_dpo)}
     with tempfile.TemporaryDirectory() as folder:
         save_world(Path(folder))
-        for method, interpreters in sides.items():
+        for method in methods:
             speeds: dict[str, list[float]] = {"ours": [], "trl": []}
             for _ in range(repeats):
-                for whose, python in zip(speeds, interpreters, strict=True):
+                for whose, python in zip(speeds, sides[method], strict=True):
                     command = [python, str(SIDES[whose]), method, folder, str(steps), str(threads)]
                     out = subprocess.run(command, capture_output=True, text=True, check=False)
                     if out.returncode:

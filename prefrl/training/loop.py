@@ -99,6 +99,8 @@ class Trainer:
         self._running_learned = np.zeros(0)
         self._warned = False
         self._stop_wanted = False
+        self._ended_since_checkpoint = 0  # episodes
+        self._checkpoint_postponed = False
         self.learner: RewardLearner | None = None  # none where the agent trains on the true reward
         if not self.is_baseline:
             spaces = self.agent.observation_space, self.agent.action_space
@@ -178,7 +180,7 @@ class Trainer:
         if learner is not None:
             self._learn_reward(learner, improvement)
         asked = time.perf_counter()
-        due = self._checkpoint_due(improvement.rollout.num_steps)
+        due = self._checkpoint_due(improvement.rollout, len(ended))
         row = self._metrics_row(improvement, ended)
         seconds = {**improvement.seconds, "history": taken_in - improved, "ask_and_fit": asked - taken_in}
         row["seconds"] = {name: round(value, 4) for name, value in seconds.items()}
@@ -273,14 +275,24 @@ class Trainer:
         self.history.cut()
         self._running_learned = np.zeros(0)
 
-    def _checkpoint_due(self, steps_made: int) -> bool:
+    def _checkpoint_due(self, rollout: Rollout, num_ended: int) -> bool:
+        """Return whether to save now: a number of times in a run, once as many episodes ended as there are copies.
+
+        A checkpoint begins new episodes. Where they are long and copies many, none would ever come to its end
+        otherwise. A checkpoint is postponed once, not twice: some environments never end.
+        """
         every = self.total_env_steps / self.settings.num_checkpoints
-        now, before = self.agent.num_env_steps, self.agent.num_env_steps - steps_made
-        return int(now / every) > int(before / every) and not self._at_end()
+        now, before = self.agent.num_env_steps, self.agent.num_env_steps - rollout.num_steps
+        due, postponed = int(now / every) > int(before / every), self._checkpoint_postponed
+        self._ended_since_checkpoint += num_ended
+        enough = self._ended_since_checkpoint >= rollout.terminated.shape[1]
+        self._checkpoint_postponed = (due or postponed) and not enough
+        return ((due or postponed) and enough or due and postponed) and not self._at_end()
 
     def _save_checkpoint(self) -> None:
         """Write a checkpoint and start new episodes, as a run resumed from it will."""
         self._reset_environments()
+        self._ended_since_checkpoint, self._checkpoint_postponed = 0, False
         metrics_size = self.metrics.sync()
         agent_state, agent_arrays = self.agent.state()
         history_arrays, history = self.history.state()

@@ -141,3 +141,13 @@ def test_trainer_holds_no_true_reward_where_the_agent_can_see_it(tmp_path: Path)
         assert len(model.ep_info_buffer) == 0  # no monitor tells it the true return
     finally:
         trainer.close()
+
+
+def test_a_checkpoint_waits_for_episodes_to_end_but_only_once(tmp_path: Path) -> None:
+    # Due after 50 steps of each copy, while episodes have 200 and a checkpoint begins new ones.
+    settings = replace(TINY, num_envs=4, num_checkpoints=16)
+    rows = train(settings, tmp_path / "waits", quiet=True).read_metrics()
+    assert [row["num_env_steps"] for row in rows if row["episodes"]] == [800, 1600, 2400, 3200]
+    quick = replace(settings, hyperparameters={**TINY.hyperparameters, "n_steps": 25, "batch_size": 25})
+    rows = train(quick, tmp_path / "quick", quiet=True).read_metrics()
+    assert not any(row["episodes"] for row in rows)  # saved after 100 steps each time
