@@ -283,11 +283,12 @@ class Trainer:
         """
         every = self.total_env_steps / self.settings.num_checkpoints
         now, before = self.agent.num_env_steps, self.agent.num_env_steps - rollout.num_steps
-        due, postponed = int(now / every) > int(before / every), self._checkpoint_postponed
+        due = int(now / every) > int(before / every)
+        wanted, late = due or self._checkpoint_postponed, due and self._checkpoint_postponed
         self._ended_since_checkpoint += num_ended
         enough = self._ended_since_checkpoint >= rollout.terminated.shape[1]
-        self._checkpoint_postponed = (due or postponed) and not enough
-        return ((due or postponed) and enough or due and postponed) and not self._at_end()
+        self._checkpoint_postponed = wanted and not enough
+        return wanted and (enough or late) and not self._at_end()
 
     def _save_checkpoint(self) -> None:
         """Write a checkpoint and start new episodes, as a run resumed from it will."""
