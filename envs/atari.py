@@ -94,6 +94,16 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
             raise UserError(
                 f"Where {game!r} shows its score is not known; it is for {', '.join(MASKS)}. Leave mask_score out."
             )
+        for name, flag in (
+            ("mask_score", False if mask_score is None else mask_score),
+            ("show_score", show_score),
+            ("hide_life_loss", hide_life_loss),
+            ("hide_game_over", hide_game_over),
+            ("clip_rewards", clip_rewards),
+            ("full_action_space", full_action_space),
+        ):
+            if not isinstance(flag, bool):
+                raise UserError(f"{name} must be true or false. Received {flag!r}")
         for name, value, least in (
             ("frame_skip", frame_skip, 1),
             ("noop_max", noop_max, 0),
@@ -102,8 +112,8 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
             ("end_penalty", end_penalty or 0.0, 0),
             ("life_loss_penalty", life_loss_penalty, 0),
         ):
-            if not value >= least:
-                raise UserError(f"{name} must be at least {least}. Received {value}")
+            if isinstance(value, str) or not value >= least:
+                raise UserError(f"{name} must be at least {least}. Received {value!r}")
         if render_mode not in (None, "rgb_array"):
             raise UserError(f'render_mode must be "rgb_array" or left out. Received {render_mode!r}')
         check_memory(num_envs, _BYTES_PER_ENV, game, "atari")

@@ -58,6 +58,13 @@ TASKS: dict[str, Task] = {
         Task(env_id="Walker2d-v5", fixed_horizon=1000, terminal_reward=-1.0, hold=FALL_HOLD, note=_FALLS),
         Task(env_id="Ant-v5", fixed_horizon=1000, terminal_reward=-1.0, hold=FALL_HOLD, note=_FALLS),
         Task(
+            env_id="Humanoid-v5",
+            fixed_horizon=1000,
+            terminal_reward=-5.0,  # to be upright is worth 5 a step
+            hold=FALL_HOLD,
+            note=_FALLS,
+        ),
+        Task(
             env_id="InvertedPendulum-v5",
             fixed_horizon=1000,
             terminal_reward=-1.0,
@@ -105,8 +112,11 @@ TASKS: dict[str, Task] = {
 
 
 def task(env_id: str) -> Task:
-    """Return what is known about an environment; for one that is not in `TASKS`, the defaults."""
-    return TASKS.get(env_id, Task(env_id=env_id))
+    """Return what is known about an environment; for one that is not in `TASKS`, the defaults.
+
+    `prefrl/Hopper-v5` is `Hopper-v5` in bulk: the same task.
+    """
+    return TASKS.get(env_id) or TASKS.get(env_id.removeprefix("prefrl/")) or Task(env_id=env_id)
 
 
 def make_env(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from typing import Any
 
 from prefrl.envs.mujoco_quiet import quiet_mujoco
@@ -52,4 +53,20 @@ def all_options(template_class: Any, options: dict[str, Any]) -> dict[str, Any]:
                 f"It knows: {', '.join(sorted(known))}."
             )
     defaults = {name: row.default for name, row in own.items() if row.default is not row.empty}
+    for name, value in options.items():
+        _check_option(name, value, defaults.get(name))
     return {**defaults, **options}
+
+
+def _check_option(name: str, value: Any, default: Any) -> None:
+    """Refuse what would fail only when the simulation is under way."""
+    if isinstance(default, bool):
+        fits, expected = isinstance(value, bool), "true or false"
+    elif name == "frame_skip":
+        fits, expected = isinstance(value, int) and value >= 1, "a whole number of at least 1"
+    elif isinstance(default, float):
+        fits, expected = isinstance(value, int | float) and math.isfinite(value), "a finite number"
+    else:
+        return
+    if not fits:
+        raise UserError(f"{name} must be {expected}. Received {value!r}")

@@ -302,6 +302,9 @@ def _print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, allow_nan=False))
 
 
+_SPELT_AS_IN_PYTHON = {"True": True, "False": False, "None": None}
+
+
 def _pairs(pairs: Sequence[str], what: str, example: str) -> dict[str, Any]:
     values = {}
     for pair in pairs:
@@ -311,7 +314,7 @@ def _pairs(pairs: Sequence[str], what: str, example: str) -> dict[str, Any]:
         try:
             values[name] = json.loads(text)
         except json.JSONDecodeError:
-            values[name] = text
+            values[name] = _SPELT_AS_IN_PYTHON.get(text, text)
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -62,16 +63,55 @@ class PpoSettings:
         settings = cls(**{**given, "policy_kwargs": given.get("policy_kwargs") or {}})
         for name in ("n_steps", "batch_size", "n_epochs"):
             value = getattr(settings, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"{name} must be a whole number of at least 1. Received {value!r}")
-        for name in ("gamma", "gae_lambda", "normalize_until"):
-            if not 0 <= getattr(settings, name) <= 1:
-                raise UserError(f"{name} must be in [0, 1]. Received {getattr(settings, name)}")
-        if settings.max_grad_norm <= 0:
-            raise UserError(f"max_grad_norm must be positive. Received {settings.max_grad_norm}")
-        for name in settings.policy_kwargs:
-            names = ("net_arch", "activation_fn", "log_std_init")
-            if name not in names:
-                near = near_names(name, names)
-                raise UserError(f"policy_kwargs has no {name!r} here.{near} It knows: {', '.join(names)}.")
+        for name, least, most in _RANGES:
+            value = getattr(settings, name)
+            if name == "target_kl" and value is None:
+                continue
+            if not (_is_number(value) and least <= value <= most):
+                limits = f"in [{least}, {most}]" if most < math.inf else f"a finite number of at least {least}"
+                raise UserError(f"{name} must be {limits}. Received {value!r}")
+        if settings.max_grad_norm == 0:
+            raise UserError("max_grad_norm must be positive. Received 0")
+        for name in ("normalize_advantage", "normalize_returns", "normalize_observations"):
+            value = getattr(settings, name)
+            if not isinstance(value, bool) and (value is not None or name != "normalize_observations"):
+                raise UserError(f"{name} must be true or false. Received {value!r}")
+        _check_policy_kwargs(settings.policy_kwargs)
         return settings
+
+
+_RANGES = (
+    ("gamma", 0, 1),
+    ("gae_lambda", 0, 1),
+    ("normalize_until", 0, 1),
+    ("ent_coef", 0, math.inf),
+    ("vf_coef", 0, math.inf),
+    ("max_grad_norm", 0, math.inf),
+    ("target_kl", 0, math.inf),
+)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_policy_kwargs(given: Any) -> None:
+    names = ("net_arch", "activation_fn", "log_std_init")
+    if not isinstance(given, dict):
+        raise UserError(f"policy_kwargs must name some of {', '.join(names)}. Received {given!r}")
+    for name in given:
+        if name not in names:
+            raise UserError(
+                f"policy_kwargs has no {name!r} here.{near_names(name, names)} It knows: {', '.join(names)}."
+            )
+    if not _is_number(given.get("log_std_init", 0.0)):
+        raise UserError(f"log_std_init must be a finite number. Received {given['log_std_init']!r}")
+    units = given.get("net_arch", [])
+    parts = [units.get("pi"), units.get("vf")] if isinstance(units, dict) else [units]
+    for part in parts:
+        if not isinstance(part, list | tuple) or not all(isinstance(size, int) and size >= 1 for size in part):
+            raise UserError(
+                f'net_arch must be a list of numbers of units, or {{"pi": [...], "vf": [...]}}. Received {units!r}'
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from prefrl.errors import UserError
@@ -26,6 +27,9 @@ def schedule(name: str, value: float | str) -> Callable[[float], float]:
 
 def _number(name: str, text: float | str, given: float | str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except (TypeError, ValueError):
-        raise UserError(f"{name} must be a number or e.g. linear:0.0003. Received {given!r}") from None
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise UserError(f"{name} must be a number of at least 0 or e.g. linear:0.0003. Received {given!r}")
+    return number

@@ -168,7 +168,8 @@ class TrainSettings:
         Raises:
             UserError: unknown environment, segments longer than an episode, a warm-up longer than the run, ...
         """
-        known, defaults = task(self.env_id), agent_defaults(self.agent, self.env_id)
+        known = task(self.env_id)
+        defaults = agent_defaults(self.agent, known.env_id)
         limit = episode_length(self.env_id)
         horizon = known.fixed_horizon if self.fixed_horizon is None else self.fixed_horizon
         horizon = horizon or None

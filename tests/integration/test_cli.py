@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from prefrl.cli import main
+from prefrl.cli import _pairs, main
 from prefrl.rewards import RewardEnsemble
 from prefrl.store import PreferenceStore
 from prefrl.training import RunFolder
@@ -252,3 +252,9 @@ def test_a_run_asks_for_all_kinds_of_feedback(tmp_path: Path, capsys: pytest.Cap
     assert RunFolder.open(out).read_metrics()[-1]["labels"] == 9
     assert run("train", "Pendulum-v1", "--queries.scale", "1") == 2
     assert "queries.scale must be" in " ".join(capsys.readouterr().err.split())
+
+
+def test_options_are_read_as_json_or_as_python_spells_them() -> None:
+    given = ["a=1", "b=true", "c=False", "d=None", "e=linear:0.1", "f=[1, 2]"]
+    read = {"a": 1, "b": True, "c": False, "d": None, "e": "linear:0.1", "f": [1, 2]}
+    assert _pairs(given, "options", "a=1") == read

@@ -269,6 +269,8 @@ def test_it_is_registered_for_one_and_for_many() -> None:
         ({"game": "pongg"}, "no Atari game 'pongg'. Did you mean 'pong'"),
         ({"game": "SpaceInvaders"}, "no Atari game 'SpaceInvaders'. Did you mean 'space_invaders'"),
         ({"game": "ms_pacman", "mask_score": True}, "Where 'ms_pacman' shows its score is not known"),
+        ({"game": "pong", "hide_life_loss": "False"}, "hide_life_loss must be true or false. Received 'False'"),
+        ({"game": "pong", "frame_skip": "four"}, "frame_skip must be at least 1. Received 'four'"),
         ({"game": "pong", "frame_skip": 0}, "frame_skip must be at least 1. Received 0"),
         ({"game": "pong", "end_penalty": -1.0}, "end_penalty must be at least 0. Received -1.0"),
         ({"game": "pong", "life_loss_penalty": float("nan")}, "life_loss_penalty must be at least 0. Received nan"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from prefrl.envs import TASKS, FixedHorizon, Task, catalogue, episode_length, list_envs, make_env, make_vector_env, task
 from prefrl.errors import MissingExtraError, UserError
+from prefrl.training import TrainSettings
 
 CLASSIC = [name for name in TASKS if not name.endswith("-v5") and not name.startswith("prefrl/")]
 
@@ -83,6 +85,12 @@ def test_an_unknown_name_offers_near_ones() -> None:
 def test_an_unsupported_space_is_named() -> None:
     with pytest.raises(UserError, match=r"Tuple.*not supported"):
         make_env("Blackjack-v1")
+
+
+def test_a_task_stepped_in_bulk_by_name_is_the_same_task() -> None:
+    assert task("prefrl/Hopper-v5") is task("Hopper-v5")
+    bulk, plain = (TrainSettings(env_id=name).resolve() for name in ("prefrl/Hopper-v5", "Hopper-v5"))
+    assert replace(bulk, env_id="Hopper-v5") == plain
 
 
 def test_options_reach_one_environment_and_many() -> None:

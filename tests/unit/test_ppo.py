@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock
@@ -470,7 +471,18 @@ def test_observations_are_normalised_until_told() -> None:
         ({"batch_size": 0}, "at least 1"),
         ({"n_steps": 2.5}, "whole number"),
         ({"gamma": 1.5}, r"in \[0, 1\]"),
+        ({"gamma": "abc"}, r"gamma must be in \[0, 1\]"),
         ({"max_grad_norm": 0}, "positive"),
+        ({"max_grad_norm": "abc"}, "max_grad_norm must be a finite number"),
+        ({"ent_coef": math.nan}, "ent_coef must be a finite number"),
+        ({"target_kl": "abc"}, "target_kl must be a finite number"),
+        ({"learning_rate": -1}, "at least 0"),
+        ({"learning_rate": math.nan}, "at least 0"),
+        ({"normalize_returns": "maybe"}, "true or false"),
+        ({"policy_kwargs": 3}, "policy_kwargs must name"),
+        ({"policy_kwargs": {"net_arch": "abc"}}, "net_arch must be a list"),
+        ({"policy_kwargs": {"net_arch": [0]}}, "net_arch must be a list"),
+        ({"policy_kwargs": {"log_std_init": "x"}}, "log_std_init"),
         ({"policy_kwargs": {"net_arc": [8]}}, "net_arch"),
         ({"policy_kwargs": {"activation_fn": "gelu"}}, "tanh, relu"),
     ],
