@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import tyro
+from matplotlib.ticker import EngFormatter
 from scipy import stats
 
 from prefrl.training import RunFolder, TrainSettings, loop
@@ -56,6 +57,7 @@ def main(
             axis.fill_between(x, curves.min(0), curves.max(0), color=line.get_color(), alpha=0.2)
             ends.append(curves[:, -5:].mean(1))
         axis.set(title=task, xlabel="environment steps", ylabel="true return")
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         low, high = stats.ttest_ind(*ends, equal_var=False).confidence_interval()
         cells = " | ".join(f"{end.mean():.1f} ± {end.std(ddof=1):.1f}" for end in ends)
         print(f"| {task} ({steps:,}) | {cells} | {np.subtract(*map(np.mean, ends)):.1f} ({low:.1f} to {high:.1f}) |")
