@@ -18,7 +18,7 @@ require("tyro", "train")
 require("rich", "train")
 import tyro  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
+from rich.table import Column, Table  # noqa: E402
 
 from prefrl.dataset import export_record, import_record  # noqa: E402
 from prefrl.envs import list_envs  # noqa: E402
@@ -209,7 +209,13 @@ def label(run: RunPath) -> None:
 @app.command
 def envs() -> None:
     """List environments with settings known to work; any other Gymnasium environment can be named too."""
-    table = Table("environment", "needs", "installed", "note", title="Environments with settings of their own")
+    table = Table(
+        Column("environment", no_wrap=True),
+        "needs",
+        "installed",
+        "note",
+        title="Environments with settings of their own",
+    )
     for row in list_envs():
         table.add_row(row.env_id, row.extra or "-", "yes" if row.installed else "no", row.note)
     Console().print(table)

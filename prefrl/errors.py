@@ -11,7 +11,7 @@ USER_ERROR, INTERRUPTED = 2, 130
 """Exit statuses of the command line."""
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """Something the user asked for cannot be done; the message says what was expected, what came and how to mend it.
 
     The command line prints the message alone and exits with a non-zero status.

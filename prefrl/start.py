@@ -11,14 +11,14 @@ from prefrl.errors import INTERRUPTED, USER_ERROR, UserError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] != ["label"]:
+    try:
+        if given[:1] == ["label"]:
+            from prefrl.human_ui.command import main as label
+
+            return label(given[1:])
         from prefrl.cli import main as every_other_verb
 
         return every_other_verb(given)
-    from prefrl.human_ui.command import main as label
-
-    try:
-        return label(given[1:])
     except UserError as error:
         print(f"prefrl: {error}", file=sys.stderr)  # noqa: T201
         return USER_ERROR

@@ -48,7 +48,8 @@ class Agent(Protocol):
         """Act for `steps_per_iteration` steps and learn from them.
 
         Args:
-            reward: scores the steps; None: the environments' own reward (a baseline).
+            reward: scores the steps; None: the environments' own reward, if the agent was made to learn from it (a
+                baseline), else zeros.
         """
 
     def relabel(self, reward: RewardFunction) -> None:

@@ -156,7 +156,10 @@ class Sb3Agent:
             hyper["rollout_buffer_class"] = LearnedDictRolloutBuffer if is_dict else LearnedRolloutBuffer
         else:
             hyper["replay_buffer_class"] = LearnedDictReplayBuffer if is_dict else LearnedReplayBuffer
-            hyper["buffer_size"] = min(hyper.get("buffer_size", 1_000_000), self._total_env_steps)
+            size = hyper.get("buffer_size", 1_000_000)
+            if not isinstance(size, int) or size < 1:
+                raise UserError(f"buffer_size must be a whole number of at least 1. Received {size!r}")
+            hyper["buffer_size"] = min(size, self._total_env_steps)
             hyper["learning_starts"] = 0  # the loop has explored before
         policy = "MultiInputPolicy" if is_dict else "CnnPolicy" if is_image(self.observation_space) else "MlpPolicy"
         try:

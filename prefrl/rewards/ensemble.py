@@ -70,8 +70,8 @@ class RewardSettings:
             raise UserError(f"inputs must be one of {', '.join(INPUTS)} or auto. Received {self.inputs!r}")
         if any(units < 1 for units in self.hidden):
             raise UserError(f"hidden must be positive numbers of units. Received {self.hidden}")
-        if self.target_std <= 0:
-            raise UserError(f"target_std must be positive. Received {self.target_std}")
+        if not 0 < self.target_std < float("inf"):
+            raise UserError(f"target_std must be positive and finite. Received {self.target_std}")
         if self.clip_inputs <= 0:
             raise UserError(f"clip_inputs must be positive. Received {self.clip_inputs}")
 

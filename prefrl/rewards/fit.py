@@ -57,10 +57,10 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "batch_size", "num_steps", "first_steps", "max_l2"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} must be positive. Received {getattr(self, name)}")
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(f"{name} must be positive and finite. Received {getattr(self, name)}")
         for name in ("l2", "patience"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"{name} must not be negative. Received {getattr(self, name)}")
         if self.adapt_l2 and self.l2 > self.max_l2:
             raise UserError(f"l2 must not exceed max_l2 where it is adapted. Received {self.l2} and {self.max_l2}")

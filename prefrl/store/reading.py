@@ -79,7 +79,7 @@ def segments(
         for row in connection.execute(sa.select(tables.segments).where(tables.segments.c.id.in_(chunk))):
             try:
                 found[row.id] = read_segment(row, replays.get(row.id))
-            except ValueError as error:
+            except (ValueError, UserError) as error:
                 raise damaged(name, error) from error
     return found
 
@@ -89,7 +89,7 @@ def answers(connection: sa.Connection, condition: sa.ColumnElement[bool], name: 
     statement = sa.select(tables.answers).join(tables.queries).where(condition).order_by(tables.answers.c.id)
     try:
         return [(row.id, read_answer(row)) for row in connection.execute(statement)]
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         raise damaged(name, error) from error
 
 
@@ -99,7 +99,7 @@ def answer(connection: sa.Connection, row: int, name: str, *, standing: bool = T
     found = connection.execute(sa.select(tables.answers).where(condition)).first()
     try:
         return None if found is None else read_answer(found)
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         raise damaged(name, error) from error
 
 

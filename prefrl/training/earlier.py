@@ -45,6 +45,8 @@ def copy_answers(
         rows = [(row, a) for row, a in there.answers(standing=True, repeats=False) if not isinstance(a, Edit)]
         if not rows:
             raise UserError(f"Nothing was answered in the run in {earlier}, so there is nothing to start from.")
+        for name, kind in there.annotators().items():
+            store.add_annotator(name, kind)
         for begin in range(0, len(rows), AT_ONCE):
             part = rows[begin : begin + AT_ONCE]
             queries = {a.query_id: _closed(there.query(a.query_id), rows) for _, a in part}

@@ -53,6 +53,8 @@ def evaluate(
     Raises:
         UserError: `num_episodes` below 1.
     """
+    if seed < 0:
+        raise UserError(f"seed must be 0 or more. Received {seed}")
     if num_episodes < 1:
         raise UserError(f"num_episodes must be at least 1. Received {num_episodes}")
     envs = gymnasium.vector.SyncVectorEnv(

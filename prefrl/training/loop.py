@@ -202,11 +202,13 @@ class Trainer:
             )
 
     def _finish(self) -> None:
-        self.folder.save_policy("last", self.agent.policy_state())
         if self.learner is not None:
+            if not self.learner.fitted:
+                warnings.warn("Nothing was learned from: no answer was given, or all were left out.", stacklevel=2)
             self.folder.save_policy("best", self.best.policy or self.agent.policy_state())
             self.learner.reward.save(self.folder.reward_path)
         self._save_checkpoint()
+        self.folder.save_policy("last", self.agent.policy_state())  # tells that all of the above is there
 
     def _take_in(self, rollout: Rollout, learned: Array) -> list[Episode]:
         """Add a rollout to the history and the episodes that ended to the returns; tell the annotator."""

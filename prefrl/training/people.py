@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 
 from prefrl.annotators import Annotator
+from prefrl.errors import UserError
 from prefrl.feedback import Answer, Query
 from prefrl.files import text_or_file
 from prefrl.history import Episode, History
@@ -158,11 +159,19 @@ class PeopleLearner(RewardLearner):
         """Wait for the first answers, and whenever none has come for long; return whether the reward was fitted."""
         fitted = False
         while not stopping() and (reason := self._reason_to_wait(num_env_steps)):
+            self._refuse_to_wait_for_nothing(history)
             self.tell(num_env_steps, reason)
             time.sleep(POLL_SECONDS)
             self._look(history, num_env_steps)
             fitted |= self._fit_if_due(history, num_env_steps)
         return fitted
+
+    def _refuse_to_wait_for_nothing(self, history: History) -> None:
+        if not self.open_queries and self._num_missing() > 0 and history.num_windows(self.segment_length) < 2:
+            raise UserError(
+                f"Nothing can be asked: no episode so far holds two segments of {self.segment_length} steps. "
+                "Use a shorter --segment-length, more --warmup-steps, or the fixed-horizon form: --fixed-horizon STEPS."
+            )
 
     def _reason_to_wait(self, num_env_steps: int) -> str:
         if len(self.data) < self._num_first:

@@ -63,6 +63,8 @@ class RewardLearner:
         self.annotator = annotator or make_run_teacher(settings)
         self.fit_threads = fit_threads
         self.store = folder.open_record()
+        if annotator is None:
+            self.store.add_annotator(self.annotator.name, "teacher")
         self.store.patience_seconds = PATIENCE_SECONDS
         self.schedule = settings.label_schedule()
         seed = stream_seed(settings.seed, "reward")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -57,8 +58,8 @@ class QuerySettings:
 
     def __post_init__(self) -> None:
         check_method(self.method)
-        if self.decay <= 0:
-            raise UserError(f"queries.decay must be positive. Received {self.decay}")
+        if not 0 < self.decay < math.inf:
+            raise UserError(f"queries.decay must be positive and finite. Received {self.decay}")
         for name in ("recent", "recent_share", "end_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"queries.{name} must be in [0, 1]. Received {getattr(self, name)}")
@@ -93,7 +94,8 @@ class TrainSettings:
     instruction: str = ""
     """What people are told to look for: a text, or a file that holds it."""
     wait: int | None = None
-    """Answers of people to wait for before the agent trains; default: the initial share of the labels."""
+    """Answers to wait for before the agent trains, a teacher's and an earlier run's among them; default: the initial
+    share of the labels."""
     teacher_share: float = 0.5
     """Share of the answers that the teacher gives where both answer."""
     shared_share: float = 0.0
@@ -132,7 +134,8 @@ class TrainSettings:
     history_mb: int = 256
     """Cap on the memory of past episodes, in megabytes."""
     num_checkpoints: int = 10
-    """Checkpoints over the whole run; the environments are reset at each."""
+    """Checkpoints over the whole run, fewer where episodes are so long that none would end: the environments are reset
+    at each."""
 
     def __post_init__(self) -> None:
         if self.labels < 1:
@@ -140,10 +143,22 @@ class TrainSettings:
                 f"labels must be at least 1. Received {self.labels}. "
                 "To train on the environment's own reward as well, use --baseline."
             )
-        for name in ("steps", "num_envs", "segment_length", "warmup_steps", "history_mb", "num_checkpoints"):
+        for name in (
+            "steps",
+            "num_envs",
+            "segment_length",
+            "warmup_steps",
+            "reference_segments",
+            "history_mb",
+            "num_checkpoints",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1. Received {value}")
+        if self.seed < 0:
+            raise UserError(f"seed must be 0 or more. Received {self.seed}")
+        if self.terminal_reward is not None and not math.isfinite(self.terminal_reward):
+            raise UserError(f"terminal_reward must be a finite number. Received {self.terminal_reward}")
         if self.annotator not in ("teacher", "human", "both"):
             raise UserError(f"annotator must be teacher, human or both. Received {self.annotator!r}")
         if self.wait is not None and not 0 <= self.wait <= self.labels:
@@ -154,6 +169,8 @@ class TrainSettings:
             raise UserError(f"shared_share must lie in [0, 1]. Received {self.shared_share}")
         if self.shared_share and not self.asks_people:
             raise UserError("shared_share is of the questions to people: it needs --annotator human or both.")
+        if not self.asks_people and self.from_run is None and self.teacher in self.without:
+            raise UserError(f"--without {self.teacher} leaves nobody to learn from: the teacher is the only annotator.")
         if self.fixed_horizon is not None and self.fixed_horizon < 0:
             raise UserError(f"fixed_horizon must be a number of steps, or 0 for none. Received {self.fixed_horizon}")
 

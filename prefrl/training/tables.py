@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from prefrl.quality import Share
 from prefrl.rewards import FitReport
@@ -12,7 +12,15 @@ from prefrl.training.quality import RunQuality
 
 def show_quality(found: RunQuality, console: Console) -> None:
     """Print how good the answers of a run are."""
-    columns = ("annotator", "answers", "ties", "can't tell", "same when asked again", "chose left", "same as others")
+    columns = (
+        Column("annotator", overflow="fold", min_width=12),
+        "answers",
+        "ties",
+        "can't tell",
+        "same when asked again",
+        "chose left",
+        "same as others",
+    )
     table = Table(*columns, "seconds", *(["reliability"] if found.reliability else []), title="Answers by annotator")
     for one in found.quality.annotators:
         left = _share(one.chose_left) + (" [bold]prefers a side[/bold]" if one.prefers_a_side else "")

@@ -198,6 +198,7 @@ def test_a_later_run_starts_from_the_answers_of_an_earlier_one(tmp_path: Path, m
     assert third.read_metrics()[-1]["labels"] == 6
     with PreferenceStore(third.record_path) as store:
         assert [a.annotator for _, a in store.answers()].count("oracle") == 15
+        assert store.annotators()["oracle"] == "teacher"
         assert store.num_answers(teaching=True) - store.facts()["labels_before"] == 6
 
 
@@ -216,6 +217,12 @@ def test_a_later_run_starts_from_the_answers_of_an_earlier_one(tmp_path: Path, m
 def test_settings_that_cannot_work_say_so(tmp_path: Path, options: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told):
         train(settings(**options), tmp_path / "run", quiet=True)
+
+
+def test_a_run_does_not_wait_for_answers_to_what_it_cannot_ask(tmp_path: Path) -> None:
+    short = settings(env_id="CartPole-v1", fixed_horizon=0, segment_length=120, warmup_steps=800)
+    with pytest.raises(UserError, match=r"Nothing can be asked.*--segment-length"):
+        train(short, tmp_path / "run", quiet=True)
 
 
 def test_answers_about_other_segments_are_refused(tmp_path: Path) -> None:
