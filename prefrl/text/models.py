@@ -79,12 +79,13 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def load_model(model: str | Path, *, dtype: torch.dtype | None = None) -> tuple[Any, Tokens]:
+def load_model(model: str | Path) -> tuple[Any, Tokens]:
     """Load a causal language model and its tokenizer, in evaluation mode.
+
+    The weights become float32 however they are saved: small updates of bfloat16 would be rounded away.
 
     Args:
         model: a folder that `save_model`, `save_pretrained` or a run of prefrl wrote, or an id of the hub.
-        dtype: of the weights; None: as saved.
 
     Raises:
         UserError: it cannot be had.
@@ -95,7 +96,7 @@ def load_model(model: str | Path, *, dtype: torch.dtype | None = None) -> tuple[
     source = str(place) if place.exists() else str(model)
     tokens = Tokens.load(source)
     try:
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     except Exception as error:  # transformers raises many kinds
         raise UserError(_unreachable("language model", model, error)) from error
     size = loaded.get_input_embeddings().weight.shape[0]
