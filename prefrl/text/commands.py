@@ -32,7 +32,7 @@ from prefrl.text.judge import DEFAULT_CONSTITUTION, judge_pairs, make_judge
 from prefrl.text.models import context_length, load_model
 from prefrl.text.people import ask_people
 from prefrl.text.reward_model import ModelReward
-from prefrl.text.runtime import Runtime
+from prefrl.text.runtime import Runtime, on_main_process
 from prefrl.training.metrics import finite
 
 app = tyro.extras.SubcommandApp()
@@ -301,7 +301,7 @@ def _train(job: Any, out: Path, quiet: bool) -> None:
 
 
 def _tell(folder: TextRunFolder, quiet: bool) -> None:
-    if not quiet:
+    if not quiet and on_main_process():
         figures = {key: value for key, value in folder.read_summary().items() if isinstance(value, int | float)}
         rows = folder.read_evaluations()
         if rows:
