@@ -47,7 +47,8 @@ def build_model(preset: Preset, tokens: Tokens, *, architecture: str = "llama", 
         architecture: `llama`, `gpt2` or `qwen3`.
         seed: of the weights; the global random state is left as it was.
     """
-    ids = {"pad_token_id": tokens.pad_id, "eos_token_id": tokens.end_id, "bos_token_id": None}
+    pad_id = tokens.pad_id if tokens.pad_id == tokens.tokenizer.pad_token_id else None  # its embedding is not trained
+    ids = {"pad_token_id": pad_id, "eos_token_id": tokens.end_id, "bos_token_id": None}
     if architecture == "gpt2":
         config = transformers.GPT2Config(
             vocab_size=tokens.vocab_size, n_embd=preset.hidden, n_layer=preset.layers, n_head=preset.heads,

@@ -19,11 +19,13 @@ class Tokens:
     """A Hugging Face tokenizer with a padding token that is not the end token; also the text game's tokenizer.
 
     The masks of every batch say where tokens are, so the padding token is never read; it has to differ from the end
-    only so that other programs that load the saved tokenizer do not mask the end away.
+    only so that other programs that load the saved tokenizer do not mask the end away. Where the tokenizer has no other
+    special token, an ordinary one fills up arrays (`pad_id`), and the tokenizer does not learn of it: it would leave
+    that token out of every text.
 
     Args:
-        tokenizer: a `transformers` tokenizer; its padding token is set here if it has none, with a warning that says
-            which.
+        tokenizer: a `transformers` tokenizer; its padding token is set here if it has none but another special token,
+            with a warning that says which.
 
     Raises:
         UserError: it has no end token and none of the usual names is in its vocabulary.
@@ -42,23 +44,19 @@ class Tokens:
                 )
             tokenizer.eos_token = known
             warnings.warn(f"{name} has no end token; {known!r} is taken.", stacklevel=2)
-        if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-            before = "no padding token" if tokenizer.pad_token_id is None else "the end token for padding"
-            chosen = self._other_than_end(vocabulary)
-            tokenizer.pad_token = chosen
-            warnings.warn(f"{name} has {before}; {chosen!r} is taken. Masks tell it from text.", stacklevel=2)
-        self.pad_id = int(tokenizer.pad_token_id)
         self.end_id = int(tokenizer.eos_token_id)
+        if tokenizer.pad_token_id is None or tokenizer.pad_token_id == self.end_id:
+            before = "no padding token" if tokenizer.pad_token_id is None else "the end token for padding"
+            special = (tokenizer.unk_token, tokenizer.bos_token)
+            chosen = next((token for token in special if vocabulary.get(token, self.end_id) != self.end_id), None)
+            if chosen is not None:
+                tokenizer.pad_token = chosen
+            self.pad_id = min(set(vocabulary.values()) - {self.end_id}) if chosen is None else vocabulary[chosen]
+            taken = tokenizer.convert_ids_to_tokens(self.pad_id)
+            warnings.warn(f"{name} has {before}; {taken!r} is taken. Masks tell it from text.", stacklevel=2)
+        else:
+            self.pad_id = int(tokenizer.pad_token_id)
         self.vocab_size = max(len(tokenizer), max(vocabulary.values()) + 1)
-
-    def _other_than_end(self, vocabulary: dict[str, int]) -> str:
-        end = self.tokenizer.eos_token_id
-        for known in (self.tokenizer.unk_token, self.tokenizer.bos_token):
-            if known is not None and vocabulary.get(known, end) != end:
-                return str(known)
-        return str(
-            next(token for token, number in sorted(vocabulary.items(), key=lambda item: item[1]) if number != end)
-        )
 
     @classmethod
     def load(cls, model: str | Path) -> Tokens:
