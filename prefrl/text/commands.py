@@ -289,7 +289,8 @@ def demo(settings: Annotated[DemoSettings, Whole], *, out: Path = Path("runs/tex
 def main(arguments: Sequence[str]) -> None:
     """Run `prefrl text`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for name in ("transformers", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     import transformers
 
     transformers.utils.logging.disable_progress_bar()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from prefrl.errors import UserError, near_names, require
-from prefrl.text.tokens import Tokens, _unreachable
+from prefrl.text.tokens import Tokens, _unreachable, without_hub
 
 transformers = require("transformers", "text")
 
@@ -97,7 +97,9 @@ def load_model(model: str | Path) -> tuple[Any, Tokens]:
     source = str(place) if place.exists() else str(model)
     tokens = Tokens.load(source)
     try:
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, local_files_only=without_hub(source)
+        )
     except Exception as error:  # transformers raises many kinds
         raise UserError(_unreachable("language model", model, error)) from error
     size = loaded.get_input_embeddings().weight.shape[0]

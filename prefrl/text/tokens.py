@@ -66,7 +66,7 @@ class Tokens:
             UserError: it cannot be had.
         """
         try:
-            return cls(transformers.AutoTokenizer.from_pretrained(str(model)))
+            return cls(transformers.AutoTokenizer.from_pretrained(str(model), local_files_only=without_hub(model)))
         except UserError:
             raise
         except Exception as error:  # transformers raises many kinds
@@ -117,13 +117,28 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     )
 
 
+def without_hub(model: str | Path) -> bool:
+    """Tell whether a model is no folder and the hub does not answer, so that only what was had before can be loaded.
+
+    The hub is asked once, for at most 5 s; loading asks many times and waits longer.
+    """
+    if Path(model).exists():
+        return False
+    hub = require("huggingface_hub", "text")
+    try:
+        hub.get_session().head(hub.constants.ENDPOINT, timeout=5.0)
+    except Exception:  # of the connection, the certificate, the proxy, or told to be offline
+        return True
+    return False
+
+
 def _unreachable(what: str, model: str | Path, error: Exception) -> str:
     place = Path(model)
     if place.exists():
         return f"{place} holds no {what} that transformers can load: {_first_line(error)}"
     return (
-        f"The {what} {str(model)!r} is neither a folder nor could it be had from the hub: {_first_line(error)} "
-        "Check the name and the connection, or give a folder that save_pretrained wrote."
+        f"There is no folder {str(model)!r}, nor could a {what} of that name be had from the hub: "
+        f"{_first_line(error)} Check the name and the connection, or give a folder that save_pretrained wrote."
     )
 
 

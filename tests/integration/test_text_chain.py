@@ -226,7 +226,7 @@ def test_a_programmatic_judge_makes_comparisons(llama: Path, tmp_path: Path) -> 
         (["sft", "--model", "BASE", "--data", "COLUMNS", "--out", "OUT"], "Found: question, answer. Expected: prompt"),
         (["sft", "--model", "BASE", "--data", "LONG", "--out", "OUT"], "leaves room for"),
         (["dpo", "--model", "BASE", "--data", "MISSING", "--out", "OUT"], "leaves out response 2 of 3"),
-        (["dpo", "--model", "no/such-model", "--data", "EMPTY", "--out", "OUT"], "neither a folder nor"),
+        (["dpo", "--model", "no/such-model", "--data", "EMPTY", "--out", "OUT"], "no folder 'no/such-model'"),
         (["dpo", "--model", "BASE", "--data", "servicedesk", "--out", "OUT"], "holds no comparisons"),
         (["kto", "--model", "BASE", "--data", "ONESIDED", "--out", "OUT"], "needs both"),
         (["ppo", "--model", "BASE", "--reward", "BASE", "--out", "OUT"], "no reward model"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import tokenizers
@@ -196,6 +198,16 @@ def test_a_tokenizer_without_end_takes_a_usual_one_or_is_refused(tokens: Tokens)
 def test_a_model_that_cannot_be_had_is_said_in_one_line(tmp_path: Any) -> None:
     with pytest.raises(UserError, match="holds no tokenizer"):
         Tokens.load(tmp_path)
+
+
+def test_a_name_that_is_no_folder_is_refused_without_retries_where_the_hub_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
+    with pytest.raises(UserError, match="There is no folder 'runs/stf', nor could a tokenizer"):
+        Tokens.load("runs/stf")
+    assert not caplog.text
 
 
 def test_new_weights_follow_from_the_seed_and_leave_the_global_stream_alone(tokens: Tokens) -> None:
