@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prefrl.envs.text_game import LogProbability, TextGame
+from prefrl.errors import UserError
 
 LETTERS = "abcde"
 MAX_TOKENS = 4
@@ -33,7 +34,13 @@ class LetterTokenizer:
     end_id = 5
 
     def encode(self, text: str) -> list[int]:
-        """Return the numbers of the letters."""
+        """Return the numbers of the letters.
+
+        Raises:
+            UserError: another letter than a to e.
+        """
+        if other := sorted(set(text) - set(LETTERS)):
+            raise UserError(f"This game has the letters {LETTERS} only. Received {text!r} with {''.join(other)!r}")
         return [LETTERS.index(letter) for letter in text]
 
     def encode_prompt(self, text: str) -> list[int]:

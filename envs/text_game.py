@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from prefrl.envs.service_desk import ServiceDesk
 from prefrl.envs.text_rewards import TextReward, score_responses
 from prefrl.envs.text_tokens import ByteTokenizer, TextTokenizer
+from prefrl.envs.vector_tools import seeds
 from prefrl.errors import UserError
 
 LogProbability = Callable[[Sequence[str], Sequence[str]], Any]
@@ -231,6 +232,9 @@ class TextGameVector(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
     Args:
         num_envs: how many prompts at once.
         others: as for `TextGame`.
+
+    Raises:
+        UserError: as `TextGame`; also no environments, or another number of seeds or actions than environments.
     """
 
     def __init__(
@@ -246,6 +250,8 @@ class TextGameVector(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         reference: LogProbability | None = None,
         policy: LogProbability | None = None,
     ) -> None:
+        if num_envs < 1:
+            raise UserError(f"num_envs must be at least 1. Received {num_envs}")
         self.rules = make_rules(
             prompts, reward, tokenizer, max_prompt_tokens, max_response_tokens, beta, reference, policy
         )
@@ -262,6 +268,7 @@ class TextGameVector(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Draw prompts."""
         if isinstance(seed, list):
+            seeds(seed, self.num_envs)  # one for each
             seed = None if any(s is None for s in seed) else hash(tuple(seed)) % 2**31
         super().reset(seed=seed)
         return self._draw()
@@ -272,6 +279,8 @@ class TextGameVector(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         """Judge a response to each prompt; return the next prompts."""
         if not self._prompts:
             raise UserError("Call reset() before step().")
+        if len(actions) != self.num_envs:
+            raise UserError(f"Expected a response for each of {self.num_envs} environments; got {len(actions)}.")
         prompts = self._prompts
         rewards, parts = self.rules.judge(prompts, list(actions))
         final = {"prompt": np.array(prompts, object)}
@@ -294,7 +303,7 @@ class TextGameVector(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
 
 
 class StringResponses(gymnasium.ActionWrapper[Observation, str, NDArray[np.int64]]):
-    """Lets a player of `TextGame` answer with a string; the end token is added.
+    """Lets a player of `TextGame` answer with a string; the end token is added where there is room for one.
 
     Raises:
         UserError: by `step`, if the string has more tokens than a response may have.
@@ -306,12 +315,9 @@ class StringResponses(gymnasium.ActionWrapper[Observation, str, NDArray[np.int64
         self.action_space = spaces.Text(4 * env.rules.max_response_tokens, min_length=0)
 
     def action(self, action: str) -> NDArray[np.int64]:
-        """Return the token ids of a string, with the end token and padding."""
-        ids = [*self.rules.tokenizer.encode(action), self.rules.tokenizer.end_id]
-        if len(ids) > self.rules.max_response_tokens:
-            raise UserError(
-                f"The response has {len(ids)} tokens with its end, more than max_response_tokens "
-                f"{self.rules.max_response_tokens}: {action!r}"
-            )
-        ids += [self.rules.tokenizer.pad_id] * (self.rules.max_response_tokens - len(ids))
-        return np.array(ids, np.int64)
+        """Return the token ids of a string with the end token and padding, or without, if they fill the response."""
+        ids, limit = self.rules.tokenizer.encode(action), self.rules.max_response_tokens
+        if len(ids) > limit:
+            raise UserError(f"The response has {len(ids)} tokens, more than max_response_tokens {limit}: {action!r}")
+        rest = [self.rules.tokenizer.end_id] + [self.rules.tokenizer.pad_id] * limit
+        return np.array([*ids, *rest][:limit], np.int64)

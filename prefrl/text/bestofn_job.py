@@ -47,8 +47,13 @@ class BestOfNJob:
             raise UserError("draws and prompts must be at least 1.")
 
     def run(self, folder: TextRunFolder, *, quiet: bool) -> None:
-        """Do it; `responses.jsonl` holds the best of N, `evaluations.jsonl` a row for each n."""
+        """Do it; `responses.jsonl` holds the best of N, `evaluations.jsonl` a row for each n.
+
+        Draws are not shared out: of several processes the main one does everything.
+        """
         runtime, seed = self.place.runtime(), self.place.seed
+        if not runtime.is_main:
+            return
         model, tokens = load_model(self.model)
         model.to(runtime.device)
         encoder = Encoder(tokens, context_length(model), self.place.max_tokens)

@@ -32,7 +32,7 @@ from prefrl.text.judge import DEFAULT_CONSTITUTION, judge_pairs, make_judge
 from prefrl.text.models import context_length, load_model
 from prefrl.text.people import ask_people
 from prefrl.text.reward_model import ModelReward
-from prefrl.text.runtime import Runtime
+from prefrl.text.runtime import Runtime, on_main_process
 from prefrl.training.metrics import finite
 
 app = tyro.extras.SubcommandApp()
@@ -289,7 +289,8 @@ def demo(settings: Annotated[DemoSettings, Whole], *, out: Path = Path("runs/tex
 def main(arguments: Sequence[str]) -> None:
     """Run `prefrl text`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for name in ("transformers", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -301,7 +302,7 @@ def _train(job: Any, out: Path, quiet: bool) -> None:
 
 
 def _tell(folder: TextRunFolder, quiet: bool) -> None:
-    if not quiet:
+    if not quiet and on_main_process():
         figures = {key: value for key, value in folder.read_summary().items() if isinstance(value, int | float)}
         rows = folder.read_evaluations()
         if rows:

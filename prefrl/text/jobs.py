@@ -23,6 +23,7 @@ from prefrl.text.preference import PreferenceSettings, PreferenceTrainer
 from prefrl.text.reward_model import ModelReward, RewardModel
 from prefrl.text.reward_training import RewardSettings, RewardTrainer, encode_rankings, judge_reward, score_rankings
 from prefrl.text.running import run_trainer
+from prefrl.text.runtime import Runtime
 from prefrl.text.settings_json import from_json, to_json
 from prefrl.text.sft import SFTSettings, SFTTrainer, TokenPair, encode_examples, encode_texts, language_model_loss
 from prefrl.text.tokens import Tokens, train_tokenizer
@@ -280,16 +281,19 @@ JOBS: dict[str, type[Any]] = {
 def start(job: Job, out: Path, *, quiet: bool = False) -> TextRunFolder:
     """Run a job in a new folder; one that was refused before anything happened leaves none behind.
 
+    Of several processes the main one makes the folder, and takes it back.
+
     Raises:
         UserError: the job cannot be done.
         Interrupted: the user stopped it; `resume` goes on.
     """
-    folder = TextRunFolder.create(out, job.verb, to_json(job))
+    runtime, folder = job.place.runtime(), TextRunFolder(out)
+    runtime.on_main(lambda: TextRunFolder.create(out, job.verb, to_json(job)))
     try:
         job.run(folder, quiet=quiet)
     except UserError:
         if not folder.metrics_path.exists() or not folder.metrics_path.stat().st_size:
-            remove_untouched(folder)
+            remove_untouched(folder, runtime)
         raise
     return folder
 
@@ -309,6 +313,7 @@ def resume(path: Path, *, quiet: bool = False) -> TextRunFolder:
     return folder
 
 
-def remove_untouched(folder: TextRunFolder) -> None:
+def remove_untouched(folder: TextRunFolder, runtime: Runtime) -> None:
     """Take back the folder of a run in which nothing was trained."""
-    shutil.rmtree(folder.path, ignore_errors=True)
+    if runtime.is_main:
+        shutil.rmtree(folder.path, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from prefrl.errors import UserError, near_names, require
-from prefrl.text.tokens import Tokens, _unreachable
+from prefrl.text.tokens import Tokens, _unreachable, without_hub
 
 transformers = require("transformers", "text")
 
@@ -47,7 +47,8 @@ def build_model(preset: Preset, tokens: Tokens, *, architecture: str = "llama", 
         architecture: `llama`, `gpt2` or `qwen3`.
         seed: of the weights; the global random state is left as it was.
     """
-    ids = {"pad_token_id": tokens.pad_id, "eos_token_id": tokens.end_id, "bos_token_id": None}
+    pad_id = tokens.pad_id if tokens.pad_id == tokens.tokenizer.pad_token_id else None  # its embedding is not trained
+    ids = {"pad_token_id": pad_id, "eos_token_id": tokens.end_id, "bos_token_id": None}
     if architecture == "gpt2":
         config = transformers.GPT2Config(
             vocab_size=tokens.vocab_size, n_embd=preset.hidden, n_layer=preset.layers, n_head=preset.heads,
@@ -79,12 +80,13 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def load_model(model: str | Path, *, dtype: torch.dtype | None = None) -> tuple[Any, Tokens]:
+def load_model(model: str | Path) -> tuple[Any, Tokens]:
     """Load a causal language model and its tokenizer, in evaluation mode.
+
+    The weights become float32 however they are saved: small updates of bfloat16 would be rounded away.
 
     Args:
         model: a folder that `save_model`, `save_pretrained` or a run of prefrl wrote, or an id of the hub.
-        dtype: of the weights; None: as saved.
 
     Raises:
         UserError: it cannot be had.
@@ -95,7 +97,9 @@ def load_model(model: str | Path, *, dtype: torch.dtype | None = None) -> tuple[
     source = str(place) if place.exists() else str(model)
     tokens = Tokens.load(source)
     try:
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, local_files_only=without_hub(source)
+        )
     except Exception as error:  # transformers raises many kinds
         raise UserError(_unreachable("language model", model, error)) from error
     size = loaded.get_input_embeddings().weight.shape[0]

@@ -121,7 +121,7 @@ class RewardModel(nn.Module):
         if about["version"] > FORMAT_VERSION:
             raise UserError(f"{path} was written by a newer prefrl (format {about['version']}). Upgrade prefrl.")
         head = safetensors.torch.load_file(place / "reward_head.safetensors")
-        backbone = transformers.AutoModel.from_pretrained(place)
+        backbone = transformers.AutoModel.from_pretrained(place, dtype=torch.float32)
         model = cls(backbone, head["weight"].shape[1])
         model.head.load_state_dict(head)
         return model.eval(), Tokens.load(place)

@@ -6,7 +6,7 @@ after the backward pass. That needs no wrapper around the model, so trainers may
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -91,6 +91,28 @@ class Runtime:
         averaged: Tensor = self._accelerator.reduce(stacked, reduction="mean")
         return dict(zip(values, averaged.tolist(), strict=True))
 
+    def on_main(self, work: Callable[[], object]) -> None:
+        """Have the main process do something while the others wait.
+
+        Raises:
+            UserError: the work raised it; every process raises the same.
+        """
+        said: list[str | None] = [None]
+        if self.is_main:
+            try:
+                work()
+            except UserError as error:
+                said = [str(error)]
+        if self.num_processes > 1:
+            require("accelerate.utils", "text").broadcast_object_list(said)
+        if said[0] is not None:
+            raise UserError(said[0])
+
     def wait(self) -> None:
         """Wait until every process is here."""
         self._accelerator.wait_for_everyone()
+
+
+def on_main_process() -> bool:
+    """Tell whether this process writes files and talks; for code behind a job, whose runtime is gone."""
+    return bool(require("accelerate", "text").PartialState().is_main_process)

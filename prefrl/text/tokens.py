@@ -19,11 +19,13 @@ class Tokens:
     """A Hugging Face tokenizer with a padding token that is not the end token; also the text game's tokenizer.
 
     The masks of every batch say where tokens are, so the padding token is never read; it has to differ from the end
-    only so that other programs that load the saved tokenizer do not mask the end away.
+    only so that other programs that load the saved tokenizer do not mask the end away. Where the tokenizer has no other
+    special token, an ordinary one fills up arrays (`pad_id`), and the tokenizer does not learn of it: it would leave
+    that token out of every text.
 
     Args:
-        tokenizer: a `transformers` tokenizer; its padding token is set here if it has none, with a warning that says
-            which.
+        tokenizer: a `transformers` tokenizer; its padding token is set here if it has none but another special token,
+            with a warning that says which.
 
     Raises:
         UserError: it has no end token and none of the usual names is in its vocabulary.
@@ -42,23 +44,19 @@ class Tokens:
                 )
             tokenizer.eos_token = known
             warnings.warn(f"{name} has no end token; {known!r} is taken.", stacklevel=2)
-        if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-            before = "no padding token" if tokenizer.pad_token_id is None else "the end token for padding"
-            chosen = self._other_than_end(vocabulary)
-            tokenizer.pad_token = chosen
-            warnings.warn(f"{name} has {before}; {chosen!r} is taken. Masks tell it from text.", stacklevel=2)
-        self.pad_id = int(tokenizer.pad_token_id)
         self.end_id = int(tokenizer.eos_token_id)
+        if tokenizer.pad_token_id is None or tokenizer.pad_token_id == self.end_id:
+            before = "no padding token" if tokenizer.pad_token_id is None else "the end token for padding"
+            special = (tokenizer.unk_token, tokenizer.bos_token)
+            chosen = next((token for token in special if vocabulary.get(token, self.end_id) != self.end_id), None)
+            if chosen is not None:
+                tokenizer.pad_token = chosen
+            self.pad_id = min(set(vocabulary.values()) - {self.end_id}) if chosen is None else vocabulary[chosen]
+            taken = tokenizer.convert_ids_to_tokens(self.pad_id)
+            warnings.warn(f"{name} has {before}; {taken!r} is taken. Masks tell it from text.", stacklevel=2)
+        else:
+            self.pad_id = int(tokenizer.pad_token_id)
         self.vocab_size = max(len(tokenizer), max(vocabulary.values()) + 1)
-
-    def _other_than_end(self, vocabulary: dict[str, int]) -> str:
-        end = self.tokenizer.eos_token_id
-        for known in (self.tokenizer.unk_token, self.tokenizer.bos_token):
-            if known is not None and vocabulary.get(known, end) != end:
-                return str(known)
-        return str(
-            next(token for token, number in sorted(vocabulary.items(), key=lambda item: item[1]) if number != end)
-        )
 
     @classmethod
     def load(cls, model: str | Path) -> Tokens:
@@ -68,7 +66,7 @@ class Tokens:
             UserError: it cannot be had.
         """
         try:
-            return cls(transformers.AutoTokenizer.from_pretrained(str(model)))
+            return cls(transformers.AutoTokenizer.from_pretrained(str(model), local_files_only=without_hub(model)))
         except UserError:
             raise
         except Exception as error:  # transformers raises many kinds
@@ -119,13 +117,28 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     )
 
 
+def without_hub(model: str | Path) -> bool:
+    """Tell whether a model is no folder and the hub does not answer, so that only what was had before can be loaded.
+
+    The hub is asked once, for at most 5 s; loading asks many times and waits longer.
+    """
+    if Path(model).exists():
+        return False
+    hub = require("huggingface_hub", "text")
+    try:
+        hub.get_session().head(hub.constants.ENDPOINT, timeout=5.0)
+    except Exception:  # of the connection, the certificate, the proxy, or told to be offline
+        return True
+    return False
+
+
 def _unreachable(what: str, model: str | Path, error: Exception) -> str:
     place = Path(model)
     if place.exists():
         return f"{place} holds no {what} that transformers can load: {_first_line(error)}"
     return (
-        f"The {what} {str(model)!r} is neither a folder nor could it be had from the hub: {_first_line(error)} "
-        "Check the name and the connection, or give a folder that save_pretrained wrote."
+        f"There is no folder {str(model)!r}, nor could a {what} of that name be had from the hub: "
+        f"{_first_line(error)} Check the name and the connection, or give a folder that save_pretrained wrote."
     )
 
 

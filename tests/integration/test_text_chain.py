@@ -20,7 +20,7 @@ from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings, sample
 from prefrl.text.job_parts import Place, Watch
 from prefrl.text.lora import LoraSettings
-from prefrl.text.models import ARCHITECTURES, load_model
+from prefrl.text.models import ARCHITECTURES, load_model, save_model
 from prefrl.text.optimisation import OptimiserSettings
 from prefrl.text.ppo import PPOSettings
 from prefrl.text.reward_model import RewardModel
@@ -171,6 +171,26 @@ def test_lora_trains_adapters_and_saves_a_plain_model(llama: Path, tmp_path: Pat
     assert folder.read_evaluations()[0]["kl_nats"] == pytest.approx(0.0, abs=1e-5)
 
 
+def test_weights_saved_in_bfloat16_are_trained_in_float32(llama: Path, tmp_path: Path) -> None:
+    model, tokens = load_model(llama / "base")
+    save_model(tmp_path / "base", model.to(torch.bfloat16), tokens)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "base").dtype == torch.bfloat16
+    given, data = ["--model", tmp_path / "base"], ["--data", llama / "pairs.jsonl"]
+    few = ["--training.episodes", "8", "--training.batch-size", "8", "--training.minibatch-size", "8",
+           "--training.sampling.max-tokens", "8"]  # fmt: skip
+    assert run("sft", *given, "--examples", "16", "--out", tmp_path / "sft", *FAST) == 0
+    assert run("reward", *given, *data, "--out", tmp_path / "reward", *FAST) == 0
+    reward = ["--reward", tmp_path / "reward", "--watch.times", "0"]
+    assert run("ppo", *given, *reward, *few, "--out", tmp_path / "ppo", *FAST) == 0
+    assert run("dpo", *given, *data, "--watch.times", "0", "--out", tmp_path / "dpo", *FAST) == 0
+    before = dict(load_model(tmp_path / "base")[0].named_parameters())
+    for name in ("sft", "ppo", "dpo"):
+        after = AutoModelForCausalLM.from_pretrained(tmp_path / name / "model").state_dict()
+        changed = sum(int((after[key] != weights).sum()) for key, weights in before.items())
+        assert after["model.norm.weight"].dtype == torch.float32
+        assert changed > 0.8 * sum(weights.numel() for weights in before.values()), name
+
+
 def test_a_reward_of_ones_own_and_evaluating_and_sampling(
     llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,7 +226,7 @@ def test_a_programmatic_judge_makes_comparisons(llama: Path, tmp_path: Path) -> 
         (["sft", "--model", "BASE", "--data", "COLUMNS", "--out", "OUT"], "Found: question, answer. Expected: prompt"),
         (["sft", "--model", "BASE", "--data", "LONG", "--out", "OUT"], "leaves room for"),
         (["dpo", "--model", "BASE", "--data", "MISSING", "--out", "OUT"], "leaves out response 2 of 3"),
-        (["dpo", "--model", "no/such-model", "--data", "EMPTY", "--out", "OUT"], "neither a folder nor"),
+        (["dpo", "--model", "no/such-model", "--data", "EMPTY", "--out", "OUT"], "no folder 'no/such-model'"),
         (["dpo", "--model", "BASE", "--data", "servicedesk", "--out", "OUT"], "holds no comparisons"),
         (["kto", "--model", "BASE", "--data", "ONESIDED", "--out", "OUT"], "needs both"),
         (["ppo", "--model", "BASE", "--reward", "BASE", "--out", "OUT"], "no reward model"),

@@ -18,13 +18,17 @@ from prefrl.envs.enumerable_text import (
     regularised_optimum,
     regularised_value,
 )
+from prefrl.envs.service_desk import ServiceDesk
 from prefrl.errors import UserError
 from prefrl.text.data import Encoder
+from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
+from prefrl.text.models import PRESETS, build_model, save_model
 from prefrl.text.optimisation import OptimiserSettings
 from prefrl.text.ppo import PPOSettings, PPOTrainer
 from prefrl.text.runtime import Runtime
 from prefrl.text.sequences import sequence_log_probs
+from prefrl.text.tokens import Tokens, train_tokenizer
 
 BETA = 0.3
 
@@ -94,8 +98,10 @@ def test_ptx_without_text_is_refused() -> None:
         )  # fmt: skip
 
 
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 TWO = """
 import torch
+from prefrl.errors import UserError
 from prefrl.text.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.runtime import Runtime
 runtime = Runtime("cpu")
@@ -109,16 +115,22 @@ if runtime.is_main:
     print(runtime.num_processes, layer.weight.flatten().tolist(), round(runtime.mean({"x": 1.0})["x"], 3))
 else:
     runtime.mean({"x": 3.0})
+def refuse():
+    raise UserError("no")
+try:
+    runtime.on_main(refuse)
+    raise SystemExit("a refusal by the main process has to reach the others")
+except UserError:
+    pass
 """
 
 
 def test_two_processes_make_the_step_of_one(tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(TWO)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     said = []
     for count in ("1", "2"):
-        command = [*launch, "--nproc-per-node", count, str(script)]
+        command = [*LAUNCH, count, str(script)]
         out = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         assert out.returncode == 0, out.stderr[-2000:]
         said.append(out.stdout.split("\n")[0].split(" ", 1))
@@ -126,3 +138,18 @@ def test_two_processes_make_the_step_of_one(tmp_path: Path) -> None:
     one, two = (json.loads(words[1].rsplit(" ", 1)[0]) for words in said)
     assert one == pytest.approx(two, abs=1e-6)
     assert float(said[1][1].rsplit(" ", 1)[1]) == 2.0, "figures are averaged over processes"
+
+
+def test_the_command_trains_in_two_processes(tmp_path: Path) -> None:
+    tokens = Tokens(train_tokenizer(ServiceDesk(0).prompts(40), 200))
+    save_model(tmp_path / "base", build_model(PRESETS["tiny"], tokens), tokens)
+    command = [*LAUNCH, "2", "-m", "prefrl.cli", "text", "ppo", "--model", str(tmp_path / "base"), "--reward", "gold",
+               "--prompts", "8", "--place.device", "cpu", "--watch.times", "0", "--training.episodes", "8",
+               "--training.batch-size", "4", "--training.minibatch-size", "4", "--training.sampling.max-tokens", "4",
+               "--out", str(tmp_path / "ppo")]  # fmt: skip
+    out = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert out.returncode == 0, out.stderr[-2000:]
+    assert out.stdout.count("steps 2") == 1, "the main process talks, the others do not"
+    folder = TextRunFolder.open(tmp_path / "ppo")
+    assert [row["step"] for row in folder.read_metrics()] == [1, 2]
+    assert (folder.model_path / "config.json").is_file()

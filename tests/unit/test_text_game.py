@@ -83,8 +83,22 @@ def test_strings_can_be_played() -> None:
     env.reset(seed=0)
     assert env.step("abc")[1] == 3.0
     env.reset()
-    with pytest.raises(UserError, match="7 tokens with its end"):
-        env.step("abcdef")
+    *_, info = env.step("abcdef")
+    assert (info["response"], info["ended"]) == ("abcdef", False), "six tokens leave no room for the end"
+    env.reset()
+    with pytest.raises(UserError, match="7 tokens, more than max_response_tokens 6"):
+        env.step("abcdefg")
+
+
+def test_every_response_of_the_enumerable_game_can_be_played_as_a_string() -> None:
+    env = StringResponses(EnumerableText(seed=3))
+    world = EnumerableWorld(3)
+    for y in range(0, 781, 20):
+        env.reset(options={"prompt": "b"})
+        assert env.step(world.texts[y])[1] == pytest.approx(world.rewards[1, y])
+    env.reset()
+    with pytest.raises(UserError, match="letters abcde only"):
+        env.step("abz")
 
 
 def test_the_vector_game_judges_all_responses_in_one_call() -> None:
@@ -111,6 +125,18 @@ def test_the_vector_game_judges_all_responses_in_one_call() -> None:
     assert list(info["final_info"]["prompt"]) == asked
     assert (info["final_obs"]["ids"][:, 0] == [ord(prompt[0]) for prompt in asked]).all()
     assert envs.observation_space.contains(observation)
+
+
+def test_the_vector_game_refuses_other_numbers_than_its_environments() -> None:
+    with pytest.raises(UserError, match="num_envs must be at least 1"):
+        TextGameVector(0)
+    envs = TextGameVector(2, ["hi"], length_reward, max_response_tokens=2)
+    with pytest.raises(UserError, match="one seed for each of 2 environments; got 3"):
+        envs.reset(seed=[1, 2, 3])
+    envs.reset(seed=[1, 2])
+    with pytest.raises(UserError, match="a response for each of 2 environments; got 3"):
+        envs.step(np.full((3, 2), 97))
+    assert envs.step(np.full((2, 2), 97))[1].tolist() == [2.0, 2.0]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
+import tokenizers
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from prefrl.envs.service_desk import ServiceDesk
 from prefrl.errors import UserError
@@ -154,6 +159,30 @@ def test_a_tokenizer_without_padding_gets_one_that_is_not_the_end_and_says_so(to
         assert mended.pad_id != mended.end_id
 
 
+def test_padding_eats_no_text_where_one_token_is_all_special_ones(tmp_path: Path) -> None:
+    bytewise = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bytewise.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytewise.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    bytewise.train_from_iterator(
+        TEXT, tokenizers.trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    )
+    end = "<|endoftext|>"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytewise, unk_token=end, bos_token=end, eos_token=end)
+    text = "You made our day!! Hello!"
+    for pad in (None, end):  # as gpt2 has it, and as many set it
+        tokenizer.pad_token = pad
+        with pytest.warns(UserWarning, match="'!' is taken"):
+            tokens = Tokens(tokenizer)
+        tokenizer.save_pretrained(tmp_path)
+        with pytest.warns(UserWarning, match="'!' is taken"):
+            again = Tokens.load(tmp_path)
+        assert (tokens.pad_id, again.pad_id) == (0, 0)
+        assert again.decode([*again.encode(text), again.end_id]) == text
+    model = build_model(PRESETS["tiny"], again)
+    assert model.get_input_embeddings().weight[again.pad_id].any(), "its embedding is that of a word"
+
+
 def test_a_tokenizer_without_end_takes_a_usual_one_or_is_refused(tokens: Tokens) -> None:
     import copy
 
@@ -169,6 +198,16 @@ def test_a_tokenizer_without_end_takes_a_usual_one_or_is_refused(tokens: Tokens)
 def test_a_model_that_cannot_be_had_is_said_in_one_line(tmp_path: Any) -> None:
     with pytest.raises(UserError, match="holds no tokenizer"):
         Tokens.load(tmp_path)
+
+
+def test_a_name_that_is_no_folder_is_refused_without_retries_where_the_hub_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
+    with pytest.raises(UserError, match="There is no folder 'runs/stf', nor could a tokenizer"):
+        Tokens.load("runs/stf")
+    assert not caplog.text
 
 
 def test_new_weights_follow_from_the_seed_and_leave_the_global_stream_alone(tokens: Tokens) -> None:
