@@ -18,6 +18,7 @@ from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
 from prefrl.text.models import load_model, save_model
 from prefrl.text.reward_model import ModelReward, RewardModel
+from prefrl.text.reward_training import EncodedRanking
 from prefrl.text.running import Evaluation, run_trainer
 from prefrl.text.runtime import Runtime
 from prefrl.text.sft import TokenPair, encode_texts, language_model_loss
@@ -66,6 +67,19 @@ def split_held_out(items: Sequence[Any], seed: int) -> tuple[list[Any], list[Any
     order = stream(seed, "held out").permutation(len(items)).tolist()
     count = min(max(1, int(len(items) * HELD_OUT_SHARE)), 512) if len(items) > 1 else 0
     return [items[i] for i in order[count:]], [items[i] for i in order[:count]]
+
+
+def split_rankings(rankings: Sequence[EncodedRanking], seed: int) -> tuple[list[Any], list[Any]]:
+    """Return rankings to learn from, and a tenth kept apart; those of ties alone judge nothing, so they stay.
+
+    Raises:
+        UserError: no two responses are ranked apart.
+    """
+    tied = [row for row in rankings if len(set(row.ranks)) == 1]
+    if len(tied) == len(rankings):
+        raise UserError("No two responses are ranked apart: a reward cannot be learned from ties alone.")
+    learned, held_out = split_held_out([row for row in rankings if len(set(row.ranks)) > 1], seed)
+    return learned + tied, held_out
 
 
 def run_policy(

@@ -14,7 +14,16 @@ from prefrl.text.data import Encoder
 from prefrl.text.evaluation import completion_accuracy
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
-from prefrl.text.job_parts import Place, Watch, load_reward, make_evaluation, run_policy, some_blocks, split_held_out
+from prefrl.text.job_parts import (
+    Place,
+    Watch,
+    load_reward,
+    make_evaluation,
+    run_policy,
+    some_blocks,
+    split_held_out,
+    split_rankings,
+)
 from prefrl.text.lora import LoraSettings, add_lora
 from prefrl.text.models import build_model, context_length, load_model, num_parameters, preset, save_model
 from prefrl.text.optimisation import OptimiserSettings
@@ -155,15 +164,15 @@ class RewardJob:
         runtime, seed = self.place.runtime(), self.place.seed
         policy, tokens = load_model(self.model)
         encoder = Encoder(tokens, context_length(policy), self.place.max_tokens)
-        rankings = sources.read_rankings(self.data)
+        rankings = encode_rankings(encoder, sources.read_rankings(self.data))
         # Members of an ensemble differ in the seed of their training, not in what is held out.
-        learned, held_out = split_held_out(encode_rankings(encoder, rankings), seed)
+        learned, held_out = split_rankings(rankings, seed)
         model = RewardModel.from_policy(policy, stream_seed(self.training.seed, "head")).to(runtime.device)
-        trainer = RewardTrainer(model, learned or held_out, self.training, pad_id=tokens.pad_id, runtime=runtime)
+        trainer = RewardTrainer(model, learned, self.training, pad_id=tokens.pad_id, runtime=runtime)
 
         def save() -> None:
             if self.references is None:
-                pairs = [(row.prompt, row.responses[row.ranks.index(min(row.ranks))]) for row in learned or held_out]
+                pairs = [(row.prompt, row.responses[row.ranks.index(min(row.ranks))]) for row in learned]
             else:
                 pairs = encode_examples(encoder, sources.read_examples(self.references, seed=seed, count=512))
             model.recentre([prompt for prompt, _ in pairs[:512]], [r for _, r in pairs[:512]], tokens.pad_id)

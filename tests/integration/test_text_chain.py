@@ -199,6 +199,21 @@ def test_a_programmatic_judge_makes_comparisons(llama: Path, tmp_path: Path) -> 
     assert run("judge", *again, "--constitution", short, "--out", tmp_path / "again.jsonl") == 0
 
 
+def test_what_is_held_out_of_rankings_can_judge_a_reward_however_many_ties_there_are(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": f"p{i}", "responses": ["a", "b"], "ranking": [[0, 1]]} for i in range(12)]
+    ties, some = tmp_path / "ties.jsonl", tmp_path / "some.jsonl"
+    ties.write_text("\n".join(map(json.dumps, rows)))
+    some.write_text("\n".join(map(json.dumps, [*rows, rows[0] | {"ranking": [0, 1]}, rows[1] | {"ranking": [1, 0]}])))
+    assert run("reward", "--model", llama / "base", "--data", some, "--out", tmp_path / "reward", *FAST) == 0
+    figures = TextRunFolder.open(tmp_path / "reward").read_summary()
+    assert figures["num_pairs"] == 1 and figures["rankings"] == 13
+    assert run("reward", "--model", llama / "base", "--data", ties, "--out", tmp_path / "no", *FAST) == 2
+    assert "ties alone" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
