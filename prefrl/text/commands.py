@@ -27,11 +27,10 @@ from prefrl.text.demo import Demo, DemoSettings
 from prefrl.text.evaluation import answer_prompts, evaluate_policy
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
-from prefrl.text.job_parts import load_reward
+from prefrl.text.job_parts import load_proxy
 from prefrl.text.judge import DEFAULT_CONSTITUTION, judge_pairs, make_judge
 from prefrl.text.models import context_length, load_model
 from prefrl.text.people import ask_people
-from prefrl.text.reward_model import ModelReward
 from prefrl.text.runtime import Runtime
 from prefrl.training.metrics import finite
 
@@ -62,6 +61,8 @@ def reward(job: Annotated[jobs.RewardJob, Whole], *, out: Path, members: int = 1
         members: how many.
         quiet: no progress.
     """
+    if members < 1:
+        raise UserError(f"members must be at least 1. Received {members}")
     if members == 1:
         _train(job, out, quiet)
         return
@@ -128,6 +129,11 @@ def compare(
         raise UserError("The gold reward ranks ServiceDesk's answers only. Use prefrl text judge, or ask people: ask.")
     asked, texts = _drawn(model, data, prompts, responses, max_tokens, seed, device)
     ranked = rank_by(ServiceDesk.gold, asked, texts, temperature=temperature, seed=seed)
+    if not ranked:
+        raise UserError(
+            f"No prompt got two different answers that end within {max_tokens} tokens; there is nothing to rank. "
+            "Raise --max-tokens, --responses or --prompts."
+        )
     sources.write_rows(out, sources.ranking_rows(ranked))
     Console(stderr=True).print(f"Wrote {len(ranked)} rankings to {out}")
 
@@ -213,13 +219,13 @@ def evaluate(
     policy, tokens = load_model(model)
     base = load_model(reference)[0] if reference else policy
     encoder = Encoder(tokens, context_length(policy), max_tokens)
-    proxy = load_reward(reward, tokens, runtime, 1.0) if reward else None
+    proxy = load_proxy(reward, tokens, runtime, 1.0)
     row = evaluate_policy(
         policy.to(runtime.device), base.to(runtime.device), encoder,
         sources.read_prompts(data, seed=seed, count=prompts, held_out=True),
         SamplingSettings(max_tokens=max_tokens, temperature=temperature),
         gold=ServiceDesk.gold if data == sources.SERVICE_DESK else None,
-        proxy=proxy if isinstance(proxy, ModelReward) else None, seed=seed,
+        proxy=proxy, seed=seed,
     )  # fmt: skip
     row.pop("gold_each", None)
     _show(row, json)

@@ -170,6 +170,18 @@ def load_reward(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimis
     return ModelReward(members, tokens, pessimism=pessimism)
 
 
+def load_proxy(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimism: float) -> ModelReward | None:
+    """Return the learned reward that names mean, to be told beside gold; None without names.
+
+    Raises:
+        UserError: they do not name reward models.
+    """
+    reward = load_reward(names, tokens, runtime, pessimism) if names else None
+    if reward is not None and not isinstance(reward, ModelReward):
+        raise UserError(f"The proxy must be folders of reward models. Received {' '.join(names)}")
+    return reward
+
+
 def _load_function(name: str) -> TextReward:
     path, _, function = name.rpartition(":")
     if not Path(path).is_file():

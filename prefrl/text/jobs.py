@@ -17,6 +17,7 @@ from prefrl.text.generation import SamplingSettings
 from prefrl.text.job_parts import (
     Place,
     Watch,
+    load_proxy,
     load_reward,
     make_evaluation,
     run_policy,
@@ -257,8 +258,7 @@ class DPOJob:
         data: Any = sources.read_likes(self.data) if self.training.method == "kto" else sources.read_rankings(self.data)
         model = add_lora(model, self.lora).to(runtime.device)
         trainer = PreferenceTrainer(model, encoder, data, self.training, runtime=runtime)
-        proxy = load_reward(self.proxy, tokens, runtime, 0.0) if self.proxy else None
-        assert proxy is None or isinstance(proxy, ModelReward)
+        proxy = load_proxy(self.proxy, tokens, runtime, 0.0)
         sampling = SamplingSettings(max_tokens=self.place.max_tokens)
         watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy)
         run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, quiet=quiet)
@@ -296,7 +296,7 @@ def start(job: Job, out: Path, *, quiet: bool = False) -> TextRunFolder:
     folder = TextRunFolder.create(out, job.verb, to_json(job))
     try:
         job.run(folder, quiet=quiet)
-    except UserError:
+    except Exception:
         if not folder.metrics_path.exists() or not folder.metrics_path.stat().st_size:
             remove_untouched(folder)
         raise

@@ -7,6 +7,7 @@ easiest by moving probability to texts that neither is. `docs/text.md` says more
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -61,7 +62,7 @@ class PreferenceSettings:
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             raise UserError(f"method must be one of {', '.join(get_args(Method))}. Received {self.method!r}")
-        if self.beta <= 0:
+        if not 0 < self.beta < math.inf:
             raise UserError(f"beta must be above 0. Received {self.beta}")
         if self.epochs < 1 or self.batch_size < 1:
             raise UserError("epochs and batch_size must be at least 1.")

@@ -47,7 +47,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             raise UserError(f"{path} is not a readable Parquet file: {error}") from error
     elif path.suffix in (".jsonl", ".json", ".ndjson"):
         rows = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            content = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read as UTF-8: {error}. Save it as UTF-8.") from None
+        for number, line in enumerate(content.splitlines(), 1):
             if line.strip():
                 try:
                     rows.append(json.loads(line))

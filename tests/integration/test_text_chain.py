@@ -228,6 +228,15 @@ def test_what_is_held_out_of_rankings_can_judge_a_reward_however_many_ties_there
         (["ppo", "--model", "BASE", "--reward", "BAD:nan", "--out", "OUT"], "returned nan"),
         (["ppo", "--model", "BASE", "--reward", "BAD:fails", "--out", "OUT"], "raised RuntimeError"),
         (["ppo", "--model", "BASE", "--reward", "BAD:short", "--out", "OUT"], "one float for each"),
+        (["ppo", "--model", "BASE", "--reward", "DAMAGED", "--out", "OUT"], "cannot be read"),
+        (["dpo", "--model", "BASE", "--data", "NULL", "--out", "OUT"], "A ranking is a list"),
+        (["dpo", "--model", "BASE", "--data", "NUMBER", "--out", "OUT"], "A ranking is a list"),
+        (["sft", "--model", "BASE", "--data", "LATIN", "--out", "OUT"], "UTF-8"),
+        (["dpo", "--model", "BASE", "--data", "PAIRS", "--proxy", "gold", "--out", "OUT"], "must be folders"),
+        (["evaluate", "BASE", "--reward", "gold", "--device", "cpu"], "must be folders"),
+        (["pretrain", "--paragraphs", "50", "--block-tokens", "0", "--out", "OUT"], "block_tokens must be"),
+        (["reward", "--model", "BASE", "--data", "PAIRS", "--members", "0", "--out", "OUT"], "members must be"),
+        (["compare", "--model", "BASE", "--prompts", "2", "--max-tokens", "1", "--out", "OUT"], "nothing to rank"),
         (["judge", "--data", "PAIRS", "--judge", "http://127.0.0.1:9#m", "--out", "OUT"], "does not answer"),
         (["report", "EMPTYDIR"], "no evaluated methods"),
         (["resume", "EMPTYDIR"], "no run in"),
@@ -241,12 +250,20 @@ def test_nonsense_is_answered_in_one_line_and_leaves_nothing(
         "COLUMNS": json.dumps({"question": "a", "answer": "b"}),
         "LONG": json.dumps({"prompt": "long " * 400, "response": "b"}),
         "MISSING": json.dumps({"prompt": "a", "responses": ["x", "y", "z"], "ranking": [1, 0]}),
+        "NULL": json.dumps({"prompt": "a", "responses": ["x", "y"], "ranking": None}),
+        "NUMBER": json.dumps({"prompt": "a", "responses": ["x", "y"], "ranking": 3}),
         "ONESIDED": json.dumps({"prompt": "a", "response": "x", "liked": True}),
     }
     names = {"BASE": llama / "base", "OUT": tmp_path / "out", "PAIRS": llama / "pairs.jsonl", "EMPTYDIR": tmp_path}
     for name, content in files.items():
         names[name] = tmp_path / f"{name}.jsonl"
         names[name].write_text(content)
+    names["LATIN"] = tmp_path / "latin.jsonl"
+    names["LATIN"].write_bytes(json.dumps({"prompt": "a", "response": "é"}, ensure_ascii=False).encode("latin-1"))
+    names["DAMAGED"] = tmp_path / "damaged"
+    names["DAMAGED"].mkdir()
+    (names["DAMAGED"] / "reward_model.json").write_text('{"version": 1}')
+    (names["DAMAGED"] / "reward_head.safetensors").write_bytes(b"cut")
     (tmp_path / "bad.py").write_text(
         "def nan(p, r):\n    return [float('nan')] * len(p)\n"
         "def fails(p, r):\n    raise RuntimeError('no')\n"
@@ -256,12 +273,24 @@ def test_nonsense_is_answered_in_one_line_and_leaves_nothing(
         str(tmp_path / "bad.py") + word[3:] if word.startswith("BAD:") else str(names.get(word, word))
         for word in arguments
     ]
-    extra = [*FAST] if arguments[0] in ("sft", "dpo", "kto", "ppo") else []
+    extra = [*FAST] if arguments[0] in ("pretrain", "sft", "reward", "dpo", "kto", "ppo") else []
     assert run(*given, *extra) == 2
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists(), "nothing half-made is left"
+
+
+def test_a_run_that_failed_before_its_first_step_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("a fault of our own")
+
+    monkeypatch.setattr(jobs.SFTJob, "run", broken)
+    with pytest.raises(ValueError, match="of our own"):
+        jobs.start(jobs.SFTJob(model="m"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("option", [["--training.sampling.greedy"], ["--training.sampling.top-k", "5"]])
