@@ -67,7 +67,7 @@ def reward(job: Annotated[jobs.RewardJob, Whole], *, out: Path, members: int = 1
         _train(job, out, quiet)
         return
     for number in range(members):
-        training = replace(job.training, seed=job.training.seed * 100 + number, bootstrap=True)
+        training = replace(job.training, seed=(job.training.seed or job.place.seed) * 100 + number, bootstrap=True)
         _train(replace(job, training=training), out.with_name(f"{out.name}-{number}"), quiet)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefrl.envs.geography import Geography
 from prefrl.envs.service_desk import Message, ServiceDesk
@@ -17,16 +17,19 @@ from prefrl.text.evaluation import GoldReward, completion_accuracy, evaluate_pol
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
 from prefrl.text.models import load_model, save_model
+from prefrl.text.ppo import PPOSettings
+from prefrl.text.preference import PreferenceSettings
 from prefrl.text.reward_model import ModelReward, RewardModel
-from prefrl.text.reward_training import EncodedRanking
+from prefrl.text.reward_training import EncodedRanking, RewardSettings
 from prefrl.text.running import Evaluation, run_trainer
 from prefrl.text.runtime import Runtime
-from prefrl.text.sft import TokenPair, encode_texts, language_model_loss
+from prefrl.text.sft import SFTSettings, TokenPair, encode_texts, language_model_loss
 from prefrl.text.tokens import Tokens
 from prefrl.text.trainer import TextTrainer
 from prefrl.training.streams import stream, stream_seed
 
 HELD_OUT_SHARE = 0.1
+_Training = TypeVar("_Training", SFTSettings, RewardSettings, PPOSettings, PreferenceSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +41,17 @@ class Place:
     bf16: bool | None = None
     """Compute in bfloat16; default: on a GPU that has it."""
     max_tokens: int = 64
-    """Longest response, its end included."""
+    """Longest response, its end included; of ppo it is --training.sampling.max-tokens."""
     seed: int = 0
+    """Of data and training."""
 
     def runtime(self) -> Runtime:
         """Return the device and the processes."""
         return Runtime(self.device, self.bf16)
+
+    def seeded(self, training: _Training) -> _Training:
+        """Return settings of training with this seed, unless they have one of their own."""
+        return training if training.seed else replace(training, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

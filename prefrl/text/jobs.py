@@ -70,7 +70,7 @@ class PretrainJob:
         learned, held_out = split_held_out(encode_texts(tokens, texts, self.block_tokens), seed)
         model = build_model(shape, tokens, architecture=self.architecture, seed=stream_seed(seed, "weights"))
         model.to(runtime.device)
-        trainer = SFTTrainer(model, learned, self.training, pad_id=tokens.pad_id, runtime=runtime)
+        trainer = SFTTrainer(model, learned, self.place.seeded(self.training), pad_id=tokens.pad_id, runtime=runtime)
         trainer.name = "pretraining"
 
         def summary() -> dict[str, Any]:
@@ -125,7 +125,7 @@ class SFTJob:
                 tokens, self.pretraining, self.block_tokens, int(self.pretraining_share * len(learned)), seed
             )
         model = add_lora(model, self.lora).to(runtime.device)
-        trainer = SFTTrainer(model, learned, self.training, pad_id=tokens.pad_id, runtime=runtime)
+        trainer = SFTTrainer(model, learned, self.place.seeded(self.training), pad_id=tokens.pad_id, runtime=runtime)
 
         def summary() -> dict[str, Any]:
             figures = {
@@ -163,13 +163,14 @@ class RewardJob:
     def run(self, folder: TextRunFolder, *, quiet: bool) -> None:
         """Do it."""
         runtime, seed = self.place.runtime(), self.place.seed
+        training = self.place.seeded(self.training)
         policy, tokens = load_model(self.model)
         encoder = Encoder(tokens, context_length(policy), self.place.max_tokens)
         rankings = encode_rankings(encoder, sources.read_rankings(self.data))
         # Members of an ensemble differ in the seed of their training, not in what is held out.
         learned, held_out = split_rankings(rankings, seed)
-        model = RewardModel.from_policy(policy, stream_seed(self.training.seed, "head")).to(runtime.device)
-        trainer = RewardTrainer(model, learned, self.training, pad_id=tokens.pad_id, runtime=runtime)
+        model = RewardModel.from_policy(policy, stream_seed(training.seed, "head")).to(runtime.device)
+        trainer = RewardTrainer(model, learned, training, pad_id=tokens.pad_id, runtime=runtime)
 
         def save() -> None:
             if self.references is None:
@@ -210,6 +211,14 @@ class PPOJob:
     watch: Watch = field(default_factory=Watch)
     training: PPOSettings = field(default_factory=PPOSettings)
 
+    def __post_init__(self) -> None:
+        limit = self.training.sampling.max_tokens
+        if self.place.max_tokens not in (Place.max_tokens, limit):
+            raise UserError(
+                f"The longest response of ppo is --training.sampling.max-tokens ({limit}). Received --place.max-tokens "
+                f"{self.place.max_tokens}; leave it out."
+            )
+
     def run(self, folder: TextRunFolder, *, quiet: bool) -> None:
         """Do it."""
         runtime, seed = self.place.runtime(), self.place.seed
@@ -224,7 +233,7 @@ class PPOJob:
         model = add_lora(model, self.lora).to(runtime.device)
         prompts = sources.read_prompts(self.data, seed=seed, count=self.prompts)
         trainer = PPOTrainer(
-            model, encoder, prompts, reward, self.training, runtime=runtime, pretraining=blocks
+            model, encoder, prompts, reward, self.place.seeded(self.training), runtime=runtime, pretraining=blocks
         )  # fmt: skip
         proxy = reward if isinstance(reward, ModelReward) else None
         sampling = self.training.sampling
@@ -257,7 +266,7 @@ class DPOJob:
         encoder = Encoder(tokens, context_length(model), self.place.max_tokens)
         data: Any = sources.read_likes(self.data) if self.training.method == "kto" else sources.read_rankings(self.data)
         model = add_lora(model, self.lora).to(runtime.device)
-        trainer = PreferenceTrainer(model, encoder, data, self.training, runtime=runtime)
+        trainer = PreferenceTrainer(model, encoder, data, self.place.seeded(self.training), runtime=runtime)
         proxy = load_proxy(self.proxy, tokens, runtime, 0.0)
         sampling = SamplingSettings(max_tokens=self.place.max_tokens)
         watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy)

@@ -58,6 +58,7 @@ class PreferenceSettings:
         default_factory=lambda: OptimiserSettings(learning_rate=1e-6, warmup_share=0.1, decay="linear", adam_eps=1e-8)
     )
     seed: int = 0
+    """In a run 0 means that of --place.seed."""
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
@@ -141,7 +142,8 @@ class PreferenceTrainer(TextTrainer):
             elif self.settings.rankings:
                 if len(set(item.ranks)) < len(item.ranks):
                     raise UserError(
-                        f"Plackett-Luce knows no ties; the ranks are {item.ranks}. Use pairs (rankings=False)."
+                        f"Plackett-Luce knows no ties; the ranks are {item.ranks}. Learn from pairs: leave "
+                        "--training.rankings out."
                     )
                 groups.append(_Group(prompt=prompt, members=tuple(start + i for i in item.order())))
             else:

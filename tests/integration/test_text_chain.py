@@ -237,6 +237,11 @@ def test_what_is_held_out_of_rankings_can_judge_a_reward_however_many_ties_there
         (["pretrain", "--paragraphs", "50", "--block-tokens", "0", "--out", "OUT"], "block_tokens must be"),
         (["reward", "--model", "BASE", "--data", "PAIRS", "--members", "0", "--out", "OUT"], "members must be"),
         (["compare", "--model", "BASE", "--prompts", "2", "--max-tokens", "1", "--out", "OUT"], "nothing to rank"),
+        (["dpo", "--model", "BASE", "--data", "LONGER", "--out", "OUT"], "(--place.max-tokens)"),
+        (
+            ["ppo", "--model", "BASE", "--reward", "gold", "--place.max-tokens", "4", "--out", "OUT"],
+            "sampling.max-tokens",
+        ),
         (["judge", "--data", "PAIRS", "--judge", "http://127.0.0.1:9#m", "--out", "OUT"], "does not answer"),
         (["report", "EMPTYDIR"], "no evaluated methods"),
         (["resume", "EMPTYDIR"], "no run in"),
@@ -250,6 +255,7 @@ def test_nonsense_is_answered_in_one_line_and_leaves_nothing(
         "COLUMNS": json.dumps({"question": "a", "answer": "b"}),
         "LONG": json.dumps({"prompt": "long " * 400, "response": "b"}),
         "MISSING": json.dumps({"prompt": "a", "responses": ["x", "y", "z"], "ranking": [1, 0]}),
+        "LONGER": json.dumps({"prompt": "a", "chosen": "long " * 100, "rejected": "b"}),
         "NULL": json.dumps({"prompt": "a", "responses": ["x", "y"], "ranking": None}),
         "NUMBER": json.dumps({"prompt": "a", "responses": ["x", "y"], "ranking": 3}),
         "ONESIDED": json.dumps({"prompt": "a", "response": "x", "liked": True}),
@@ -275,10 +281,27 @@ def test_nonsense_is_answered_in_one_line_and_leaves_nothing(
     ]
     extra = [*FAST] if arguments[0] in ("pretrain", "sft", "reward", "dpo", "kto", "ppo") else []
     assert run(*given, *extra) == 2
-    said = capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
     assert message in said
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists(), "nothing half-made is left"
+
+
+def test_the_seed_of_a_run_is_that_of_its_training(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = []
+    for name, seed in (("a", ["--place.seed", "0"]), ("b", ["--place.seed", "1"]), ("c", ["--training.seed", "1"])):
+        options = ["--data", llama / "pairs.jsonl", "--training.batch-size", "4", "--watch.times", "0", *seed]
+        assert run("dpo", "--model", llama / "base", *options, "--out", tmp_path / name, *FAST) == 0
+        first.append(TextRunFolder.open(tmp_path / name).read_metrics()[0]["chosen_log_prob"])
+    assert first[0] != first[1] == first[2]
+
+    made: list[Any] = []
+    monkeypatch.setattr(jobs, "start", lambda job, out, quiet: made.append(job) or TextRunFolder(tmp_path / "a"))
+    options = ["--members", "2", "--place.seed", "1", "--data", llama / "pairs.jsonl", "--out", tmp_path / "members"]
+    assert run("reward", "--model", llama / "base", *options, *FAST) == 0
+    assert [job.place.seeded(job.training).seed for job in made] == [100, 101]
 
 
 def test_a_run_that_failed_before_its_first_step_leaves_no_folder(
