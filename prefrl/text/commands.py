@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -149,7 +150,7 @@ def judge(
         out: the JSONL file of comparisons to write.
         judge: rule (a written rule of ServiceDesk), a folder or hub id of a causal language model, or the address of an
             OpenAI-compatible server as URL#MODEL, e.g. http://localhost:8000/v1#qwen (its key in PREFRL_JUDGE_KEY).
-        data: prompts; or rows with prompt and responses or chosen and rejected, which are then judged anew.
+        data: prompts; or rows with prompt and responses or chosen and rejected, of which every pair is judged (anew).
         model: who answers the prompts, if the data hold none.
         prompts: of ServiceDesk.
         constitution: a text file; default: a short one.
@@ -163,10 +164,10 @@ def judge(
     if model is not None:
         asked, texts = _drawn(model, data, prompts, 2, max_tokens, seed, device)
     else:
-        ranked = sources.read_rankings(data)
-        asked, texts = [r.prompt for r in ranked], [list(r.responses[:2]) for r in ranked]
-    kept = [(prompt, (row[0], row[1])) for prompt, row in zip(asked, texts, strict=True) if len(row) > 1]
-    rows = judge_pairs(asker, [prompt for prompt, _ in kept], [pair for _, pair in kept])
+        given = sources.read_responses(data)
+        asked, texts = [prompt for prompt, _ in given], [list(responses) for _, responses in given]
+    pairs = [(prompt, pair) for prompt, row in zip(asked, texts, strict=True) for pair in combinations(row, 2)]
+    rows = judge_pairs(asker, [prompt for prompt, _ in pairs], [pair for _, pair in pairs])
     sources.write_rows(out, rows)
     Console(stderr=True).print(f"Wrote {len(rows)} judged pairs to {out}")
 

@@ -113,5 +113,5 @@ def _answered(record: str) -> list[tuple[Query, Answer]]:
 
 @contextmanager
 def _opened(record: str) -> Iterator[PreferenceStore]:
-    with PreferenceStore(record if "://" in record else Path(record)) as store:
+    with PreferenceStore(record if "://" in record else Path(record.removeprefix("sqlite:"))) as store:
         yield store

@@ -117,6 +117,20 @@ def read_rankings(data: str) -> list[RankedResponses]:
     return _read(data, _ranking, ("prompt, chosen and rejected", "prompt, responses and ranking"))
 
 
+def read_responses(data: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Return prompts with two or more responses to each, ranked or not: what a judge compares."""
+    if data == SERVICE_DESK or is_record(data):
+        return [(ranking.prompt, ranking.responses) for ranking in read_rankings(data)]
+
+    def responses(row: Row) -> tuple[str, tuple[str, ...]]:
+        found = _responses(row)
+        if len(found) < 2:
+            raise UserError(f"A judge compares two or more responses. Received {len(found)}")
+        return _text(row, "prompt"), found
+
+    return _read(data, responses, ("prompt and responses", "prompt, chosen and rejected"))
+
+
 def read_likes(data: str) -> list[Liked]:
     """Return likes and dislikes; of comparisons and rankings, the best response of each is liked, the worst is not."""
     if is_record(data) and (likes := read_likes_of_people(data)):
@@ -153,14 +167,21 @@ def ranking_rows(rankings: Sequence[RankedResponses]) -> list[dict[str, Any]]:
 
 
 def _ranking(row: Row) -> RankedResponses:
-    if "responses" in row and "ranking" in row:
-        responses = row["responses"]
-        if not isinstance(responses, list) or not all(isinstance(r, str) for r in responses):
-            raise UserError(f"responses must be a list of texts. Received {responses!r}")
+    if "responses" in row and ("ranking" in row or "chosen" not in row):
+        responses = _responses(row)
         ranks = ranks_from_order(row["ranking"], len(responses))
-        return RankedResponses(prompt=_text(row, "prompt"), responses=tuple(responses), ranks=ranks)
+        return RankedResponses(prompt=_text(row, "prompt"), responses=responses, ranks=ranks)
     pair = (_text(row, "chosen"), _text(row, "rejected"))
     return RankedResponses(prompt=_text(row, "prompt"), responses=pair, ranks=(0, 1))
+
+
+def _responses(row: Row) -> tuple[str, ...]:
+    if "responses" not in row:
+        return _text(row, "chosen"), _text(row, "rejected")
+    responses = row["responses"]
+    if not isinstance(responses, list) or not all(isinstance(r, str) for r in responses):
+        raise UserError(f"responses must be a list of texts. Received {responses!r}")
+    return tuple(responses)
 
 
 def _text(row: Row, column: str) -> str:

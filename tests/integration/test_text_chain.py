@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from prefrl.cli import main
-from prefrl.envs.service_desk import ServiceDesk
+from prefrl.envs.service_desk import REMEDIES, ServiceDesk
 from prefrl.text import jobs
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings, sample
@@ -197,6 +197,27 @@ def test_a_programmatic_judge_makes_comparisons(llama: Path, tmp_path: Path) -> 
     short = tmp_path / "short.txt"
     short.write_text("Be kind.")
     assert run("judge", *again, "--constitution", short, "--out", tmp_path / "again.jsonl") == 0
+
+
+def test_a_judge_compares_every_pair_of_responses_and_needs_no_ranking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = ServiceDesk(0).messages(1)[0]
+    remedy = REMEDIES[message.fault]
+    texts = ["No.", f"{remedy}.", f"{message.product}: {remedy}."]
+    row = {"prompt": message.to_prompt(), "responses": texts}
+    data, out = tmp_path / "data.jsonl", tmp_path / "judged.jsonl"
+    data.write_text(json.dumps(row))
+    assert run("judge", "--data", data, "--out", out) == 0
+    judged = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(pair["chosen"], pair["rejected"]) for pair in judged] == [
+        (texts[1], texts[0]),
+        (texts[2], texts[0]),
+        (texts[2], texts[1]),
+    ]
+    data.write_text(json.dumps(row | {"responses": texts[:1]}))
+    assert run("judge", "--data", data, "--out", out) == 2
+    assert "two or more" in capsys.readouterr().err
 
 
 def test_what_is_held_out_of_rankings_can_judge_a_reward_however_many_ties_there_are(

@@ -42,6 +42,14 @@ def test_what_people_say_becomes_rankings_and_examples(record: str) -> None:
     assert len(read_likes(record)) == 6
 
 
+def test_the_prefix_sqlite_is_no_part_of_the_name_of_a_file(record: str) -> None:
+    assert ask_people(f"sqlite:{record}", ["p"], [["a", "b"]]) == 1
+    with PreferenceStore(Path(record)) as store:
+        (query,) = store.open_queries()
+        store.add_answers([Comparison(query_id=query.id, preference=1.0, annotator="anna")])
+    assert read_rankings(f"sqlite:{record}") == read_rankings(record)
+
+
 def test_ratings_become_likes(record: str) -> None:
     with PreferenceStore(Path(record)) as store:
         queries = [
