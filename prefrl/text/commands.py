@@ -31,7 +31,7 @@ from prefrl.text.generation import SamplingSettings
 from prefrl.text.job_parts import load_proxy
 from prefrl.text.judge import DEFAULT_CONSTITUTION, judge_pairs, make_judge
 from prefrl.text.models import context_length, load_model
-from prefrl.text.people import ask_people
+from prefrl.text.people import ask_people, record_remarks
 from prefrl.text.runtime import Runtime
 from prefrl.training.metrics import finite
 
@@ -175,7 +175,7 @@ def judge(
 @app.command
 def ask(
     model: str, *, record: str, data: str = sources.SERVICE_DESK, prompts: int = 100, responses: int = 2,
-    max_tokens: int = 64, seed: int = 1, device: str = "auto",
+    scale: int | None = None, max_tokens: int = 64, seed: int = 1, device: str = "auto",
 ) -> None:  # fmt: skip
     """Put a model's responses into a record, for people to compare in the viewer; give the record as --data afterwards.
 
@@ -185,13 +185,31 @@ def ask(
         data: prompts.
         prompts: of ServiceDesk.
         responses: to each prompt: 2 are compared, 3 to 9 are ranked.
+        scale: have each response rated from 1 to this, 2 to 9, instead; one response to a prompt will do then.
         max_tokens: longest response.
         seed: of prompts and draws.
         device: auto, cpu or cuda.
     """
-    asked, texts = _drawn(model, data, prompts, responses, max_tokens, seed, device)
-    count = ask_people(record, asked, texts)
-    Console(stderr=True).print(f"{count} questions wait in {record}. Answer them with: prefrl label {record}")
+    fewest = 2 if scale is None else 1
+    asked, texts = _drawn(model, data, prompts, responses, max_tokens, seed, device, fewest)
+    count = ask_people(record, asked, texts, scale=scale)
+    shown = record if "://" in record else record.removeprefix("sqlite:")
+    Console(stderr=True).print(f"{count} questions wait in {record}. Answer them with: prefrl label {shown}")
+
+
+@app.command
+def tell(*, record: str, data: str, annotator: str) -> None:
+    """Put what a person wrote about responses into a record: edits and critiques.
+
+    Args:
+        record: the record: a file ending in .sqlite, or the address of a database.
+        data: a JSONL or Parquet file with prompt, response, and edited (the response as it should read), critique or
+            both.
+        annotator: name of who wrote it.
+    """
+    remarks = sources.read_remarks(data)
+    record_remarks(record, remarks, annotator)
+    Console(stderr=True).print(f"{len(remarks)} remarks of {annotator} are in {record}")
 
 
 @app.command
@@ -317,11 +335,11 @@ def _tell(folder: TextRunFolder, quiet: bool) -> None:
 
 
 def _drawn(
-    model: str, data: str, prompts: int, responses: int, max_tokens: int, seed: int, device: str
+    model: str, data: str, prompts: int, responses: int, max_tokens: int, seed: int, device: str, fewest: int = 2
 ) -> tuple[list[str], list[list[str]]]:
     """Return prompts and a model's responses to each."""
-    if not 2 <= responses <= 9:
-        raise UserError(f"responses must be 2 to 9. Received {responses}")
+    if not fewest <= responses <= 9:
+        raise UserError(f"responses must be {fewest} to 9. Received {responses}")
     policy, tokens = load_model(model)
     policy.to(Runtime(device).device)
     encoder = Encoder(tokens, context_length(policy), max_tokens)

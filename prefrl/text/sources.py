@@ -8,6 +8,7 @@ Columns, one row each:
     {"prompt", "chosen", "rejected"}      a comparison
     {"prompt", "responses", "ranking"}    a ranking: response numbers, best first, ties as lists
     {"prompt", "response", "liked"}       a like or dislike
+    {"prompt", "response", "edited", "critique"}    what a person wrote about a response, one of the two or both
 
 More columns are ignored; where several forms would do, one row may be of another form than the next.
 """
@@ -25,7 +26,13 @@ from prefrl.envs.service_desk_writers import write_responses
 from prefrl.errors import UserError, require
 from prefrl.files import write_atomically
 from prefrl.text.data import Example, Liked, RankedResponses, likes_of, ranks_from_order
-from prefrl.text.people import read_examples_of_people, read_likes_of_people, read_rankings_of_people
+from prefrl.text.people import (
+    Remark,
+    read_examples_of_people,
+    read_likes_of_people,
+    read_prompts_of_people,
+    read_rankings_of_people,
+)
 
 SERVICE_DESK = "servicedesk"
 Row = Mapping[str, Any]
@@ -83,7 +90,7 @@ def read_prompts(data: str, *, seed: int, count: int, held_out: bool = False) ->
     if data == SERVICE_DESK:
         return ServiceDesk(seed).prompts(count, held_out=held_out)
     if is_record(data):
-        return list(dict.fromkeys(ranking.prompt for ranking in read_rankings(data)))
+        return read_prompts_of_people(data)
     return list(dict.fromkeys(_read(data, lambda row: _text(row, "prompt"), ("prompt",))))
 
 
@@ -147,6 +154,18 @@ def read_likes(data: str) -> list[Liked]:
         return Liked(prompt=_text(row, "prompt"), response=_text(row, "response"), liked=row["liked"])
 
     return _read(data, liked, ("prompt, response and liked",))
+
+
+def read_remarks(data: str) -> list[Remark]:
+    """Return what people wrote about responses."""
+
+    def remark(row: Row) -> Remark:
+        edited, critique = (None if row.get(name) is None else _text(row, name) for name in ("edited", "critique"))
+        return Remark(
+            prompt=_text(row, "prompt"), response=_text(row, "response"), edited=edited, critique=critique or ""
+        )
+
+    return _read(data, remark, ("prompt and response, with edited, critique or both",))
 
 
 def is_record(data: str) -> bool:
