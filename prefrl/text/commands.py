@@ -218,11 +218,11 @@ def evaluate(
     reward: tuple[str, ...] = (), prompts: int = 256, max_tokens: int = 64, temperature: float = 1.0, seed: int = 0,
     device: str = "auto", json: bool = False,
 ) -> None:  # fmt: skip
-    """Measure a policy on held-out prompts: gold reward, proxy, divergence, length, repetition, end rate.
+    """Measure a policy: gold reward, proxy, divergence, length, repetition, end rate.
 
     Args:
         model: a run, a folder or a hub id.
-        data: prompts.
+        data: prompts; of ServiceDesk held-out ones.
         reference: what divergence is measured from; default: what the run started from, or the model itself.
         reward: reward models to use as the proxy.
         prompts: of ServiceDesk.

@@ -56,7 +56,10 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Evaluations of a policy on held-out prompts along the way: what the curve is drawn from."""
+    """Evaluations of a policy along the way: what the curve is drawn from.
+
+    The prompts are held-out ones of ServiceDesk if it learns from that, else those of its data.
+    """
 
     times: int = 5
     """Evaluations after the one at the start; 0: none at all. Number i of n comes after (i / n)^2 of the steps, since a
@@ -100,7 +103,7 @@ def run_policy(
     *,
     quiet: bool,
 ) -> None:
-    """Train a policy and watch it `times` times on held-out prompts."""
+    """Train a policy and watch it `times` times."""
     run_trainer(
         trainer,
         folder,

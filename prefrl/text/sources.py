@@ -86,7 +86,7 @@ def read_texts(data: str, *, seed: int, count: int) -> list[str]:
 
 
 def read_prompts(data: str, *, seed: int, count: int, held_out: bool = False) -> list[str]:
-    """Return prompts, each once."""
+    """Return prompts, each once; those of ServiceDesk may be held-out ones, a file or a record has none."""
     if data == SERVICE_DESK:
         return ServiceDesk(seed).prompts(count, held_out=held_out)
     if is_record(data):
