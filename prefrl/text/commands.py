@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,11 +28,10 @@ from prefrl.text.demo import Demo, DemoSettings
 from prefrl.text.evaluation import answer_prompts, evaluate_policy
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
-from prefrl.text.job_parts import load_reward
+from prefrl.text.job_parts import load_proxy
 from prefrl.text.judge import DEFAULT_CONSTITUTION, judge_pairs, make_judge
 from prefrl.text.models import context_length, load_model
-from prefrl.text.people import ask_people
-from prefrl.text.reward_model import ModelReward
+from prefrl.text.people import ask_people, record_remarks
 from prefrl.text.runtime import Runtime, on_main_process
 from prefrl.training.metrics import finite
 
@@ -62,11 +62,13 @@ def reward(job: Annotated[jobs.RewardJob, Whole], *, out: Path, members: int = 1
         members: how many.
         quiet: no progress.
     """
+    if members < 1:
+        raise UserError(f"members must be at least 1. Received {members}")
     if members == 1:
         _train(job, out, quiet)
         return
     for number in range(members):
-        training = replace(job.training, seed=job.training.seed * 100 + number, bootstrap=True)
+        training = replace(job.training, seed=(job.training.seed or job.place.seed) * 100 + number, bootstrap=True)
         _train(replace(job, training=training), out.with_name(f"{out.name}-{number}"), quiet)
 
 
@@ -128,6 +130,11 @@ def compare(
         raise UserError("The gold reward ranks ServiceDesk's answers only. Use prefrl text judge, or ask people: ask.")
     asked, texts = _drawn(model, data, prompts, responses, max_tokens, seed, device)
     ranked = rank_by(ServiceDesk.gold, asked, texts, temperature=temperature, seed=seed)
+    if not ranked:
+        raise UserError(
+            f"No prompt got two different answers that end within {max_tokens} tokens; there is nothing to rank. "
+            "Raise --max-tokens, --responses or --prompts."
+        )
     sources.write_rows(out, sources.ranking_rows(ranked))
     Console(stderr=True).print(f"Wrote {len(ranked)} rankings to {out}")
 
@@ -143,7 +150,7 @@ def judge(
         out: the JSONL file of comparisons to write.
         judge: rule (a written rule of ServiceDesk), a folder or hub id of a causal language model, or the address of an
             OpenAI-compatible server as URL#MODEL, e.g. http://localhost:8000/v1#qwen (its key in PREFRL_JUDGE_KEY).
-        data: prompts; or rows with prompt and responses or chosen and rejected, which are then judged anew.
+        data: prompts; or rows with prompt and responses or chosen and rejected, of which every pair is judged (anew).
         model: who answers the prompts, if the data hold none.
         prompts: of ServiceDesk.
         constitution: a text file; default: a short one.
@@ -157,10 +164,10 @@ def judge(
     if model is not None:
         asked, texts = _drawn(model, data, prompts, 2, max_tokens, seed, device)
     else:
-        ranked = sources.read_rankings(data)
-        asked, texts = [r.prompt for r in ranked], [list(r.responses[:2]) for r in ranked]
-    kept = [(prompt, (row[0], row[1])) for prompt, row in zip(asked, texts, strict=True) if len(row) > 1]
-    rows = judge_pairs(asker, [prompt for prompt, _ in kept], [pair for _, pair in kept])
+        given = sources.read_responses(data)
+        asked, texts = [prompt for prompt, _ in given], [list(responses) for _, responses in given]
+    pairs = [(prompt, pair) for prompt, row in zip(asked, texts, strict=True) for pair in combinations(row, 2)]
+    rows = judge_pairs(asker, [prompt for prompt, _ in pairs], [pair for _, pair in pairs])
     sources.write_rows(out, rows)
     Console(stderr=True).print(f"Wrote {len(rows)} judged pairs to {out}")
 
@@ -168,7 +175,7 @@ def judge(
 @app.command
 def ask(
     model: str, *, record: str, data: str = sources.SERVICE_DESK, prompts: int = 100, responses: int = 2,
-    max_tokens: int = 64, seed: int = 1, device: str = "auto",
+    scale: int | None = None, max_tokens: int = 64, seed: int = 1, device: str = "auto",
 ) -> None:  # fmt: skip
     """Put a model's responses into a record, for people to compare in the viewer; give the record as --data afterwards.
 
@@ -178,13 +185,31 @@ def ask(
         data: prompts.
         prompts: of ServiceDesk.
         responses: to each prompt: 2 are compared, 3 to 9 are ranked.
+        scale: have each response rated from 1 to this, 2 to 9, instead; one response to a prompt will do then.
         max_tokens: longest response.
         seed: of prompts and draws.
         device: auto, cpu or cuda.
     """
-    asked, texts = _drawn(model, data, prompts, responses, max_tokens, seed, device)
-    count = ask_people(record, asked, texts)
-    Console(stderr=True).print(f"{count} questions wait in {record}. Answer them with: prefrl label {record}")
+    fewest = 2 if scale is None else 1
+    asked, texts = _drawn(model, data, prompts, responses, max_tokens, seed, device, fewest)
+    count = ask_people(record, asked, texts, scale=scale)
+    shown = record if "://" in record else record.removeprefix("sqlite:")
+    Console(stderr=True).print(f"{count} questions wait in {record}. Answer them with: prefrl label {shown}")
+
+
+@app.command
+def tell(*, record: str, data: str, annotator: str) -> None:
+    """Put what a person wrote about responses into a record: edits and critiques.
+
+    Args:
+        record: the record: a file ending in .sqlite, or the address of a database.
+        data: a JSONL or Parquet file with prompt, response, and edited (the response as it should read), critique or
+            both.
+        annotator: name of who wrote it.
+    """
+    remarks = sources.read_remarks(data)
+    record_remarks(record, remarks, annotator)
+    Console(stderr=True).print(f"{len(remarks)} remarks of {annotator} are in {record}")
 
 
 @app.command
@@ -193,11 +218,11 @@ def evaluate(
     reward: tuple[str, ...] = (), prompts: int = 256, max_tokens: int = 64, temperature: float = 1.0, seed: int = 0,
     device: str = "auto", json: bool = False,
 ) -> None:  # fmt: skip
-    """Measure a policy on held-out prompts: gold reward, proxy, divergence, length, repetition, end rate.
+    """Measure a policy: gold reward, proxy, divergence, length, repetition, end rate.
 
     Args:
         model: a run, a folder or a hub id.
-        data: prompts.
+        data: prompts; of ServiceDesk held-out ones.
         reference: what divergence is measured from; default: what the run started from, or the model itself.
         reward: reward models to use as the proxy.
         prompts: of ServiceDesk.
@@ -213,13 +238,13 @@ def evaluate(
     policy, tokens = load_model(model)
     base = load_model(reference)[0] if reference else policy
     encoder = Encoder(tokens, context_length(policy), max_tokens)
-    proxy = load_reward(reward, tokens, runtime, 1.0) if reward else None
+    proxy = load_proxy(reward, tokens, runtime, 1.0)
     row = evaluate_policy(
         policy.to(runtime.device), base.to(runtime.device), encoder,
         sources.read_prompts(data, seed=seed, count=prompts, held_out=True),
         SamplingSettings(max_tokens=max_tokens, temperature=temperature),
         gold=ServiceDesk.gold if data == sources.SERVICE_DESK else None,
-        proxy=proxy if isinstance(proxy, ModelReward) else None, seed=seed,
+        proxy=proxy, seed=seed,
     )  # fmt: skip
     row.pop("gold_each", None)
     _show(row, json)
@@ -311,11 +336,11 @@ def _tell(folder: TextRunFolder, quiet: bool) -> None:
 
 
 def _drawn(
-    model: str, data: str, prompts: int, responses: int, max_tokens: int, seed: int, device: str
+    model: str, data: str, prompts: int, responses: int, max_tokens: int, seed: int, device: str, fewest: int = 2
 ) -> tuple[list[str], list[list[str]]]:
     """Return prompts and a model's responses to each."""
-    if not 2 <= responses <= 9:
-        raise UserError(f"responses must be 2 to 9. Received {responses}")
+    if not fewest <= responses <= 9:
+        raise UserError(f"responses must be {fewest} to 9. Received {responses}")
     policy, tokens = load_model(model)
     policy.to(Runtime(device).device)
     encoder = Encoder(tokens, context_length(policy), max_tokens)

@@ -99,7 +99,8 @@ def read_chain(path: Path) -> list[MethodCurve]:
         folder = TextRunFolder.open(config.parent)
         rows = [row for row in folder.read_evaluations() if row.get("gold") is not None]
         if rows:
-            seed = int(folder.config["settings"]["place"]["seed"])
+            settings = folder.config["settings"]
+            seed = int(settings.get("training", {}).get("seed") or settings["place"]["seed"])
             curves.append(MethodCurve(name=config.parent.name, seed=seed, rows=tuple(rows)))
     if not curves:
         raise UserError(f"There are no evaluated methods in {path}. Make some with: prefrl text demo --out {path}")

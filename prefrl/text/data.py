@@ -66,8 +66,12 @@ def ranks_from_order(order: Sequence[int | Sequence[int]], num_responses: int) -
     """Return ranks from a ranking: response numbers, best first, ties as lists: [2, [0, 3], 1] gives (1, 3, 0, 1).
 
     Raises:
-        UserError: a response is missing, named twice, or there is none of that number.
+        UserError: it is no list, or a response is missing, named twice, or there is none of that number.
     """
+    if not isinstance(order, list | tuple) or not all(isinstance(item, int | list | tuple) for item in order):
+        raise UserError(
+            f"A ranking is a list of response numbers, best first, ties as lists: [2, [0, 3], 1]. Received {order!r}"
+        )
     ranks: dict[int, int] = {}
     place = 0
     for item in order:
@@ -153,7 +157,7 @@ class Encoder:
         if len(ids) > self.max_response_tokens:
             raise UserError(
                 f"A response has {len(ids)} tokens with its end, more than the limit of {self.max_response_tokens}. "
-                f"Raise the limit (--max-tokens) or shorten it. It begins: {text[:80]!r}"
+                f"Raise the limit (--place.max-tokens) or shorten it. It begins: {text[:80]!r}"
             )
         return ids
 
@@ -162,8 +166,10 @@ def language_model_blocks(tokens: TextTokenizer, texts: Sequence[str], block_tok
     """Return texts joined by end tokens and cut into blocks of equal length, the rest dropped.
 
     Raises:
-        UserError: they do not fill one block.
+        UserError: they do not fill one block, or a block is to have no token.
     """
+    if block_tokens < 1:
+        raise UserError(f"block_tokens must be at least 1. Received {block_tokens}")
     joined: list[int] = []
     for text in texts:
         joined += [*tokens.encode(text), tokens.end_id]

@@ -108,7 +108,7 @@ def evaluate_policy(
         model: the policy.
         reference: what it started from.
         encoder: turns strings into ids.
-        prompts: held-out prompts.
+        prompts: best held out of training.
         sampling: how responses are drawn.
         gold: the true reward, which no learner sees.
         proxy: what the policy was trained on.

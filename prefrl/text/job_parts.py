@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefrl.envs.geography import Geography
 from prefrl.envs.service_desk import Message, ServiceDesk
@@ -17,15 +17,19 @@ from prefrl.text.evaluation import GoldReward, completion_accuracy, evaluate_pol
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
 from prefrl.text.models import load_model, save_model
+from prefrl.text.ppo import PPOSettings
+from prefrl.text.preference import PreferenceSettings
 from prefrl.text.reward_model import ModelReward, RewardModel
+from prefrl.text.reward_training import EncodedRanking, RewardSettings
 from prefrl.text.running import Evaluation, run_trainer
 from prefrl.text.runtime import Runtime
-from prefrl.text.sft import TokenPair, encode_texts, language_model_loss
+from prefrl.text.sft import SFTSettings, TokenPair, encode_texts, language_model_loss
 from prefrl.text.tokens import Tokens
 from prefrl.text.trainer import TextTrainer
 from prefrl.training.streams import stream, stream_seed
 
 HELD_OUT_SHARE = 0.1
+_Training = TypeVar("_Training", SFTSettings, RewardSettings, PPOSettings, PreferenceSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +41,25 @@ class Place:
     bf16: bool | None = None
     """Compute in bfloat16; default: on a GPU that has it."""
     max_tokens: int = 64
-    """Longest response, its end included."""
+    """Longest response, its end included; of ppo it is --training.sampling.max-tokens."""
     seed: int = 0
+    """Of data and training."""
 
     def runtime(self) -> Runtime:
         """Return the device and the processes."""
         return Runtime(self.device, self.bf16)
 
+    def seeded(self, training: _Training) -> _Training:
+        """Return settings of training with this seed, unless they have one of their own."""
+        return training if training.seed else replace(training, seed=self.seed)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Evaluations of a policy on held-out prompts along the way: what the curve is drawn from."""
+    """Evaluations of a policy along the way: what the curve is drawn from.
+
+    The prompts are held-out ones of ServiceDesk if it learns from that, else those of its data.
+    """
 
     times: int = 5
     """Evaluations after the one at the start; 0: none at all. Number i of n comes after (i / n)^2 of the steps, since a
@@ -68,6 +80,19 @@ def split_held_out(items: Sequence[Any], seed: int) -> tuple[list[Any], list[Any
     return [items[i] for i in order[count:]], [items[i] for i in order[:count]]
 
 
+def split_rankings(rankings: Sequence[EncodedRanking], seed: int) -> tuple[list[Any], list[Any]]:
+    """Return rankings to learn from, and a tenth kept apart; those of ties alone judge nothing, so they stay.
+
+    Raises:
+        UserError: no two responses are ranked apart.
+    """
+    tied = [row for row in rankings if len(set(row.ranks)) == 1]
+    if len(tied) == len(rankings):
+        raise UserError("No two responses are ranked apart: a reward cannot be learned from ties alone.")
+    learned, held_out = split_held_out([row for row in rankings if len(set(row.ranks)) > 1], seed)
+    return learned + tied, held_out
+
+
 def run_policy(
     trainer: TextTrainer,
     folder: TextRunFolder,
@@ -78,7 +103,7 @@ def run_policy(
     *,
     quiet: bool,
 ) -> None:
-    """Train a policy and watch it `times` times on held-out prompts."""
+    """Train a policy and watch it `times` times."""
     run_trainer(
         trainer,
         folder,
@@ -154,6 +179,18 @@ def load_reward(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimis
             raise UserError(f"The reward model {name} has another tokenizer than the policy; train it from the policy.")
         members.append(member.to(runtime.device).requires_grad_(False))
     return ModelReward(members, tokens, pessimism=pessimism)
+
+
+def load_proxy(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimism: float) -> ModelReward | None:
+    """Return the learned reward that names mean, to be told beside gold; None without names.
+
+    Raises:
+        UserError: they do not name reward models.
+    """
+    reward = load_reward(names, tokens, runtime, pessimism) if names else None
+    if reward is not None and not isinstance(reward, ModelReward):
+        raise UserError(f"The proxy must be folders of reward models. Received {' '.join(names)}")
+    return reward
 
 
 def _load_function(name: str) -> TextReward:

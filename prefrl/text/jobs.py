@@ -14,7 +14,17 @@ from prefrl.text.data import Encoder
 from prefrl.text.evaluation import completion_accuracy
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
-from prefrl.text.job_parts import Place, Watch, load_reward, make_evaluation, run_policy, some_blocks, split_held_out
+from prefrl.text.job_parts import (
+    Place,
+    Watch,
+    load_proxy,
+    load_reward,
+    make_evaluation,
+    run_policy,
+    some_blocks,
+    split_held_out,
+    split_rankings,
+)
 from prefrl.text.lora import LoraSettings, add_lora
 from prefrl.text.models import build_model, context_length, load_model, num_parameters, preset, save_model
 from prefrl.text.optimisation import OptimiserSettings
@@ -61,7 +71,7 @@ class PretrainJob:
         learned, held_out = split_held_out(encode_texts(tokens, texts, self.block_tokens), seed)
         model = build_model(shape, tokens, architecture=self.architecture, seed=stream_seed(seed, "weights"))
         model.to(runtime.device)
-        trainer = SFTTrainer(model, learned, self.training, pad_id=tokens.pad_id, runtime=runtime)
+        trainer = SFTTrainer(model, learned, self.place.seeded(self.training), pad_id=tokens.pad_id, runtime=runtime)
         trainer.name = "pretraining"
 
         def summary() -> dict[str, Any]:
@@ -116,7 +126,7 @@ class SFTJob:
                 tokens, self.pretraining, self.block_tokens, int(self.pretraining_share * len(learned)), seed
             )
         model = add_lora(model, self.lora).to(runtime.device)
-        trainer = SFTTrainer(model, learned, self.training, pad_id=tokens.pad_id, runtime=runtime)
+        trainer = SFTTrainer(model, learned, self.place.seeded(self.training), pad_id=tokens.pad_id, runtime=runtime)
 
         def summary() -> dict[str, Any]:
             figures = {
@@ -154,17 +164,18 @@ class RewardJob:
     def run(self, folder: TextRunFolder, *, quiet: bool) -> None:
         """Do it."""
         runtime, seed = self.place.runtime(), self.place.seed
+        training = self.place.seeded(self.training)
         policy, tokens = load_model(self.model)
         encoder = Encoder(tokens, context_length(policy), self.place.max_tokens)
-        rankings = sources.read_rankings(self.data)
+        rankings = encode_rankings(encoder, sources.read_rankings(self.data))
         # Members of an ensemble differ in the seed of their training, not in what is held out.
-        learned, held_out = split_held_out(encode_rankings(encoder, rankings), seed)
-        model = RewardModel.from_policy(policy, stream_seed(self.training.seed, "head")).to(runtime.device)
-        trainer = RewardTrainer(model, learned or held_out, self.training, pad_id=tokens.pad_id, runtime=runtime)
+        learned, held_out = split_rankings(rankings, seed)
+        model = RewardModel.from_policy(policy, stream_seed(training.seed, "head")).to(runtime.device)
+        trainer = RewardTrainer(model, learned, training, pad_id=tokens.pad_id, runtime=runtime)
 
         def save() -> None:
             if self.references is None:
-                pairs = [(row.prompt, row.responses[row.ranks.index(min(row.ranks))]) for row in learned or held_out]
+                pairs = [(row.prompt, row.responses[row.ranks.index(min(row.ranks))]) for row in learned]
             else:
                 pairs = encode_examples(encoder, sources.read_examples(self.references, seed=seed, count=512))
             model.recentre([prompt for prompt, _ in pairs[:512]], [r for _, r in pairs[:512]], tokens.pad_id)
@@ -201,6 +212,14 @@ class PPOJob:
     watch: Watch = field(default_factory=Watch)
     training: PPOSettings = field(default_factory=PPOSettings)
 
+    def __post_init__(self) -> None:
+        limit = self.training.sampling.max_tokens
+        if self.place.max_tokens not in (Place.max_tokens, limit):
+            raise UserError(
+                f"The longest response of ppo is --training.sampling.max-tokens ({limit}). Received --place.max-tokens "
+                f"{self.place.max_tokens}; leave it out."
+            )
+
     def run(self, folder: TextRunFolder, *, quiet: bool) -> None:
         """Do it."""
         runtime, seed = self.place.runtime(), self.place.seed
@@ -215,7 +234,7 @@ class PPOJob:
         model = add_lora(model, self.lora).to(runtime.device)
         prompts = sources.read_prompts(self.data, seed=seed, count=self.prompts)
         trainer = PPOTrainer(
-            model, encoder, prompts, reward, self.training, runtime=runtime, pretraining=blocks
+            model, encoder, prompts, reward, self.place.seeded(self.training), runtime=runtime, pretraining=blocks
         )  # fmt: skip
         proxy = reward if isinstance(reward, ModelReward) else None
         sampling = self.training.sampling
@@ -248,9 +267,8 @@ class DPOJob:
         encoder = Encoder(tokens, context_length(model), self.place.max_tokens)
         data: Any = sources.read_likes(self.data) if self.training.method == "kto" else sources.read_rankings(self.data)
         model = add_lora(model, self.lora).to(runtime.device)
-        trainer = PreferenceTrainer(model, encoder, data, self.training, runtime=runtime)
-        proxy = load_reward(self.proxy, tokens, runtime, 0.0) if self.proxy else None
-        assert proxy is None or isinstance(proxy, ModelReward)
+        trainer = PreferenceTrainer(model, encoder, data, self.place.seeded(self.training), runtime=runtime)
+        proxy = load_proxy(self.proxy, tokens, runtime, 0.0)
         sampling = SamplingSettings(max_tokens=self.place.max_tokens)
         watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy)
         run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, quiet=quiet)
@@ -291,7 +309,7 @@ def start(job: Job, out: Path, *, quiet: bool = False) -> TextRunFolder:
     runtime.on_main(lambda: TextRunFolder.create(out, job.verb, to_json(job)))
     try:
         job.run(folder, quiet=quiet)
-    except UserError:
+    except Exception:
         if not folder.metrics_path.exists() or not folder.metrics_path.stat().st_size:
             remove_untouched(folder, runtime)
         raise

@@ -9,42 +9,98 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prefrl.errors import UserError
-from prefrl.feedback import Answer, Comparison, Edit, Query, Ranking, Rating, Response
+from prefrl.feedback import SMALLEST_SCALE, Answer, Comparison, Edit, Query, Ranking, Rating, Response
 from prefrl.store import PreferenceStore
 from prefrl.text.data import Example, Liked, RankedResponses
 
 
-def ask_people(record: str, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Remark:
+    """What a person wrote about a response: the text as it should read, a critique, or both.
+
+    Raises:
+        UserError: it says nothing.
+    """
+
+    prompt: str
+    response: str
+    edited: str | None = None
+    critique: str = ""
+
+    def __post_init__(self) -> None:
+        if self.edited is None and not self.critique:
+            raise UserError("A remark needs `edited`, the response as it should read, or `critique`. Received neither.")
+        if self.edited == self.response:
+            raise UserError(f"The edited text is the response itself: {self.response[:80]!r}. Leave it out.")
+
+
+def ask_people(
+    record: str, prompts: Sequence[str], responses: Sequence[Sequence[str]], *, scale: int | None = None
+) -> int:
     """Put responses into a record, created if it is missing: two are to be compared, three to nine ranked.
 
     Args:
         record: file or address of the record.
         prompts: P prompts.
         responses: to each prompt; those that read the same are shown once.
+        scale: each response is to be rated from 1 to this (2 to 9) instead.
 
     Returns:
         How many questions are new.
 
     Raises:
-        UserError: no prompt has two different responses, or the record cannot be written.
+        UserError: no prompt has two different responses (to be rated: one), or the record cannot be written.
     """
     queries = []
     with _opened(record) as store:
         session = store.num_open() + store.num_answers()
         for prompt, row in zip(prompts, responses, strict=True):
-            texts = list(dict.fromkeys(row))[:9]
-            if len(texts) > 1:
-                items = tuple(Response(prompt=prompt, text=text) for text in texts)
-                kind = "comparison" if len(texts) == 2 else "ranking"
+            items = tuple(Response(prompt=prompt, text=text) for text in list(dict.fromkeys(row))[:9])
+            if scale is not None:
+                queries += [Query(responses=(i,), kind="rating", scale=scale, session=session) for i in items]
+            elif len(items) > 1:
+                kind = "comparison" if len(items) == 2 else "ranking"
                 queries.append(Query(responses=items, kind=kind, session=session))
         if not queries:
-            raise UserError("No prompt has two different responses; there is nothing to compare. Draw more.")
+            what = "two different responses; there is nothing to compare" if scale is None else "a response to rate"
+            raise UserError(f"No prompt has {what}. Draw more.")
         before = store.num_open()
         store.add_queries(queries)
         return store.num_open() - before
+
+
+def record_remarks(record: str, remarks: Sequence[Remark], annotator: str) -> None:
+    """Put edits and critiques into a record, created if it is missing.
+
+    Each belongs to a question for a rating, which is answered without one, so that nobody is asked it.
+
+    Args:
+        record: file or address of the record.
+        remarks: what was written.
+        annotator: name of who wrote it.
+
+    Raises:
+        UserError: the record cannot be written.
+    """
+    queries, answers = [], list[Answer]()
+    with _opened(record) as store:
+        session = store.num_open() + store.num_answers()
+        for remark in remarks:
+            item = Response(prompt=remark.prompt, text=remark.response)
+            query = Query(responses=(item,), kind="rating", scale=SMALLEST_SCALE, session=session)
+            queries.append(query)
+            said: dict[str, Any] = {"query_id": query.id, "annotator": annotator, "comment": remark.critique}
+            answers.append(Rating(rating=None, **said))
+            if remark.edited is not None:
+                answers.append(Edit(item=0, text=remark.edited, **said))
+        store.add_annotator(annotator, "person")
+        store.add_queries(queries)
+        store.add_answers(answers)
 
 
 def read_rankings_of_people(record: str) -> list[RankedResponses]:
@@ -89,6 +145,18 @@ def read_examples_of_people(record: str) -> list[Example]:
     return examples
 
 
+def read_prompts_of_people(record: str) -> list[str]:
+    """Return the prompts to which people said something, each once.
+
+    Raises:
+        UserError: there are none.
+    """
+    prompts = list(dict.fromkeys(query.responses[0].prompt for query, _ in _answered(record)))
+    if not prompts:
+        raise UserError(f"The record {record} holds no answer about responses yet. Answer some first.")
+    return prompts
+
+
 def read_likes_of_people(record: str) -> list[Liked]:
     """Return likes and dislikes from ratings: above and below the middle of their scale; empty without ratings."""
     likes = []
@@ -113,5 +181,5 @@ def _answered(record: str) -> list[tuple[Query, Answer]]:
 
 @contextmanager
 def _opened(record: str) -> Iterator[PreferenceStore]:
-    with PreferenceStore(record if "://" in record else Path(record)) as store:
+    with PreferenceStore(record if "://" in record else Path(record.removeprefix("sqlite:"))) as store:
         yield store

@@ -9,6 +9,7 @@ here E is the mean per *token* of a batch of pretraining blocks, while the polic
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -74,6 +75,7 @@ class PPOSettings:
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     seed: int = 0
+    """In a run 0 means that of --place.seed."""
 
     def __post_init__(self) -> None:
         if min(self.episodes, self.batch_size, self.minibatch_size, self.epochs, self.ptx_batch_size) < 1:
@@ -82,8 +84,13 @@ class PPOSettings:
             raise UserError(
                 f"batch_size must be a multiple of minibatch_size. Received {self.batch_size} and {self.minibatch_size}"
             )
-        if self.beta < 0 or self.ptx_coefficient < 0 or self.missing_end_penalty < 0:
-            raise UserError("beta, ptx_coefficient and missing_end_penalty must be at least 0.")
+        for name in ("beta", "ptx_coefficient", "missing_end_penalty", "value_coefficient"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} must be at least 0. Received {getattr(self, name)}")
+        for name in ("adaptive_kl_nats", "adaptive_kl_horizon", "value_clip"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name} must be above 0. Received {value}")
         if not 0 <= self.gae_lambda <= 1 or not 0 < self.clip < 1:
             raise UserError("gae_lambda must be in [0, 1] and clip in (0, 1).")
         self.sampling.refuse_truncation("PPO")

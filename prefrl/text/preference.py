@@ -7,6 +7,7 @@ easiest by moving probability to texts that neither is. `docs/text.md` says more
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -57,11 +58,12 @@ class PreferenceSettings:
         default_factory=lambda: OptimiserSettings(learning_rate=1e-6, warmup_share=0.1, decay="linear", adam_eps=1e-8)
     )
     seed: int = 0
+    """In a run 0 means that of --place.seed."""
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             raise UserError(f"method must be one of {', '.join(get_args(Method))}. Received {self.method!r}")
-        if self.beta <= 0:
+        if not 0 < self.beta < math.inf:
             raise UserError(f"beta must be above 0. Received {self.beta}")
         if self.epochs < 1 or self.batch_size < 1:
             raise UserError("epochs and batch_size must be at least 1.")
@@ -140,7 +142,8 @@ class PreferenceTrainer(TextTrainer):
             elif self.settings.rankings:
                 if len(set(item.ranks)) < len(item.ranks):
                     raise UserError(
-                        f"Plackett-Luce knows no ties; the ranks are {item.ranks}. Use pairs (rankings=False)."
+                        f"Plackett-Luce knows no ties; the ranks are {item.ranks}. Learn from pairs: leave "
+                        "--training.rankings out."
                     )
                 groups.append(_Group(prompt=prompt, members=tuple(start + i for i in item.order())))
             else:

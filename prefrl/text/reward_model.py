@@ -110,16 +110,25 @@ class RewardModel(nn.Module):
         """Load what `save` wrote; a run folder will do too.
 
         Raises:
-            UserError: there is no reward model.
+            UserError: there is no reward model, or it is damaged.
         """
         place = Path(path)
         if (place / "model").is_dir():
             place = place / "model"
         if not (place / "reward_model.json").is_file():
             raise UserError(f"There is no reward model in {path}. Give the folder that prefrl text reward made.")
+        try:
+            return cls._read(place)
+        except UserError:
+            raise
+        except Exception as error:  # safetensors and transformers raise many kinds
+            raise UserError(f"The reward model in {path} cannot be read: {error}. Make it anew.") from error
+
+    @classmethod
+    def _read(cls, place: Path) -> tuple[RewardModel, Tokens]:
         about = json.loads((place / "reward_model.json").read_text())
         if about["version"] > FORMAT_VERSION:
-            raise UserError(f"{path} was written by a newer prefrl (format {about['version']}). Upgrade prefrl.")
+            raise UserError(f"{place} was written by a newer prefrl (format {about['version']}). Upgrade prefrl.")
         head = safetensors.torch.load_file(place / "reward_head.safetensors")
         backbone = transformers.AutoModel.from_pretrained(place, dtype=torch.float32)
         model = cls(backbone, head["weight"].shape[1])

@@ -33,7 +33,7 @@ class Runtime:
         if device not in ("auto", "cpu", "cuda"):
             raise UserError(f"device must be auto, cpu or cuda. Received {device!r}")
         if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device is cuda, but torch finds no GPU here. Use --device cpu.")
+            raise UserError("device is cuda, but torch finds no GPU here. Take cpu or auto instead.")
         accelerate = require("accelerate", "text")
         on_gpu = torch.cuda.is_available() and device != "cpu"
         if bf16 is None:

@@ -8,6 +8,7 @@ Columns, one row each:
     {"prompt", "chosen", "rejected"}      a comparison
     {"prompt", "responses", "ranking"}    a ranking: response numbers, best first, ties as lists
     {"prompt", "response", "liked"}       a like or dislike
+    {"prompt", "response", "edited", "critique"}    what a person wrote about a response, one of the two or both
 
 More columns are ignored; where several forms would do, one row may be of another form than the next.
 """
@@ -25,7 +26,13 @@ from prefrl.envs.service_desk_writers import write_responses
 from prefrl.errors import UserError, require
 from prefrl.files import write_atomically
 from prefrl.text.data import Example, Liked, RankedResponses, likes_of, ranks_from_order
-from prefrl.text.people import read_examples_of_people, read_likes_of_people, read_rankings_of_people
+from prefrl.text.people import (
+    Remark,
+    read_examples_of_people,
+    read_likes_of_people,
+    read_prompts_of_people,
+    read_rankings_of_people,
+)
 
 SERVICE_DESK = "servicedesk"
 Row = Mapping[str, Any]
@@ -47,7 +54,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             raise UserError(f"{path} is not a readable Parquet file: {error}") from error
     elif path.suffix in (".jsonl", ".json", ".ndjson"):
         rows = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            content = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read as UTF-8: {error}. Save it as UTF-8.") from None
+        for number, line in enumerate(content.splitlines(), 1):
             if line.strip():
                 try:
                     rows.append(json.loads(line))
@@ -75,11 +86,11 @@ def read_texts(data: str, *, seed: int, count: int) -> list[str]:
 
 
 def read_prompts(data: str, *, seed: int, count: int, held_out: bool = False) -> list[str]:
-    """Return prompts, each once."""
+    """Return prompts, each once; those of ServiceDesk may be held-out ones, a file or a record has none."""
     if data == SERVICE_DESK:
         return ServiceDesk(seed).prompts(count, held_out=held_out)
     if is_record(data):
-        return list(dict.fromkeys(ranking.prompt for ranking in read_rankings(data)))
+        return read_prompts_of_people(data)
     return list(dict.fromkeys(_read(data, lambda row: _text(row, "prompt"), ("prompt",))))
 
 
@@ -113,6 +124,20 @@ def read_rankings(data: str) -> list[RankedResponses]:
     return _read(data, _ranking, ("prompt, chosen and rejected", "prompt, responses and ranking"))
 
 
+def read_responses(data: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Return prompts with two or more responses to each, ranked or not: what a judge compares."""
+    if data == SERVICE_DESK or is_record(data):
+        return [(ranking.prompt, ranking.responses) for ranking in read_rankings(data)]
+
+    def responses(row: Row) -> tuple[str, tuple[str, ...]]:
+        found = _responses(row)
+        if len(found) < 2:
+            raise UserError(f"A judge compares two or more responses. Received {len(found)}")
+        return _text(row, "prompt"), found
+
+    return _read(data, responses, ("prompt and responses", "prompt, chosen and rejected"))
+
+
 def read_likes(data: str) -> list[Liked]:
     """Return likes and dislikes; of comparisons and rankings, the best response of each is liked, the worst is not."""
     if is_record(data) and (likes := read_likes_of_people(data)):
@@ -129,6 +154,18 @@ def read_likes(data: str) -> list[Liked]:
         return Liked(prompt=_text(row, "prompt"), response=_text(row, "response"), liked=row["liked"])
 
     return _read(data, liked, ("prompt, response and liked",))
+
+
+def read_remarks(data: str) -> list[Remark]:
+    """Return what people wrote about responses."""
+
+    def remark(row: Row) -> Remark:
+        edited, critique = (None if row.get(name) is None else _text(row, name) for name in ("edited", "critique"))
+        return Remark(
+            prompt=_text(row, "prompt"), response=_text(row, "response"), edited=edited, critique=critique or ""
+        )
+
+    return _read(data, remark, ("prompt and response, with edited, critique or both",))
 
 
 def is_record(data: str) -> bool:
@@ -149,14 +186,21 @@ def ranking_rows(rankings: Sequence[RankedResponses]) -> list[dict[str, Any]]:
 
 
 def _ranking(row: Row) -> RankedResponses:
-    if "responses" in row and "ranking" in row:
-        responses = row["responses"]
-        if not isinstance(responses, list) or not all(isinstance(r, str) for r in responses):
-            raise UserError(f"responses must be a list of texts. Received {responses!r}")
+    if "responses" in row and ("ranking" in row or "chosen" not in row):
+        responses = _responses(row)
         ranks = ranks_from_order(row["ranking"], len(responses))
-        return RankedResponses(prompt=_text(row, "prompt"), responses=tuple(responses), ranks=ranks)
+        return RankedResponses(prompt=_text(row, "prompt"), responses=responses, ranks=ranks)
     pair = (_text(row, "chosen"), _text(row, "rejected"))
     return RankedResponses(prompt=_text(row, "prompt"), responses=pair, ranks=(0, 1))
+
+
+def _responses(row: Row) -> tuple[str, ...]:
+    if "responses" not in row:
+        return _text(row, "chosen"), _text(row, "rejected")
+    responses = row["responses"]
+    if not isinstance(responses, list) or not all(isinstance(r, str) for r in responses):
+        raise UserError(f"responses must be a list of texts. Received {responses!r}")
+    return tuple(responses)
 
 
 def _text(row: Row, column: str) -> str:

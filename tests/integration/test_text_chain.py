@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from prefrl.cli import main
-from prefrl.envs.service_desk import ServiceDesk
+from prefrl.envs.service_desk import REMEDIES, ServiceDesk
 from prefrl.text import jobs
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings, sample
@@ -219,6 +219,42 @@ def test_a_programmatic_judge_makes_comparisons(llama: Path, tmp_path: Path) -> 
     assert run("judge", *again, "--constitution", short, "--out", tmp_path / "again.jsonl") == 0
 
 
+def test_a_judge_compares_every_pair_of_responses_and_needs_no_ranking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = ServiceDesk(0).messages(1)[0]
+    remedy = REMEDIES[message.fault]
+    texts = ["No.", f"{remedy}.", f"{message.product}: {remedy}."]
+    row = {"prompt": message.to_prompt(), "responses": texts}
+    data, out = tmp_path / "data.jsonl", tmp_path / "judged.jsonl"
+    data.write_text(json.dumps(row))
+    assert run("judge", "--data", data, "--out", out) == 0
+    judged = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(pair["chosen"], pair["rejected"]) for pair in judged] == [
+        (texts[1], texts[0]),
+        (texts[2], texts[0]),
+        (texts[2], texts[1]),
+    ]
+    data.write_text(json.dumps(row | {"responses": texts[:1]}))
+    assert run("judge", "--data", data, "--out", out) == 2
+    assert "two or more" in capsys.readouterr().err
+
+
+def test_what_is_held_out_of_rankings_can_judge_a_reward_however_many_ties_there_are(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": f"p{i}", "responses": ["a", "b"], "ranking": [[0, 1]]} for i in range(12)]
+    ties, some = tmp_path / "ties.jsonl", tmp_path / "some.jsonl"
+    ties.write_text("\n".join(map(json.dumps, rows)))
+    some.write_text("\n".join(map(json.dumps, [*rows, rows[0] | {"ranking": [0, 1]}, rows[1] | {"ranking": [1, 0]}])))
+    assert run("reward", "--model", llama / "base", "--data", some, "--out", tmp_path / "reward", *FAST) == 0
+    figures = TextRunFolder.open(tmp_path / "reward").read_summary()
+    assert figures["num_pairs"] == 1 and figures["rankings"] == 13
+    assert run("reward", "--model", llama / "base", "--data", ties, "--out", tmp_path / "no", *FAST) == 2
+    assert "ties alone" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -233,6 +269,20 @@ def test_a_programmatic_judge_makes_comparisons(llama: Path, tmp_path: Path) -> 
         (["ppo", "--model", "BASE", "--reward", "BAD:nan", "--out", "OUT"], "returned nan"),
         (["ppo", "--model", "BASE", "--reward", "BAD:fails", "--out", "OUT"], "raised RuntimeError"),
         (["ppo", "--model", "BASE", "--reward", "BAD:short", "--out", "OUT"], "one float for each"),
+        (["ppo", "--model", "BASE", "--reward", "DAMAGED", "--out", "OUT"], "cannot be read"),
+        (["dpo", "--model", "BASE", "--data", "NULL", "--out", "OUT"], "A ranking is a list"),
+        (["dpo", "--model", "BASE", "--data", "NUMBER", "--out", "OUT"], "A ranking is a list"),
+        (["sft", "--model", "BASE", "--data", "LATIN", "--out", "OUT"], "UTF-8"),
+        (["dpo", "--model", "BASE", "--data", "PAIRS", "--proxy", "gold", "--out", "OUT"], "must be folders"),
+        (["evaluate", "BASE", "--reward", "gold", "--device", "cpu"], "must be folders"),
+        (["pretrain", "--paragraphs", "50", "--block-tokens", "0", "--out", "OUT"], "block_tokens must be"),
+        (["reward", "--model", "BASE", "--data", "PAIRS", "--members", "0", "--out", "OUT"], "members must be"),
+        (["compare", "--model", "BASE", "--prompts", "2", "--max-tokens", "1", "--out", "OUT"], "nothing to rank"),
+        (["dpo", "--model", "BASE", "--data", "LONGER", "--out", "OUT"], "(--place.max-tokens)"),
+        (
+            ["ppo", "--model", "BASE", "--reward", "gold", "--place.max-tokens", "4", "--out", "OUT"],
+            "sampling.max-tokens",
+        ),
         (["judge", "--data", "PAIRS", "--judge", "http://127.0.0.1:9#m", "--out", "OUT"], "does not answer"),
         (["report", "EMPTYDIR"], "no evaluated methods"),
         (["resume", "EMPTYDIR"], "no run in"),
@@ -246,12 +296,21 @@ def test_nonsense_is_answered_in_one_line_and_leaves_nothing(
         "COLUMNS": json.dumps({"question": "a", "answer": "b"}),
         "LONG": json.dumps({"prompt": "long " * 400, "response": "b"}),
         "MISSING": json.dumps({"prompt": "a", "responses": ["x", "y", "z"], "ranking": [1, 0]}),
+        "LONGER": json.dumps({"prompt": "a", "chosen": "long " * 100, "rejected": "b"}),
+        "NULL": json.dumps({"prompt": "a", "responses": ["x", "y"], "ranking": None}),
+        "NUMBER": json.dumps({"prompt": "a", "responses": ["x", "y"], "ranking": 3}),
         "ONESIDED": json.dumps({"prompt": "a", "response": "x", "liked": True}),
     }
     names = {"BASE": llama / "base", "OUT": tmp_path / "out", "PAIRS": llama / "pairs.jsonl", "EMPTYDIR": tmp_path}
     for name, content in files.items():
         names[name] = tmp_path / f"{name}.jsonl"
         names[name].write_text(content)
+    names["LATIN"] = tmp_path / "latin.jsonl"
+    names["LATIN"].write_bytes(json.dumps({"prompt": "a", "response": "é"}, ensure_ascii=False).encode("latin-1"))
+    names["DAMAGED"] = tmp_path / "damaged"
+    names["DAMAGED"].mkdir()
+    (names["DAMAGED"] / "reward_model.json").write_text('{"version": 1}')
+    (names["DAMAGED"] / "reward_head.safetensors").write_bytes(b"cut")
     (tmp_path / "bad.py").write_text(
         "def nan(p, r):\n    return [float('nan')] * len(p)\n"
         "def fails(p, r):\n    raise RuntimeError('no')\n"
@@ -261,12 +320,41 @@ def test_nonsense_is_answered_in_one_line_and_leaves_nothing(
         str(tmp_path / "bad.py") + word[3:] if word.startswith("BAD:") else str(names.get(word, word))
         for word in arguments
     ]
-    extra = [*FAST] if arguments[0] in ("sft", "dpo", "kto", "ppo") else []
+    extra = [*FAST] if arguments[0] in ("pretrain", "sft", "reward", "dpo", "kto", "ppo") else []
     assert run(*given, *extra) == 2
-    said = capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
     assert message in said
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists(), "nothing half-made is left"
+
+
+def test_the_seed_of_a_run_is_that_of_its_training(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = []
+    for name, seed in (("a", ["--place.seed", "0"]), ("b", ["--place.seed", "1"]), ("c", ["--training.seed", "1"])):
+        options = ["--data", llama / "pairs.jsonl", "--training.batch-size", "4", "--watch.times", "0", *seed]
+        assert run("dpo", "--model", llama / "base", *options, "--out", tmp_path / name, *FAST) == 0
+        first.append(TextRunFolder.open(tmp_path / name).read_metrics()[0]["chosen_log_prob"])
+    assert first[0] != first[1] == first[2]
+
+    made: list[Any] = []
+    monkeypatch.setattr(jobs, "start", lambda job, out, quiet: made.append(job) or TextRunFolder(tmp_path / "a"))
+    options = ["--members", "2", "--place.seed", "1", "--data", llama / "pairs.jsonl", "--out", tmp_path / "members"]
+    assert run("reward", "--model", llama / "base", *options, *FAST) == 0
+    assert [job.place.seeded(job.training).seed for job in made] == [100, 101]
+
+
+def test_a_run_that_failed_before_its_first_step_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("a fault of our own")
+
+    monkeypatch.setattr(jobs.SFTJob, "run", broken)
+    with pytest.raises(ValueError, match="of our own"):
+        jobs.start(jobs.SFTJob(model="m"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("option", [["--training.sampling.greedy"], ["--training.sampling.top-k", "5"]])

@@ -26,6 +26,7 @@ from prefrl.text.generation import SamplingSettings
 from prefrl.text.models import PRESETS, build_model, save_model
 from prefrl.text.optimisation import OptimiserSettings
 from prefrl.text.ppo import PPOSettings, PPOTrainer
+from prefrl.text.preference import PreferenceSettings
 from prefrl.text.runtime import Runtime
 from prefrl.text.sequences import sequence_log_probs
 from prefrl.text.tokens import Tokens, train_tokenizer
@@ -87,6 +88,19 @@ def test_the_first_update_follows_the_exact_gradient() -> None:
     assert after > before + 0.05
     assert figures[0]["kl_nats"] == pytest.approx(0.0, abs=1e-5), "the policy starts at the reference"
     assert figures[0]["score"] == pytest.approx(float((reference.exp() * rewards).sum(1).mean()), abs=0.3)
+
+
+@pytest.mark.parametrize("name", ["adaptive_kl_nats", "adaptive_kl_horizon", "value_clip"])
+def test_settings_that_would_divide_by_nought_or_clip_backwards_are_refused(name: str) -> None:
+    for value in (0, -1):
+        with pytest.raises(UserError, match=f"{name} must be above 0"):
+            PPOSettings(**{name: value})
+
+
+def test_a_beta_that_is_no_number_is_refused_by_name() -> None:
+    for settings in (PPOSettings, PreferenceSettings):
+        with pytest.raises(UserError, match="beta must be"):
+            settings(beta=float("nan"))
 
 
 def test_ptx_without_text_is_refused() -> None:
