@@ -95,10 +95,13 @@ def resume(path: Path, *, quiet: bool = False, annotator: Annotator | None = Non
     """Go on with a run that was stopped or killed; the arguments are those of `train`.
 
     Raises:
-        UserError: there is no run, or it is finished.
+        UserError: there is no run, it is finished, or it is the baseline of another.
         Interrupted: the user stopped it again.
     """
     folder = RunFolder.open(path)
+    if folder.config["baseline"]:
+        main = path.resolve().parent
+        raise UserError(f"{path} is the baseline of the run in {main}. Go on with both by: prefrl resume {main}")
     if folder.summary_path.is_file():
         raise UserError(f"The run in {path} is finished; look at it with: prefrl evaluate {path}")
     _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer)
@@ -108,16 +111,19 @@ def resume(path: Path, *, quiet: bool = False, annotator: Annotator | None = Non
 def _go_on(folder: RunFolder, *, quiet: bool, annotator: Annotator | None, viewer: bool) -> None:
     settings = folder.settings
     with locked(folder.path):
-        _train_one(folder, f"{settings.env_id} from {settings.labels} comparisons", quiet, annotator, viewer)
-        if folder.baseline is not None:
-            _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
+        over = _train_one(folder, f"{settings.env_id} from {settings.labels} comparisons", quiet, annotator, viewer)
+        if over and folder.baseline is not None:
+            over = _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
+        if not over:
+            raise Interrupted(f"Stopped; everything is saved. Go on with: prefrl resume {folder.path}")
         write_json(folder.summary_path, summarise(folder))
         plot_curves(folder)
 
 
-def _train_one(folder: RunFolder, title: str, quiet: bool, annotator: Annotator | None, viewer: bool = False) -> None:
+def _train_one(folder: RunFolder, title: str, quiet: bool, annotator: Annotator | None, viewer: bool = False) -> bool:
+    """Train a run or a baseline to its end, if it is not there yet; return False if the user stopped it."""
     if (folder.policies / "last.pt").is_file():
-        return
+        return True
     with ExitStack() as stack:
         display = stack.enter_context(ProgressDisplay(title, quiet=quiet))
         all_threads = stack.enter_context(torch_threads(1))  # networks this small lose by more
@@ -127,8 +133,7 @@ def _train_one(folder: RunFolder, title: str, quiet: bool, annotator: Annotator 
             stack.enter_context(clip_worker(folder))
             open_viewer(folder, wanted=viewer)
         stack.enter_context(stopping(trainer.stop))
-        if not trainer.run():
-            raise Interrupted(f"Stopped; everything is saved. Go on with: prefrl resume {folder.path}")
+        return trainer.run()
 
 
 def _remove_if_nothing_happened(folder: RunFolder) -> None:
