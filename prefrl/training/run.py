@@ -198,7 +198,7 @@ def summarise(
         "steps": rows[-1]["num_env_steps"] if rows else 0,
         "seconds": _seconds(rows),
     }
-    if folder.baseline is not None:
+    if folder.baseline is not None and (folder.baseline.policies / "last.pt").is_file():  # not while it trains
         baseline = evaluate_run(folder.baseline, "last", num_episodes, seed)
         summary["baseline_true_return_mean"] = baseline.mean
         summary["baseline_true_return_std"] = baseline.std

@@ -19,7 +19,7 @@ import torch
 from prefrl.errors import UserError
 from prefrl.rewards import FitSettings
 from prefrl.store import PreferenceStore
-from prefrl.training import Interrupted, RunFolder, TrainSettings, resume, train
+from prefrl.training import Interrupted, RunFolder, TrainSettings, resume, summarise, train
 from prefrl.training.checkpoint import newest_checkpoint
 from prefrl.training.loop import Trainer
 from prefrl.training.settings import QuerySettings
@@ -146,6 +146,7 @@ def test_run_stopped_in_its_baseline_goes_on_from_its_own_folder(
         patched.setattr(Trainer, "_iterate", stopped)
         with pytest.raises(Interrupted, match=f"prefrl resume {out}$"):
             train(TINY, out, baseline=True, quiet=True)
+    assert "baseline_true_return_mean" not in summarise(RunFolder.open(out), num_episodes=1)
     with pytest.raises(UserError, match=f"prefrl resume {out}$"):
         resume(out / "baseline", quiet=True)
     assert "baseline_true_return_mean" in resume(out, quiet=True).read_summary()
