@@ -50,9 +50,18 @@ EVALUATION_EPISODES = 20
 REPORT_SEGMENTS = 600
 
 
+def judge_name(settings: TrainSettings) -> str:
+    """Return who judges in a run: `people`, `people+oracle`, the name of a reward function, or the teacher."""
+    teacher = settings.teacher
+    if settings.reward_function is not None:
+        function = settings.reward_function.rpartition(":")[2]
+        teacher = function if teacher == "oracle" else f"{teacher}-{function}"
+    return {"teacher": teacher, "human": "people", "both": f"people+{teacher}"}[settings.annotator]
+
+
 def default_out(settings: TrainSettings) -> Path:
     """Return the folder of a run for which none was named."""
-    name = f"{settings.env_id}-{settings.agent}-{settings.teacher}-{settings.labels}-seed{settings.seed}"
+    name = f"{settings.env_id}-{settings.agent}-{judge_name(settings)}-{settings.labels}-seed{settings.seed}"
     return Path("runs") / name.replace("/", "-").replace(":", "-")
 
 
@@ -186,7 +195,7 @@ def summarise(
     summary: dict[str, Any] = {
         "env_id": settings.env_id,
         "agent": settings.agent,
-        "teacher": settings.teacher,
+        "teacher": judge_name(settings),
         "seed": settings.seed,
         "policy": policy,
         "true_return_mean": result.mean,
@@ -217,7 +226,7 @@ def plot_curves(folder: RunFolder) -> Path:
     if folder.baseline is not None:
         curves["trained on the true reward"] = folder.baseline.read_metrics()
     path = folder.path / "curves.png"
-    plot_learning_curves(curves, path, f"{settings.env_id}, {settings.teacher} teacher, seed {settings.seed}")
+    plot_learning_curves(curves, path, f"{settings.env_id}, taught by {judge_name(settings)}, seed {settings.seed}")
     return path
 
 

@@ -13,7 +13,8 @@ import pytest
 from prefrl.cli import _pairs, main
 from prefrl.rewards import RewardEnsemble
 from prefrl.store import PreferenceStore
-from prefrl.training import RunFolder
+from prefrl.training import RunFolder, TrainSettings
+from prefrl.training.run import default_out
 
 QUICK = [
     "--steps", "3200", "--num-envs", "2", "--segment-length", "20", "--warmup-steps", "400",
@@ -170,6 +171,21 @@ def test_existing_run_is_not_overwritten(finished: Path, capsys: pytest.CaptureF
     assert run("train", "Pendulum-v1", "--out", finished) == 2
     assert "prefrl resume" in capsys.readouterr().err
     assert (finished / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "judge"),
+    [
+        ({}, "oracle"),
+        ({"annotator": "human"}, "people"),
+        ({"annotator": "both", "teacher": "noisy"}, "people+noisy"),
+        ({"reward_function": "x.py:front_leg"}, "front_leg"),
+        ({"reward_function": "x.py:front_leg", "teacher": "mistake"}, "mistake-front_leg"),
+    ],
+)
+def test_folder_of_a_run_is_named_after_who_judges(options: dict[str, Any], judge: str) -> None:
+    settings = TrainSettings(env_id="Pendulum-v1", labels=60, **options)
+    assert default_out(settings) == Path(f"runs/Pendulum-v1-ppo-{judge}-60-seed0")
 
 
 def test_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
