@@ -23,6 +23,7 @@ from prefrl.spaces import map_batch
 from prefrl.store import PreferenceStore
 from prefrl.training.checkpoint import newest_checkpoint
 from prefrl.training.clip_worker import clip_worker
+from prefrl.training.earlier import check_earlier
 from prefrl.training.evaluation import Evaluation, evaluate
 from prefrl.training.folder import RunFolder
 from prefrl.training.guard import Interrupted, locked, stopping
@@ -89,6 +90,10 @@ def train(
         Interrupted: the user stopped it; it can be resumed.
     """
     settings = settings.resolve()
+    if settings.from_run is not None:
+        assert settings.segment_length is not None
+        with closing(make_run_env(settings)) as env:
+            check_earlier(Path(settings.from_run), env.observation_space, settings.segment_length)
     folder = RunFolder.create(out or default_out(settings), settings, baseline=False)
     try:
         if baseline:
