@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +270,16 @@ def test_a_run_asks_for_all_kinds_of_feedback(tmp_path: Path, capsys: pytest.Cap
     assert RunFolder.open(out).read_metrics()[-1]["labels"] == 9
     assert run("train", "Pendulum-v1", "--queries.scale", "1") == 2
     assert "queries.scale must be" in " ".join(capsys.readouterr().err.split())
+
+
+def test_script_to_copy_from_takes_a_folder_and_gives_one_message(tmp_path: Path) -> None:
+    script = [sys.executable, str(Path(__file__).parents[2] / "scripts" / "train.py")]
+    told = subprocess.run(
+        [*script, "HalfCheeta-v5", "--baseline", "--out", str(tmp_path / "run")], capture_output=True, text=True
+    )
+    assert told.returncode != 0
+    assert "HalfCheetah-v5" in told.stderr
+    assert "Traceback" not in told.stderr
 
 
 def test_options_are_read_as_json_or_as_python_spells_them() -> None:
