@@ -1,12 +1,23 @@
-"""What `prefrl train` does, as a script to copy from: `python scripts/train.py Pendulum-v1 --labels 200`."""
+"""What `prefrl train` does, as a script to copy from: `python scripts/train.py Pendulum-v1 --labels 200`.
+
+Hyper-parameters of the agent and options of the environment are fields of the settings too, `hyperparameters` and
+`env_options`: set them where a script of your own makes its `TrainSettings`.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from prefrl.training import TrainSettings, evaluate_run, report, train
+from prefrl.errors import UserError
+from prefrl.training import Interrupted, TrainSettings, evaluate_run, report, train
 
 
-def main(settings: TrainSettings) -> None:
-    run = train(settings)  # collect, ask, fit, improve; everything lands in the run folder
+def main(
+    settings: Annotated[TrainSettings, tyro.conf.arg(name="")], out: Path | None = None, baseline: bool = False
+) -> None:
+    run = train(settings, out, baseline=baseline)  # collect, ask, fit, improve; everything lands in the run folder
     result = evaluate_run(run, "last")
     card = report(run)
     print(f"{run.path}: true return {result.mean:.1f} over {len(result.true_returns)} episodes")
@@ -14,4 +25,7 @@ def main(settings: TrainSettings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(TrainSettings))
+    try:
+        tyro.cli(main)
+    except (UserError, Interrupted) as error:
+        sys.exit(str(error))

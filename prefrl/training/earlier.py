@@ -19,6 +19,13 @@ from prefrl.training.folder import RunFolder
 AT_ONCE = 100
 
 
+def check_earlier(earlier: Path, observation_space: gymnasium.Space[Any], segment_length: int) -> None:
+    """Check, before a run begins, that `copy_answers` will work; arguments and errors are the same."""
+    with _open(earlier).open_record() as there:
+        for name in {answer.query_id for _, answer in _answered(there, earlier)}:
+            _check(there.query(name), earlier, observation_space, segment_length)
+
+
 def copy_answers(
     earlier: Path, store: PreferenceStore, observation_space: gymnasium.Space[Any], segment_length: int
 ) -> int:
@@ -37,14 +44,10 @@ def copy_answers(
     Raises:
         UserError: no such run, nothing was answered in it, or its segments are of another length or environment.
     """
-    folder = RunFolder.open(earlier)
-    if not isinstance(folder.record, str) and not folder.record.is_file():
-        raise UserError(f"The run in {earlier} has no record of answers to start from.")
+    folder = _open(earlier)
     run_id = folder.config["run_id"]
     with folder.open_record() as there:
-        rows = [(row, a) for row, a in there.answers(standing=True, repeats=False) if not isinstance(a, Edit)]
-        if not rows:
-            raise UserError(f"Nothing was answered in the run in {earlier}, so there is nothing to start from.")
+        rows = _answered(there, earlier)
         for name, kind in there.annotators().items():
             store.add_annotator(name, kind)
         for begin in range(0, len(rows), AT_ONCE):
@@ -55,6 +58,20 @@ def copy_answers(
             store.add_queries(list(queries.values()))
             store.add_answers([replace(a, query_id=queries[a.query_id].id, claim=f"{run_id} {row}") for row, a in part])
     return sum(answer.value is not None for _, answer in rows)
+
+
+def _open(earlier: Path) -> RunFolder:
+    folder = RunFolder.open(earlier)
+    if not isinstance(folder.record, str) and not folder.record.is_file():
+        raise UserError(f"The run in {earlier} has no record of answers to start from.")
+    return folder
+
+
+def _answered(store: PreferenceStore, earlier: Path) -> list[tuple[int, Answer]]:
+    rows = [(row, a) for row, a in store.answers(standing=True, repeats=False) if not isinstance(a, Edit)]
+    if not rows:
+        raise UserError(f"Nothing was answered in the run in {earlier}, so there is nothing to start from.")
+    return rows
 
 
 def _closed(query: Query, rows: Sequence[tuple[int, Answer]]) -> Query:

@@ -23,6 +23,7 @@ from prefrl.spaces import map_batch
 from prefrl.store import PreferenceStore
 from prefrl.training.checkpoint import newest_checkpoint
 from prefrl.training.clip_worker import clip_worker
+from prefrl.training.earlier import check_earlier
 from prefrl.training.evaluation import Evaluation, evaluate
 from prefrl.training.folder import RunFolder
 from prefrl.training.guard import Interrupted, locked, stopping
@@ -50,9 +51,18 @@ EVALUATION_EPISODES = 20
 REPORT_SEGMENTS = 600
 
 
+def judge_name(settings: TrainSettings) -> str:
+    """Return who judges in a run: `people`, `people+oracle`, the name of a reward function, or the teacher."""
+    teacher = settings.teacher
+    if settings.reward_function is not None:
+        function = settings.reward_function.rpartition(":")[2]
+        teacher = function if teacher == "oracle" else f"{teacher}-{function}"
+    return {"teacher": teacher, "human": "people", "both": f"people+{teacher}"}[settings.annotator]
+
+
 def default_out(settings: TrainSettings) -> Path:
     """Return the folder of a run for which none was named."""
-    name = f"{settings.env_id}-{settings.agent}-{settings.teacher}-{settings.labels}-seed{settings.seed}"
+    name = f"{settings.env_id}-{settings.agent}-{judge_name(settings)}-{settings.labels}-seed{settings.seed}"
     return Path("runs") / name.replace("/", "-").replace(":", "-")
 
 
@@ -80,6 +90,10 @@ def train(
         Interrupted: the user stopped it; it can be resumed.
     """
     settings = settings.resolve()
+    if settings.from_run is not None:
+        assert settings.segment_length is not None
+        with closing(make_run_env(settings)) as env:
+            check_earlier(Path(settings.from_run), env.observation_space, settings.segment_length)
     folder = RunFolder.create(out or default_out(settings), settings, baseline=False)
     try:
         if baseline:
@@ -95,10 +109,13 @@ def resume(path: Path, *, quiet: bool = False, annotator: Annotator | None = Non
     """Go on with a run that was stopped or killed; the arguments are those of `train`.
 
     Raises:
-        UserError: there is no run, or it is finished.
+        UserError: there is no run, it is finished, or it is the baseline of another.
         Interrupted: the user stopped it again.
     """
     folder = RunFolder.open(path)
+    if folder.config["baseline"]:
+        main = path.resolve().parent
+        raise UserError(f"{path} is the baseline of the run in {main}. Go on with both by: prefrl resume {main}")
     if folder.summary_path.is_file():
         raise UserError(f"The run in {path} is finished; look at it with: prefrl evaluate {path}")
     _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer)
@@ -108,16 +125,19 @@ def resume(path: Path, *, quiet: bool = False, annotator: Annotator | None = Non
 def _go_on(folder: RunFolder, *, quiet: bool, annotator: Annotator | None, viewer: bool) -> None:
     settings = folder.settings
     with locked(folder.path):
-        _train_one(folder, f"{settings.env_id} from {settings.labels} comparisons", quiet, annotator, viewer)
-        if folder.baseline is not None:
-            _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
+        over = _train_one(folder, f"{settings.env_id} from {settings.labels} comparisons", quiet, annotator, viewer)
+        if over and folder.baseline is not None:
+            over = _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
+        if not over:
+            raise Interrupted(f"Stopped; everything is saved. Go on with: prefrl resume {folder.path}")
         write_json(folder.summary_path, summarise(folder))
         plot_curves(folder)
 
 
-def _train_one(folder: RunFolder, title: str, quiet: bool, annotator: Annotator | None, viewer: bool = False) -> None:
+def _train_one(folder: RunFolder, title: str, quiet: bool, annotator: Annotator | None, viewer: bool = False) -> bool:
+    """Train a run or a baseline to its end, if it is not there yet; return False if the user stopped it."""
     if (folder.policies / "last.pt").is_file():
-        return
+        return True
     with ExitStack() as stack:
         display = stack.enter_context(ProgressDisplay(title, quiet=quiet))
         all_threads = stack.enter_context(torch_threads(1))  # networks this small lose by more
@@ -127,8 +147,7 @@ def _train_one(folder: RunFolder, title: str, quiet: bool, annotator: Annotator 
             stack.enter_context(clip_worker(folder))
             open_viewer(folder, wanted=viewer)
         stack.enter_context(stopping(trainer.stop))
-        if not trainer.run():
-            raise Interrupted(f"Stopped; everything is saved. Go on with: prefrl resume {folder.path}")
+        return trainer.run()
 
 
 def _remove_if_nothing_happened(folder: RunFolder) -> None:
@@ -181,7 +200,7 @@ def summarise(
     summary: dict[str, Any] = {
         "env_id": settings.env_id,
         "agent": settings.agent,
-        "teacher": settings.teacher,
+        "teacher": judge_name(settings),
         "seed": settings.seed,
         "policy": policy,
         "true_return_mean": result.mean,
@@ -193,7 +212,7 @@ def summarise(
         "steps": rows[-1]["num_env_steps"] if rows else 0,
         "seconds": _seconds(rows),
     }
-    if folder.baseline is not None:
+    if folder.baseline is not None and (folder.baseline.policies / "last.pt").is_file():  # not while it trains
         baseline = evaluate_run(folder.baseline, "last", num_episodes, seed)
         summary["baseline_true_return_mean"] = baseline.mean
         summary["baseline_true_return_std"] = baseline.std
@@ -212,7 +231,7 @@ def plot_curves(folder: RunFolder) -> Path:
     if folder.baseline is not None:
         curves["trained on the true reward"] = folder.baseline.read_metrics()
     path = folder.path / "curves.png"
-    plot_learning_curves(curves, path, f"{settings.env_id}, {settings.teacher} teacher, seed {settings.seed}")
+    plot_learning_curves(curves, path, f"{settings.env_id}, taught by {judge_name(settings)}, seed {settings.seed}")
     return path
 
 

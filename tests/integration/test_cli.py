@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import pytest
 from prefrl.cli import _pairs, main
 from prefrl.rewards import RewardEnsemble
 from prefrl.store import PreferenceStore
-from prefrl.training import RunFolder
+from prefrl.training import RunFolder, TrainSettings
+from prefrl.training.run import default_out
 
 QUICK = [
     "--steps", "3200", "--num-envs", "2", "--segment-length", "20", "--warmup-steps", "400",
@@ -178,6 +181,21 @@ def test_existing_run_is_not_overwritten(finished: Path, capsys: pytest.CaptureF
     assert (finished / "config.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("options", "judge"),
+    [
+        ({}, "oracle"),
+        ({"annotator": "human"}, "people"),
+        ({"annotator": "both", "teacher": "noisy"}, "people+noisy"),
+        ({"reward_function": "x.py:front_leg"}, "front_leg"),
+        ({"reward_function": "x.py:front_leg", "teacher": "mistake"}, "mistake-front_leg"),
+    ],
+)
+def test_folder_of_a_run_is_named_after_who_judges(options: dict[str, Any], judge: str) -> None:
+    settings = TrainSettings(env_id="Pendulum-v1", labels=60, **options)
+    assert default_out(settings) == Path(f"runs/Pendulum-v1-ppo-{judge}-60-seed0")
+
+
 def test_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.txt").write_text("chapter 1")
     for command in ("resume", "evaluate", "report", "video"):
@@ -258,6 +276,16 @@ def test_a_run_asks_for_all_kinds_of_feedback(tmp_path: Path, capsys: pytest.Cap
     assert RunFolder.open(out).read_metrics()[-1]["labels"] == 9
     assert run("train", "Pendulum-v1", "--queries.scale", "1") == 2
     assert "queries.scale must be" in " ".join(capsys.readouterr().err.split())
+
+
+def test_script_to_copy_from_takes_a_folder_and_gives_one_message(tmp_path: Path) -> None:
+    script = [sys.executable, str(Path(__file__).parents[2] / "scripts" / "train.py")]
+    told = subprocess.run(
+        [*script, "HalfCheeta-v5", "--baseline", "--out", str(tmp_path / "run")], capture_output=True, text=True
+    )
+    assert told.returncode != 0
+    assert "HalfCheetah-v5" in told.stderr
+    assert "Traceback" not in told.stderr
 
 
 def test_options_are_read_as_json_or_as_python_spells_them() -> None:

@@ -205,7 +205,6 @@ def test_a_later_run_starts_from_the_answers_of_an_earlier_one(tmp_path: Path, m
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"from_run": "nowhere"}, "no run in nowhere"),
         ({"wait": 13}, "between 0 and the labels"),
         ({"annotator": "cat"}, "teacher, human or both"),
         ({"teacher_share": 1.0}, "between 0 and 1"),
@@ -225,13 +224,16 @@ def test_a_run_does_not_wait_for_answers_to_what_it_cannot_ask(tmp_path: Path) -
         train(short, tmp_path / "run", quiet=True)
 
 
-def test_answers_about_other_segments_are_refused(tmp_path: Path) -> None:
+def test_earlier_answers_that_do_not_fit_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     first = train(settings(annotator="teacher", labels=5), tmp_path / "first", quiet=True)
-    for options, told in (({"segment_length": 10}, "20 steps"), ({"env_id": "CartPole-v1"}, "another environment")):
+    for options, told in (
+        ({"segment_length": 10}, "20 steps"),
+        ({"env_id": "CartPole-v1"}, "another environment"),
+        ({"from_run": "nowhere"}, "no run in nowhere"),
+    ):
         with pytest.raises(UserError, match=told):
-            train(settings(**options, annotator="teacher", from_run=str(first.path)), tmp_path / "x", quiet=True)
-        for path in sorted((tmp_path / "x").rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
+            train(settings(**{"from_run": str(first.path), **options}), tmp_path / "x", quiet=True)
+        assert not (tmp_path / "x").exists()
 
 
 def test_killed_training_goes_on_with_every_answer(tmp_path: Path) -> None:

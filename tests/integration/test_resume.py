@@ -19,8 +19,9 @@ import torch
 from prefrl.errors import UserError
 from prefrl.rewards import FitSettings
 from prefrl.store import PreferenceStore
-from prefrl.training import RunFolder, TrainSettings, resume, train
+from prefrl.training import Interrupted, RunFolder, TrainSettings, resume, summarise, train
 from prefrl.training.checkpoint import newest_checkpoint
+from prefrl.training.loop import Trainer
 from prefrl.training.settings import QuerySettings
 
 TINY = TrainSettings(
@@ -129,6 +130,26 @@ def test_interrupted_run_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     checkpoint, _ = newest_checkpoint(out / "checkpoints", RunFolder.open(out).config["run_id"])
     assert checkpoint is not None
     assert checkpoint.num_env_steps == RunFolder.open(out).read_metrics()[-1]["num_env_steps"]
+
+
+def test_run_stopped_in_its_baseline_goes_on_from_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, iterate = tmp_path / "run", Trainer._iterate
+
+    def stopped(self: Trainer) -> None:
+        iterate(self)
+        if self.is_baseline:
+            self.stop()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_iterate", stopped)
+        with pytest.raises(Interrupted, match=f"prefrl resume {out}$"):
+            train(TINY, out, baseline=True, quiet=True)
+    assert "baseline_true_return_mean" not in summarise(RunFolder.open(out), num_episodes=1)
+    with pytest.raises(UserError, match=f"prefrl resume {out}$"):
+        resume(out / "baseline", quiet=True)
+    assert "baseline_true_return_mean" in resume(out, quiet=True).read_summary()
 
 
 def test_damaged_checkpoint_is_refused_and_the_one_before_used(tmp_path: Path) -> None:
