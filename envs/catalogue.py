@@ -162,7 +162,7 @@ def make_env(
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"The environment {env_id!r} cannot be made: {error}") from error
     except (TypeError, ValueError) as error:
-        if not options or isinstance(error, UserError):
+        if not options:
             raise
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
         raise UserError(f"The environment {env_id!r} cannot be made with {given}: {error}") from error

@@ -83,8 +83,6 @@ def import_record(folder: Path, where: Path | str) -> str:
             raise UserError(f"{folder} was written by a newer prefrl (version {about['version']}). Update prefrl.")
         with PreferenceStore(where) as store:
             return _import(folder, store)
-    except UserError:
-        raise
     except (*_DAMAGES, OSError, ValueError, KeyError, TypeError) as error:  # those of pyarrow are among them
         raise UserError(f"The data set in {folder} is damaged: {error}. Copy it again.") from error
 

@@ -45,7 +45,7 @@ def main() -> int:
 
     try:
         env, test_env = wrapped(args.env, args.reward), wrapped(args.env, args.reward)
-    except (ValueError, gymnasium.error.Error) as error:
+    except Exception as error:  # an environment or a reward that is not there: their messages say what to do
         parser.error(str(error))
 
     agent = PPO("MlpPolicy", env, seed=0, device="cpu", n_steps=512)

@@ -71,8 +71,6 @@ class Database:
         """
         try:
             return self._run(self.engine, work, "read")
-        except UserError:
-            raise
         except (ValueError, KeyError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise UserError(f"The record {self.name} is damaged: {reason}. Restore it from a copy.") from error

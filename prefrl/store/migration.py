@@ -46,8 +46,6 @@ def open_schema(database: Database) -> None:
         try:
             database.write(prepare)
         except (ValueError, TypeError) as error:
-            if isinstance(error, UserError):
-                raise
             raise UserError(f"The record {database.name} is damaged: {error}. Restore it from a copy.") from error
     database.use_write_ahead_log()
 

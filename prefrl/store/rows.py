@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from prefrl.errors import UserError
 from prefrl.feedback import Answer, Comparison, Edit, Query, Ranking, Rating, Response, Undo
 from prefrl.segments import Segment, segment_arrays, segment_from_arrays
 from prefrl.spaces import Array
@@ -71,7 +72,7 @@ def read_segment(row: sa.Row[Any], replay: bytes | None = None) -> Segment:
             start=row.start,
             replay=None if replay is None else unpack(replay),
         )
-    except (zlib.error, zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
+    except (zlib.error, zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, UserError) as error:
         raise ValueError(f"segment {row.id} cannot be unpacked") from error
     if segment.id != row.id:
         raise ValueError(f"segment {row.id} is not what was stored")

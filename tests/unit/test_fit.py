@@ -559,7 +559,7 @@ def test_a_fit_goes_on_from_where_the_reward_is() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"learning_rate": 0.0}, "learning_rate must be positive. Received 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive and finite. Received 0.0"),
         ({"batch_size": 0}, "batch_size must be positive"),
         ({"num_steps": -1}, "num_steps must be positive"),
         ({"first_steps": 0}, "first_steps must be positive"),
