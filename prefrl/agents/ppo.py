@@ -25,15 +25,15 @@ from torch import Tensor
 
 from prefrl.agents.adam import FlatAdam
 from prefrl.agents.distributions import make_distribution
-from prefrl.agents.gpu_memory import enough_gpu_memory
 from prefrl.agents.inputs import PolicyInputs
 from prefrl.agents.networks import CnnActorCritic, MlpActorCritic, flatten_parameters
 from prefrl.agents.ppo_settings import PpoSettings
 from prefrl.agents.protocol import Improvement
-from prefrl.agents.replay import Record, ReplayedStep, record_cuda_graph
+from prefrl.agents.replay import ReplayedStep
 from prefrl.agents.scaling import ReturnScaler
 from prefrl.agents.schedules import schedule
 from prefrl.agents.stepping import Stepper
+from prefrl.gpu import Record, enough_gpu_memory, record_cuda_graph
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_action_space, check_observation_space, map_batch

@@ -9,9 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-WARM_UPS = 3
-Record = Callable[[Callable[[], None]], Callable[[], None]]
-"""Turns a function without arguments into one that does the same, faster; it may call it first."""
+from prefrl.gpu import Record
+
 Batch = TypeVar("Batch", bound=tuple[Tensor, ...])
 
 
@@ -62,23 +61,3 @@ class ReplayedStep:
         for tensor, values in zip(self._kept, before, strict=True):
             tensor.copy_(values)
         self._batch = static
-
-
-def record_cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
-    """Record what a function does on the GPU; the result repeats it on the same memory.
-
-    Raises:
-        RuntimeError: it does something that cannot be recorded, such as waiting for the GPU.
-    """
-    current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-    aside.wait_stream(current)
-    try:
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UPS):
-                function()
-    finally:  # what it changed is put back on the current stream, also where it failed
-        current.wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    return graph.replay

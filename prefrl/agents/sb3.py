@@ -25,12 +25,12 @@ from prefrl.agents.buffers import (
     LearnedReplayBuffer,
     LearnedRolloutBuffer,
 )
-from prefrl.agents.gpu_memory import enough_gpu_memory
 from prefrl.agents.protocol import Improvement
 from prefrl.agents.recorder import Recorder
 from prefrl.agents.scaling import ReturnScaler
 from prefrl.agents.schedules import schedule
 from prefrl.errors import UserError, near_names, require
+from prefrl.gpu import enough_gpu_memory
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_action_space, check_observation_space, is_image

@@ -1,5 +1,6 @@
 """Sampling: one prefill for all samples of a prompt, a cache of full size from the start, finished rows dropped.
 
+On a GPU, where small steps wait for their launch alone, rows stay and a step is recorded instead: `decoding.py`.
 Any causal language model of `transformers` will do. The sampler returns the log-probabilities of the tokens it drew;
 training never uses them in a ratio, since a cache rounds otherwise than a full forward pass: trainers compute their
 own.
@@ -14,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefrl.errors import UserError, require
-from prefrl.text import lean_llama
-from prefrl.text.sequences import Sequences, accepts, pad_left, position_ids
+from prefrl.errors import UserError
+from prefrl.text.decoding import make_decoder
+from prefrl.text.sequences import Sequences, pad_left, position_ids
 
-cache_utils = require("transformers.cache_utils", "text")
 DROP_SHARE = 0.25  # finished rows leave the cache once they are this share of it: dropping copies what stays
 
 
@@ -67,109 +67,6 @@ class SamplingSettings:
             )
 
 
-class PreallocatedLayer(cache_utils.DynamicLayer):  # type: ignore[misc, name-defined]
-    """The keys and values of one layer in arrays of their final size, filled from the left.
-
-    Args:
-        capacity: tokens it has room for.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__()
-        self.capacity, self.used = capacity, 0
-        self._store: tuple[Tensor, Tensor] | None = None
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write new keys and values `(B, H, S, D)` behind those there; return all."""
-        if self._store is None:
-            self.dtype, self.device = key_states.dtype, key_states.device
-            self._store = tuple(
-                s.new_empty(*s.shape[:2], self.capacity, s.shape[3]) for s in (key_states, value_states)
-            )  # type: ignore[assignment]
-            self.is_initialized = True
-        assert self._store is not None
-        until = self.used + key_states.shape[-2]
-        for store, states in zip(self._store, (key_states, value_states), strict=True):
-            store[:, :, self.used : until] = states
-        self.used = until
-        self._look()
-        return self.keys, self.values
-
-    def get_seq_length(self) -> int:
-        """Return the tokens held."""
-        return self.used
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Give each row to `repeats` samples."""
-        self._take(lambda store: store[:, :, : self.used].repeat_interleave(repeats, 0))
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some rows."""
-        self._take(lambda store: store[indices, :, : self.used])
-
-    def _take(self, rows: Any) -> None:
-        assert self._store is not None
-        taken = []
-        for store in self._store:
-            kept = rows(store)
-            fresh = kept.new_empty(kept.shape[0], kept.shape[1], self.capacity, kept.shape[3])
-            fresh[:, :, : self.used] = kept
-            taken.append(fresh)
-        self._store = (taken[0], taken[1])
-        self._look()
-
-    def _look(self) -> None:
-        assert self._store is not None
-        self.keys, self.values = (store[:, :, : self.used] for store in self._store)
-
-
-def make_cache(model: Any, capacity: int) -> Any:
-    """Return a cache for a model, preallocated wherever a layer keeps all its past; other kinds grow as they do."""
-    cache = cache_utils.DynamicCache(config=model.config)
-    cache.layers = [
-        PreallocatedLayer(capacity) if type(layer) is cache_utils.DynamicLayer else layer for layer in cache.layers
-    ]
-    if not cache.layers:  # a model that names no kinds of layers
-        cache.layer_class_to_replicate = None
-        cache.layers = [PreallocatedLayer(capacity) for _ in range(model.config.num_hidden_layers)]
-    return cache
-
-
-class CacheDecoder:
-    """Gives the logits of what comes next, token by token, of any causal language model.
-
-    Args:
-        model: it.
-        capacity: tokens that there is room for.
-    """
-
-    def __init__(self, model: Any, capacity: int) -> None:
-        self._model, self._cache = model, make_cache(model, capacity)
-        self._positions = accepts(model, "position_ids")
-        self._options: dict[str, Any] = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
-
-    def logits(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        """Take in new tokens `(B, S)` at `positions`; return the logits after the last, `(B, V)`.
-
-        `mask` `(B, T)` int64 tells which of all tokens so far count.
-        """
-        if self._positions:
-            self._options["position_ids"] = positions
-        out = self._model(
-            input_ids=ids, attention_mask=mask, past_key_values=self._cache, use_cache=True, **self._options
-        )
-        logits: Tensor = out.logits[:, -1]
-        return logits
-
-    def repeat(self, samples: int) -> None:
-        """Give each row to `samples` samples."""
-        self._cache.batch_repeat_interleave(samples)
-
-    def select(self, rows: Tensor) -> None:
-        """Keep some rows."""
-        self._cache.batch_select_indices(rows)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
     """Responses that were drawn, K to each prompt, those of one prompt side by side."""
@@ -207,7 +104,6 @@ def sample(
     device = next(model.parameters()).device
     prompt_ids, prompt_mask = (array.to(device) for array in pad_left(prompts, pad_id))
     width, rows = prompt_ids.shape[1], len(prompts) * samples_per_prompt
-    make_decoder = CacheDecoder if lean_llama.backbone_of(model) is None else lean_llama.Decoder
     decoder = make_decoder(model, width + settings.max_tokens)
     mask = torch.ones(rows, width + settings.max_tokens, dtype=torch.long, device=device)
     mask[:, :width] = prompt_mask.repeat_interleave(samples_per_prompt, 0)
@@ -224,14 +120,14 @@ def sample(
     running = torch.ones(rows, dtype=torch.bool, device=device)
     for t in range(settings.max_tokens):
         token, log_prob = _draw(logits.float() / settings.temperature, settings, generator)
-        ids[row[running], t] = token[running]
-        drawn_log_probs[row[running], t] = log_prob[running]
-        lengths[row[running]] += 1
+        ids[row, t] = torch.where(running, token, pad_id)
+        drawn_log_probs[row, t] = torch.where(running, log_prob, 0.0)
+        lengths[row] += running
         running &= token != end_id
         num_running = int(running.sum())
         if num_running == 0 or t == settings.max_tokens - 1:
             break
-        if num_running <= (1 - DROP_SHARE) * len(running):
+        if not decoder.keeps_rows and num_running <= (1 - DROP_SHARE) * len(running):
             keep = running.nonzero().squeeze(1)
             decoder.select(keep)
             row, token, place, mask, running = row[keep], token[keep], place[keep], mask[keep], running[keep]

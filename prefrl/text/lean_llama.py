@@ -55,6 +55,8 @@ class Decoder:
         capacity: tokens it has room for.
     """
 
+    keeps_rows = False
+
     def __init__(self, model: Any, capacity: int) -> None:
         backbone: Any = backbone_of(model)
         self._backbone, self._head, self._capacity = backbone, model.lm_head, capacity

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from prefrl.errors import UserError
 from prefrl.files import write_json
+from prefrl.gpu import enough_gpu_memory
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.runtime import Runtime
 from prefrl.text.trainer import Metrics, TextTrainer
@@ -22,6 +23,7 @@ from prefrl.training.metrics import MetricsWriter, finite
 
 SHOWN = ("loss", "objective", "score", "kl_nats", "length", "accuracy")
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
+LESS_MEMORY = "Use a smaller --training.batch-size (for ppo a smaller --training.minibatch-size) or --place.max-tokens."
 LINES = 5  # without a terminal, a line after each fifth of the run
 
 Evaluation = Callable[[], dict[str, Any]]
@@ -115,7 +117,8 @@ def run_trainer(
         if evaluation is not None and trainer.num_steps == 0:
             _evaluate(trainer, folder, runtime, evaluation)
         while trainer.num_steps < trainer.total_steps:
-            metrics = trainer.step()
+            with enough_gpu_memory(LESS_MEMORY):
+                metrics = trainer.step()
             step, now = trainer.num_steps, time.monotonic()
             last = step == trainer.total_steps
             if evaluation is not None and (last or step in evaluate_at):

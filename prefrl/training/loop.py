@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from prefrl.agents import Agent, Improvement
-from prefrl.agents.gpu_memory import enough_gpu_memory
 from prefrl.annotators import Annotator
 from prefrl.errors import UserError
+from prefrl.gpu import enough_gpu_memory
 from prefrl.history import Episode, History
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, is_image

@@ -11,12 +11,17 @@ from gymnasium import spaces
 
 from prefrl.agents.ppo import Minibatch, PpoAgent
 from prefrl.envs import make_vector_env
+from prefrl.envs.service_desk import ServiceDesk
 from prefrl.rewards import ComparisonData, FitSettings, Fitter, RewardEnsemble
 from prefrl.segments import Segment
+from prefrl.text.generation import Sampled, SamplingSettings, sample
+from prefrl.text.models import ARCHITECTURES, PRESETS, build_model
+from prefrl.text.tokens import Tokens, train_tokenizer
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
     pytest.mark.filterwarnings("error:The update could not be recorded"),
+    pytest.mark.filterwarnings("error:A step of sampling could not be recorded"),
 ]
 BATCH = 32
 
@@ -73,6 +78,23 @@ def test_learning_on_a_gpu_is_recorded_and_can_go_on_from_a_state(env_id: str) -
     assert np.array_equal(agent.act(seen), again.act(seen))
     again.reset_environments(1)
     again.improve(None)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_responses_sampled_by_recorded_steps_are_those_of_the_cpu(architecture: str) -> None:
+    tokens = Tokens(train_tokenizer(ServiceDesk(0).prompts(40), 200))
+    model = build_model(PRESETS["tiny"], tokens, architecture=architecture, seed=0).eval()
+    prompts = [tokens.encode_prompt(text) for text in ServiceDesk(1).prompts(9)]
+
+    def draw() -> Sampled:
+        settings = SamplingSettings(max_tokens=20, greedy=True)
+        return sample(model, prompts, settings, end_id=tokens.end_id, pad_id=tokens.pad_id, samples_per_prompt=2)
+
+    on_cpu = draw()
+    model.to("cuda")
+    on_gpu = draw()
+    agree = (on_gpu.sequences.response_ids.cpu() == on_cpu.sequences.response_ids).float().mean()
+    assert agree > 0.95, "two tokens may be as likely as each other up to rounding"
 
 
 @pytest.mark.parametrize("observations", [spaces.Box(-1, 1, (5,)), spaces.Box(0, 255, (4, 84, 84), np.uint8)])

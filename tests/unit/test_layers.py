@@ -34,6 +34,7 @@ OPTIONAL = (
 CORE = (
     "errors",
     "cpus",
+    "gpu",
     "files",
     "spaces",
     "segments",

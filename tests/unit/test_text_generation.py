@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from prefrl.envs.service_desk import ServiceDesk
 from prefrl.errors import UserError
-from prefrl.text.generation import SamplingSettings, make_cache, sample
+from prefrl.text.generation import SamplingSettings, sample
 from prefrl.text.models import ARCHITECTURES, PRESETS, build_model
 from prefrl.text.sequences import (
     batches_by_length,
@@ -105,16 +105,6 @@ def test_tokens_are_drawn_with_their_probabilities(tokens: Tokens) -> None:
     held = expected.sort(descending=True)
     kept = held.indices[: int((held.values.cumsum(0) < 0.5).sum()) + 1]
     assert set(nucleus.sequences.response_ids[:, 0].tolist()) <= set(kept.tolist())
-
-
-def test_the_cache_has_its_size_from_the_start(tokens: Tokens) -> None:
-    model = build_model(PRESETS["tiny"], tokens)
-    cache = make_cache(model, 40)
-    model(torch.tensor([tokens.encode_prompt(PROMPTS[0])]), past_key_values=cache, use_cache=True)
-    store = cache.layers[0]._store[0]
-    assert store.shape[2] == 40
-    model(torch.tensor([[5]]), past_key_values=cache, use_cache=True)
-    assert cache.layers[0]._store[0].data_ptr() == store.data_ptr(), "nothing was copied"
 
 
 @pytest.mark.parametrize(
