@@ -135,7 +135,8 @@ class Fitter:
         self.cut_points.follow(data, self.ensemble)
         examples = Examples(self.ensemble, data, self.cut_points)
         # no more than a few cut points: their optimiser may begin anew with every fit
-        cuts = torch.optim.Adam(self.cut_points.parameters() or [torch.zeros(0)], lr=CutPoints.LEARNING_RATE)
+        points = self.cut_points.parameters()
+        cuts = torch.optim.Adam(points, lr=CutPoints.LEARNING_RATE) if points else None
         num_steps = settings.num_steps if self.num_fits else settings.first_steps
         epoch = -(-len(data) // settings.batch_size)
         watch = settings.estimate_reliability or (settings.bootstrap and (settings.adapt_l2 or settings.patience > 0))
@@ -188,16 +189,17 @@ class Fitter:
             return self.settings.error_rate
         return self.reliability.error_rates(examples.data.annotators).to(self.ensemble.device)
 
-    def _step(self, examples: Examples, chosen: Tensor, cuts: torch.optim.Optimizer) -> tuple[Tensor, Tensor]:
+    def _step(self, examples: Examples, chosen: Tensor, cuts: torch.optim.Optimizer | None) -> tuple[Tensor, Tensor]:
         """Make one gradient step; return every member's loss on every answer of the minibatch, and counts `(M, B)`."""
         batch = examples.batch(chosen, self._error_rates(examples))
         losses, counts = -batch.log_likelihood, examples.counts[:, batch.order]
         loss = (losses * counts).sum(1).div(counts.sum(1).clamp(min=1.0)).sum()  # members do not share parameters
-        self.optimizer.zero_grad(set_to_none=True)
-        cuts.zero_grad(set_to_none=True)
+        optimizers = [self.optimizer] if cuts is None else [self.optimizer, cuts]
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimizer.step()
-        cuts.step()
+        for optimizer in optimizers:
+            optimizer.step()
         with torch.no_grad():
             shrink = 1 - self.settings.learning_rate * self.l2
             for parameter in self._parameters:
