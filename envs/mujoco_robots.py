@@ -30,7 +30,7 @@ class RobotVectorEnv(MujocoVectorEnv):
         return [self._qpos[:, skipped:], speeds]
 
     def uniform(self, generator: np.random.Generator, initial: Floats) -> Floats:
-        """Return a starting position or velocity with uniform noise."""
+        """Return a start with uniform noise."""
         scale = self.options["reset_noise_scale"]
         return initial + generator.uniform(low=-scale, high=scale, size=len(initial))
 
@@ -38,8 +38,8 @@ class RobotVectorEnv(MujocoVectorEnv):
         """Return a starting velocity with normal noise."""
         return initial + self.options["reset_noise_scale"] * generator.standard_normal(len(initial))
 
-    def draw_state(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
-        return self.uniform(generator, self.init_qpos), self.uniform(generator, self.init_qvel)
+    def draw_state(self, generator: np.random.Generator) -> Floats:
+        return self.uniform(generator, self.init_state)  # in one draw: the numbers are those of two
 
     def nobody_ends(self) -> Flags:
         return np.zeros(self.num_envs, np.bool_)
@@ -66,8 +66,8 @@ class HalfCheetahVectorEnv(RobotVectorEnv):
     def reset_info(self) -> dict[str, Any]:
         return {"x_position": self._qpos[:, 0].copy()}
 
-    def draw_state(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
-        return self.uniform(generator, self.init_qpos), self.normal(generator, self.init_qvel)
+    def draw_state(self, generator: np.random.Generator) -> Floats:
+        return np.concatenate([self.uniform(generator, self.init_qpos), self.normal(generator, self.init_qvel)])
 
 
 class _Hopping(RobotVectorEnv):
@@ -193,8 +193,8 @@ class AntVectorEnv(_OnAPlane):
         ended = ~healthy & bool(self.options["terminate_when_unhealthy"])
         return forward + survive - (control + contact), ended, info
 
-    def draw_state(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
-        return self.uniform(generator, self.init_qpos), self.normal(generator, self.init_qvel)
+    def draw_state(self, generator: np.random.Generator) -> Floats:
+        return np.concatenate([self.uniform(generator, self.init_qpos), self.normal(generator, self.init_qvel)])
 
 
 class HumanoidVectorEnv(_OnAPlane):

@@ -60,7 +60,7 @@ class ReacherVectorEnv(_WithBodies):
         info = {"reward_dist": distance, "reward_ctrl": control}
         return distance + control, np.zeros(self.num_envs, np.bool_), info
 
-    def draw_state(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
+    def draw_state(self, generator: np.random.Generator) -> Floats:
         qpos = generator.uniform(low=-0.1, high=0.1, size=self.model.nq) + self.init_qpos
         goal = generator.uniform(low=-0.2, high=0.2, size=2)
         while np.linalg.norm(goal) >= 0.2:
@@ -68,7 +68,7 @@ class ReacherVectorEnv(_WithBodies):
         qpos[-2:] = goal
         qvel = self.init_qvel + generator.uniform(low=-0.005, high=0.005, size=self.model.nv)
         qvel[-2:] = 0
-        return qpos, qvel
+        return np.concatenate([qpos, qvel])
 
 
 class PusherVectorEnv(_WithBodies):
@@ -87,7 +87,7 @@ class PusherVectorEnv(_WithBodies):
         info = {"reward_dist": distance, "reward_ctrl": control, "reward_near": near}
         return distance + control + near, np.zeros(self.num_envs, np.bool_), info
 
-    def draw_state(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
+    def draw_state(self, generator: np.random.Generator) -> Floats:
         def draw() -> Floats:
             low = generator.uniform(low=-0.3, high=0, size=1)
             return np.concatenate([low, generator.uniform(low=-0.2, high=0.2, size=1)])
@@ -99,7 +99,7 @@ class PusherVectorEnv(_WithBodies):
         qpos[-4:-2], qpos[-2:] = cylinder, 0
         qvel = self.init_qvel + generator.uniform(low=-0.005, high=0.005, size=self.model.nv)
         qvel[-4:] = 0
-        return qpos, qvel
+        return np.concatenate([qpos, qvel])
 
 
 class InvertedPendulumVectorEnv(RobotVectorEnv):
@@ -144,8 +144,8 @@ class InvertedDoublePendulumVectorEnv(RobotVectorEnv):
         info = {"reward_survive": survive, "distance_penalty": -distance, "velocity_penalty": -velocity}
         return survive - distance - velocity, fallen, info
 
-    def draw_state(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
-        return self.uniform(generator, self.init_qpos), self.normal(generator, self.init_qvel)
+    def draw_state(self, generator: np.random.Generator) -> Floats:
+        return np.concatenate([self.uniform(generator, self.init_qpos), self.normal(generator, self.init_qvel)])
 
 
 MUJOCO_TASKS = {

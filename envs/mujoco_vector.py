@@ -31,6 +31,7 @@ from prefrl.envs.vector_tools import (
     join_infos,
     masked_info,
     reset_mask,
+    restarted_info,
     seeds,
 )
 from prefrl.errors import UserError, require
@@ -103,6 +104,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         self._batch: Any = (ForceBatch if self.needs_forces else batch)(self.model, num_envs, threads)
         self._qpos, self._qvel, self._ctrl = (self._batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
         self.init_qpos, self.init_qvel = self.template.init_qpos.copy(), self.template.init_qvel.copy()
+        self.init_state = np.concatenate([self.init_qpos, self.init_qvel])
         self._initial_state: Floats = self._batch.state[0].copy()
         self.frame_skip: int = self.template.frame_skip
         self.dt = self.template.dt
@@ -138,8 +140,8 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         return {}
 
     @abstractmethod
-    def draw_state(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
-        """Draw a starting state, `qpos` and `qvel`."""
+    def draw_state(self, generator: np.random.Generator) -> Floats:
+        """Draw a starting state, `qpos` and `qvel` in one."""
 
     # ------------------------------------------------------------------------------------------- Gymnasium's methods
 
@@ -215,7 +217,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         rewards[due], terminated[due] = 0.0, False
         truncated = self._count_steps(going)
         self._ended = terminated | truncated
-        info = join_infos(masked_info(info, going), masked_info(self.reset_info(), due))
+        info = restarted_info(info, self.reset_info(), due)
         return self.observe(), rewards, terminated, truncated, info
 
     def _reset_ended(
@@ -337,9 +339,9 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
             generator = self._generators[env]
             if generator is None:
                 generator = self._generators[env] = seeding.np_random(None)[0]
-            states.append(np.concatenate(self.draw_state(generator)))
+            states.append(self.draw_state(generator))
         if states:
-            self._put(envs, np.stack(states))
+            self._put(envs, np.array(states))
 
     def _put(self, envs: NDArray[np.int64], states: Floats) -> None:
         ids = envs.astype(np.int32)

@@ -127,6 +127,21 @@ def join_infos(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return joined
 
 
+def restarted_info(info: dict[str, Any], reset_info: dict[str, Any], due: Flags) -> dict[str, Any]:
+    """Return the info of a step in which some environments were restarted instead.
+
+    The same as `masked_info` of both, joined, for which `info` may be written to.
+    """
+    if due.all():
+        return masked_info(reset_info, due)
+    joined, going = {}, ~due
+    for key, values in info.items():
+        begun = reset_info.get(key)
+        values[due] = 0 if begun is None else begun[due]
+        joined[key], joined[f"_{key}"] = values, going.copy() if begun is None else np.ones_like(due)
+    return join_infos(joined, masked_info({key: reset_info[key] for key in reset_info if key not in info}, due))
+
+
 def norms(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return Euclidean lengths `(E,)` of `(E, n)`, rounded as `numpy.linalg.norm` of each row."""
     rows = np.ascontiguousarray(vectors)
