@@ -286,8 +286,9 @@ def _show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
         return
     table = Table("policy", "true return", title=f"{summary['env_id']}, {summary['num_episodes']} episodes each")
     table.add_row("random actions", f"{summary['random_true_return_mean']:.5g}")
+    taught = f"from {summary['labels']} comparisons" if summary["labels"] else "trained on the true reward"
     table.add_row(
-        f"{summary['policy']}, from {summary['labels']} comparisons",
+        f"{summary['policy']}, {taught}",
         f"{summary['true_return_mean']:.5g} (spread {summary['true_return_std']:.3g})",
     )
     table.add_row("best learned return", f"{summary['best_true_return_mean']:.5g}")

@@ -16,7 +16,7 @@ from prefrl.text.data import Encoder
 from prefrl.text.evaluation import GoldReward, completion_accuracy, evaluate_policy
 from prefrl.text.folder import TextRunFolder
 from prefrl.text.generation import SamplingSettings
-from prefrl.text.models import load_model, save_model
+from prefrl.text.models import context_length, load_model, save_model
 from prefrl.text.ppo import PPOSettings
 from prefrl.text.preference import PreferenceSettings
 from prefrl.text.reward_model import ModelReward, RewardModel
@@ -144,7 +144,9 @@ def make_evaluation(
     if on_desk:
         prompts = ServiceDesk(world).prompts(watch.prompts, held_out=True)
     geography = Geography(world)
-    blocks = encode_texts(encoder.tokens, geography.corpus(200, stream=2), 96) if on_desk else []
+    context = context_length(model)
+    corpus = geography.corpus(200, stream=2) if on_desk else []
+    blocks = encode_texts(encoder.tokens, corpus, min(96, context - 1), context) if on_desk else []
     gold: GoldReward | None = ServiceDesk.gold if on_desk else None
 
     def evaluation() -> dict[str, Any]:
@@ -208,8 +210,9 @@ def _load_function(name: str) -> TextReward:
     return reward
 
 
-def some_blocks(tokens: Tokens, data: str, block_tokens: int, count: int, seed: int) -> list[TokenPair]:
+def some_blocks(tokens: Tokens, model: Any, data: str, block_tokens: int, count: int, seed: int) -> list[TokenPair]:
     """Return up to `count` blocks of pretraining text, drawn without regard to where they stand."""
-    blocks = encode_texts(tokens, sources.read_texts(data, seed=seed, count=max(64, 3 * count)), block_tokens)
+    texts = sources.read_texts(data, seed=seed, count=max(64, 3 * count))
+    blocks = encode_texts(tokens, texts, block_tokens, context_length(model))
     order = stream(seed, "pretraining blocks").permutation(len(blocks))[:count]
     return [blocks[int(i)] for i in order]

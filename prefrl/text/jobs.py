@@ -68,7 +68,7 @@ class PretrainJob:
         texts = sources.read_texts(self.data, seed=seed, count=self.paragraphs)
         shape = preset(self.size)
         tokens = Tokens(train_tokenizer(texts, shape.vocab_size))
-        learned, held_out = split_held_out(encode_texts(tokens, texts, self.block_tokens), seed)
+        learned, held_out = split_held_out(encode_texts(tokens, texts, self.block_tokens, shape.context), seed)
         model = build_model(shape, tokens, architecture=self.architecture, seed=stream_seed(seed, "weights"))
         model.to(runtime.device)
         trainer = SFTTrainer(model, learned, self.place.seeded(self.training), pad_id=tokens.pad_id, runtime=runtime)
@@ -122,9 +122,8 @@ class SFTJob:
         learned, held_out = split_held_out(encode_examples(encoder, examples), seed)
         learned = learned or encode_examples(encoder, examples)
         if self.pretraining is not None:
-            learned += some_blocks(
-                tokens, self.pretraining, self.block_tokens, int(self.pretraining_share * len(learned)), seed
-            )
+            count = int(self.pretraining_share * len(learned))
+            learned += some_blocks(tokens, model, self.pretraining, self.block_tokens, count, seed)
         model = add_lora(model, self.lora).to(runtime.device)
         trainer = SFTTrainer(model, learned, self.place.seeded(self.training), pad_id=tokens.pad_id, runtime=runtime)
 
@@ -230,7 +229,7 @@ class PPOJob:
         if self.training.ptx_coefficient:
             if self.pretraining is None:
                 raise UserError("PPO-ptx (--training.ptx-coefficient above 0) needs text: give --pretraining.")
-            blocks = some_blocks(tokens, self.pretraining, self.block_tokens, 4_000, seed)
+            blocks = some_blocks(tokens, model, self.pretraining, self.block_tokens, 4_000, seed)
         model = add_lora(model, self.lora).to(runtime.device)
         prompts = sources.read_prompts(self.data, seed=seed, count=self.prompts)
         trainer = PPOTrainer(

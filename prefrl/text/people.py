@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +57,19 @@ def ask_people(
         UserError: no prompt has two different responses (to be rated: one), or the record cannot be written.
     """
     queries = []
+    for prompt, row in zip(prompts, responses, strict=True):
+        items = tuple(Response(prompt=prompt, text=text) for text in list(dict.fromkeys(row))[:9])
+        if scale is not None:
+            queries += [Query(responses=(item,), kind="rating", scale=scale) for item in items]
+        elif len(items) > 1:
+            queries.append(Query(responses=items, kind="comparison" if len(items) == 2 else "ranking"))
+    if not queries:
+        what = "two different responses; there is nothing to compare" if scale is None else "a response to rate"
+        raise UserError(f"No prompt has {what}. Draw more.")
     with _opened(record) as store:
-        session = store.num_open() + store.num_answers()
-        for prompt, row in zip(prompts, responses, strict=True):
-            items = tuple(Response(prompt=prompt, text=text) for text in list(dict.fromkeys(row))[:9])
-            if scale is not None:
-                queries += [Query(responses=(i,), kind="rating", scale=scale, session=session) for i in items]
-            elif len(items) > 1:
-                kind = "comparison" if len(items) == 2 else "ranking"
-                queries.append(Query(responses=items, kind=kind, session=session))
-        if not queries:
-            what = "two different responses; there is nothing to compare" if scale is None else "a response to rate"
-            raise UserError(f"No prompt has {what}. Draw more.")
         before = store.num_open()
-        store.add_queries(queries)
+        session = before + store.num_answers()
+        store.add_queries([replace(query, session=session) for query in queries])
         return store.num_open() - before
 
 

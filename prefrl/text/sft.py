@@ -54,8 +54,17 @@ def encode_examples(encoder: Encoder, examples: Sequence[Example]) -> list[Token
     return [(encoder.prompt(example.prompt), encoder.response(example.response)) for example in examples]
 
 
-def encode_texts(tokens: TextTokenizer, texts: Sequence[str], block_tokens: int) -> list[TokenPair]:
-    """Return blocks of text for pretraining: after an end token, every token of the block is predicted."""
+def encode_texts(tokens: TextTokenizer, texts: Sequence[str], block_tokens: int, context: int) -> list[TokenPair]:
+    """Return blocks of text for pretraining: after an end token, every token of the block is predicted.
+
+    Raises:
+        UserError: a block and the end token do not fit into the context, or the texts do not fill one block.
+    """
+    if block_tokens >= context:
+        raise UserError(
+            f"Blocks of {block_tokens} tokens after an end token do not fit into the model's context of {context}. "
+            f"Use --block-tokens {context - 1} or less."
+        )
     return [([tokens.end_id], block) for block in language_model_blocks(tokens, texts, block_tokens)]
 
 

@@ -283,6 +283,7 @@ def test_what_is_held_out_of_rankings_can_judge_a_reward_however_many_ties_there
             ["ppo", "--model", "BASE", "--reward", "gold", "--place.max-tokens", "4", "--out", "OUT"],
             "sampling.max-tokens",
         ),
+        (["pretrain", "--size", "tiny", "--block-tokens", "5000", "--out", "OUT"], "--block-tokens"),
         (["judge", "--data", "PAIRS", "--judge", "http://127.0.0.1:9#m", "--out", "OUT"], "does not answer"),
         (["report", "EMPTYDIR"], "no evaluated methods"),
         (["resume", "EMPTYDIR"], "no run in"),

@@ -108,3 +108,10 @@ def test_records_without_answers_say_so(record: str) -> None:
         read_examples(record, seed=0, count=1)
     with pytest.raises(UserError, match="nothing to compare"):
         ask_people(record, ["p"], [["a", "a"]])
+
+
+def test_where_there_is_nothing_to_ask_no_record_is_made(tmp_path: Path) -> None:
+    record = tmp_path / "new.sqlite"
+    with pytest.raises(UserError, match="nothing to compare"):
+        ask_people(str(record), ["p"], [["a", "a"]])
+    assert not record.exists()
