@@ -34,9 +34,11 @@ class RobotVectorEnv(MujocoVectorEnv):
         scale = self.options["reset_noise_scale"]
         return initial + generator.uniform(low=-scale, high=scale, size=len(initial))
 
-    def normal(self, generator: np.random.Generator, initial: Floats) -> Floats:
-        """Return a starting velocity with normal noise."""
-        return initial + self.options["reset_noise_scale"] * generator.standard_normal(len(initial))
+    def normal_velocities(self, generator: np.random.Generator) -> Floats:
+        """Return a starting state whose positions have uniform noise, and its velocities normal noise."""
+        positions = self.uniform(generator, self.init_qpos)
+        noise = self.options["reset_noise_scale"] * generator.standard_normal(len(self.init_qvel))
+        return np.concatenate([positions, self.init_qvel + noise])
 
     def draw_state(self, generator: np.random.Generator) -> Floats:
         return self.uniform(generator, self.init_state)  # in one draw: the numbers are those of two
@@ -67,7 +69,7 @@ class HalfCheetahVectorEnv(RobotVectorEnv):
         return {"x_position": self._qpos[:, 0].copy()}
 
     def draw_state(self, generator: np.random.Generator) -> Floats:
-        return np.concatenate([self.uniform(generator, self.init_qpos), self.normal(generator, self.init_qvel)])
+        return self.normal_velocities(generator)
 
 
 class _Hopping(RobotVectorEnv):
@@ -194,7 +196,7 @@ class AntVectorEnv(_OnAPlane):
         return forward + survive - (control + contact), ended, info
 
     def draw_state(self, generator: np.random.Generator) -> Floats:
-        return np.concatenate([self.uniform(generator, self.init_qpos), self.normal(generator, self.init_qvel)])
+        return self.normal_velocities(generator)
 
 
 class HumanoidVectorEnv(_OnAPlane):

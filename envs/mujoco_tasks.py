@@ -145,7 +145,7 @@ class InvertedDoublePendulumVectorEnv(RobotVectorEnv):
         return survive - distance - velocity, fallen, info
 
     def draw_state(self, generator: np.random.Generator) -> Floats:
-        return np.concatenate([self.uniform(generator, self.init_qpos), self.normal(generator, self.init_qvel)])
+        return self.normal_velocities(generator)
 
 
 MUJOCO_TASKS = {

@@ -28,7 +28,6 @@ from prefrl.envs.vector_tools import (
     checked_actions,
     checked_autoreset_mode,
     expanded,
-    join_infos,
     masked_info,
     reset_mask,
     restarted_info,
@@ -195,10 +194,9 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         truncated = self._count_steps(self._everywhere)
         self._ended = terminated | truncated
         observations = self.observe()
-        info = self._with_masks(info)
         if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
             return self._reset_ended(observations, rewards, terminated, truncated, info)
-        return observations, rewards, terminated, truncated, info
+        return observations, rewards, terminated, truncated, self._with_masks(info)
 
     def _step_some(self, actions: NDArray[Any], due: Flags) -> tuple[Floats, Floats, Flags, Flags, dict[str, Any]]:
         """Reset the environments in `due`, step the others."""
@@ -228,11 +226,10 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         last = np.full(self.num_envs, None, dtype=object)
         for env in np.flatnonzero(ended):
             last[env] = observations[env]
-        final_info = masked_info({key: value for key, value in info.items() if not key.startswith("_")}, ended)
+        final_info = masked_info(info, ended)
         self._restart(np.flatnonzero(ended))
         observations = np.where(expanded(ended, observations), self.observe(), observations)
-        terms = {key: value for key, value in info.items() if not key.startswith("_")}
-        joined = join_infos(masked_info(terms, ~ended), masked_info(self.reset_info(), ended))
+        joined = restarted_info(info, self.reset_info(), ended)
         joined |= {"final_obs": last, "_final_obs": ended, "final_info": final_info, "_final_info": ended}
         self._ended = np.zeros(self.num_envs, np.bool_)
         return observations, rewards, terminated, truncated, joined

@@ -112,25 +112,13 @@ def masked_info(info: dict[str, Any], which: Flags) -> dict[str, Any]:
     return masked
 
 
-def join_infos(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Join two infos made by `masked_info` for different environments."""
-    joined = dict(first)
-    for key, values in second.items():
-        if key.startswith("_"):
-            continue
-        mask = second[f"_{key}"]
-        if key in joined:
-            joined[key] = np.where(expanded(mask, values), values, joined[key])
-            joined[f"_{key}"] = joined[f"_{key}"] | mask
-        else:
-            joined[key], joined[f"_{key}"] = values, mask
-    return joined
-
-
 def restarted_info(info: dict[str, Any], reset_info: dict[str, Any], due: Flags) -> dict[str, Any]:
-    """Return the info of a step in which some environments were restarted instead.
+    """Return the info of a step in which some environments were restarted: theirs is what the reset tells.
 
-    The same as `masked_info` of both, joined, for which `info` may be written to.
+    Args:
+        info: of the step, as `(E, ...)` each; it is written to.
+        reset_info: what a reset tells of all environments.
+        due: `(E,)`: which ones were restarted.
     """
     if due.all():
         return masked_info(reset_info, due)
@@ -139,7 +127,7 @@ def restarted_info(info: dict[str, Any], reset_info: dict[str, Any], due: Flags)
         begun = reset_info.get(key)
         values[due] = 0 if begun is None else begun[due]
         joined[key], joined[f"_{key}"] = values, going.copy() if begun is None else np.ones_like(due)
-    return join_infos(joined, masked_info({key: reset_info[key] for key in reset_info if key not in info}, due))
+    return joined | masked_info({key: reset_info[key] for key in reset_info if key not in info}, due)
 
 
 def norms(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -23,7 +23,10 @@ from prefrl.training.metrics import MetricsWriter, finite
 
 SHOWN = ("loss", "objective", "score", "kl_nats", "length", "accuracy")
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-LESS_MEMORY = "Use a smaller --training.batch-size (for ppo a smaller --training.minibatch-size) or --place.max-tokens."
+LESS_MEMORY = (
+    "Use a smaller --training.batch-size or --place.max-tokens; for ppo a smaller --training.minibatch-size or "
+    "--training.sampling.max-tokens."
+)
 LINES = 5  # without a terminal, a line after each fifth of the run
 
 Evaluation = Callable[[], dict[str, Any]]
