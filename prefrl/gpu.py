@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from prefrl.errors import UserError
 
 WARM_UPS = 3
 Record = Callable[[Callable[[], None]], Callable[[], None]]
 """Turns a function without arguments into one that does the same, faster; it may call it first."""
+Batch = TypeVar("Batch", bound=tuple[Tensor, ...])
 
 
 @contextmanager
@@ -52,3 +56,53 @@ def record_cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
     with torch.cuda.graph(graph):
         function()
     return graph.replay
+
+
+class ReplayedStep:
+    """Makes the same step on batches of one size again and again.
+
+    Args:
+        record: makes a replay of it, e.g. `record_cuda_graph`.
+        failure: what is warned of where that fails, e.g. "The update could not be recorded".
+        kept: tensors that the step changes; recording leaves them as they were.
+    """
+
+    def __init__(self, record: Record, failure: str, kept: Sequence[Tensor] = ()) -> None:
+        self._record, self._failure, self._kept = record, failure, kept
+        self._sizes: tuple[torch.Size, ...] = ()
+        self._batch: tuple[Tensor, ...] = ()
+        self._replay: Callable[[], None] | None = None
+        self._failed = False
+
+    def __call__(self, step: Callable[[Batch], None], batch: Batch) -> None:
+        """Do what `step(batch)` does.
+
+        Args:
+            step: reads the tensors of the batch, and nothing else that changes but in tensors that stay where they are.
+            batch: tensors of the sizes met before, else it is recorded anew.
+        """
+        if self._failed:
+            step(batch)
+            return
+        if self._sizes != (sizes := tuple(tensor.shape for tensor in batch)):
+            self._prepare(step, batch)
+            self._sizes = sizes
+        if self._replay is None:
+            step(batch)
+            return
+        for place, tensor in zip(self._batch, batch, strict=True):
+            place.copy_(tensor)
+        self._replay()
+
+    def _prepare(self, step: Callable[[Batch], None], batch: Batch) -> None:
+        before = [tensor.clone() for tensor in self._kept]
+        static = type(batch)._make(tensor.clone() for tensor in batch)  # type: ignore[attr-defined]
+        try:
+            self._replay = self._record(lambda: step(static))
+        except RuntimeError as error:
+            self._failed, self._replay = True, None
+            reason = str(error).splitlines()[0]
+            warnings.warn(f"{self._failure} and runs slower: {reason}", stacklevel=3)
+        for tensor, values in zip(self._kept, before, strict=True):
+            tensor.copy_(values)
+        self._batch = static

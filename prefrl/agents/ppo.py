@@ -29,11 +29,10 @@ from prefrl.agents.inputs import PolicyInputs
 from prefrl.agents.networks import CnnActorCritic, MlpActorCritic, flatten_parameters
 from prefrl.agents.ppo_settings import PpoSettings
 from prefrl.agents.protocol import Improvement
-from prefrl.agents.replay import ReplayedStep
 from prefrl.agents.scaling import ReturnScaler
 from prefrl.agents.schedules import schedule
 from prefrl.agents.stepping import Stepper
-from prefrl.gpu import Record, enough_gpu_memory, record_cuda_graph
+from prefrl.gpu import Record, ReplayedStep, enough_gpu_memory, record_cuda_graph
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_action_space, check_observation_space, map_batch
@@ -182,8 +181,8 @@ class PpoAgent:
 
     def _replay_updates(self, record: Record) -> None:
         """Record the update of a minibatch once and replay it from then on."""
-        adam = self._adam
-        self._replayed = ReplayedStep(record, [adam.parameters, adam.first, adam.second])
+        adam, failure = self._adam, "The update could not be recorded as a CUDA graph"
+        self._replayed = ReplayedStep(record, failure, [adam.parameters, adam.first, adam.second])
 
     @property
     def num_env_steps(self) -> int:

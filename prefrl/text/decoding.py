@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from prefrl.errors import require
-from prefrl.gpu import Record, record_cuda_graph
+from prefrl.gpu import Record, ReplayedStep, record_cuda_graph
 from prefrl.text import lean_llama
 from prefrl.text.sequences import accepts
 
@@ -37,7 +35,8 @@ class PreallocatedLayer(cache_utils.DynamicLayer):  # type: ignore[misc, name-de
         super().__init__()
         self.capacity, self.used = capacity, 0
         self._store: tuple[Tensor, Tensor] | None = None
-        self._column: Tensor | None = None
+        self.column: Tensor | None = None
+        """`(1,)` int64, where given: the states of one new token go there, and all places are returned."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write new keys and values `(B, H, S, D)` behind those there; return all."""
@@ -48,9 +47,9 @@ class PreallocatedLayer(cache_utils.DynamicLayer):  # type: ignore[misc, name-de
             )  # type: ignore[assignment]
             self.is_initialized = True
         assert self._store is not None
-        if self._column is not None:
+        if self.column is not None:
             for store, states in zip(self._store, (key_states, value_states), strict=True):
-                store.index_copy_(2, self._column, states)
+                store.index_copy_(2, self.column, states)
             return self._store
         until = self.used + key_states.shape[-2]
         for store, states in zip(self._store, (key_states, value_states), strict=True):
@@ -59,12 +58,11 @@ class PreallocatedLayer(cache_utils.DynamicLayer):  # type: ignore[misc, name-de
         self._look()
         return self.keys, self.values
 
-    def write_at(self, column: Tensor | None) -> None:
-        """From now on write the states of one token at `column` `(1,)` int64 and return all places; None: as before."""
+    def clear_rest(self) -> None:
+        """Fill the places not used yet with zeros: hidden ones count nothing, but must be numbers."""
         assert self._store is not None
-        self._column = column
         for store in self._store:
-            store[:, :, self.used :] = 0  # what is hidden counts nothing, but must be numbers
+            store[:, :, self.used :] = 0
 
     def get_seq_length(self) -> int:
         """Return the tokens held."""
@@ -166,39 +164,38 @@ class RecordedDecoder(CacheDecoder):
 
     def __init__(self, model: Any, capacity: int, record: Record) -> None:
         super().__init__(model, capacity)
-        self._capacity, self._record, self._failed = capacity, record, False
-        self._replay: Callable[[], None] | None = None
+        self._visible: Tensor | None = None
+        self._capacity = capacity
+        self._replayed = ReplayedStep(record, "A step of sampling could not be recorded")
 
     def logits(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         """As those of `CacheDecoder`; of single steps they hold until the next."""
         width = mask.shape[1]
-        single = ids.shape[1] == 1 < width
-        if single and self._replay is None and not self._failed:
-            self._prepare(ids, mask, positions)
-        if self._replay is None or not single:
+        if ids.shape[1] > 1 or width == 1:
             return super().logits(ids, mask, positions)
-        self._ids.copy_(ids)
-        self._at.copy_(positions)
+        if self._visible is None:
+            self._visible = torch.zeros(len(ids), 1, 1, self._capacity, dtype=torch.bool, device=ids.device)
+            for layer in self._cache.layers:
+                layer.clear_rest()
         self._visible[:, 0, 0, :width] = mask.bool()
-        self._column.fill_(width - 1)
-        self._replay()
+        self._replayed(self._make_step, _Step(ids, positions, self._visible, ids.new_tensor([width - 1])))
         return self._out
 
-    def _prepare(self, ids: Tensor, mask: Tensor, positions: Tensor) -> None:
-        self._ids, self._at, self._column = ids.clone(), positions.clone(), ids.new_tensor([mask.shape[1] - 1])
-        self._visible = torch.zeros(len(ids), 1, 1, self._capacity, dtype=torch.bool, device=ids.device)
-        self._visible[:, 0, 0, : mask.shape[1]] = mask.bool()
+    def _make_step(self, step: _Step) -> None:
         for layer in self._cache.layers:
-            layer.write_at(self._column)
-        try:
-            self._replay = self._record(self._make_step)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            warnings.warn(f"A step of sampling could not be recorded and runs slower: {reason}", stacklevel=4)
-            self._failed = True
-            for layer in self._cache.layers:
-                layer.write_at(None)
+            layer.column = step.column
+        options = self._options | {"position_ids": step.positions, "past_key_values": self._cache, "use_cache": True}
+        self._out = self._model(input_ids=step.ids, attention_mask=step.visible, **options).logits[:, -1]
 
-    def _make_step(self) -> None:
-        options = self._options | {"position_ids": self._at, "past_key_values": self._cache, "use_cache": True}
-        self._out = self._model(input_ids=self._ids, attention_mask=self._visible, **options).logits[:, -1]
+
+class _Step(NamedTuple):
+    """What changes from one step to the next, for B rows and room for C tokens."""
+
+    ids: Tensor
+    """`(B, 1)`"""
+    positions: Tensor
+    """`(B, 1)`"""
+    visible: Tensor
+    """`(B, 1, 1, C)` bool"""
+    column: Tensor
+    """`(1,)`: where the new token goes."""

@@ -63,7 +63,7 @@ def test_recorded_steps_give_the_same_logits(model: Any, tokens: Tokens) -> None
     usual = logits_of(CacheDecoder(model, CAPACITY), tokens)
     recorded = RecordedDecoder(model, CAPACITY, played_again)
     assert torch.allclose(logits_of(recorded, tokens), usual, atol=1e-5)
-    assert recorded._replay is not None
+    assert recorded._replayed._replay is not None
 
 
 def test_places_not_filled_yet_count_nothing_whatever_lies_there(
