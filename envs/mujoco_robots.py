@@ -158,7 +158,7 @@ class AntVectorEnv(_OnAPlane):
     needs_forces = True
 
     def prepare(self) -> None:
-        self._xpos, self._forces = self._batch.bind("xpos"), self._batch.bind("cfrc_ext")
+        self._xpos, self._forces = self.derived("xpos"), self.derived("cfrc_ext")
         try:
             self._main_body = self.model.body(self.options["main_body"]).id
         except (KeyError, IndexError, TypeError) as error:
@@ -207,7 +207,7 @@ class HumanoidVectorEnv(_OnAPlane):
 
     def prepare(self) -> None:
         names = ("xipos", "cinert", "cvel", "qfrc_actuator", "cfrc_ext", "ten_length", "ten_velocity")
-        self._derived = {name: self._batch.bind(name) for name in names}
+        self._derived = {name: self.derived(name) for name in names}
 
     def observe(self) -> Floats:
         parts = self.positions_and_velocities(2)

@@ -28,7 +28,7 @@ class _WithBodies(MujocoVectorEnv):
     """Reacher and Pusher: rewards are distances between bodies; never ends early."""
 
     def prepare(self) -> None:
-        self._xpos = self._batch.bind("xpos")
+        self._xpos = self.derived("xpos")
 
     def body(self, name: str) -> Floats:
         """Return where a body is, `(E, 3)`."""
@@ -122,7 +122,7 @@ class InvertedDoublePendulumVectorEnv(RobotVectorEnv):
     gymnasium_class = "gymnasium.envs.mujoco.inverted_double_pendulum_v5:InvertedDoublePendulumEnv"
 
     def prepare(self) -> None:
-        self._sites, self._constraint = self._batch.bind("site_xpos"), self._batch.bind("qfrc_constraint")
+        self._sites, self._constraint = self.derived("site_xpos"), self.derived("qfrc_constraint")
 
     def observe(self) -> Floats:
         angles = self._qpos[:, 1:]

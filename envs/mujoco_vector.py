@@ -23,7 +23,7 @@ from prefrl.cpus import available_cpus
 from prefrl.envs.memory import check_memory
 from prefrl.envs.mujoco_forces import ForceBatch
 from prefrl.envs.mujoco_marks import StateMarks
-from prefrl.envs.mujoco_template import all_options, make_template, template_class
+from prefrl.envs.mujoco_template import all_options, make_template, stepped_model, template_class
 from prefrl.envs.vector_tools import (
     checked_actions,
     checked_autoreset_mode,
@@ -100,7 +100,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         self.action_space = batch_space(self.single_action_space, num_envs)
         threads = min(num_threads or available_cpus(), num_envs)
         batch = require("mujoco.batch", "mujoco").Batch
-        self._batch: Any = (ForceBatch if self.needs_forces else batch)(self.model, num_envs, threads)
+        self._batch: Any = (ForceBatch if self.needs_forces else batch)(stepped_model(self.model), num_envs, threads)
         self._qpos, self._qvel, self._ctrl = (self._batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
         self.init_qpos, self.init_qvel = self.template.init_qpos.copy(), self.template.init_qvel.copy()
         self.init_state = np.concatenate([self.init_qpos, self.init_qvel])
@@ -112,7 +112,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         self._ended = np.zeros(num_envs, np.bool_)
         self._everywhere = np.ones(num_envs, np.bool_)
         self._everywhere.flags.writeable = False
-        self._is_reset = self._camera_aimed = False
+        self._is_reset = self._camera_aimed = self._has_derived = False
         self.marks: StateMarks | None = None
         """What people can look at later, see `save_clips`."""
         self.prepare()
@@ -120,7 +120,13 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
     # ------------------------------------------------------------------------------------------ what a task fills in
 
     def prepare(self) -> None:
-        """Bind what else the task reads; called once."""
+        """Bind what else the task reads, by `derived`; called once."""
+
+    def derived(self, name: str) -> Floats:
+        """Return a live array `(E, ...)` of what MuJoCo derives from the state, such as `xpos`."""
+        self._has_derived = True
+        values: Floats = self._batch.bind(name)
+        return values
 
     @abstractmethod
     def observe(self) -> Floats:
@@ -347,7 +353,8 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         else:
             self._batch.state[ids] = self._initial_state
         self._qpos[envs], self._qvel[envs] = states[:, : self.model.nq], states[:, self.model.nq :]
-        self._batch.forward(ids)
+        if self._has_derived:  # the state itself stays as it was put
+            self._batch.forward(ids)
         self._num_steps[envs] = 0
 
     def _count_steps(self, stepped: Flags) -> Flags:
