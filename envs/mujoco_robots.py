@@ -20,13 +20,15 @@ class RobotVectorEnv(MujocoVectorEnv):
 
     def control_cost(self, actions: NDArray[Any]) -> NDArray[Any]:
         """Return the weighted squared torques `(E,)`, in the actions' own precision."""
-        cost: NDArray[Any] = self.options["ctrl_cost_weight"] * np.sum(np.square(actions), axis=1)
+        cost: NDArray[Any] = self.options["ctrl_cost_weight"] * np.square(actions).sum(axis=1)
         return cost
 
     def positions_and_velocities(self, hidden: int, speed_limit: float | None = None) -> list[Floats]:
         """Return positions, the first `hidden` left out unless the options show them, and clipped velocities."""
         skipped = hidden if self.options["exclude_current_positions_from_observation"] else 0
-        speeds = self._qvel if speed_limit is None else np.clip(self._qvel, -speed_limit, speed_limit)
+        speeds = self._qvel
+        if speed_limit is not None:
+            speeds = np.minimum(np.maximum(speeds, -speed_limit), speed_limit)
         return [self._qpos[:, skipped:], speeds]
 
     def uniform(self, generator: np.random.Generator, initial: Floats) -> Floats:

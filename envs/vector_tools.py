@@ -80,18 +80,19 @@ def checked_actions(actions: Any, space: spaces.Space[Any], num_envs: int) -> ND
     kinds = "iub" if isinstance(space, spaces.Discrete) else "iubf"
     if values.shape != shape or values.dtype.kind not in kinds:
         raise UserError(f"Expected actions {shape} for {num_envs} environments; got {values.shape} {values.dtype}.")
+    low: Any
+    high: Any
     if isinstance(space, spaces.Discrete):
-        within = (values >= space.start) & (values < space.start + space.n)
-        bounds = f"{space.start} to {space.start + space.n - 1}"
+        low, high = space.start, space.start + space.n - 1
     else:
         assert isinstance(space, spaces.Box)
-        within = (values >= space.low) & (values <= space.high)  # False for NaN
-        bounds = f"{space.low.min()} to {space.high.max()}"
+        low, high = space.low, space.high
+    within = (values >= low) & (values <= high)  # False for NaN
     if not within.all():
         env = int(np.argwhere(~within)[0][0])
         raise UserError(
             f"The action of environment {env} is {np.array2string(values[env], precision=4)}; expected finite values "
-            f"from {bounds}. Clip actions to the action space first."
+            f"from {np.min(low)} to {np.max(high)}. Clip actions to the action space first."
         )
     return values if values.dtype.kind == "f" or "f" not in kinds else values.astype(np.float64)
 
@@ -117,16 +118,20 @@ def restarted_info(info: dict[str, Any], reset_info: dict[str, Any], due: Flags)
 
     Args:
         info: of the step, as `(E, ...)` each; it is written to.
-        reset_info: what a reset tells of all environments.
+        reset_info: what a reset tells, of all environments as they are now: where the info of a step has the same key,
+            it says the same of those that were not restarted.
         due: `(E,)`: which ones were restarted.
     """
     if due.all():
         return masked_info(reset_info, due)
-    joined, going = {}, ~due
+    envs, going, everywhere = np.flatnonzero(due), ~due, np.ones_like(due)
+    joined: dict[str, Any] = {}
     for key, values in info.items():
-        begun = reset_info.get(key)
-        values[due] = 0 if begun is None else begun[due]
-        joined[key], joined[f"_{key}"] = values, going.copy() if begun is None else np.ones_like(due)
+        if key in reset_info:
+            joined[key], joined[f"_{key}"] = reset_info[key], everywhere
+        else:
+            values[envs] = 0
+            joined[key], joined[f"_{key}"] = values, going
     return joined | masked_info({key: reset_info[key] for key in reset_info if key not in info}, due)
 
 
