@@ -15,6 +15,7 @@ import numpy as np
 import tyro
 
 import prefrl.envs  # registers the environments  # noqa: F401
+from prefrl.envs.mujoco_quiet import quiet_mujoco
 from prefrl.envs.mujoco_tasks import MUJOCO_TASKS
 
 
@@ -37,7 +38,8 @@ def main(
     print(f"{num_envs} environments; steps per second of all together, median (least to most); ratio round by round\n")
     print("| task | SyncVectorEnv | prefrl | ratio |\n|---|---|---|---|")
     for task in tasks:
-        peer = gymnasium.make_vec(f"{task}-v5", num_envs=num_envs, vectorization_mode="sync")
+        with quiet_mujoco():
+            peer = gymnasium.make_vec(f"{task}-v5", num_envs=num_envs, vectorization_mode="sync")
         ours = gymnasium.make_vec(f"prefrl/{task}-v5", num_envs=num_envs, num_threads=1 if cpu_time else 0)
         space = ours.action_space
         rng = np.random.default_rng(0)

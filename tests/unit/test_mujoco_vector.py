@@ -7,12 +7,14 @@ import sys
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
 from prefrl.envs import memory
 from prefrl.envs.mujoco_tasks import MUJOCO_TASKS
+from prefrl.envs.mujoco_template import stepped_model
 from prefrl.envs.mujoco_vector import MujocoVectorEnv
 from prefrl.errors import UserError
 
@@ -170,6 +172,14 @@ def test_the_live_views_cannot_be_written_to_and_outlive_the_environment() -> No
     env.close()
     del env
     assert np.array_equal(positions, before)
+
+
+def test_islands_are_looked_for_only_where_there_can_be_several() -> None:
+    """Left out for a robot alone, which changes no number (compared above); the pusher's object is a second tree."""
+    for task, leaves_out in (("Walker2d", True), ("Pusher", False)):
+        model = make(task, 1).model
+        assert stepped_model(model).opt.disableflags == (int(mujoco.mjtDisableBit.mjDSBL_ISLAND) if leaves_out else 0)
+        assert model.opt.disableflags == 0, "what is drawn from stays as it was"
 
 
 def test_one_seed_fixes_everything_and_no_seed_goes_on() -> None:
