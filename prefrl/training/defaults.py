@@ -52,7 +52,7 @@ PPO: dict[str, AgentDefaults] = {
     "Pendulum-v1": _ppo(150_000, learning_rate="linear:2e-3", gamma=0.97, policy_kwargs={"log_std_init": -0.5}),
     # The tasks of Christiano et al. 2017: as Gymnasium's own, and not tuned beyond that.
     "prefrl/Christiano-Hopper-v0": _ppo(1_000_000, num_envs=8),
-    "prefrl/Christiano-Walker-v0": _ppo(1_000_000),
+    "prefrl/Christiano-Walker-v0": _ppo(500_000),
     "prefrl/Christiano-Ant-v0": _ppo(1_000_000),
     "prefrl/Christiano-Cheetah-v0": _ppo(300_000, num_envs=8, normalize_until=0.05),
     "prefrl/Christiano-Swimmer-v0": _ppo(500_000, num_envs=4, gamma=0.9999, gae_lambda=0.98),
