@@ -7,7 +7,9 @@ reward has a penalty there that has to be learned, except in Pong (app. A of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,15 @@ from prefrl.envs.atari_replay import INDEPENDENT, AtariPlayer, AtariReplay, rom_
 from prefrl.envs.memory import check_memory
 from prefrl.envs.registration import games
 from prefrl.envs.single import SingleEnv
-from prefrl.envs.vector_tools import checked_actions, checked_autoreset_mode, expanded, reset_mask, seeds
+from prefrl.envs.vector_tools import (
+    check_whole,
+    checked_actions,
+    checked_autoreset_mode,
+    expanded,
+    masked_info,
+    reset_mask,
+    seeds,
+)
 from prefrl.errors import UserError, near_names, require
 
 Flags = NDArray[np.bool_]
@@ -109,11 +119,11 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
             ("noop_max", noop_max, 0),
             ("num_threads", num_threads, 0),
             ("max_episode_steps", 1 if max_episode_steps is None else max_episode_steps, 1),
-            ("end_penalty", end_penalty or 0.0, 0),
-            ("life_loss_penalty", life_loss_penalty, 0),
         ):
-            if isinstance(value, str) or not value >= least:
-                raise UserError(f"{name} must be at least {least}. Received {value!r}")
+            check_whole(name, value, least)
+        for name, penalty in (("end_penalty", end_penalty or 0.0), ("life_loss_penalty", life_loss_penalty)):
+            if not isinstance(penalty, Real) or not 0 <= float(penalty) < math.inf:
+                raise UserError(f"{name} must be a finite number, at least 0. Received {penalty!r}")
         if render_mode not in (None, "rgb_array"):
             raise UserError(f'render_mode must be "rgb_array" or left out. Received {render_mode!r}')
         check_memory(num_envs, _BYTES_PER_ENV, game, "atari")
@@ -226,7 +236,7 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
             self._start_games(again, [None] * int(again.sum()))
         observations = self._stacks.copy()
         if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
-            info |= self._begin_streams(observations)
+            info |= self._begin_streams(observations, info)
             observations = self._stacks.copy()
         return observations, rewards, terminated, truncated, info
 
@@ -235,10 +245,14 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         if self.render_mode is None:
             raise UserError('render needs a render_mode: give render_mode="rgb_array" when making the environment.')
         pictures = tuple(picture.copy() for picture in self._pictures)
-        if self.mask_score and not self.show_score:
+        if self._masked_for_people:
             for picture in pictures:
                 black_out(picture, self.game)
         return pictures
+
+    @property
+    def _masked_for_people(self) -> bool:
+        return self.mask_score and not self.show_score
 
     # --------------------------------------------------------------------------------------------------------- clips
 
@@ -254,7 +268,7 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
             env: number of the environment.
             first_step: its step, counted as `num_steps` counts.
             num_steps: how many.
-            masked: black the score out, where it is known how; None: unless `show_score`.
+            masked: black the score out, where it is known how; None: as `render` does.
 
         Raises:
             UserError: there are no such steps.
@@ -267,7 +281,7 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
             first_step=first,
             frame_skip=self.frame_skip,
             full_action_space=self.full_action_space,
-            masked=(not self.show_score if masked is None else masked) and self.game in MASKS,
+            masked=self._masked_for_people if masked is None else masked and self.game in MASKS,
         )
 
     def clip(self, env: int, first_step: int, num_steps: int, *, masked: bool | None = None) -> Pixels:
@@ -296,8 +310,8 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         self._stacks[which] = 0
         self._stacks[which, -1] = self._masked(frames[:, 0])[which]
 
-    def _begin_streams(self, last: Pixels) -> dict[str, Any]:
-        """Begin new streams where the old ones have just ended (same-step mode)."""
+    def _begin_streams(self, last: Pixels, info: dict[str, Any]) -> dict[str, Any]:
+        """Begin new streams where the old ones have just ended (same-step mode); return what that adds to the info."""
         ended = self._ended
         final = np.full(self.num_envs, None, dtype=object)
         for env in np.flatnonzero(ended):
@@ -307,7 +321,9 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
             self._start_games(lost, [None] * int(lost.sum()))
         self._elapsed[ended] = 0
         self._ended = np.zeros(self.num_envs, np.bool_)
-        return {"final_obs": final, "_final_obs": ended}
+        final_info = masked_info({key: info[key] for key in ("true_score", "score", "lives")}, ended)
+        added = {"final_obs": final, "_final_obs": ended, "final_info": final_info, "_final_info": ended}
+        return {"lives": self._lives.copy()} | added
 
     def _push(self, frames: Pixels, anew: Flags) -> None:
         newest = self._masked(frames)[:, None]

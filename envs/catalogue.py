@@ -15,7 +15,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from prefrl.envs.fixed_horizon import HOLD, FixedHorizon
 from prefrl.envs.loop import EnvLoop
+from prefrl.envs.memory import check_memory
 from prefrl.envs.mujoco_quiet import quiet_mujoco
+from prefrl.envs.mujoco_template import all_options, template_class
+from prefrl.envs.refusals import REFUSALS
 from prefrl.envs.registration import PAPER_GAMES, PAPER_SIZES, camel_case
 from prefrl.envs.vector_fixed_horizon import VectorFixedHorizon
 from prefrl.errors import UserError, near_names, require
@@ -154,6 +157,8 @@ def make_env(
     extra = _extra_needed(spec)
     if extra is not None:
         require(*extra)
+    if options and isinstance(spec.entry_point, str) and spec.entry_point.startswith("gymnasium.envs.mujoco."):
+        all_options(template_class(spec.entry_point), dict(options))
     try:
         with quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
             env = gymnasium.make(
@@ -161,7 +166,10 @@ def make_env(
             )
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"The environment {env_id!r} cannot be made: {error}") from error
-    except (TypeError, ValueError) as error:
+    except OSError as error:  # a ROM or a model that is not there
+        mend = "Install its package anew, or mend the path that you gave."
+        raise UserError(f"The environment {env_id!r} cannot be made: {error}. {mend}") from error
+    except REFUSALS as error:
         if not options:
             raise
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
@@ -208,6 +216,7 @@ def make_vector_env(
     spec = _find_spec(env_id)
     bulk = spec if spec.id.startswith("prefrl/") else gymnasium.registry.get(f"prefrl/{spec.id}")
     if bulk is None or bulk.vector_entry_point is None or spec.kwargs != bulk.kwargs:
+        check_memory(num_envs, _LEAST_BYTES_PER_COPY, env_id, "train")
         return EnvLoop([lambda: probe, *[make] * (num_envs - 1)])
     probe.close()
     if fixed_horizon is None:
@@ -258,6 +267,7 @@ def list_envs() -> list[EnvListing]:
     return rows
 
 
+_LEAST_BYTES_PER_COPY = 10_000  # of any environment with its wrappers
 _ATARI = ("ale_py", "atari")
 _MUJOCO = ("mujoco", "mujoco")
 

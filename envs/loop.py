@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 
 from prefrl.clips.saver import SavesClips, join_worlds
 from prefrl.clips.trail import Marks
+from prefrl.envs.vector_tools import seeds
 from prefrl.spaces import Array, Batch
 
 
@@ -51,9 +52,9 @@ class EnvLoop(VectorEnv):
         return np.asarray(observations, space.dtype)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start new episodes everywhere; copy i is seeded with `seed + i`."""
-        seeds = [None if seed is None else seed + copy for copy in range(self.num_envs)]
-        starts = [env.reset(seed=one, options=options)[0] for env, one in zip(self.envs, seeds, strict=True)]
+        """Start new episodes everywhere; copy i is seeded with `seed + i`, or with entry i of a sequence."""
+        drawn = seeds(seed, self.num_envs)
+        starts = [env.reset(seed=one, options=options)[0] for env, one in zip(self.envs, drawn, strict=True)]
         return self._stack(starts), {}
 
     def step(self, actions: Any) -> tuple[Any, Array, Array, Array, dict[str, Any]]:

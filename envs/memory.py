@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prefrl.errors import UserError, require
 
+_SMALL = 100_000_000  # bytes that any machine has
 _CGROUP = Path("/sys/fs/cgroup")  # where a container says how much it may use
 
 
@@ -23,11 +24,30 @@ def check_memory(num_envs: int, bytes_per_env: int, what: str, extra: str) -> No
     """
     if num_envs < 1:
         raise UserError(f"num_envs must be at least 1. Received {num_envs}")
-    needed, free = num_envs * bytes_per_env, free_memory(extra)
+    needed = num_envs * bytes_per_env
+    if needed < _SMALL:
+        return
+    free = free_memory(extra)
     if needed > free:
         raise UserError(
             f"{num_envs} environments of {what} take about {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB are free. "
             f"Use num_envs={free // bytes_per_env} or less."
+        )
+
+
+def check_rollout(num_bytes: int) -> None:
+    """Refuse a rollout whose observations, `num_bytes` in all, would not fit.
+
+    Raises:
+        UserError: it is larger than the memory that is free.
+    """
+    if num_bytes < _SMALL:
+        return
+    free = free_memory("train")
+    if num_bytes > free:
+        raise UserError(
+            f"The observations of a rollout take about {num_bytes / 1e9:.1f} GB; {free / 1e9:.1f} GB are free. "
+            "Use fewer --num-envs, a smaller --hyper n_steps, or fewer --warmup-steps."
         )
 
 

@@ -6,9 +6,14 @@ import copy
 import importlib
 import inspect
 import math
+from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from prefrl.envs.mujoco_quiet import quiet_mujoco
+from prefrl.envs.refusals import REFUSALS
 from prefrl.errors import UserError, near_names, require
 
 
@@ -32,7 +37,7 @@ def make_template(template_class: Any, options: dict[str, Any], render_mode: str
     try:
         with quiet_mujoco():
             return template_class(**options, render_mode=render_mode)
-    except (TypeError, ValueError, ArithmeticError, LookupError, OSError, AssertionError, AttributeError) as error:
+    except REFUSALS as error:
         given = ", ".join(f"{key}={value!r}" for key, value in options.items())
         raise UserError(f"Gymnasium's {template_class.__name__} refuses {given or 'its options'}: {error}") from error
 
@@ -74,12 +79,29 @@ def all_options(template_class: Any, options: dict[str, Any]) -> dict[str, Any]:
 def _check_option(name: str, value: Any, default: Any) -> None:
     """Refuse what would fail only when the simulation is under way."""
     if isinstance(default, bool):
-        fits, expected = isinstance(value, bool), "true or false"
+        fits, expected = isinstance(value, bool | np.bool_), "true or false"
     elif name == "frame_skip":
-        fits, expected = isinstance(value, int) and value >= 1, "a whole number of at least 1"
-    elif isinstance(default, float):
-        fits, expected = isinstance(value, int | float) and math.isfinite(value), "a finite number"
+        fits, expected = isinstance(value, Integral) and int(value) >= 1, "a whole number of at least 1"
+    elif name == "reset_noise_scale":
+        fits, expected = _is_number(value) and 0 <= value < math.inf, "a finite number, at least 0"
+    elif isinstance(default, tuple):
+        fits, expected = _is_range(value), "a range of two numbers, the lower one first, e.g. [-1, 1]"
+    elif isinstance(default, int | float) and name != "main_body":  # which may be a name as well
+        fits, expected = _is_number(value) and math.isfinite(value), "a finite number"
     else:
         return
     if not fits:
         raise UserError(f"{name} must be {expected}. Received {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_range(value: Any) -> bool:
+    return (
+        isinstance(value, Sequence | np.ndarray)
+        and len(value) == 2
+        and all(_is_number(end) for end in value)
+        and value[0] <= value[1]
+    )

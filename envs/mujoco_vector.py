@@ -25,6 +25,7 @@ from prefrl.envs.mujoco_forces import ForceBatch
 from prefrl.envs.mujoco_marks import StateMarks
 from prefrl.envs.mujoco_template import all_options, make_template, stepped_model, template_class
 from prefrl.envs.vector_tools import (
+    check_whole,
     checked_actions,
     checked_autoreset_mode,
     expanded,
@@ -79,12 +80,11 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         render_mode: str | None = None,
         **options: Any,
     ) -> None:
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise UserError(f"max_episode_steps must be at least 1. Received {max_episode_steps}")
+        if max_episode_steps is not None:
+            check_whole("max_episode_steps", max_episode_steps, 1)
         if render_mode not in (None, *PICTURES):
             raise UserError(f"render_mode must be one of {', '.join(PICTURES)}. Received {render_mode!r}")
-        if num_threads < 0:
-            raise UserError(f"num_threads must be 0 (all) or more. Received {num_threads}")
+        check_whole("num_threads", num_threads, 0)
         self.num_envs, self.render_mode, self.max_episode_steps = num_envs, render_mode, max_episode_steps
         self.autoreset_mode = checked_autoreset_mode(autoreset_mode)
         robot = template_class(self.gymnasium_class)
@@ -99,8 +99,11 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         threads = min(num_threads or available_cpus(), num_envs)
-        batch = require("mujoco.batch", "mujoco").Batch
-        self._batch: Any = (ForceBatch if self.needs_forces else batch)(stepped_model(self.model), num_envs, threads)
+        batch = ForceBatch if self.needs_forces else require("mujoco.batch", "mujoco").Batch
+        try:
+            self._batch: Any = batch(stepped_model(self.model), num_envs, threads)
+        except ValueError as error:
+            raise UserError(f"MuJoCo cannot step this model many at once: {error}") from error
         self._qpos, self._qvel, self._ctrl = (self._batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
         self.init_qpos, self.init_qvel = self.template.init_qpos.copy(), self.template.init_qvel.copy()
         self.init_state = np.concatenate([self.init_qpos, self.init_qvel])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,12 @@ from numpy.typing import NDArray
 from prefrl.errors import UserError
 
 Flags = NDArray[np.bool_]
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise UserError(f"{name} must be a whole number, at least {least}. Received {value!r}")
 
 
 def checked_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
@@ -32,13 +39,15 @@ def seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | 
     """Return one seed for each environment: `seed + i`, or entry i of a sequence."""
     if seed is None:
         return [None] * num_envs
-    if isinstance(seed, int | np.integer):
-        if seed < 0:
-            raise UserError(f"seed must be 0 or more. Received {seed}")
+    if not isinstance(seed, Sequence | np.ndarray):
+        check_whole("seed", seed, 0)
         return [int(seed) + env for env in range(num_envs)]
     if len(seed) != num_envs:
         raise UserError(f"Expected one seed for each of {num_envs} environments; got {len(seed)}.")
-    return list(seed)
+    for one in seed:
+        if one is not None:
+            check_whole("seed", one, 0)
+    return [None if one is None else int(one) for one in seed]
 
 
 def reset_mask(options: dict[str, Any] | None, num_envs: int, *, first: bool) -> Flags:
@@ -75,7 +84,7 @@ def checked_actions(actions: Any, space: spaces.Space[Any], num_envs: int) -> ND
     Raises:
         UserError: another shape or kind, out of bounds, or NaN; the first environment concerned is named.
     """
-    values = np.asarray(actions)
+    values = np.asarray(actions, order="C")  # sums are rounded by the order in memory
     shape = (num_envs, *(space.shape or ()))
     kinds = "iub" if isinstance(space, spaces.Discrete) else "iubf"
     if values.shape != shape or values.dtype.kind not in kinds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 import warnings
@@ -12,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
-from prefrl.errors import INTERRUPTED, USER_ERROR, UserError, require
+from prefrl.errors import INTERRUPTED, USER_ERROR, UserError, first_line, require
 
 require("tyro", "train")
 require("rich", "train")
@@ -259,6 +260,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except MemoryError as error:
+        mend = "Use fewer --num-envs, a smaller --hyper n_steps, or fewer --warmup-steps."
+        print(f"prefrl: there is too little memory: {first_line(error)}. {mend}", file=sys.stderr)
+        return USER_ERROR
     except OSError as error:
         print(f"prefrl: {error}. What was saved before is untouched; go on with: prefrl resume RUN", file=sys.stderr)
         return 1
@@ -319,10 +324,17 @@ def _pairs(pairs: Sequence[str], what: str, example: str) -> dict[str, Any]:
         if not equals or not name:
             raise UserError(f"Expected {what} as NAME=VALUE, e.g. {example}. Received {pair!r}")
         try:
-            values[name] = json.loads(text)
+            values[name] = json.loads(text, parse_float=_finite, parse_constant=_finite)
         except json.JSONDecodeError:
             values[name] = _SPELT_AS_IN_PYTHON.get(text, text)
     return values
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise UserError(f"Expected a finite number. Received {text}")
+    return number
 
 
 def _show_warning(

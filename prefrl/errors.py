@@ -43,6 +43,11 @@ def require(module: str, extra: str) -> ModuleType:
         ) from None
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or what kind of error it is where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def near_names(name: str, known: Iterable[str], how_many: int = 3) -> str:
     """Return `" Did you mean 'a' or 'b'?"` for names close to `name`, or an empty string."""
     by_lower: dict[str, str] = {}

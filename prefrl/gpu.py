@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from prefrl.errors import UserError
+from prefrl.errors import UserError, first_line
 
 WARM_UPS = 3
 Record = Callable[[Callable[[], None]], Callable[[], None]]
@@ -31,7 +31,7 @@ def enough_gpu_memory(mend: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0] if str(error) else ""
+        reason = first_line(error)
         refused = "ALLOC_FAILED" in reason or "CUDA error: out of memory" in reason  # cuBLAS and cuDNN; the driver
         if not isinstance(error, torch.cuda.OutOfMemoryError) and not refused:
             raise
@@ -101,8 +101,7 @@ class ReplayedStep:
             self._replay = self._record(lambda: step(static))
         except RuntimeError as error:
             self._failed, self._replay = True, None
-            reason = str(error).splitlines()[0]
-            warnings.warn(f"{self._failure} and runs slower: {reason}", stacklevel=3)
+            warnings.warn(f"{self._failure} and runs slower: {first_line(error)}", stacklevel=3)
         for tensor, values in zip(self._kept, before, strict=True):
             tensor.copy_(values)
         self._batch = static

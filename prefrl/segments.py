@@ -69,6 +69,28 @@ class Rollout:
             return map_batch(lambda x: x[1:], self.observations)
         return zip_batches(place, [self.observations, self.last_observations])
 
+    def transitions_at(self, steps: Array, envs: Array) -> tuple[Batch, Array, Batch]:
+        """Return observations, actions and next observations of N steps, `(N, ...)` each: copies of no more than these.
+
+        Args:
+            steps: `(N,)` int: which steps,
+            envs: `(N,)` int: of which environments.
+        """
+        ended = self.ended
+        last_of = (np.cumsum(ended) - 1).reshape(ended.shape)[steps, envs]  # row of `last_observations`
+        at_end = ended[steps, envs]
+
+        def follow(pair: list[Array]) -> Array:
+            following = pair[0][steps + 1, envs]
+            following[at_end] = pair[1][last_of[at_end]]
+            return following
+
+        return (
+            map_batch(lambda x: x[steps, envs], self.observations),
+            self.actions[steps, envs],
+            zip_batches(follow, [self.observations, self.last_observations]),
+        )
+
     def part(self, begin: int, end: int) -> Rollout:
         """Return the steps from `begin` up to `end`, which is not included, without marks; nothing is copied."""
         first, last = int(self.ended[:begin].sum()), int(self.ended[:end].sum())

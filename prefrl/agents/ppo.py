@@ -32,6 +32,7 @@ from prefrl.agents.protocol import Improvement
 from prefrl.agents.scaling import ReturnScaler
 from prefrl.agents.schedules import schedule
 from prefrl.agents.stepping import Stepper
+from prefrl.errors import UserError
 from prefrl.gpu import Record, ReplayedStep, enough_gpu_memory, record_cuda_graph
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.segments import Rollout
@@ -170,6 +171,12 @@ class PpoAgent:
     def _make_network(self, generator: torch.Generator) -> MlpActorCritic | CnnActorCritic:
         options, num_outputs = self.settings.policy_kwargs, self._actions.num_outputs
         if self._inputs.images:
+            without = sorted({"net_arch", "activation_fn"} & options.keys())
+            if without:
+                raise UserError(
+                    f"{' and '.join(without)} of policy_kwargs shape networks for vectors; for images there is the one "
+                    "network of Mnih et al. 2015. Leave them out, or use --agent sb3-ppo."
+                )
             channels, height, width = self._inputs.shape
             on_gpu = self._device.type == "cuda"
             network = CnnActorCritic((channels, height, width), num_outputs, generator, bf16=on_gpu)
@@ -236,6 +243,7 @@ class PpoAgent:
             batch = self._batch(inputs, actions, rollout, learned)
             self._count(rollout)
             self._update(batch)
+            self._check_weights()
             updated = time.perf_counter()
         seconds = {"collect": collected - begin, "reward": scored - collected, "update": updated - scored}
         return Improvement(rollout=rollout, learned_rewards=np.asarray(learned, np.float32), seconds=seconds)
@@ -243,9 +251,9 @@ class PpoAgent:
     def _collect(self) -> tuple[Tensor, Tensor, Rollout]:
         """Act for `n_steps` steps; return the network's inputs `(T + 1, E, ...)`, the actions `(T, E, ...)`."""
         stepper, steps = self._stepper, self.settings.n_steps
+        stepper.begin(steps)
         noise = self._actions.noise((steps, self.num_envs), self._random)
         actions = []
-        stepper.begin(steps)
         for step in range(steps):
             outputs = self._network.policy(self._inputs.encode(stepper.observations))
             actions.append(self._actions.sample(outputs, noise[step]))
@@ -300,17 +308,24 @@ class PpoAgent:
         remaining = max(1 - self._num_env_steps / self._total_env_steps, 0.0)
         learning_rate = self._learning_rate(remaining)
         self._set_clips(self._clip(remaining), self._clip_values(remaining))
-        target = self.settings.target_kl
+        target, size = self.settings.target_kl, min(self.settings.batch_size, len(batch.returns))
         self._network.train()
         for part in self._minibatches(batch):
             if target is not None and self._divergence(part) > 1.5 * target:
                 break
             self._adam.prepare(learning_rate)
-            if self._replayed is not None and len(part.returns) == self.settings.batch_size:
+            if self._replayed is not None and len(part.returns) == size:
                 self._replayed(self._step, part)
             else:
                 self._step(part)
         self._network.eval()
+
+    def _check_weights(self) -> None:
+        if not torch.isfinite(self._adam.parameters).all():
+            raise UserError(
+                "The policy diverged: its weights are not finite any more. Use a smaller learning rate, e.g. --hyper "
+                "learning_rate=3e-4, and the default max_grad_norm of 0.5."
+            )
 
     def _set_clips(self, clip: float, clip_values: float | None) -> None:
         """Set the ranges: numbers, or where updates are replayed tensors, whose values a recording follows."""

@@ -10,9 +10,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from prefrl.clips.trail import Marks
+from prefrl.envs.memory import check_rollout
 from prefrl.errors import UserError
 from prefrl.segments import Rollout
-from prefrl.spaces import Array, Batch, check_finite, map_batch, take, zip_batches
+from prefrl.spaces import Array, Batch, check_finite, map_batch, num_bytes, take, zip_batches
 
 
 class Stepper:
@@ -59,7 +60,12 @@ class Stepper:
         self._clear()
 
     def begin(self, num_steps: int) -> None:
-        """Make room for this many steps: all that is seen in them is held once."""
+        """Make room for this many steps: all that is seen in them is held once.
+
+        Raises:
+            UserError: there is too little memory for it.
+        """
+        check_rollout((num_steps + 1) * num_bytes(self.observations))
 
         def room(now: Array) -> Array:
             rows = np.empty((num_steps + 1, *now.shape), now.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 
 from prefrl.rewards.function import RewardFunction
 from prefrl.segments import Rollout
-from prefrl.spaces import Array, Batch, from_arrays, take, to_arrays
+from prefrl.spaces import Array, Batch, from_arrays, to_arrays
 
 MAX_STEPS = 4_096  # transitions by which a policy is remembered
 
@@ -27,7 +27,7 @@ class BestPolicy:
 
     def offer(self, rollout: Rollout, policy: dict[str, Any], reward: RewardFunction, num_env_steps: int) -> bool:
         """Hold a policy, by the rollout it just made, against the best so far; return whether it is better."""
-        transitions = _thin(rollout.flat_transitions())
+        transitions = _some_transitions(rollout)
         if self._transitions is not None:
             score, best = (float(np.mean(reward(*t))) for t in (transitions, self._transitions))
             if score <= best:
@@ -58,7 +58,7 @@ class BestPolicy:
             )
 
 
-def _thin(transitions: tuple[Batch, Array, Batch]) -> tuple[Batch, Array, Batch]:
-    every = slice(None, None, -(-len(transitions[1]) // MAX_STEPS))
-    observations, actions, following = transitions
-    return take(observations, every), actions[every].copy(), take(following, every)
+def _some_transitions(rollout: Rollout) -> tuple[Batch, Array, Batch]:
+    every = -(-rollout.num_steps // MAX_STEPS)
+    steps, envs = np.divmod(np.arange(0, rollout.num_steps, every), rollout.terminated.shape[1])
+    return rollout.transitions_at(steps, envs)

@@ -20,7 +20,7 @@ import torch
 
 from prefrl.agents import Agent, Improvement
 from prefrl.annotators import Annotator
-from prefrl.errors import UserError
+from prefrl.errors import UserError, first_line
 from prefrl.gpu import enough_gpu_memory
 from prefrl.history import Episode, History
 from prefrl.segments import Rollout
@@ -357,8 +357,9 @@ def choose_device(wanted: str, needs_images: bool) -> str:
         device = torch.device(wanted)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"The device {wanted!r} cannot be used here: {reason} Use --device cpu or auto.") from None
+        raise UserError(
+            f"The device {wanted!r} cannot be used here: {first_line(error)} Use --device cpu or auto."
+        ) from None
     return wanted
 
 

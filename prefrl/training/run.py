@@ -99,7 +99,9 @@ def train(
         if baseline:
             RunFolder.create(folder.path / "baseline", settings, baseline=True)
         _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer)
-    except UserError:
+    except Interrupted:
+        raise
+    except Exception:
         _remove_if_nothing_happened(folder)
         raise
     return folder

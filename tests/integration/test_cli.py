@@ -126,6 +126,13 @@ BAD = {
     "unknown option of the environment": (["Pendulum-v1", "--env", "gravity=2"], "cannot be made with gravity=2"),
     "option of the environment without a value": (["Pendulum-v1", "--env", "g"], "NAME=VALUE"),
     "option that the run sets": (["Pendulum-v1", "--env", "max_episode_steps=9"], "the run sets it"),
+    "option that is no finite number": (["Hopper-v5", "--env", "ctrl_cost_weight=NaN"], "Received NaN"),
+    "robot that cannot be": (["Hopper-v5", "--env", "frame_skip=0"], "frame_skip must be a whole number"),
+    "robot that is not there": (["Hopper-v5", "--env", "xml_file=/nowhere.xml"], "/nowhere.xml does not exist"),
+    "endless rollout": (
+        ["Pendulum-v1", "--hyper", "n_steps=100000000000", "--steps", "1000000000000000"],
+        "GB are free",
+    ),
     "unknown query method": (["Pendulum-v1", "--queries.method", "disagree"], "disagreement"),
     "agent that cannot act there": (["Pendulum-v1", "--agent", "dqn"], "DQN"),
     "too few steps": (["Pendulum-v1", "--steps", "100"], "--steps"),

@@ -106,6 +106,8 @@ def test_with_everything_switched_off_it_is_ales_own_environment(mode: Autoreset
             num_ends += 1
             if mode == AutoresetMode.SAME_STEP:
                 assert np.array_equal(seen[4]["final_obs"][env], expected[4]["final_obs"][env])
+                assert seen[4]["final_info"]["lives"][env] == 0
+        assert np.array_equal(seen[4]["lives"], expected[4]["lives"])
     assert num_ends >= 2
 
 
@@ -203,7 +205,7 @@ def test_a_clip_is_bit_for_bit_what_ale_shows_in_colour(game: str) -> None:
         assert np.array_equal(clip, np.stack(shown)[first : first + 25, env])
         if game in MASKS:
             black_out(clip, game)
-        assert np.array_equal(ours.clip(env, first, 25), clip)
+        assert np.array_equal(ours.clip(env, first, 25, masked=True), clip)
 
 
 def test_where_memory_outlasts_a_game_a_clip_goes_back_to_the_last_load_of_the_rom() -> None:
@@ -253,6 +255,11 @@ def test_a_person_may_see_the_score_that_the_agent_does_not() -> None:
     assert np.array_equal(hidden, seen)
     assert np.array_equal(shown.clip(0, 4, 1)[0], shown.render()[0])  # type: ignore[index]
     assert np.array_equal(shown.clip(0, 4, 1, masked=True)[0], hidden)
+    bare = AtariVectorEnv("breakout", 1, render_mode="rgb_array", mask_score=False)
+    bare.reset(seed=3)
+    play(bare, 5)
+    assert np.array_equal(bare.clip(0, 4, 1)[0], bare.render()[0])  # type: ignore[index]
+    assert np.array_equal(bare.render()[0], shown.render()[0])  # type: ignore[index]
 
 
 def test_it_is_registered_for_one_and_for_many() -> None:
@@ -274,11 +281,14 @@ def test_it_is_registered_for_one_and_for_many() -> None:
         ({"game": "SpaceInvaders"}, "no Atari game 'SpaceInvaders'. Did you mean 'space_invaders'"),
         ({"game": "ms_pacman", "mask_score": True}, "Where 'ms_pacman' shows its score is not known"),
         ({"game": "pong", "hide_life_loss": "False"}, "hide_life_loss must be true or false. Received 'False'"),
-        ({"game": "pong", "frame_skip": "four"}, "frame_skip must be at least 1. Received 'four'"),
-        ({"game": "pong", "frame_skip": 0}, "frame_skip must be at least 1. Received 0"),
-        ({"game": "pong", "end_penalty": -1.0}, "end_penalty must be at least 0. Received -1.0"),
-        ({"game": "pong", "life_loss_penalty": float("nan")}, "life_loss_penalty must be at least 0. Received nan"),
-        ({"game": "pong", "max_episode_steps": 0}, "max_episode_steps must be at least 1"),
+        ({"game": "pong", "frame_skip": "four"}, "frame_skip must be a whole number, at least 1. Received 'four'"),
+        ({"game": "pong", "frame_skip": 0}, "frame_skip must be a whole number, at least 1. Received 0"),
+        ({"game": "pong", "end_penalty": -1.0}, "end_penalty must be a finite number, at least 0. Received -1.0"),
+        ({"game": "pong", "life_loss_penalty": float("nan")}, "life_loss_penalty must be a finite number"),
+        ({"game": "pong", "life_loss_penalty": None}, "life_loss_penalty must be a finite number"),
+        ({"game": "pong", "end_penalty": float("inf")}, "end_penalty must be a finite number"),
+        ({"game": "pong", "noop_max": 2.5}, "noop_max must be a whole number, at least 0. Received 2.5"),
+        ({"game": "pong", "max_episode_steps": 0}, "max_episode_steps must be a whole number, at least 1"),
         ({"game": "pong", "render_mode": "human"}, 'render_mode must be "rgb_array"'),
         ({"game": "pong", "num_envs": 0}, "num_envs must be at least 1"),
     ],

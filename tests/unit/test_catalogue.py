@@ -11,7 +11,18 @@ from typing import Any
 import gymnasium
 import pytest
 
-from prefrl.envs import TASKS, FixedHorizon, Task, catalogue, episode_length, list_envs, make_env, make_vector_env, task
+from prefrl.envs import (
+    TASKS,
+    FixedHorizon,
+    Task,
+    catalogue,
+    episode_length,
+    list_envs,
+    make_env,
+    make_vector_env,
+    memory,
+    task,
+)
 from prefrl.errors import MissingExtraError, UserError
 from prefrl.training import TrainSettings
 
@@ -113,6 +124,25 @@ def test_options_reach_one_environment_and_many() -> None:
 def test_options_that_mean_nothing_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_env("Pendulum-v1", options=options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"frame_skip": 0}, "frame_skip must be a whole number of at least 1"),
+        ({"helthy_reward": 1}, "Did you mean 'healthy_reward'"),
+        ({"xml_file": "/nowhere.xml"}, "cannot be made: .*/nowhere.xml does not exist"),
+    ],
+)
+def test_options_that_a_robot_cannot_have_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_env("Hopper-v5", options=options)
+
+
+def test_more_copies_than_memory_allows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda extra: 1_000_000_000)
+    with pytest.raises(UserError, match=r"10000000 environments of CartPole-v1 take about 100\.0 GB"):
+        make_vector_env("CartPole-v1", 10_000_000)
 
 
 def test_an_environment_whose_package_is_gone_says_why() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prefrl.errors import MissingExtraError, UserError, near_names, require
+from prefrl.errors import MissingExtraError, UserError, first_line, near_names, require
 
 
 def test_a_missing_package_names_the_command_that_installs_it() -> None:
@@ -30,6 +30,11 @@ def test_an_import_that_fails_inside_the_package_is_not_taken_for_a_missing_one(
         require("broken_package", "train")
     assert not isinstance(caught.value, MissingExtraError)
     sys.modules.pop("broken_package", None)
+
+
+def test_an_error_without_a_message_is_named_by_its_kind() -> None:
+    assert first_line(RuntimeError("one\ntwo")) == "one"
+    assert first_line(RuntimeError()) == "RuntimeError"
 
 
 def test_near_names_are_offered_whatever_their_case() -> None:

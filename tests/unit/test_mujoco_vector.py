@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from typing import Any
+from unittest.mock import Mock
 
 import gymnasium
 import mujoco
@@ -109,6 +110,16 @@ def test_restarting_in_the_same_step_is_gymnasiums_own_too(task: str) -> None:
 )
 def test_options_mean_what_they_mean_to_gymnasium(task: str, options: dict[str, Any]) -> None:
     compare(task, 60, AutoresetMode.NEXT_STEP, max_episode_steps=40, **options)
+
+
+@pytest.mark.parametrize("task", ["HalfCheetah", "Ant"])
+def test_results_do_not_depend_on_where_actions_lie_in_memory(task: str) -> None:
+    ours, other = make(task, 3), make(task, 3)
+    ours.reset(seed=5)
+    other.reset(seed=5)
+    for actions in actions_for(ours, 10):
+        for one, same in zip(ours.step(actions)[:2], other.step(np.asfortranarray(actions))[:2], strict=True):
+            assert np.array_equal(one, same)
 
 
 @pytest.mark.parametrize("task", ["Walker2d", "Humanoid"])
@@ -256,17 +267,35 @@ def test_the_disabled_mode_waits_for_a_reset() -> None:
         ("HalfCheetah", {"frame_skip": 0}, "frame_skip must be a whole number of at least 1. Received 0"),
         ("HalfCheetah", {"ctrl_cost_weight": "abc"}, "ctrl_cost_weight must be a finite number. Received 'abc'"),
         ("Hopper", {"terminate_when_unhealthy": "no"}, "terminate_when_unhealthy must be true or false. Received 'no'"),
+        ("Hopper", {"reset_noise_scale": -0.1}, "reset_noise_scale must be a finite number, at least 0"),
+        ("Hopper", {"healthy_z_range": "abc"}, "healthy_z_range must be a range of two numbers.*Received 'abc'"),
+        ("Hopper", {"healthy_z_range": [1.0]}, "healthy_z_range must be a range of two numbers"),
+        ("Ant", {"contact_force_range": 5}, "contact_force_range must be a range of two numbers"),
+        ("Humanoid", {"contact_cost_range": [3, 1]}, "contact_cost_range must be a range of two numbers"),
+        ("Reacher", {"reward_dist_weight": "abc"}, "reward_dist_weight must be a finite number. Received 'abc'"),
+        ("Hopper", {"max_episode_steps": 2.5}, "max_episode_steps must be a whole number"),
         ("Ant", {"main_body": "tail"}, "main_body='tail' is no body"),
         ("Hopper", {"camera_id": 0, "camera_name": "track"}, "Both `camera_id` and `camera_name`"),
         ("Hopper", {"render_mode": "human"}, "render_mode must be one of rgb_array"),
-        ("Hopper", {"max_episode_steps": 0}, "max_episode_steps must be at least 1. Received 0"),
-        ("Hopper", {"num_threads": -1}, "num_threads must be 0"),
+        ("Hopper", {"max_episode_steps": 0}, "max_episode_steps must be a whole number, at least 1. Received 0"),
+        ("Hopper", {"num_threads": -1}, "num_threads must be a whole number, at least 0"),
         ("Hopper", {"autoreset_mode": "sometimes"}, "autoreset_mode must be one of 'NextStep'"),
     ],
 )
 def test_what_gymnasiums_class_refuses_is_refused(task: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make(task, 2, **options)
+
+
+def test_options_may_be_numpys_numbers_and_ranges_lists() -> None:
+    env = make("Hopper", 2, ctrl_cost_weight=np.float32(0.5), frame_skip=np.int64(2), healthy_z_range=[0.5, 2])
+    assert env.options["ctrl_cost_weight"] == 0.5 and env.frame_skip == 2
+
+
+def test_a_model_that_cannot_be_stepped_in_bulk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mujoco.batch.Batch", Mock(side_effect=ValueError("sleep needs persistent simulations")))
+    with pytest.raises(UserError, match="cannot step this model many at once: sleep"):
+        make("Hopper", 2)
 
 
 def test_more_environments_than_memory_allows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,8 +350,10 @@ def test_resets_and_states_that_make_no_sense_are_refused() -> None:
             env.reset(options={"reset_mask": mask})
     with pytest.raises(UserError, match="one seed for each of 2 environments; got 3"):
         env.reset(seed=[1, 2, 3])
-    with pytest.raises(UserError, match="seed must be 0 or more"):
+    with pytest.raises(UserError, match="seed must be a whole number, at least 0"):
         env.reset(seed=-1)
+    with pytest.raises(UserError, match=r"seed must be a whole number, at least 0. Received 1.5"):
+        env.reset(seed=[1.5, 2])  # type: ignore[list-item]
     with pytest.raises(UserError, match=r"Expected finite states \(n, 12\)"):
         env.set_states(np.zeros((2, 11)))
     with pytest.raises(UserError, match="Expected 2 states"):

@@ -29,6 +29,7 @@ from prefrl.agents.ppo_settings import PpoSettings
 from prefrl.agents.stepping import Stepper
 from prefrl.envs import EnvLoop
 from prefrl.errors import UserError
+from prefrl.spaces import is_image
 
 CPU = torch.device("cpu")
 
@@ -191,7 +192,9 @@ class Noise(gymnasium.Env[Any, Any]):
 
 
 def agent_on(observations: Any, actions: Any, *, num_envs: int = 2, total: int = 1000, **hyper: Any) -> PpoAgent:
-    settings = {"n_steps": 16, "batch_size": 16, "n_epochs": 2, "policy_kwargs": {"net_arch": [8]}, **hyper}
+    settings = {"n_steps": 16, "batch_size": 16, "n_epochs": 2, **hyper}
+    if not is_image(observations):
+        settings = {"policy_kwargs": {"net_arch": [8]}, **settings}
     envs = EnvLoop([lambda: Noise(observations, actions)] * num_envs)
     return PpoAgent(envs, total_env_steps=total, hyperparameters=settings, seed=3, pass_true_reward=True)
 
@@ -401,19 +404,48 @@ def test_a_replayed_update_is_the_same_update() -> None:
     assert len(recorded) == 1  # though the clip ranges have fallen in between
 
 
-def test_an_update_that_cannot_be_recorded_goes_on_with_a_warning() -> None:
+@pytest.mark.parametrize("message", ["operation not permitted when stream is capturing", ""])
+def test_an_update_that_cannot_be_recorded_goes_on_with_a_warning(message: str) -> None:
     def fail(function: Callable[[], None]) -> Callable[[], None]:
         function()
-        raise RuntimeError("operation not permitted when stream is capturing")
+        raise RuntimeError(message)
 
     agents = [agent_on(*SPACES["box"]) for _ in range(2)]
     agents[1]._replay_updates(fail)
     agents[0].reset_environments(0)
     agents[0].improve(None)
     agents[1].reset_environments(0)
-    with pytest.warns(UserWarning, match="runs slower: operation not permitted"):
+    with pytest.warns(UserWarning, match=f"runs slower: {message or 'RuntimeError'}"):
         agents[1].improve(None)
     assert torch.equal(agents[0]._adam.parameters, agents[1]._adam.parameters)
+
+
+def test_minibatches_smaller_than_asked_for_are_recorded_too() -> None:
+    agent, recorded = agent_on(*SPACES["box"], batch_size=1_000), []
+
+    def record(function: Callable[[], None]) -> Callable[[], None]:
+        recorded.append(function)
+        return function
+
+    agent._replay_updates(record)
+    agent.reset_environments(0)
+    agent.improve(None)
+    assert len(recorded) == 1
+
+
+def test_a_policy_that_diverges_says_so() -> None:
+    agent = agent_on(*SPACES["box"], learning_rate=1e30)
+    agent.reset_environments(0)
+    with pytest.raises(UserError, match=r"policy diverged.*smaller learning rate"):  # noqa: PT012  (which one?)
+        for _ in range(3):
+            agent.improve(None)
+
+
+def test_a_rollout_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = agent_on(*SPACES["box"], n_steps=10**12)
+    agent.reset_environments(0)
+    with pytest.raises(UserError, match=r"rollout take about .* are free. Use fewer --num-envs, a smaller --hyper n_s"):
+        agent.improve(None)
 
 
 def test_too_little_memory_of_the_gpu_names_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,6 +522,11 @@ def test_observations_are_normalised_until_told() -> None:
 def test_wrong_hyperparameters_are_refused(hyper: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         agent_on(*SPACES["box"], **hyper)
+
+
+def test_the_network_for_images_is_not_for_choice() -> None:
+    with pytest.raises(UserError, match="activation_fn and net_arch of policy_kwargs"):
+        agent_on(*SPACES["images, channels last"], policy_kwargs={"net_arch": [8], "activation_fn": "relu"})
 
 
 def test_spaces_that_do_not_fit_are_refused() -> None:

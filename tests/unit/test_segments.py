@@ -209,6 +209,15 @@ def test_flat_transitions_go_by_step_then_environment() -> None:
     np.testing.assert_array_equal(actions[:4], [[0, 0], [1000, 0], [0, 1], [1000, 1]])
 
 
+def test_chosen_transitions_are_those_of_the_whole_and_hold_nothing_else() -> None:
+    rollout = World([[2, 30], [30]]).rollout(3)
+    chosen = np.array([3, 0, 2, 1])  # one of them an end
+    for part, whole in zip(rollout.transitions_at(*np.divmod(chosen, 2)), rollout.flat_transitions(), strict=True):
+        assert isinstance(part, np.ndarray) and isinstance(whole, np.ndarray)
+        np.testing.assert_array_equal(part, whole[chosen])
+        assert part.base is None
+
+
 def test_a_segment_whose_parts_do_not_fit_is_refused() -> None:
     with pytest.raises(UserError, match="2 actions needs 3 observations and 2 true rewards; got 2 and 2"):
         Segment(observations=np.zeros((2, 1)), actions=np.zeros((2, 1)), true_rewards=np.zeros(2))
