@@ -8,7 +8,7 @@ reward has a penalty there that has to be learned, except in Pong (app. A of the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Real
 from typing import Any
 
@@ -18,6 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from prefrl.clips.trail import Marks
 from prefrl.envs.atari_log import PlayLog
 from prefrl.envs.atari_masks import MASKS, black_out
 from prefrl.envs.atari_replay import INDEPENDENT, AtariPlayer, AtariReplay, rom_path
@@ -168,6 +169,8 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         self._players: list[AtariPlayer] = []
         self._clip_player: AtariPlayer | None = None
         self._pictures: list[Pixels] = []
+        self._taken: int | None = None  # steps whose marks were taken; None: nobody wants marks
+        self._midway: list[tuple[int, int]] = []  # steps and environments in which a stream begins, perhaps in a game
         if render_mode is not None:
             options: dict[str, Any] = {"frame_skip": frame_skip, "full_action_space": full_action_space}
             self._players = [AtariPlayer(game, **options) for _ in range(num_envs)]
@@ -274,15 +277,15 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
             UserError: there are no such steps.
         """
         actions, starts, first = self._log.stretch(env, first_step, num_steps, independent=self.game in INDEPENDENT)
-        return AtariReplay(
-            game=self.game,
-            actions=actions,
-            starts=starts,
-            first_step=first,
-            frame_skip=self.frame_skip,
-            full_action_space=self.full_action_space,
-            masked=self._masked_for_people if masked is None else masked and self.game in MASKS,
-        )
+        return AtariReplay(actions=actions, starts=starts, first_step=first, **self._replay_settings(masked))
+
+    def _replay_settings(self, masked: bool | None) -> dict[str, Any]:
+        return {
+            "game": self.game,
+            "frame_skip": self.frame_skip,
+            "full_action_space": self.full_action_space,
+            "masked": self._masked_for_people if masked is None else masked and self.game in MASKS,
+        }
 
     def clip(self, env: int, first_step: int, num_steps: int, *, masked: bool | None = None) -> Pixels:
         """Return the colour picture after each of some steps of one environment, `(num_steps, H, W, 3)`.
@@ -293,6 +296,34 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         replay = self.replay(env, first_step, num_steps, masked=masked)
         self._clip_player = self._clip_player or replay.player()
         return replay.frames(self._clip_player)
+
+    @property
+    def can_save_clips(self) -> bool:
+        """Clips of this game can be drawn from a few bytes a step, since its games do not depend on earlier ones."""
+        return self.game in INDEPENDENT and (self.num_envs == 1 or self.autoreset_mode == AutoresetMode.SAME_STEP)
+
+    def save_clips(self) -> None:
+        """From now on keep what each step can be drawn from (`prefrl.clips.worlds`), until `take_marks` takes it."""
+        if self._taken is None:
+            self._taken = self._log.num_steps
+            self._midway = [(self._taken, env) for env in range(self.num_envs)]
+
+    def take_marks(self) -> Marks | None:
+        """Return what was kept since the last call; None without `save_clips` and where no step was made."""
+        begin, now = self._taken, self._log.num_steps
+        if begin is None or begin == now:
+            return None
+        ways = {(step - begin, env): self._log.way_to(env, step) for step, env in self._midway if step < now}
+        self._midway = [midway for midway in self._midway if midway[0] >= now]
+        self._taken = now
+        blobs = {place: way for place, way in ways.items() if way is not None}
+        return Marks(kind="atari", rows=self._log.rows(begin), blobs=blobs)
+
+    def draw_again(self, rows: NDArray[np.int32], way: bytes | None, lead: int) -> Iterator[Pixels]:
+        """Give the colour picture after each step of a clip, from its marks; see `AtariReplay.of_marks`."""
+        replay = AtariReplay.of_marks(rows, way, lead, **self._replay_settings(None))
+        self._clip_player = self._clip_player or replay.player()
+        yield from replay.frames(self._clip_player)
 
     # ---------------------------------------------------------------------------------------------------- the inside
 
@@ -319,6 +350,8 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
         lost = ended & self._over & (not self.hide_game_over)
         if lost.any():
             self._start_games(lost, [None] * int(lost.sum()))
+        if self._taken is not None:
+            self._midway += [(self._log.num_steps, env) for env in np.flatnonzero(ended).tolist()]
         self._elapsed[ended] = 0
         self._ended = np.zeros(self.num_envs, np.bool_)
         final_info = masked_info({key: info[key] for key in ("true_score", "score", "lives")}, ended)

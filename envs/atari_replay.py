@@ -8,6 +8,7 @@ by pixel), bit for bit.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,30 @@ class AtariReplay:
     """Actions are numbers of all 18 actions, not of those that the game has a use for."""
     masked: bool = True
     """The score is blacked out, where `MASKS` knows it."""
+
+    @classmethod
+    def of_marks(cls, rows: NDArray[np.int32], way: bytes | None, lead: int, **settings: Any) -> AtariReplay:
+        """Return the stretch of play that marks tell of (`PlayLog.rows`, and `PlayLog.way_to` the first of them).
+
+        Args:
+            rows: `(lead + n, 2)`.
+            way: None where a game starts at the first of them.
+            lead: steps before the first that is to be seen.
+            settings: the other attributes.
+
+        Raises:
+            UserError: nothing tells how the game began.
+        """
+        before, starts = b"", []
+        if way is not None:
+            whole = zlib.decompress(way)
+            before, starts = whole[4:], [(0, int(np.frombuffer(whole[:4], np.int32)[0]))]
+        elif len(rows) == 0 or rows[0, 1] == 0:
+            raise UserError("What was saved for a clip does not tell how its game began: it cannot be drawn.")
+        for row in np.flatnonzero(rows[:, 1]).tolist():
+            starts.append((len(before) + row + int(rows[row, 0] == RESTARTED), int(rows[row, 1]) - 1))
+        actions = before + rows[:, 0].astype(np.uint8).tobytes()
+        return cls(actions=actions, starts=tuple(starts), first_step=len(before) + lead, **settings)
 
     def player(self) -> AtariPlayer:
         """Return an emulator that can play it, and any other of the same game and settings."""

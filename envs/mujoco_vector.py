@@ -270,6 +270,8 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         """Gymnasium's renderer, which draws all environments."""
         return self.template.mujoco_renderer
 
+    can_save_clips: ClassVar[bool] = True
+
     def save_clips(self) -> None:
         """From now on save what each step can be drawn from (`prefrl.clips.worlds`), until `take_marks` takes it."""
         self.marks = self._state_marks

@@ -106,8 +106,11 @@ class Trail:
     def source(self, start: int, length: int) -> ClipSource:
         """Cut out what is needed to draw steps `start` to `start + length`."""
         begin, stop = start, start + length
-        if self.kind == "ale":  # from the last saved state of the emulator on
-            begin = max((step for step in self.blobs if step <= start), default=start)
+        if self.kind in ("ale", "atari"):  # from the last saved state of the emulator on, or the last start of a game
+            saved = [step for step in self.blobs if step <= start]
+            if self.kind == "atari":
+                saved += np.flatnonzero(self.rows.window(0, start + 1)[:, 1])[-1:].tolist()
+            begin = max(saved, default=start)
         return ClipSource(
             kind=self.kind,
             rows=self.rows.window(begin, stop),

@@ -4,6 +4,7 @@
   Gymnasium draws after a step are the positions of its last substep, which the state after it does not tell.
 - Classic control: the attributes that are drawn.
 - The Arcade Learning Environment: the emulator's state at every sixteenth step, and the actions.
+- Atari games of this package: the actions since the game began, which is played again.
 - Anything else keeps the frames of windows that were drawn beforehand (`Film`).
 
 Each gives bit for bit what the environment's own `render` gave, in an environment made and set up the same way.
@@ -35,7 +36,7 @@ class World(Protocol):
     """One environment, whose steps are saved or drawn again."""
 
     kind: str
-    """Goes with what is saved: mujoco, classic, ale or film."""
+    """Goes with what is saved: mujoco, classic, ale, atari or film."""
 
     def begin(self) -> None:
         """An episode has begun."""
@@ -65,6 +66,8 @@ def find_world(env: gymnasium.Env[Any, Any], *, segment_length: int) -> World:
         return Mujoco(base)
     if hasattr(base, "saved_states"):  # one out of many stepped at once, as `prefrl.envs.single` gives it
         return Mujoco(base.template, lambda: base.saved_states()[0])
+    if getattr(base, "can_save_clips", False) and not hasattr(env, "hold"):  # whose held ends no step of the game shows
+        return Atari(base)
     if module.startswith("ale_py.") and isinstance(getattr(base, "_frameskip", None), int):
         return Ale(base)
     return Film(env, segment_length)
@@ -285,6 +288,31 @@ class Ale:
                     last = _picture(env)
             if step >= source.lead:
                 yield last
+
+
+class Atari:
+    """One of this package's Atari games (`prefrl.envs.atari`), which keep what they can be played again from."""
+
+    kind = "atari"
+
+    def __init__(self, base: Any) -> None:
+        self._env = base
+        base.save_clips()
+
+    def begin(self) -> None:
+        pass
+
+    def mark(self, action: Any) -> None:
+        pass
+
+    def take(self) -> tuple[Array, dict[int, bytes]]:
+        marks = self._env.take_marks()
+        if marks is None:
+            return np.zeros((0, 2), np.int32), {}
+        return marks.rows[:, 0], {step: blob for (step, _), blob in marks.blobs.items()}
+
+    def draw(self, source: ClipSource) -> Iterator[Picture]:
+        yield from self._env.draw_again(source.rows, source.blobs.get(0), source.lead)
 
 
 class Film:

@@ -74,8 +74,8 @@ def make_run_agent(
     }
     if settings.agent == "ppo":
         envs = make_vector_env(settings.env_id, num_envs, **_form(settings))
-        if shown and hasattr(envs.unwrapped, "save_clips"):
-            envs.unwrapped.save_clips()
+        if shown and getattr(envs.unwrapped, "can_save_clips", False):
+            envs.unwrapped.save_clips()  # type: ignore[attr-defined]
         elif shown:
             envs.close()
             envs = EnvLoop([make] * num_envs)

@@ -62,6 +62,7 @@ def play(env: gymnasium.Env[Any, Any], num_steps: int) -> tuple[Trail, list[worl
         ("MountainCarContinuous-v0", None, "classic"),
         ("ALE/Breakout-v5", None, "ale"),
         ("ALE/Pong-v5", None, "ale"),
+        ("prefrl/Atari-Seaquest-v0", None, "atari"),
     ],
 )
 def test_a_clip_drawn_again_is_what_the_environment_drew(env_id: str, horizon: int | None, kind: str) -> None:
@@ -124,6 +125,46 @@ def test_clips_of_one_robot_out_of_many_show_what_the_agent_saw() -> None:
     again.reset(seed=11)
     for observation, _ in zip(seen, worlds.find_world(again, segment_length=10).draw(source), strict=True):
         np.testing.assert_array_equal(again.unwrapped.template._get_obs(), observation)
+
+
+@pytest.mark.parametrize("hide", [True, False], ids=["ends hidden", "ends shown"])
+def test_clips_of_many_games_stepped_at_once_show_what_was_played(hide: bool) -> None:
+    games: Any = gymnasium.make_vec(
+        "prefrl/Atari-Breakout-v0", 2, autoreset_mode="SameStep", max_episode_steps=90, hide_game_over=hide
+    )
+    assert games.unwrapped.can_save_clips
+    games.unwrapped.save_clips()
+    games.reset(seed=3)
+    random, num_ends, restarts = np.random.default_rng(0), 0, 0
+    trails: list[list[tuple[int, Trail]]] = [[(0, Trail("atari"))], [(0, Trail("atari"))]]
+    for step in range(1, 401):
+        *_, terminated, truncated, infos = games.step(random.integers(4, size=2))
+        num_ends += int((terminated | truncated).sum())
+        restarts += int(infos.get("restarted", np.zeros(2)).sum())
+        if (terminated | truncated).any() or step % 7 == 3:  # taken now and then, as rollouts are
+            marks = games.unwrapped.take_marks()
+            for env in (0, 1):
+                blobs = {at: blob for (at, of_env), blob in marks.blobs.items() if of_env == env}
+                trails[env][-1][1].append(marks.rows[:, env], blobs)
+                if terminated[env] or truncated[env]:
+                    trails[env].append((step, Trail("atari")))
+    assert num_ends >= 8 and (restarts >= 2) == hide
+    world, num_drawn = worlds.find_world(make("prefrl/Atari-Breakout-v0"), segment_length=10), 0
+    for env in (0, 1):
+        for first, trail in trails[env]:
+            for start in range(0, trail.rows.length - 12, 29):
+                source = ClipSource.from_arrays(trail.source(start, 12).to_arrays())
+                drawn = np.stack(list(world.draw(source)))
+                np.testing.assert_array_equal(drawn, games.unwrapped.clip(env, first + start, 12))
+                num_drawn += 1
+    assert num_drawn > 15
+
+
+def test_games_that_depend_on_earlier_ones_or_hold_their_ends_are_filmed() -> None:
+    assert worlds.find_world(make("prefrl/Atari-BeamRider-v0"), segment_length=10).kind == "film"
+    assert worlds.find_world(make("prefrl/Atari-Pong-v0", 100), segment_length=10).kind == "film"
+    with pytest.raises(UserError, match="does not tell how its game began"):
+        list(make("prefrl/Atari-Pong-v0").unwrapped.draw_again(np.zeros((3, 2), np.int32), None, 0))  # type: ignore[attr-defined]
 
 
 def test_a_game_that_restarts_within_an_episode_is_drawn_again() -> None:
