@@ -16,6 +16,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from prefrl.agents.action_scale import ActionScale
 from prefrl.spaces import Array
 
 LOG_2PI = math.log(2 * math.pi)
@@ -68,10 +69,11 @@ class DiagonalGaussian:
         space: of the actions.
         log_std_init: logarithm of the standard deviations at the start.
         device: where the parameters live.
+        scale: actions are in units of half the range of the space and 0 is its middle, where it is bounded.
     """
 
-    def __init__(self, space: spaces.Box, log_std_init: float, device: torch.device) -> None:
-        self.space = space
+    def __init__(self, space: spaces.Box, log_std_init: float, device: torch.device, scale: bool = False) -> None:
+        self.space, self._scale = space, ActionScale(space, scale)
         self.num_outputs = int(np.prod(space.shape))
         log_std = torch.full((self.num_outputs,), float(log_std_init), device=device)
         self.log_std = nn.Parameter(log_std, requires_grad=False)
@@ -109,8 +111,7 @@ class DiagonalGaussian:
         return weighted.mul_(self._inverse_std)
 
     def to_env(self, actions: Tensor) -> Array:
-        values = actions.reshape(-1, *self.space.shape).cpu().numpy()
-        return np.clip(values, self.space.low, self.space.high).astype(self.space.dtype)
+        return self._scale.to_env(actions.reshape(-1, *self.space.shape).cpu().numpy())
 
 
 class Categoricals:
@@ -169,10 +170,10 @@ class Categoricals:
 
 
 def make_distribution(
-    space: gymnasium.Space[Any], device: torch.device, log_std_init: float = 0.0
+    space: gymnasium.Space[Any], device: torch.device, log_std_init: float = 0.0, scale: bool = False
 ) -> DiagonalGaussian | Categoricals:
     """Return the distribution for an action space: Box, Discrete or MultiDiscrete."""
     if isinstance(space, spaces.Box):
-        return DiagonalGaussian(space, log_std_init, device)
+        return DiagonalGaussian(space, log_std_init, device, scale)
     assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
     return Categoricals(space)

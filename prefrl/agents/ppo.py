@@ -150,7 +150,7 @@ class PpoAgent:
         self._random = torch.Generator(self._device).manual_seed(seed)
         self._inputs = PolicyInputs(self.observation_space, settings.normalize_observations, self._device)
         log_std = settings.policy_kwargs.get("log_std_init", 0.0)
-        self._actions = make_distribution(self.action_space, self._device, log_std)
+        self._actions = make_distribution(self.action_space, self._device, log_std, settings.scale_actions)
         self._network = self._make_network(torch.Generator().manual_seed(seed))
         parameters = [*self._network.parameters(), *self._actions.parameters()]
         self._adam = FlatAdam(*flatten_parameters(parameters), settings.max_grad_norm)
@@ -207,14 +207,21 @@ class PpoAgent:
             self._scaler.restart()
         self._stepper.reset(seed)
 
-    def explore(self, num_env_steps: int, rng: np.random.Generator) -> Rollout:
-        """Act uniformly at random for at least `num_env_steps` steps; they count as environment steps."""
+    def explore(self, num_env_steps: int, rng: np.random.Generator, *, uniform: bool = True) -> Rollout:
+        """Act for at least `num_env_steps` steps, which count as environment steps.
+
+        Args:
+            num_env_steps: how many.
+            rng: seeds uniform actions.
+            uniform: uniformly random actions instead of the policy's, with its noise.
+        """
         space = self._stepper.envs.action_space
         space.seed(int(rng.integers(2**31)))
         steps = -(-num_env_steps // self.num_envs)
         self._stepper.begin(steps)
         for _ in range(steps):
-            self._stepper.step(space.sample())
+            seen = self._stepper.observations
+            self._stepper.step(space.sample() if uniform else self.act(seen, deterministic=False))
         rollout = self._stepper.take()
         self._count(rollout)
         return rollout

@@ -41,6 +41,8 @@ class PpoSettings:
     """The update ends early beyond 1.5 times this divergence."""
     policy_kwargs: dict[str, Any] = field(default_factory=dict)
     """net_arch (a list of units, or {"pi": [...], "vf": [...]}), activation_fn ("tanh" or "relu"), log_std_init."""
+    scale_actions: bool = False
+    """Box actions in units of half their range, 0 in its middle, where it is bounded; so is then their noise."""
     normalize_observations: bool | None = None
     """Normalise by running statistics; None: where all observations are floats."""
     normalize_until: float = 1.0
@@ -74,7 +76,7 @@ class PpoSettings:
                 raise UserError(f"{name} must be {limits}. Received {value!r}")
         if settings.max_grad_norm == 0:
             raise UserError("max_grad_norm must be positive. Received 0")
-        for name in ("normalize_advantage", "normalize_returns", "normalize_observations"):
+        for name in ("normalize_advantage", "normalize_returns", "scale_actions", "normalize_observations"):
             value = getattr(settings, name)
             if not isinstance(value, bool) and (value is not None or name != "normalize_observations"):
                 raise UserError(f"{name} must be true or false. Received {value!r}")

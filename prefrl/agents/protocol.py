@@ -41,8 +41,8 @@ class Agent(Protocol):
     def reset_environments(self, seed: int) -> None:
         """Start new episodes everywhere; what follows depends on `seed` and the agent's state alone."""
 
-    def explore(self, num_env_steps: int, rng: np.random.Generator) -> Rollout:
-        """Act at random for at least this many steps, without learning."""
+    def explore(self, num_env_steps: int, rng: np.random.Generator, *, uniform: bool = True) -> Rollout:
+        """Act for at least this many steps without learning: uniformly at random, or as the policy does now."""
 
     def improve(self, reward: RewardFunction | None) -> Improvement:
         """Act for `steps_per_iteration` steps and learn from them.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prefrl.agents.action_scale import ActionScale
 from prefrl.clips.saver import collect_marks
 from prefrl.errors import require
 from prefrl.segments import Rollout
@@ -34,10 +35,12 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
     Args:
         venv: the vector environment.
         pass_true_reward: pass the environment's reward on, for training on it (a baseline).
+        scale: turns the agent's actions into the environment's, which are what is recorded.
     """
 
-    def __init__(self, venv: Any, *, pass_true_reward: bool = False) -> None:
-        super().__init__(venv)
+    def __init__(self, venv: Any, *, pass_true_reward: bool = False, scale: ActionScale | None = None) -> None:
+        super().__init__(venv, action_space=None if scale is None else scale.scaled_space)
+        self._scale = scale
         self.pass_true_reward = pass_true_reward
         self._last: Batch | None = None
         self._actions_given: Array | None = None
@@ -63,8 +66,9 @@ class Recorder(vec_env.VecEnvWrapper):  # type: ignore[misc, name-defined]
 
     def step_async(self, actions: Array) -> None:
         """Remember the actions and pass them on."""
-        self._actions_given = np.array(actions)
-        self.venv.step_async(actions)
+        given = np.array(actions) if self._scale is None else self._scale.to_env(actions)
+        self._actions_given = given
+        self.venv.step_async(given)
 
     def step_wait(self) -> Any:
         """Record the step; rewards are zeros for the agent."""

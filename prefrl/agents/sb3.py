@@ -19,6 +19,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from prefrl.agents.action_scale import ActionScale
 from prefrl.agents.buffers import (
     LearnedDictReplayBuffer,
     LearnedDictRolloutBuffer,
@@ -63,7 +64,8 @@ class Sb3Agent:
             X to 0. `normalize_observations` (default True for float observations) keeps running statistics of them,
             `normalize_until` freezes these after that share of the training; `action_noise_std` is the standard
             deviation of normal exploration noise on actions scaled to [-1, 1] (TD3, SAC); `normalize_returns` (PPO,
-            A2C) centres rewards and divides them by the running standard deviation of the discounted return.
+            A2C) centres rewards and divides them by the running standard deviation of the discounted return;
+            `scale_actions` (PPO, A2C) lets the policy act in units of half the range of bounded actions.
         seed: seed of the starting weights; the environments are seeded by `reset_environments`.
         device: where the networks live.
         pass_true_reward: train on the environment's own reward (a baseline).
@@ -95,7 +97,10 @@ class Sb3Agent:
         check_observation_space(self.observation_space)
         check_action_space(self.action_space)
         self._on_true_reward = pass_true_reward
-        self._recorder = Recorder(base, pass_true_reward=pass_true_reward and not self.on_policy)
+        scale = hyper.pop("scale_actions", False) if self.on_policy else False
+        box = self.action_space
+        self._scale = ActionScale(box) if scale and isinstance(box, spaces.Box) else None
+        self._recorder = Recorder(base, pass_true_reward=pass_true_reward and not self.on_policy, scale=self._scale)
         can_normalize = _is_float(self.observation_space)
         normalize = hyper.pop("normalize_observations", can_normalize)
         if normalize and not can_normalize:
@@ -135,7 +140,8 @@ class Sb3Agent:
         known = set(inspect.signature(algorithm.__init__).parameters) - RESERVED
         if not self.on_policy:
             known -= {"n_steps"}  # the replay buffer's rewards are of single steps
-        known |= {"normalize_observations", "normalize_until"} | ({"normalize_returns"} if self.on_policy else set())
+        known |= {"normalize_observations", "normalize_until"}
+        known |= {"normalize_returns", "scale_actions"} if self.on_policy else set()
         if "action_noise" in known:
             known |= {"action_noise_std"}
         for name in hyper:
@@ -194,20 +200,29 @@ class Sb3Agent:
             normalizer.training = training
         model._total_timesteps = self._total_env_steps
 
-    def explore(self, num_env_steps: int, rng: np.random.Generator) -> Rollout:
-        """Act uniformly at random for at least `num_env_steps` steps; they count as environment steps."""
+    def explore(self, num_env_steps: int, rng: np.random.Generator, *, uniform: bool = True) -> Rollout:
+        """Act for at least `num_env_steps` steps, which count as environment steps.
+
+        Args:
+            num_env_steps: how many.
+            rng: seeds uniform actions.
+            uniform: uniformly random actions instead of the policy's, with its noise.
+        """
         num_steps = -(-num_env_steps // self.num_envs)
         model = self._model
         if self.on_policy:
             self._env.action_space.seed(int(rng.integers(2**31)))
             for _ in range(num_steps):
-                actions = np.stack([self._env.action_space.sample() for _ in range(self.num_envs)])
+                if uniform:
+                    actions = np.stack([self._env.action_space.sample() for _ in range(self.num_envs)])
+                else:
+                    actions, _ = model.predict(model._last_obs, deterministic=False)
                 model._last_obs, _, model._last_episode_starts, _ = self._env.step(actions)
                 model.num_timesteps += self.num_envs
         else:
             model.action_space.seed(int(rng.integers(2**31)))
             frequency = type_aliases.TrainFreq(num_steps, type_aliases.TrainFrequencyUnit.STEP)
-            self._collect_off_policy(frequency, learning_starts=2**62)
+            self._collect_off_policy(frequency, learning_starts=2**62 if uniform else 0)
         return self._recorder.take()
 
     def improve(self, reward: RewardFunction | None) -> Improvement:
@@ -302,7 +317,7 @@ class Sb3Agent:
         if isinstance(self._env, vec_env.VecNormalize):
             observations = self._env.normalize_obs(observations)
         actions, _ = self._model.predict(observations, deterministic=deterministic)
-        return np.asarray(actions)
+        return np.asarray(actions) if self._scale is None else self._scale.to_env(np.asarray(actions))
 
     def policy_state(self) -> dict[str, Any]:
         """Return weights of the policy and the statistics of its observations."""

@@ -8,7 +8,7 @@ with the exploration noise that TD3 needs (Fujimoto et al. 2018: 0.1).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,9 @@ class AgentDefaults:
     num_envs: int = 16
     """Copies of the environment."""
     warmup_steps: int = 8_192
-    """Random steps at the start."""
+    """Steps without learning at the start."""
+    warmup: Literal["policy", "uniform"] = "policy"
+    """How the agent acts in them."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     """By the names of `PpoSettings`, or of the stable-baselines3 algorithm and `Sb3Agent`."""
 
@@ -36,6 +38,8 @@ def _ppo(steps: int = 400_000, *, num_envs: int = 16, **changes: Any) -> AgentDe
         "clip_range": 0.2,
         "ent_coef": 0.0,
         "normalize_returns": True,
+        "scale_actions": True,
+        "policy_kwargs": {"log_std_init": -1.0},
     }
     return AgentDefaults(steps=steps, num_envs=num_envs, hyperparameters={**common, **changes})
 
@@ -49,7 +53,7 @@ PPO: dict[str, AgentDefaults] = {
     "CartPole-v1": _ppo(100_000, ent_coef=0.01),
     # Returns and advantages as they are: until the goal is met they are noise, which must not count as much as a goal.
     "Acrobot-v1": _ppo(300_000, learning_rate=4e-4, ent_coef=0.01, normalize_advantage=False, normalize_returns=False),
-    "Pendulum-v1": _ppo(150_000, learning_rate="linear:2e-3", gamma=0.97, policy_kwargs={"log_std_init": -0.5}),
+    "Pendulum-v1": _ppo(150_000, learning_rate="linear:2e-3", gamma=0.97),
     # The tasks of Christiano et al. 2017: as Gymnasium's own, and not tuned beyond that.
     "prefrl/Christiano-Hopper-v0": _ppo(1_000_000, num_envs=8),
     "prefrl/Christiano-Walker-v0": _ppo(500_000),
@@ -97,13 +101,18 @@ _DQN_ACROBOT = {
     "exploration_final_eps": 0.1,
 }
 
+
+def _off_policy(hyperparameters: dict[str, Any] | None = None, *, steps: int = 100_000) -> AgentDefaults:
+    return AgentDefaults(steps=steps, num_envs=1, warmup="uniform", hyperparameters=hyperparameters or {})
+
+
 OTHERS: dict[str, dict[str, AgentDefaults]] = {
     "a2c": {"": AgentDefaults()},
-    "sac": {"": AgentDefaults(steps=100_000, num_envs=1)},
-    "td3": {"": AgentDefaults(steps=100_000, num_envs=1, hyperparameters={"action_noise_std": 0.1})},
+    "sac": {"": _off_policy()},
+    "td3": {"": _off_policy({"action_noise_std": 0.1})},
     "dqn": {
-        "": AgentDefaults(steps=100_000, num_envs=1, hyperparameters=_DQN_ACROBOT),
-        "CartPole-v1": AgentDefaults(steps=50_000, num_envs=1, hyperparameters=_DQN_CARTPOLE),
+        "": _off_policy(_DQN_ACROBOT),
+        "CartPole-v1": _off_policy(_DQN_CARTPOLE, steps=50_000),
     },
 }
 

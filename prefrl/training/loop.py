@@ -160,7 +160,8 @@ class Trainer:
         seed_global_random(stream_seed(settings.seed, "global"))
         self._reset_environments()
         self.folder.save_policy("before", self.agent.policy_state())
-        rollout = self.agent.explore(settings.warmup_steps, stream(settings.seed, "explore"))
+        uniform = settings.warmup == "uniform"
+        rollout = self.agent.explore(settings.warmup_steps, stream(settings.seed, "explore"), uniform=uniform)
         self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
         if self.learner is not None:
             self.learner.begin(rollout, self.history, self.agent.num_env_steps)

@@ -122,7 +122,9 @@ class TrainSettings:
     segment_length: int | None = None
     """Steps per segment."""
     warmup_steps: int | None = None
-    """Steps of random actions at the start, which the first queries are about."""
+    """Steps at the start in which the agent acts without learning; the first queries are about them."""
+    warmup: Literal["policy", "uniform"] | None = None
+    """How it acts then: as its untrained policy does (Christiano et al. 2017, app. A), or uniformly at random."""
     queries: QuerySettings = field(default_factory=QuerySettings)
     """Which segments are asked about, and when."""
     reward: RewardSettings = field(default_factory=RewardSettings)
@@ -220,10 +222,11 @@ class TrainSettings:
             steps=steps,
             num_envs=num_envs,
             warmup_steps=warmup,
+            warmup=self.warmup or defaults.warmup,
             segment_length=length,
             fixed_horizon=horizon or 0,
             terminal_reward=terminal,
-            hyperparameters={**defaults.hyperparameters, **self.hyperparameters},
+            hyperparameters=_merged(defaults.hyperparameters, self.hyperparameters),
         )
         schedule = resolved.label_schedule()
         return resolved if self.wait is not None else replace(resolved, wait=schedule.labels_due(0))
@@ -264,3 +267,12 @@ class TrainSettings:
         hidden = tuple(values["reward"].hidden)
         values["reward"] = replace(values["reward"], hidden=hidden)
         return cls(**values)
+
+
+def _merged(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known with what was given over it, dictionaries within joined likewise."""
+    both = dict(known)
+    for name, value in given.items():
+        old = known.get(name)
+        both[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both
