@@ -286,7 +286,7 @@ def test_a_run_asks_for_all_kinds_of_feedback(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_script_to_copy_from_takes_a_folder_and_gives_one_message(tmp_path: Path) -> None:
-    script = [sys.executable, str(Path(__file__).parents[2] / "scripts" / "train.py")]
+    script = [sys.executable, str(Path(__file__).parents[2] / "scripts" / "examples" / "train.py")]
     told = subprocess.run(
         [*script, "HalfCheeta-v5", "--baseline", "--out", str(tmp_path / "run")], capture_output=True, text=True
     )
