@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+
+from filelock import FileLock, Timeout
 
 from prefrl.errors import UserError
 
@@ -39,9 +40,12 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Keep two processes from training in one folder."""
-    with open(path / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"The run in {path} is being trained by another process.") from None
+    lock = FileLock(path / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"The run in {path} is being trained by another process.") from None
+    try:
         yield
+    finally:
+        lock.release()

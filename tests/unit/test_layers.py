@@ -62,6 +62,7 @@ MAY_READ_TRUE_REWARDS = {
     "prefrl.training.rendering": "draws them under the frames",
     "prefrl.training.video": "draws them under the frames",
 }
+UNIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 NEVER_IMPORTED = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
@@ -156,6 +157,16 @@ def test_true_rewards_are_read_only_where_they_may_be(attribute: str) -> None:
     assert {m: lines for m, lines in readers.items() if m not in MAY_READ_TRUE_REWARDS} == {}
     for agent in ("prefrl.agents.ppo", "prefrl.agents.sb3"):
         assert len(readers.get(agent, [])) <= 1
+
+
+def test_nothing_is_imported_that_only_unix_has() -> None:
+    wrong = [
+        f"{module}, line {imported.line}: imports {imported.name}"
+        for module, tree in trees().items()
+        for imported in imports_of(tree)
+        if imported.name.split(".")[0] in UNIX_ONLY
+    ]
+    assert wrong == []
 
 
 def test_nothing_is_pickled() -> None:
