@@ -11,6 +11,7 @@ import json
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import torch
 import tyro
 from scipy import stats
 
+from prefrl.envs.measures import measures_of
 from prefrl.training import TrainSettings
 from prefrl.training.evaluation import evaluate
 from prefrl.training.policies import make_run_agent, make_run_env
@@ -49,13 +51,13 @@ def train_once(task: str, variant: dict, seed: int, episodes: int) -> dict:
         if finished and agent.num_env_steps / settings.steps * 10 > len(curve) + 1:
             curve.append(float(np.mean(finished[-20:])))
     deterministic = isinstance(agent.action_space, gymnasium.spaces.Box)
-    seen = []
 
     def act(observations):
-        seen.append(np.array(observations, np.float64) if not isinstance(observations, dict) else None)
         return agent.act(observations, deterministic=deterministic)
 
-    result = evaluate(lambda: make_run_env(settings), act, num_episodes=episodes, seed=stream_seed(seed, "evaluation"))
+    measures, seed_of_episodes = measures_of(task, agent.observation_space), stream_seed(seed, "evaluation")
+    make = partial(make_run_env, settings)
+    result = evaluate(make, act, num_episodes=episodes, seed=seed_of_episodes, measures=measures)
     agent.close()
     return {
         "task": task,
@@ -65,18 +67,8 @@ def train_once(task: str, variant: dict, seed: int, episodes: int) -> dict:
         "spread": result.std,
         "curve": curve,
         "seconds": time.perf_counter() - begin,
-        **posture(task, seen),
+        "measures": result.measures,
     }
-
-
-def posture(task: str, seen: list) -> dict:
-    """Return what a return does not tell."""
-    if seen[0] is None:
-        return {}
-    observations = np.stack(seen)
-    if "Cheetah" in task:
-        return {"upright": float((np.cos(observations[..., 1]) > 0.5).mean())}
-    return {}
 
 
 def main(
@@ -112,8 +104,8 @@ def main(
         these = [row for row in rows if json.dumps(row["variant"], sort_keys=True) == key]
         returns = np.sort([row["return"] for row in these])
         middle = stats.trim_mean(returns, 0.25)
-        upright = [row["upright"] for row in these if "upright" in row]
-        extra = f" upright {sum(u > 0.9 for u in upright)}/{len(upright)}" if upright else ""
+        names = these[0]["measures"]
+        extra = "".join(f", {name} {np.median([row['measures'][name] for row in these]):.3g}" for name in names)
         seconds = np.median([row["seconds"] for row in these])
         print(
             f"{key:90s} iqm {middle:8.1f} med {np.median(returns):8.1f} min {returns[0]:8.1f} max {returns[-1]:8.1f} "
