@@ -2,9 +2,11 @@
 
     python scripts/search_agents.py HalfCheetah-v5 --variants '{}' '{"gamma": 0.98}' --seeds 100 10
 
-A variant is a JSON object of hyper-parameters over the task's defaults; `steps`, `num_envs`, `agent` and `warmup_steps`
-may be among them. Results are kept in `runs/search/TASK.jsonl`, one line a run, so that a search goes on where it
-stopped and how many variants were tried can be counted. Returns are over whole episodes of the final policy.
+A variant is a JSON object of hyper-parameters over the task's defaults; `steps`, `num_envs`, `agent`, `warmup` and
+`warmup_steps` may be among them, and two that are no settings, of our PPO alone: `output_gain`, the scale of the
+policy's last layer at the start (0.01), and `log_std_fall`, by how much the noise is made to fall over the run.
+Results are kept in `runs/search/TASK.jsonl`, one line a run, so that a search goes on where it stopped and how many
+variants were tried can be counted. Returns are over whole episodes of the final policy.
 """
 
 import json
@@ -21,12 +23,14 @@ import torch
 import tyro
 from scipy import stats
 
+from prefrl.agents import networks
 from prefrl.envs.measures import measures_of
 from prefrl.training import TrainSettings
 from prefrl.training.evaluation import evaluate
 from prefrl.training.policies import make_run_agent, make_run_env
 from prefrl.training.streams import stream, stream_seed
 
+TRIED_ONLY = ("output_gain", "log_std_fall")
 OF_THE_RUN = ("steps", "num_envs", "agent", "warmup_steps", "warmup")
 
 
@@ -34,9 +38,10 @@ def train_once(task: str, variant: dict, seed: int, episodes: int) -> dict:
     """Train on the true reward and return what became of it."""
     torch.set_num_threads(1)
     own = {name: value for name, value in variant.items() if name in OF_THE_RUN}
-    hyper = {name: value for name, value in variant.items() if name not in OF_THE_RUN}
+    hyper = {name: value for name, value in variant.items() if name not in (*OF_THE_RUN, *TRIED_ONLY)}
     settings = TrainSettings(env_id=task, seed=seed, hyperparameters=hyper, **own).resolve()
     begin = time.perf_counter()
+    networks.POLICY_GAIN = variant.get("output_gain", 0.01)
     agent = make_run_agent(settings, seed=stream_seed(seed, "agent"), device="cpu", pass_true_reward=True)
     agent.reset_environments(stream_seed(seed, "environments", 0))
     agent.explore(settings.warmup_steps, stream(seed, "explore"), uniform=settings.warmup == "uniform")
@@ -44,6 +49,8 @@ def train_once(task: str, variant: dict, seed: int, episodes: int) -> dict:
     running = np.zeros(agent.num_envs)
     while agent.num_env_steps < settings.steps:
         rollout = agent.improve(None).rollout
+        if "log_std_fall" in variant:
+            agent._actions.log_std -= variant["log_std_fall"] * rollout.num_steps / settings.steps
         for rewards, ended in zip(rollout.true_rewards, rollout.ended, strict=True):
             running += rewards
             finished += running[ended].tolist()
