@@ -18,6 +18,8 @@ from prefrl.store import PreferenceStore
 from prefrl.training import RunFolder, TrainSettings
 from prefrl.training.run import default_out
 
+pytestmark = pytest.mark.lowest
+
 QUICK = [
     "--steps", "3200", "--num-envs", "2", "--segment-length", "20", "--warmup-steps", "400",
     "--hyper", "n_steps=100", "batch_size=50", "n_epochs=2", "--quiet",

@@ -19,6 +19,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from prefrl.rewards.ensemble import RewardEnsemble
 from prefrl.wrappers import LearnedReward, VectorLearnedReward
 
+pytestmark = pytest.mark.lowest
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -11,6 +11,8 @@ import sys
 import pytest
 from house import ROOT, imports_of, module_of, parse_all
 
+pytestmark = pytest.mark.lowest
+
 OPTIONAL = (
     "stable_baselines3",
     "sqlalchemy",

@@ -21,6 +21,8 @@ from prefrl.history import History
 from prefrl.segments import Rollout, Segment, segment_arrays, segment_from_arrays, stack_transitions
 from prefrl.spaces import Array, Batch, map_batch, to_arrays, zip_batches
 
+pytestmark = pytest.mark.lowest
+
 Observe = Callable[[int, int], Any]
 """Observation number `step` of the episode with a number of its own."""
 
