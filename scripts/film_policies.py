@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from prefrl.control.folder import ControlFolder
+from prefrl.control.policies import KeptPolicy, make_run_env
+from prefrl.control.rendering import choose_gl_backend, prepare_pictures, record_episode
 from prefrl.rewards import RewardEnsemble
-from prefrl.training.folder import RunFolder
-from prefrl.training.policies import KeptPolicy, make_run_env
-from prefrl.training.rendering import choose_gl_backend, prepare_pictures, record_episode
-from prefrl.training.video import write_gif
+from prefrl.studies.video import write_gif
 
-folder, out = RunFolder.open(Path(sys.argv[1])), Path(sys.argv[2])
+folder, out = ControlFolder.open(Path(sys.argv[1])), Path(sys.argv[2])
 choose_gl_backend()
 env = make_run_env(folder.settings, render_mode="rgb_array")
 prepare_pictures(env)

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from prefrl.annotators import load_reward_function
+from prefrl.control.folder import ControlFolder
+from prefrl.control.policies import KeptPolicy, make_run_env
 from prefrl.segments import Segment
-from prefrl.training.folder import RunFolder
-from prefrl.training.policies import KeptPolicy, make_run_env
 
 EPISODES, SETTLED = 8, 300  # the first steps of an episode, in which the agent gets into its stride, are left out
 
-folder = RunFolder.open(Path(sys.argv[1]))
+folder = ControlFolder.open(Path(sys.argv[1]))
 judge, env = load_reward_function(folder.settings.reward_function), make_run_env(folder.settings)
 for name in sys.argv[2:]:
     policy, means = KeptPolicy(folder, name), []

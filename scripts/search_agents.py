@@ -20,10 +20,10 @@ import torch
 import tyro
 from scipy import stats
 
-from prefrl.training import TrainSettings
-from prefrl.training.evaluation import evaluate
-from prefrl.training.policies import make_run_agent, make_run_env
-from prefrl.training.streams import stream, stream_seed
+from prefrl.control import TrainSettings
+from prefrl.control.evaluation import evaluate
+from prefrl.control.policies import make_run_agent, make_run_env
+from prefrl.runs.streams import stream, stream_seed
 
 OF_THE_RUN = ("steps", "num_envs", "agent", "warmup_steps", "warmup")
 

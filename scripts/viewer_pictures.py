@@ -18,11 +18,11 @@ import numpy as np
 from PIL import Image
 
 from prefrl.clips.codec import FORMAT, encode_clip
+from prefrl.control.rendering import choose_gl_backend, prepare_pictures
 from prefrl.envs import make_env
 from prefrl.feedback import Query, Response
 from prefrl.segments import Segment
 from prefrl.store import Clip, PreferenceStore
-from prefrl.training.rendering import choose_gl_backend, prepare_pictures
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("folder", nargs="?", default="pictures")

@@ -27,11 +27,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import safetensors.torch
 import torch
 
+from prefrl.control import QuerySettings, TrainSettings, train
 from prefrl.feedback import Answer, Comparison, Query
 from prefrl.history import Episode
 from prefrl.rewards import FitSettings
 from prefrl.store import PreferenceStore
-from prefrl.training import QuerySettings, TrainSettings, train
 
 KEPT = Path(__file__).with_name("golden.json")
 PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "ale-py", "transformers")

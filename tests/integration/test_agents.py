@@ -19,8 +19,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from prefrl.agents import Sb3Agent, buffers, sb3
 from prefrl.agents.recorder import Recorder
 from prefrl.errors import UserError
+from prefrl.runs.global_random import global_random_state, restore_global_random_state
 from prefrl.spaces import Array, Batch
-from prefrl.training.checkpoint import global_random_state, restore_global_random_state
 
 Env = gymnasium.Env[Any, Any]
 MakeEnv = Callable[[], Env]

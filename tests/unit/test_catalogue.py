@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 import pytest
 
+from prefrl.control import TrainSettings
 from prefrl.envs import (
     TASKS,
     FixedHorizon,
@@ -24,7 +25,6 @@ from prefrl.envs import (
     task,
 )
 from prefrl.errors import MissingExtraError, UserError
-from prefrl.training import TrainSettings
 
 CLASSIC = [name for name in TASKS if not name.endswith("-v5") and not name.startswith("prefrl/")]
 

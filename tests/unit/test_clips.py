@@ -14,10 +14,10 @@ from prefrl.clips import worlds
 from prefrl.clips.codec import decode_clip, encode_clip
 from prefrl.clips.saver import SavesClips
 from prefrl.clips.trail import ClipSource, Trail
+from prefrl.control.rendering import choose_gl_backend, prepare_pictures
 from prefrl.envs import EnvLoop, make_env, make_vector_env
 from prefrl.errors import UserError
 from prefrl.history import History
-from prefrl.training.rendering import choose_gl_backend, prepare_pictures
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 

@@ -16,10 +16,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from PIL import Image
 
+from prefrl.control import rendering
 from prefrl.envs import make_env
 from prefrl.errors import UserError
-from prefrl.training import rendering
-from prefrl.training.video import (
+from prefrl.studies.video import (
     EpisodeClip,
     choose_gl_backend,
     compose,
