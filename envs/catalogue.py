@@ -93,6 +93,11 @@ TASKS: dict[str, Task] = {
         Task(env_id="Acrobot-v1", fixed_horizon=500, terminal_reward=1.0, note=_SUCCEEDS),
         # Its last step is worth 100 already.
         Task(env_id="MountainCarContinuous-v0", fixed_horizon=999, note=_SUCCEEDS),
+        Task(env_id="MountainCar-v0", fixed_horizon=200, terminal_reward=1.0, note=_SUCCEEDS),
+        # Landing and crashing, falling and arriving all end these: the length alone does not tell which it was.
+        Task(env_id="LunarLander-v3", note="ends when it has landed or crashed"),
+        Task(env_id="LunarLanderContinuous-v3", note="ends when it has landed or crashed"),
+        Task(env_id="BipedalWalker-v3", note="ends when it falls or arrives"),
         *(
             Task(
                 env_id=f"prefrl/Christiano-{name}-v0",
@@ -270,6 +275,7 @@ def list_envs() -> list[EnvListing]:
 _LEAST_BYTES_PER_COPY = 10_000  # of any environment with its wrappers
 _ATARI = ("ale_py", "atari")
 _MUJOCO = ("mujoco", "mujoco")
+_BOX2D = ("Box2D", "box2d")
 
 
 def _listing(env_id: str, needed: tuple[str, str] | None, note: str) -> EnvListing:
@@ -282,6 +288,8 @@ def _extra_needed(spec: EnvSpec) -> tuple[str, str] | None:
     entry_point = spec.entry_point if isinstance(spec.entry_point, str) else ""
     if entry_point.startswith(("gymnasium.envs.mujoco", "prefrl.envs.christiano")):
         return _MUJOCO
+    if entry_point.startswith("gymnasium.envs.box2d"):
+        return _BOX2D
     return _ATARI if entry_point.startswith("prefrl.envs.atari") else None
 
 

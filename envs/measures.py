@@ -36,7 +36,9 @@ class Measure:
     def of_episode(self, observations: Floats) -> float:
         """Return the figure of an episode with the observations `(T, D)` after its T steps."""
         values = np.asarray(self.of(observations), np.float64)
-        return float({"mean": values.mean, "last": lambda: values[-1], "most": values.max}[self.over]())
+        if self.over == "mean":
+            return float(values.mean())
+        return float(values[-1] if self.over == "last" else values.max())
 
     def text(self, value: float) -> str:
         """Return a value as people read it."""
@@ -111,12 +113,13 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
 """Of the environments whose observations are known, by name."""
 
 
-def measures_of(env_id: str, space: gymnasium.Space[Any]) -> tuple[Measure, ...]:
-    """Return the measures of an environment; none where its observations are not the ones that they read.
+def known_measures(env_id: str) -> tuple[Measure, ...]:
+    """Return the measures of an environment by name; `prefrl/Hopper-v5` is `Hopper-v5` in bulk: the same task."""
+    return MEASURES.get(env_id) or MEASURES.get(env_id.removeprefix("prefrl/"), ())
 
-    `prefrl/Hopper-v5` is `Hopper-v5` in bulk: the same task.
-    """
-    known = MEASURES.get(env_id) or MEASURES.get(env_id.removeprefix("prefrl/"), ())
+
+def measures_of(env_id: str, space: gymnasium.Space[Any]) -> tuple[Measure, ...]:
+    """Return the measures of an environment; none where its observations are not the ones that they read."""
     if not isinstance(space, spaces.Box):
         return ()
-    return tuple(measure for measure in known if space.shape == (measure.num_observed,))
+    return tuple(measure for measure in known_measures(env_id) if space.shape == (measure.num_observed,))

@@ -27,6 +27,7 @@ from prefrl.control.rendering import choose_gl_backend  # noqa: E402
 from prefrl.control.settings import TrainSettings  # noqa: E402
 from prefrl.dataset import export_record, import_record  # noqa: E402
 from prefrl.envs import list_envs  # noqa: E402
+from prefrl.envs.measures import known_measures  # noqa: E402
 from prefrl.human_ui.command import main as viewer_command  # noqa: E402
 from prefrl.runs.folder import RESUME, format_of  # noqa: E402
 from prefrl.runs.guard import Interrupted  # noqa: E402
@@ -321,16 +322,22 @@ def _show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         _print_json(summary)
         return
-    table = Table("policy", "true return", title=f"{summary['env_id']}, {summary['num_episodes']} episodes each")
-    table.add_row("random actions", f"{summary['random_true_return_mean']:.5g}")
+    title = f"{summary['env_id']}, {summary['num_episodes']} episodes each"
+    measures = [one for one in known_measures(summary["env_id"]) if one.name in summary.get("measures", {})]
+    table = Table("policy", "true return", *(measure.name for measure in measures), title=title)
+
+    def add(policy: str, prefix: str, true_return: str | None = None) -> None:
+        measured = summary.get(f"{prefix}measures", {})
+        cells = [measure.text(measured[measure.name]) for measure in measures]
+        table.add_row(policy, true_return or f"{summary[f'{prefix}true_return_mean']:.5g}", *cells)
+
+    add("random actions", "random_")
     taught = f"from {summary['labels']} comparisons" if summary["labels"] else "trained on the true reward"
-    table.add_row(
-        f"{summary['policy']}, {taught}",
-        f"{summary['true_return_mean']:.5g} (spread {summary['true_return_std']:.3g})",
-    )
-    table.add_row("best learned return", f"{summary['best_true_return_mean']:.5g}")
+    own = f"{summary['true_return_mean']:.5g} (spread {summary['true_return_std']:.3g})"
+    add(f"{summary['policy']}, {taught}", "", own)
+    add("best learned return", "best_")
     if "baseline_true_return_mean" in summary:
-        table.add_row("trained on the true reward", f"{summary['baseline_true_return_mean']:.5g}")
+        add("trained on the true reward", "baseline_")
     Console().print(table)
 
 

@@ -2,15 +2,18 @@
 
     python scripts/search_agents.py HalfCheetah-v5 --variants '{}' '{"gamma": 0.98}' --seeds 100 10
 
-A variant is a JSON object of hyper-parameters over the task's defaults; `steps`, `num_envs`, `agent` and `warmup_steps`
-may be among them. Results are kept in `runs/search/TASK.jsonl`, one line a run, so that a search goes on where it
-stopped and how many variants were tried can be counted. Returns are over whole episodes of the final policy.
+A variant is a JSON object of hyper-parameters over the task's defaults; `steps`, `num_envs`, `agent`, `warmup` and
+`warmup_steps` may be among them, and two that are no settings, of our PPO alone: `output_gain`, the scale of the
+policy's last layer at the start (0.01), and `log_std_fall`, by how much the noise is made to fall over the run.
+Results are kept in `runs/search/TASK.jsonl`, one line a run, so that a search goes on where it stopped and how many
+variants were tried can be counted. Returns are over whole episodes of the final policy.
 """
 
 import json
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -20,11 +23,14 @@ import torch
 import tyro
 from scipy import stats
 
+from prefrl.agents import networks
 from prefrl.control import TrainSettings
 from prefrl.control.evaluation import evaluate
 from prefrl.control.policies import make_run_agent, make_run_env
+from prefrl.envs.measures import measures_of
 from prefrl.runs.streams import stream, stream_seed
 
+TRIED_ONLY = ("output_gain", "log_std_fall")
 OF_THE_RUN = ("steps", "num_envs", "agent", "warmup_steps", "warmup")
 
 
@@ -32,9 +38,10 @@ def train_once(task: str, variant: dict, seed: int, episodes: int) -> dict:
     """Train on the true reward and return what became of it."""
     torch.set_num_threads(1)
     own = {name: value for name, value in variant.items() if name in OF_THE_RUN}
-    hyper = {name: value for name, value in variant.items() if name not in OF_THE_RUN}
+    hyper = {name: value for name, value in variant.items() if name not in (*OF_THE_RUN, *TRIED_ONLY)}
     settings = TrainSettings(env_id=task, seed=seed, hyperparameters=hyper, **own).resolve()
     begin = time.perf_counter()
+    networks.POLICY_GAIN = variant.get("output_gain", 0.01)
     agent = make_run_agent(settings, seed=stream_seed(seed, "agent"), device="cpu", pass_true_reward=True)
     agent.reset_environments(stream_seed(seed, "environments", 0))
     agent.explore(settings.warmup_steps, stream(seed, "explore"), uniform=settings.warmup == "uniform")
@@ -42,6 +49,8 @@ def train_once(task: str, variant: dict, seed: int, episodes: int) -> dict:
     running = np.zeros(agent.num_envs)
     while agent.num_env_steps < settings.steps:
         rollout = agent.improve(None).rollout
+        if "log_std_fall" in variant:
+            agent._actions.log_std -= variant["log_std_fall"] * rollout.num_steps / settings.steps
         for rewards, ended in zip(rollout.true_rewards, rollout.ended, strict=True):
             running += rewards
             finished += running[ended].tolist()
@@ -49,13 +58,13 @@ def train_once(task: str, variant: dict, seed: int, episodes: int) -> dict:
         if finished and agent.num_env_steps / settings.steps * 10 > len(curve) + 1:
             curve.append(float(np.mean(finished[-20:])))
     deterministic = isinstance(agent.action_space, gymnasium.spaces.Box)
-    seen = []
 
     def act(observations):
-        seen.append(np.array(observations, np.float64) if not isinstance(observations, dict) else None)
         return agent.act(observations, deterministic=deterministic)
 
-    result = evaluate(lambda: make_run_env(settings), act, num_episodes=episodes, seed=stream_seed(seed, "evaluation"))
+    measures, seed_of_episodes = measures_of(task, agent.observation_space), stream_seed(seed, "evaluation")
+    make = partial(make_run_env, settings)
+    result = evaluate(make, act, num_episodes=episodes, seed=seed_of_episodes, measures=measures)
     agent.close()
     return {
         "task": task,
@@ -65,18 +74,8 @@ def train_once(task: str, variant: dict, seed: int, episodes: int) -> dict:
         "spread": result.std,
         "curve": curve,
         "seconds": time.perf_counter() - begin,
-        **posture(task, seen),
+        "measures": result.measures,
     }
-
-
-def posture(task: str, seen: list) -> dict:
-    """Return what a return does not tell."""
-    if seen[0] is None:
-        return {}
-    observations = np.stack(seen)
-    if "Cheetah" in task:
-        return {"upright": float((np.cos(observations[..., 1]) > 0.5).mean())}
-    return {}
 
 
 def main(
@@ -112,8 +111,8 @@ def main(
         these = [row for row in rows if json.dumps(row["variant"], sort_keys=True) == key]
         returns = np.sort([row["return"] for row in these])
         middle = stats.trim_mean(returns, 0.25)
-        upright = [row["upright"] for row in these if "upright" in row]
-        extra = f" upright {sum(u > 0.9 for u in upright)}/{len(upright)}" if upright else ""
+        names = these[0]["measures"]
+        extra = "".join(f", {name} {np.median([row['measures'][name] for row in these]):.3g}" for name in names)
         seconds = np.median([row["seconds"] for row in these])
         print(
             f"{key:90s} iqm {middle:8.1f} med {np.median(returns):8.1f} min {returns[0]:8.1f} max {returns[-1]:8.1f} "

@@ -27,7 +27,11 @@ class AgentDefaults:
     """By the names of `PpoSettings`, or of the stable-baselines3 algorithm and `Sb3Agent`."""
 
 
-def _ppo(steps: int = 400_000, *, num_envs: int = 16, **changes: Any) -> AgentDefaults:
+def _ppo(steps: int = 400_000, *, num_envs: int = 16, log_std: float = -1.0, **changes: Any) -> AgentDefaults:
+    """Return the settings that suit most environments, with what is different in one.
+
+    `log_std` is that of the noise at the start, in units of half the range of an action.
+    """
     common: dict[str, Any] = {
         "n_steps": 2048 // num_envs,
         "batch_size": 256,
@@ -39,28 +43,33 @@ def _ppo(steps: int = 400_000, *, num_envs: int = 16, **changes: Any) -> AgentDe
         "ent_coef": 0.0,
         "normalize_returns": True,
         "scale_actions": True,
-        "policy_kwargs": {"log_std_init": -1.0},
+        "policy_kwargs": {"log_std_init": log_std},
     }
     return AgentDefaults(steps=steps, num_envs=num_envs, hyperparameters={**common, **changes})
 
 
+_CHEETAH = _ppo(300_000, num_envs=8, normalize_until=0.05)
+# A gait is paid for over hundreds of steps: few copies, long rollouts.
+_SWIMMER = _ppo(500_000, num_envs=4, log_std=0.0, gamma=0.9999, gae_lambda=0.98)
+# What an action is worth shows within a few steps, and the target is a point.
+_REACHER: dict[str, Any] = {"log_std": -2.0, "gamma": 0.9}
+
 PPO: dict[str, AgentDefaults] = {
-    "HalfCheetah-v5": _ppo(300_000, num_envs=8, normalize_until=0.05),
-    # A gait is paid for over hundreds of steps: few copies, long rollouts.
-    "Swimmer-v5": _ppo(500_000, num_envs=4, gamma=0.9999, gae_lambda=0.98),
-    "Reacher-v5": _ppo(300_000),
-    "Hopper-v5": _ppo(300_000, num_envs=8),
+    "HalfCheetah-v5": _CHEETAH,
+    "Swimmer-v5": _SWIMMER,
+    "Reacher-v5": _ppo(300_000, **_REACHER),
+    "Hopper-v5": _ppo(300_000, num_envs=8, log_std=0.0),
     "CartPole-v1": _ppo(100_000, ent_coef=0.01),
     # Returns and advantages as they are: until the goal is met they are noise, which must not count as much as a goal.
     "Acrobot-v1": _ppo(300_000, learning_rate=4e-4, ent_coef=0.01, normalize_advantage=False, normalize_returns=False),
     "Pendulum-v1": _ppo(150_000, learning_rate="linear:2e-3", gamma=0.97),
     # The tasks of Christiano et al. 2017: as Gymnasium's own, and not tuned beyond that.
-    "prefrl/Christiano-Hopper-v0": _ppo(1_000_000, num_envs=8),
-    "prefrl/Christiano-Walker-v0": _ppo(500_000),
+    "prefrl/Christiano-Hopper-v0": _ppo(1_000_000, num_envs=8, log_std=0.0),
+    "prefrl/Christiano-Walker-v0": _ppo(1_000_000),
     "prefrl/Christiano-Ant-v0": _ppo(1_000_000),
-    "prefrl/Christiano-Cheetah-v0": _ppo(300_000, num_envs=8, normalize_until=0.05),
-    "prefrl/Christiano-Swimmer-v0": _ppo(500_000, num_envs=4, gamma=0.9999, gae_lambda=0.98),
-    "prefrl/Christiano-Reacher-v0": _ppo(200_000),
+    "prefrl/Christiano-Cheetah-v0": _CHEETAH,
+    "prefrl/Christiano-Swimmer-v0": _SWIMMER,
+    "prefrl/Christiano-Reacher-v0": _ppo(200_000, **_REACHER),
     "prefrl/Christiano-Pendulum-v0": _ppo(100_000),
     "prefrl/Christiano-DoublePendulum-v0": _ppo(200_000),
 }

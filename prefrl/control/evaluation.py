@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from prefrl.envs.measures import Measure
 from prefrl.errors import UserError
 from prefrl.spaces import Array, Batch
 
@@ -19,6 +20,8 @@ class Evaluation:
 
     true_returns: list[float]
     lengths: list[int]
+    measures: dict[str, float] = field(default_factory=dict)
+    """What returns do not tell, by name: the mean over episodes."""
 
     @property
     def mean(self) -> float:
@@ -37,6 +40,7 @@ def evaluate(
     *,
     num_episodes: int,
     seed: int,
+    measures: Sequence[Measure] = (),
     on_step: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Run `num_episodes` whole episodes side by side, one in each of as many environments.
@@ -48,6 +52,7 @@ def evaluate(
         act: actions `(B, ...)` for observations `(B, ...)`.
         num_episodes: how many.
         seed: seed of the environments.
+        measures: of the episodes, besides their returns.
         on_step: called after every step with the number of episodes that are over.
 
     Raises:
@@ -64,8 +69,11 @@ def evaluate(
         observations, _ = envs.reset(seed=seed)
         returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, np.int64)
         running = np.ones(num_episodes, np.bool_)
+        seen = []
         while running.any():
             observations, rewards, terminated, truncated, _ = envs.step(act(observations))
+            if measures:
+                seen.append(np.array(observations))
             returns[running] += rewards[running]
             lengths[running] += 1
             running &= ~(terminated | truncated)
@@ -73,4 +81,6 @@ def evaluate(
                 on_step(int((~running).sum()))
     finally:
         envs.close()
-    return Evaluation(true_returns=returns.tolist(), lengths=lengths.tolist())
+    episodes = [np.stack([step[i] for step in seen[:length]]) for i, length in enumerate(lengths)] if seen else []
+    found = {measure.name: float(np.mean([measure.of_episode(one) for one in episodes])) for measure in measures}
+    return Evaluation(true_returns=returns.tolist(), lengths=lengths.tolist(), measures=found)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from prefrl.control.loop import Progress, Trainer
 from prefrl.control.policies import KeptPolicy, make_run_env
 from prefrl.control.settings import TrainSettings
 from prefrl.control.viewer import open_viewer
+from prefrl.envs.measures import measures_of
 from prefrl.errors import UserError
 from prefrl.files import write_json
 from prefrl.runs.folder import RESUME
@@ -27,6 +30,7 @@ from prefrl.runs.metrics import finite
 from prefrl.runs.progress import ProgressDisplay
 from prefrl.runs.streams import stream_seed
 from prefrl.runs.threads import torch_threads
+from prefrl.spaces import Array, Batch
 
 EVALUATION_EPISODES = 20
 
@@ -165,7 +169,14 @@ def evaluate_run(
     seed = stream_seed(settings.seed, "evaluation") if seed is None else seed
     with closing(KeptPolicy(folder, policy)) as kept, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return evaluate(lambda: make_run_env(settings), kept.act, num_episodes=num_episodes, seed=seed)
+        return _evaluate(settings, kept.act, num_episodes, seed)
+
+
+def _evaluate(settings: TrainSettings, act: Callable[[Batch], Array], num_episodes: int, seed: int) -> Evaluation:
+    with closing(make_run_env(settings)) as probe:
+        measures = measures_of(settings.env_id, probe.observation_space)
+    make = partial(make_run_env, settings)
+    return evaluate(make, act, num_episodes=num_episodes, seed=seed, measures=measures)
 
 
 def evaluate_random(settings: TrainSettings, num_episodes: int, seed: int | None = None) -> Evaluation:
@@ -175,7 +186,7 @@ def evaluate_random(settings: TrainSettings, num_episodes: int, seed: int | None
     space = gymnasium.vector.utils.batch_space(probe.action_space, num_episodes)
     probe.close()
     space.seed(seed)
-    return evaluate(lambda: make_run_env(settings), lambda _: space.sample(), num_episodes=num_episodes, seed=seed)
+    return _evaluate(settings, lambda _: space.sample(), num_episodes, seed)
 
 
 def summarise(
@@ -186,6 +197,7 @@ def summarise(
     result = evaluate_run(folder, policy, num_episodes, seed)
     best = evaluate_run(folder, "best", num_episodes, seed)
     settings = folder.settings
+    random = evaluate_random(settings, num_episodes, seed)
     summary: dict[str, Any] = {
         "env_id": settings.env_id,
         "agent": settings.agent,
@@ -195,8 +207,11 @@ def summarise(
         "true_return_mean": result.mean,
         "true_return_std": result.std,
         "num_episodes": num_episodes,
+        "measures": result.measures,
         "best_true_return_mean": best.mean,
-        "random_true_return_mean": evaluate_random(settings, num_episodes, seed).mean,
+        "best_measures": best.measures,
+        "random_true_return_mean": random.mean,
+        "random_measures": random.measures,
         "labels": rows[-1]["labels"] if rows else 0,
         "steps": rows[-1]["num_env_steps"] if rows else 0,
         "seconds": _seconds(rows),
@@ -205,8 +220,15 @@ def summarise(
         baseline = evaluate_run(folder.baseline, "last", num_episodes, seed)
         summary["baseline_true_return_mean"] = baseline.mean
         summary["baseline_true_return_std"] = baseline.std
+        summary["baseline_measures"] = baseline.measures
         summary["baseline_seconds"] = _seconds(folder.baseline.read_metrics())
-    return {key: round(v, 4) if isinstance(v, float) else v for key, v in finite(summary).items()}
+    return {key: _rounded(value) for key, value in finite(summary).items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _seconds(rows: list[dict[str, Any]]) -> float:

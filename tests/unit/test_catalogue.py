@@ -155,6 +155,7 @@ def test_an_environment_whose_package_is_gone_says_why() -> None:
     [
         ("Hopper-v5", "mujoco", "mujoco"),
         ("prefrl/Christiano-Hopper-v0", "mujoco", "mujoco"),
+        ("LunarLander-v3", "Box2D", "box2d"),
         ("ALE/Pong-v5", "ale_py", "atari"),
         ("prefrl/Atari-Pong-v0", "ale_py", "atari"),
     ],
