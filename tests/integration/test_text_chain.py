@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from prefrl.cli import main
 from prefrl.envs.service_desk import REMEDIES, ServiceDesk
+from prefrl.errors import UserError
 from prefrl.runs.guard import Interrupted
 from prefrl.text.jobs import jobs
 from prefrl.text.jobs.folder import TextFolder
@@ -157,6 +159,59 @@ def test_a_run_that_was_stopped_ends_as_the_one_that_was_not(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert running.SECONDS_BETWEEN_CHECKPOINTS > 0
     assert run("resume", tmp_path / "stopped") == 2
+
+
+def test_the_commands_of_every_run_take_one_of_text_and_say_what_does_not_apply(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(jobs.start(small_ppo(llama), tmp_path / "ppo", quiet=True).path)
+    capsys.readouterr()
+    assert main(["evaluate", out, "--seed", "1", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert {"kl_nats", "gold", "length"} <= set(figures)
+    assert run("evaluate", out, "--seed", "1", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == figures
+    assert main(["report", out, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["verb"] == "ppo" and report["evaluations"][0]["step"] == 0
+    assert main(["report", out]) == 0
+    assert "Evaluations along the way" in capsys.readouterr().out
+    for arguments, told in (
+        (["resume", out], f"is finished; look at it with: prefrl evaluate {out}"),
+        (["evaluate", out, "--episodes", "3"], f"--episodes is of control runs.*prefrl text evaluate {out}"),
+        (["video", out], f"nothing to film.*prefrl text sample {out}"),
+        (["quality", out], "but by prefrl text. Give the folder of a run made by prefrl train"),
+    ):
+        assert main(arguments) == 2
+        assert re.search(told, capsys.readouterr().err)
+    reward = ["--model", llama / "base", "--data", llama / "pairs.jsonl", "--out", tmp_path / "reward"]
+    assert run("reward", *reward, *FAST) == 0
+    assert main(["evaluate", str(tmp_path / "reward")]) == 2
+    assert "made a reward model; look at its figures with: prefrl report" in capsys.readouterr().err
+
+
+def test_a_text_run_says_which_checkpoint_it_refuses_and_goes_on_from_the_one_before(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefrl.text.jobs import running
+
+    monkeypatch.setattr(running, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+
+    def full(*_: Any) -> None:
+        raise UserError("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(running, "write_json", full)
+        with pytest.raises(UserError, match="disk is full"):
+            jobs.start(small_ppo(llama), tmp_path / "run", quiet=True)
+    folder = TextFolder.open(tmp_path / "run")
+    newest = max(folder.checkpoints.iterdir())
+    (newest / "state.pt").write_bytes(b"")
+    assert json.loads((newest / "manifest.json").read_text())["counter"] == "step"
+    before = folder.read_metrics()
+    with pytest.warns(UserWarning, match=f"{newest.name}.*damaged.*Going on from"):
+        again = jobs.resume(folder.path, quiet=True)
+    assert [row["objective"] for row in again.read_metrics()] == [row["objective"] for row in before]
 
 
 def test_lora_trains_adapters_and_saves_a_plain_model(llama: Path, tmp_path: Path) -> None:
