@@ -20,7 +20,7 @@ import tyro
 from benchmark_speed import SB3
 
 from prefrl.agents import adam, inputs, networks, ppo, stepping
-from prefrl.control import ControlFolder, TrainSettings, loop, reward_learner
+from prefrl.control import ControlFolder, TrainSettings, loop, scheduled
 from prefrl.rewards import fit
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
@@ -37,7 +37,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "update: minibatches and the rest": [(ppo.PpoAgent, "_update")],
     "history": [(loop.Trainer, "_take_in")],
     "fits": [(fit.Fitter, "fit")],
-    "queries, record, scales of the reward": [(loop.Trainer, "_learn_reward"), (reward_learner.RewardLearner, "begin")],
+    "queries, record, scales of the reward": [(loop.Trainer, "_learn_reward"), (scheduled.ScheduledTeaching, "begin")],
     "checkpoints": [(loop.Trainer, "_save_checkpoint")],
 }
 

@@ -57,7 +57,6 @@ class ClipRenderer:
         source = ClipSource.from_arrays(replay)
         env = self._made()
         length = self._settings.segment_length
-        assert length is not None
         frames_per_second = _frames_per_second(env, source)
         try:
             pictures = list(find_world(env, segment_length=length).draw(source))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from prefrl.control.settings import TrainSettings
+from prefrl.control.settings import RunSettings
 from prefrl.errors import UserError
 from prefrl.files import write_atomically
 from prefrl.runs import RunFolder
@@ -33,7 +33,7 @@ class ControlFolder(RunFolder):
         self.videos = path / "videos"
 
     @classmethod
-    def create(cls, path: Path, settings: TrainSettings, *, baseline: bool) -> ControlFolder:
+    def create(cls, path: Path, settings: RunSettings, *, baseline: bool) -> ControlFolder:
         """Make the folder and write its configuration.
 
         Args:
@@ -47,9 +47,9 @@ class ControlFolder(RunFolder):
         return cls._create(path, baseline=baseline, settings=to_json(settings))
 
     @property
-    def settings(self) -> TrainSettings:
+    def settings(self) -> RunSettings:
         """The resolved settings of the run."""
-        return from_json(TrainSettings, self.config["settings"])
+        return from_json(RunSettings, self.config["settings"])
 
     @property
     def record(self) -> Path | str:

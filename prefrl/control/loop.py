@@ -10,20 +10,23 @@ run that was killed and resumed ends exactly as one that was not.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from prefrl.agents import Agent, Improvement
 from prefrl.annotators import Annotator
 from prefrl.control.best import BestPolicy
 from prefrl.control.folder import ControlFolder
-from prefrl.control.people import PeopleLearner
+from prefrl.control.people import People, PeopleTeaching
 from prefrl.control.policies import make_run_agent, make_run_env
-from prefrl.control.reward_learner import RewardLearner
+from prefrl.control.reward_learner import RewardLearner, make_run_teacher
+from prefrl.control.scheduled import ScheduledTeaching
+from prefrl.control.settings import RunSettings
+from prefrl.control.teaching import Teaching, TrueReward
 from prefrl.history import Episode, History
 from prefrl.runs.checkpoint import Checkpoint, State, checkpoint_to_go_on_from, save_checkpoint
 from prefrl.runs.device import choose_device
@@ -87,7 +90,6 @@ class Trainer:
         self.folder, self.on_progress = folder, on_progress
         self.is_baseline: bool = folder.config["baseline"]
         self.settings = settings = folder.settings
-        assert settings.steps is not None
         self.total_env_steps = settings.steps
         probe = make_run_env(settings)
         self.device = choose_device(settings.device, prefer_gpu=is_image(probe.observation_space))
@@ -99,15 +101,13 @@ class Trainer:
         self.best = BestPolicy()
         self.recent_returns: list[tuple[float, float]] = []  # true and learned, of the episodes ended last
         self._running_learned = np.zeros(0)
-        self._warned = False
         self._stop_wanted = False
         self._ended_since_checkpoint = 0  # episodes
         self._checkpoint_postponed = False
-        self.learner: RewardLearner | None = None  # none where the agent trains on the true reward
+        self.teaching: Teaching = TrueReward(settings.steps)
         if not self.is_baseline:
             spaces = self.agent.observation_space, self.agent.action_space
-            kind = PeopleLearner if settings.asks_people else RewardLearner
-            self.learner = kind(
+            self.teaching = make_teaching(
                 folder, settings, *spaces, annotator=annotator, device=self.device, fit_threads=fit_threads
             )
 
@@ -127,7 +127,7 @@ class Trainer:
         else:
             self._start()
         try:
-            while not self._at_end():
+            while not self.teaching.at_end(self.agent.num_env_steps):
                 self._hold()
                 if self._stop_wanted:
                     self._save_checkpoint()
@@ -138,15 +138,11 @@ class Trainer:
         finally:
             self.metrics.close()
 
-    def _at_end(self) -> bool:
-        steps = self.agent.num_env_steps
-        return steps >= self.total_env_steps if self.learner is None else self.learner.at_end(steps)
-
     def _hold(self) -> None:
-        """Let the learner wait for answers where it must."""
-        learner = self.learner
-        if learner is not None and learner.hold(self.history, self.agent.num_env_steps, lambda: self._stop_wanted):
-            self.agent.relabel(learner.reward)
+        """Wait for answers where the teaching must."""
+        fitted = self.teaching.hold(self.history, self.agent.num_env_steps, lambda: self._stop_wanted)
+        if fitted is not None:
+            self.agent.relabel(fitted)
 
     def stop(self) -> None:
         """Ask the run to save and return after the iteration it is in."""
@@ -154,7 +150,6 @@ class Trainer:
 
     def _start(self) -> None:
         settings = self.settings
-        assert settings.warmup_steps is not None
         self.metrics = MetricsWriter(self.folder)
         seed_global_random(stream_seed(settings.seed, "global"))
         self._reset_environments()
@@ -162,23 +157,20 @@ class Trainer:
         uniform = settings.warmup == "uniform"
         rollout = self.agent.explore(settings.warmup_steps, stream(settings.seed, "explore"), uniform=uniform)
         self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
-        if self.learner is not None:
-            self.learner.begin(rollout, self.history, self.agent.num_env_steps)
-            if self.learner.fitted:
-                self.agent.relabel(self.learner.reward)
+        self.teaching.begin(rollout, self.history, self.agent.num_env_steps)
+        if (reward := self.teaching.reward) is not None:
+            self.agent.relabel(reward)
 
     def _iterate(self) -> None:
         begin = time.perf_counter()
         halfway = self.agent.num_env_steps < self.total_env_steps / 2
-        learner = self.learner
-        improvement = self.agent.improve(learner.reward if learner is not None and learner.fitted else None)
+        improvement = self.agent.improve(self.teaching.reward)
         improved = time.perf_counter()
         if halfway and self.agent.num_env_steps >= self.total_env_steps / 2:
             self.folder.save_policy("during", self.agent.policy_state())
         ended = self._take_in(improvement.rollout, improvement.learned_rewards)
         taken_in = time.perf_counter()
-        if learner is not None:
-            self._learn_reward(learner, improvement)
+        self._learn_reward(improvement.rollout)
         asked = time.perf_counter()
         due = self._checkpoint_due(improvement.rollout, len(ended))
         row = self._metrics_row(improvement, ended)
@@ -193,8 +185,8 @@ class Trainer:
                 Progress(
                     num_env_steps=self.agent.num_env_steps,
                     total_env_steps=self.total_env_steps,
-                    labels=0 if learner is None else learner.labels,
-                    total_labels=0 if learner is None else self.settings.labels,
+                    labels=self.teaching.labels,
+                    total_labels=self.teaching.total_labels,
                     true_return=self._mean_return(0),
                     learned_return=self._mean_return(1),
                     steps_per_second=row["steps_per_second"],
@@ -202,11 +194,7 @@ class Trainer:
             )
 
     def _finish(self) -> None:
-        if self.learner is not None:
-            if not self.learner.fitted:
-                warnings.warn("Nothing was learned from: no answer was given, or all were left out.", stacklevel=2)
-            self.folder.save_policy("best", self.best.policy or self.agent.policy_state())
-            self.learner.reward.save(self.folder.reward_path)
+        self.teaching.finish(self.folder, self.best.policy or self.agent.policy_state())
         self._save_checkpoint()
         self.folder.save_policy("last", self.agent.policy_state())  # tells that all of the above is there
 
@@ -226,30 +214,17 @@ class Trainer:
             true_return = float(episode.true_rewards.window(0, episode.num_steps).sum())
             self.recent_returns.append((true_return, total))
         self.recent_returns = self.recent_returns[-20:]
-        if self.learner is not None:
-            self.learner.observe(ended)
-            self._warn_of_terminations(ended)
+        self.teaching.observe(ended)
         return ended
 
-    def _warn_of_terminations(self, ended: list[Episode]) -> None:
-        if not self._warned and any(episode.terminated for episode in ended):
-            self._warned = True
-            warnings.warn(
-                f"Episodes of {self.settings.env_id} end early (terminate), so their length leaks the task: any "
-                "constant reward can then teach it, whatever the answers. Use the fixed-horizon form: --fixed-horizon "
-                "STEPS --terminal-reward R (R below 0 where ending is bad, above 0 where it is the goal).",
-                stacklevel=2,
-            )
-
-    def _learn_reward(self, learner: RewardLearner, improvement: Improvement) -> None:
-        """Ask for labels that are due, take in answers that have come, fit if there are any, judge the policy."""
+    def _learn_reward(self, rollout: Rollout) -> None:
+        """Ask, take in what was answered and fit, as the teaching sees fit; hold the policy against the best so far."""
         steps = self.agent.num_env_steps
-        due = learner.due(steps)
-        if (due or learner.open_queries) and learner.learn(self.history, steps):
-            self.agent.relabel(learner.reward)
-            due = True
-        if due or steps >= self.total_env_steps:
-            self.best.offer(improvement.rollout, self.agent.policy_state(), learner.reward, steps)
+        lesson = self.teaching.after_rollout(self.history, steps)
+        if lesson.fitted is not None:
+            self.agent.relabel(lesson.fitted)
+        if lesson.judge is not None:
+            self.best.offer(rollout, self.agent.policy_state(), lesson.judge, steps)
 
     # ------------------------------------------------------------------------------------------------ bookkeeping
 
@@ -262,15 +237,13 @@ class Trainer:
         learned, true = improvement.learned_rewards, improvement.rollout.true_rewards
         row: dict[str, Any] = {
             "num_env_steps": self.agent.num_env_steps,
-            "labels": 0 if self.learner is None else self.learner.labels,
+            "labels": self.teaching.labels,
             "episodes": num,
             "true_return": float(np.mean([t for t, _ in newest])) if newest else None,
             "learned_return": float(np.mean([x for _, x in newest])) if newest else None,
             "correlation": _correlation(learned, true),
         }
-        if self.learner is not None:
-            row |= self.learner.metrics()
-        return row
+        return row | self.teaching.metrics()
 
     def _reset_environments(self) -> None:
         self.agent.reset_environments(stream_seed(self.settings.seed, "environments", self.agent.num_env_steps))
@@ -290,7 +263,7 @@ class Trainer:
         self._ended_since_checkpoint += num_ended
         enough = self._ended_since_checkpoint >= rollout.terminated.shape[1]
         self._checkpoint_postponed = wanted and not enough
-        return wanted and (enough or late) and not self._at_end()
+        return wanted and (enough or late) and not self.teaching.at_end(now)
 
     def _save_checkpoint(self) -> None:
         """Write a checkpoint and start new episodes, as a run resumed from it will."""
@@ -304,13 +277,11 @@ class Trainer:
             "history": State(arrays=history_arrays, values=history_values),
             "best": self.best.state(),
             "random": global_random_state(),
+            "learner": self.teaching.state(),
         }
-        if self.learner is not None:
-            parts["learner"] = self.learner.state()
         own = {
             "metrics_size": metrics_size,
             "recent_returns": [list(pair) for pair in self.recent_returns],
-            "warned": self._warned,
         }
         state = State.joined(parts, own)
         save_checkpoint(self.folder, self.agent.num_env_steps, replace(state, values=finite(state.values)))
@@ -322,18 +293,49 @@ class Trainer:
         self.history = History.restore(history.arrays, history.values)
         self.best.restore(state.part("best"))
         self.recent_returns = [(pair[0], pair[1]) for pair in own["recent_returns"]]
-        self._warned = own["warned"]
         self.metrics = MetricsWriter(self.folder, own["metrics_size"], checkpoint.count)
-        if self.learner is not None:
-            self.learner.restore(state.part("learner"))
+        self.teaching.restore(state.part("learner"))
         self.agent.reset_environments(stream_seed(self.settings.seed, "environments", self.agent.num_env_steps))
         restore_global_random_state(state.part("random"))
 
     def close(self) -> None:
         """Close the environments and the record."""
         self.agent.close()
-        if self.learner is not None:
-            self.learner.close()
+        self.teaching.close()
+
+
+def make_teaching(
+    folder: ControlFolder,
+    settings: RunSettings,
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
+    *,
+    annotator: Annotator | None,
+    device: str,
+    fit_threads: int = 1,
+) -> ScheduledTeaching | PeopleTeaching:
+    """Return what teaches a run that learns from answers.
+
+    Args:
+        folder: the run folder, which holds the record.
+        settings: of the run.
+        observation_space: of the environment.
+        action_space: of the environment.
+        annotator: who answers, or the teacher beside people; None: the one that the settings name.
+        device: where the reward lives.
+        fit_threads: threads that a fit may use.
+    """
+    by_people = settings.asks_people
+    named = annotator is None and settings.annotator != "human"
+    teacher = make_run_teacher(settings) if named else annotator
+    answering: Annotator = People(teacher) if by_people or teacher is None else teacher
+    spaces = observation_space, action_space
+    learner = RewardLearner(folder, settings, *spaces, annotator=answering, device=device, fit_threads=fit_threads)
+    if by_people:
+        return PeopleTeaching(learner, settings, teacher)
+    if named:
+        learner.store.add_annotator(answering.name, "teacher")
+    return ScheduledTeaching(learner, settings)
 
 
 def _correlation(first: Array, second: Array) -> float | None:

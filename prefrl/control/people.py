@@ -12,16 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import gymnasium
-
 from prefrl.annotators import Annotator
 from prefrl.control.folder import ControlFolder
-from prefrl.control.reward_learner import RewardLearner, make_run_teacher
-from prefrl.control.settings import TrainSettings
+from prefrl.control.reward_learner import RewardLearner
+from prefrl.control.settings import RunSettings
+from prefrl.control.teaching import Lesson
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Query
 from prefrl.files import text_or_file
 from prefrl.history import Episode, History
+from prefrl.rewards.function import RewardFunction
 from prefrl.runs import State
 from prefrl.segments import Rollout, Segment
 
@@ -68,67 +68,68 @@ class People:
             self.teacher.restore(state)
 
 
-class PeopleLearner(RewardLearner):
-    """The reward of a run that people teach; see `RewardLearner`."""
+class PeopleTeaching:
+    """Keeps a few queries open, takes answers as they come, and rests where the agent is far ahead of them.
 
-    def __init__(
-        self,
-        folder: ControlFolder,
-        settings: TrainSettings,
-        observation_space: gymnasium.Space[Any],
-        action_space: gymnasium.Space[Any],
-        *,
-        annotator: Annotator | None,
-        device: str,
-        fit_threads: int = 1,
-    ) -> None:
-        teacher = annotator
-        if teacher is None and settings.annotator == "both":
-            teacher = make_run_teacher(settings)
-        people: Any = People(teacher)
-        spaces = observation_space, action_space
-        super().__init__(folder, settings, *spaces, annotator=people, device=device, fit_threads=fit_threads)
-        self._teacher = teacher
+    Args:
+        learner: the reward and its record; its annotator is `People`.
+        settings: of the run.
+        teacher: who answers its share beside the people; None: they answer everything.
+    """
+
+    def __init__(self, learner: RewardLearner, settings: RunSettings, teacher: Annotator | None) -> None:
+        self.learner, self.settings, self._teacher = learner, settings, teacher
+        self.total_labels, self.total_env_steps = settings.labels, settings.steps
         self._instruction = text_or_file(settings.instruction)
         self._fitted_row, self._fitted_at = 0, time.monotonic()  # row of the record at the last fit, and when
         self._last_fit_steps = 0
         self._told_at = 0.0
 
+    @property
+    def reward(self) -> RewardFunction | None:
+        """The learned reward, once it has been fitted."""
+        return self.learner.reward if self.learner.fitted else None
+
+    @property
+    def labels(self) -> int:
+        """Answers that were paid for."""
+        return self.learner.labels
+
     def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
         """Take the statistics of the inputs from the warm-up and ask the first queries."""
-        self.reward.set_input_statistics(*warmup.flat_transitions())
         if self._teacher is not None:
-            self.store.add_annotator(self._teacher.name, "teacher")
-        self.take_over_earlier()
+            self.learner.store.add_annotator(self._teacher.name, "teacher")
+        self.learner.begin(warmup)
         self._last_fit_steps = num_env_steps
-        self._take_up_recorded()
+        self.learner.take_up_recorded()
         self._ask_more(history, num_env_steps)
         self.tell(num_env_steps, "the agent waits for the first answers", at_once=True)
 
-    def restore(self, state: State) -> None:
-        """Go on from what `state` gave, and from what was asked and answered since."""
-        super().restore(state)
-        self._last_fit_steps, self._fitted_row = state.values["people"]
-        self._take_up_recorded()
+    def observe(self, episodes: Sequence[Episode]) -> None:
+        """Tell the teacher of training episodes that ended."""
+        self.learner.observe(episodes)
+
+    def finish(self, folder: ControlFolder, best_policy: dict[str, Any]) -> None:
+        """Keep the best policy and the reward."""
+        folder.save_policy("best", best_policy)
+        self.learner.save(folder.reward_path)
+
+    def metrics(self) -> dict[str, float | None]:
+        """Return how well the reward fits."""
+        return self.learner.metrics()
 
     def state(self) -> State:
         """Return what a checkpoint must hold."""
-        state = super().state()
+        state = self.learner.state()
         return replace(state, values=state.values | {"people": [self._last_fit_steps, self._fitted_row]})
 
-    def _take_up_recorded(self) -> None:
-        """Take up sessions that were asked before a kill, and after the checkpoint that this goes on from."""
-        while queries := self.store.session_queries(self.session):
-            self.asked_pairs |= {query.pair for query in queries}
-            self.open_queries |= {query.id: query for query in queries}
-            self.session += 1
+    def restore(self, state: State) -> None:
+        """Go on from what `state` gave, and from what was asked and answered since."""
+        self.learner.restore(state)
+        self._last_fit_steps, self._fitted_row = state.values["people"]
+        self.learner.take_up_recorded()
 
     # ------------------------------------------------------------------------------------------------ as it goes
-
-    @property
-    def _num_first(self) -> int:
-        assert self.settings.wait is not None
-        return self.settings.wait
 
     @property
     def _complete(self) -> bool:
@@ -139,23 +140,24 @@ class PeopleLearner(RewardLearner):
         stretch = self._last_fit_steps + LAST_STRETCH * self.total_env_steps
         return self._complete and num_env_steps >= max(self.total_env_steps, stretch)
 
-    def due(self, num_env_steps: int) -> bool:
-        """More should be asked."""
-        return self._num_missing() > 0
-
     def _num_missing(self) -> int:
-        num_open = sum(not self.answerers.get(name) for name in self.open_queries)  # a second answer is not waited for
+        intake = self.learner.intake
+        num_open = sum(not intake.answerers(name) for name in intake.open)  # a second answer is not waited for
         left = self.settings.labels - self.labels - num_open
         return min(MANY_OPEN - num_open, left) if num_open < FEW_OPEN else 0
 
-    def learn(self, history: History, num_env_steps: int) -> bool:
-        """Take in answers, ask more where few are open, fit if enough is new; return whether it was fitted."""
-        self._look(history, num_env_steps)
-        self.tell(num_env_steps, f"training: {num_env_steps:,} steps, {self.labels} answers learned from")
-        return self._fit_if_due(history, num_env_steps)
+    def after_rollout(self, history: History, num_env_steps: int) -> Lesson:
+        """Take in answers, ask more where few are open, fit if enough is new."""
+        due, fitted = self._num_missing() > 0, False
+        if due or self.learner.num_open > 0:
+            self._look(history, num_env_steps)
+            self.tell(num_env_steps, f"training: {num_env_steps:,} steps, {self.labels} answers learned from")
+            fitted = self._fit_if_due(history, num_env_steps)
+        judge = due or fitted or num_env_steps >= self.total_env_steps
+        return Lesson(self.learner.reward if fitted else None, self.learner.reward if judge else None)
 
-    def hold(self, history: History, num_env_steps: int, stopping: Callable[[], bool]) -> bool:
-        """Wait for the first answers, and whenever none has come for long; return whether the reward was fitted."""
+    def hold(self, history: History, num_env_steps: int, stopping: Callable[[], bool]) -> RewardFunction | None:
+        """Wait for the first answers, and whenever none has come for long; return the reward if it was fitted."""
         fitted = False
         while not stopping() and (reason := self._reason_to_wait(num_env_steps)):
             self._refuse_to_wait_for_nothing(history)
@@ -163,42 +165,47 @@ class PeopleLearner(RewardLearner):
             time.sleep(POLL_SECONDS)
             self._look(history, num_env_steps)
             fitted |= self._fit_if_due(history, num_env_steps)
-        return fitted
+        return self.learner.reward if fitted else None
 
     def _refuse_to_wait_for_nothing(self, history: History) -> None:
-        if not self.open_queries and self._num_missing() > 0 and history.num_windows(self.segment_length) < 2:
+        if (
+            self.learner.num_open == 0
+            and self._num_missing() > 0
+            and history.num_windows(self.settings.segment_length) < 2
+        ):
             raise UserError(
-                f"Nothing can be asked: no episode so far holds two segments of {self.segment_length} steps. "
+                f"Nothing can be asked: no episode so far holds two segments of {self.settings.segment_length} steps. "
                 "Use a shorter --segment-length, more --warmup-steps, or the fixed-horizon form: --fixed-horizon STEPS."
             )
 
     def _reason_to_wait(self, num_env_steps: int) -> str:
-        if len(self.data) < self._num_first:
-            return f"the agent waits for the first {self._num_first} answers"
+        if len(self.learner.data) < self.settings.wait:
+            return f"the agent waits for the first {self.settings.wait} answers"
         allowed = (AHEAD + self.labels / self.settings.labels) * self.total_env_steps
         if not self._complete and num_env_steps >= allowed:
             return f"training rests at {num_env_steps:,} steps until answers come"
         return ""
 
     def _look(self, history: History, num_env_steps: int) -> None:
-        self._take_answers()
+        self.learner.take_answers()
         self._ask_more(history, num_env_steps)
 
     def _ask_more(self, history: History, num_env_steps: int) -> None:
         missing = self._num_missing()
-        if missing > 0 and history.num_windows(self.segment_length) >= 2:
-            self._ask(history, num_env_steps, missing)
-            self._take_answers()  # those of the teacher
+        if missing > 0 and history.num_windows(self.settings.segment_length) >= 2:
+            self.learner.ask(history, num_env_steps, missing, self._prepared)
+            self.learner.take_answers()  # those of the teacher
 
     def _fit_if_due(self, history: History, num_env_steps: int) -> bool:
-        new = self.answers_read - self._fitted_row
-        if new == 0 or len(self.data) < max(1, self._num_first):
+        read = self.learner.intake.read_up_to
+        new = read - self._fitted_row
+        if new == 0 or len(self.learner.data) < max(1, self.settings.wait):
             return False
         waited = time.monotonic() - self._fitted_at
-        if new < FIT_AFTER and not self._complete and waited < FIT_AFTER_SECONDS and self.fitted:
+        if new < FIT_AFTER and not self._complete and waited < FIT_AFTER_SECONDS and self.learner.fitted:
             return False
-        self._fit(history)
-        self._fitted_row, self._fitted_at, self._last_fit_steps = self.answers_read, time.monotonic(), num_env_steps
+        self.learner.fit(history)
+        self._fitted_row, self._fitted_at, self._last_fit_steps = read, time.monotonic(), num_env_steps
         return True
 
     def _prepared(self, query: Query, history: History) -> Query:
@@ -221,7 +228,7 @@ class PeopleLearner(RewardLearner):
         if not at_once and time.monotonic() - self._told_at < TELL_SECONDS:
             return
         self._told_at = time.monotonic()
-        self.store.set_facts(
+        self.learner.store.set_facts(
             {
                 "env_id": self.settings.env_id,
                 "instruction": self._instruction,
@@ -236,10 +243,10 @@ class PeopleLearner(RewardLearner):
 
     def close(self) -> None:
         """Tell the viewers that the training has ended, and close the record."""
-        self.store.patience_seconds = TELL_SECONDS
+        self.learner.store.patience_seconds = TELL_SECONDS
         try:
             complete = self._complete
             told = "training has ended" if complete else "training was stopped"
             self.tell(0, told, at_once=True, state="finished" if complete else "stopped")
         finally:
-            super().close()
+            self.learner.close()

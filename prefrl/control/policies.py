@@ -12,18 +12,18 @@ from prefrl.clips.saver import SavesClips
 from prefrl.clips.worlds import needs_pictures
 from prefrl.control.folder import ControlFolder
 from prefrl.control.rendering import prepare_pictures
-from prefrl.control.settings import TrainSettings
+from prefrl.control.settings import RunSettings
 from prefrl.envs import EnvLoop, make_env, make_vector_env
 from prefrl.errors import UserError
 from prefrl.spaces import Array, Batch
 
 
-def make_run_env(settings: TrainSettings, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+def make_run_env(settings: RunSettings, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
     """Make one environment as the run with these resolved settings uses it."""
     return make_env(settings.env_id, render_mode=render_mode, **_form(settings))
 
 
-def _form(settings: TrainSettings) -> dict[str, Any]:
+def _form(settings: RunSettings) -> dict[str, Any]:
     """Return the options of the environment, and the arguments for the fixed-horizon form, if it is that."""
     form: dict[str, Any] = {"options": settings.env_options}
     if settings.fixed_horizon:
@@ -31,13 +31,12 @@ def _form(settings: TrainSettings) -> dict[str, Any]:
     return form
 
 
-def make_shown_env(settings: TrainSettings) -> gymnasium.Env[Any, Any]:
+def make_shown_env(settings: RunSettings) -> gymnasium.Env[Any, Any]:
     """Make one environment as the run uses it, whose steps people can look at later.
 
     Raises:
         UserError: it can neither be drawn again from a saved state nor draw pictures.
     """
-    assert settings.segment_length is not None
     env = make_run_env(settings)
     if needs_pictures(env):
         modes = env.metadata.get("render_modes") or ()
@@ -53,7 +52,7 @@ def make_shown_env(settings: TrainSettings) -> gymnasium.Env[Any, Any]:
 
 
 def make_run_agent(
-    settings: TrainSettings, *, seed: int, device: str, pass_true_reward: bool = False, num_envs: int | None = None
+    settings: RunSettings, *, seed: int, device: str, pass_true_reward: bool = False, num_envs: int | None = None
 ) -> Agent:
     """Make the untrained agent that these resolved settings name."""
 
@@ -62,7 +61,6 @@ def make_run_agent(
     def make() -> gymnasium.Env[Any, Any]:
         return make_shown_env(settings) if shown else make_run_env(settings)
 
-    assert settings.num_envs is not None and settings.steps is not None
     check_agent(settings.agent)
     num_envs = num_envs or settings.num_envs
     options: dict[str, Any] = {

@@ -19,7 +19,7 @@ from prefrl.control.evaluation import Evaluation, evaluate
 from prefrl.control.folder import ControlFolder
 from prefrl.control.loop import Progress, Trainer
 from prefrl.control.policies import KeptPolicy, make_run_env
-from prefrl.control.settings import TrainSettings
+from prefrl.control.settings import RunSettings, TrainSettings
 from prefrl.control.viewer import open_viewer
 from prefrl.envs.measures import measures_of
 from prefrl.errors import UserError
@@ -73,15 +73,14 @@ def train(
         UserError: the settings cannot work here, or the folder is taken.
         Interrupted: the user stopped it; it can be resumed.
     """
-    settings = settings.resolve()
-    if settings.from_run is not None:
-        assert settings.segment_length is not None
-        with closing(make_run_env(settings)) as env:
-            check_earlier(Path(settings.from_run), env.observation_space, settings.segment_length)
-    folder = ControlFolder.create(out or default_out(settings), settings, baseline=False)
+    resolved = settings.resolve()
+    if resolved.from_run is not None:
+        with closing(make_run_env(resolved)) as env:
+            check_earlier(Path(resolved.from_run), env.observation_space, resolved.segment_length)
+    folder = ControlFolder.create(out or default_out(resolved), resolved, baseline=False)
     try:
         if baseline:
-            ControlFolder.create(folder.path / "baseline", settings, baseline=True)
+            ControlFolder.create(folder.path / "baseline", resolved, baseline=True)
         _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer)
     except Interrupted:
         raise
@@ -136,7 +135,7 @@ def _train_one(
 
         trainer = Trainer(folder, annotator=annotator, on_progress=show, fit_threads=all_threads)
         stack.callback(trainer.close)
-        if trainer.learner is not None and folder.settings.asks_people:
+        if folder.settings.asks_people and not trainer.is_baseline:
             stack.enter_context(clip_worker(folder))
             open_viewer(folder, wanted=viewer)
         stack.enter_context(stopping(trainer.stop))
@@ -172,14 +171,14 @@ def evaluate_run(
         return _evaluate(settings, kept.act, num_episodes, seed)
 
 
-def _evaluate(settings: TrainSettings, act: Callable[[Batch], Array], num_episodes: int, seed: int) -> Evaluation:
+def _evaluate(settings: RunSettings, act: Callable[[Batch], Array], num_episodes: int, seed: int) -> Evaluation:
     with closing(make_run_env(settings)) as probe:
         measures = measures_of(settings.env_id, probe.observation_space)
     make = partial(make_run_env, settings)
     return evaluate(make, act, num_episodes=num_episodes, seed=seed, measures=measures)
 
 
-def evaluate_random(settings: TrainSettings, num_episodes: int, seed: int | None = None) -> Evaluation:
+def evaluate_random(settings: RunSettings, num_episodes: int, seed: int | None = None) -> Evaluation:
     """Run whole episodes with uniformly random actions, in the environments that `evaluate_run` takes."""
     seed = stream_seed(settings.seed, "evaluation") if seed is None else seed
     probe = make_run_env(settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 from prefrl.control.defaults import agent_defaults
@@ -72,7 +72,7 @@ class QuerySettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """A training run. Fields that are None are filled in by `resolve` with what suits the environment."""
+    """A training run as it is asked for; `resolve` fills in what is None with what suits the environment."""
 
     env_id: conf.Positional[Annotated[str, conf.arg(metavar="ENV")]]
     """Gymnasium's name of the environment, e.g. HalfCheetah-v5."""
@@ -181,8 +181,8 @@ class TrainSettings:
         """Whether people are asked."""
         return self.annotator != "teacher"
 
-    def resolve(self) -> TrainSettings:
-        """Fill in every None and check the whole against the environment.
+    def resolve(self) -> RunSettings:
+        """Fill in what was not asked for and check the whole against the environment.
 
         Raises:
             UserError: unknown environment, segments longer than an episode, a warm-up longer than the run, ...
@@ -217,23 +217,37 @@ class TrainSettings:
             )
         if warmup >= steps:
             raise UserError(f"{warmup} warm-up steps leave nothing of {steps} steps to train in. Use more --steps.")
-        resolved = replace(
-            self,
-            steps=steps,
-            num_envs=num_envs,
-            warmup_steps=warmup,
-            warmup=self.warmup or defaults.warmup,
-            segment_length=length,
-            fixed_horizon=horizon or 0,
-            terminal_reward=terminal,
-            hyperparameters=_merged(defaults.hyperparameters, self.hyperparameters),
-        )
-        schedule = resolved.label_schedule()
-        return resolved if self.wait is not None else replace(resolved, wait=schedule.labels_due(0))
+        asked = {field.name: getattr(self, field.name) for field in fields(self)}
+        found: dict[str, Any] = {
+            "steps": steps,
+            "num_envs": num_envs,
+            "warmup_steps": warmup,
+            "warmup": self.warmup or defaults.warmup,
+            "segment_length": length,
+            "fixed_horizon": horizon or 0,
+            "terminal_reward": terminal,
+            "hyperparameters": _merged(defaults.hyperparameters, self.hyperparameters),
+        }
+        resolved = RunSettings(**asked | {"wait": 0} | found)
+        wait = resolved.label_schedule().labels_due(0) if self.wait is None else self.wait
+        return replace(resolved, wait=wait)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(TrainSettings):
+    """A training run as it is made: `TrainSettings` with everything filled in."""
+
+    steps: int
+    wait: int
+    num_envs: int
+    fixed_horizon: int
+    segment_length: int
+    warmup_steps: int
+    warmup: Literal["policy", "uniform"] = "uniform"
+    """Runs that were made before this could be chosen acted at random."""
 
     def label_schedule(self) -> LabelSchedule:
         """Return when how many labels are asked for."""
-        assert self.steps is not None
         return LabelSchedule(
             total_labels=self.labels,
             total_steps=self.steps,

@@ -58,7 +58,6 @@ def report_run(folder: ControlFolder) -> ReportCard:
 
 def _held_out_segments(folder: ControlFolder, history: History, rng: np.random.Generator) -> list[Segment]:
     length = folder.settings.segment_length
-    assert length is not None
     with PreferenceStore(folder.record) as store:
         asked = store.asked_windows()
     kept: list[Segment] = []

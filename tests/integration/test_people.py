@@ -182,13 +182,13 @@ def test_training_rests_when_nobody_answers_and_goes_on_when_somebody_does(tmp_p
 def test_a_later_run_starts_from_the_answers_of_an_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train(settings(annotator="teacher", labels=15), tmp_path / "first", quiet=True)
     sizes: list[int] = []
-    fit = RewardLearner._fit
+    fit = RewardLearner.fit
 
     def noting(self: RewardLearner, history: Any) -> None:
         sizes.append(len(self.data))
         fit(self, history)
 
-    monkeypatch.setattr(RewardLearner, "_fit", noting)
+    monkeypatch.setattr(RewardLearner, "fit", noting)
     second = train(settings(annotator="teacher", labels=10, from_run=str(first.path)), tmp_path / "second", quiet=True)
     assert sizes[0] > 15
     assert sizes[-1] == 25
