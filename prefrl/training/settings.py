@@ -255,7 +255,7 @@ class TrainSettings:
         Raises:
             UserError: fields that this version does not know.
         """
-        values = dict(values)
+        values = {"warmup": "uniform", **values}  # as it was before there was a choice
         nested = {"queries": QuerySettings, "reward": RewardSettings, "fit": FitSettings}
         for owner, kind in [(values, cls), *((values.get(n, {}), k) for n, k in nested.items())]:
             unknown = set(owner) - {f.name for f in fields(kind)}
