@@ -300,6 +300,8 @@ def _show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     if "baseline_true_return_mean" in summary:
         table.add_row("trained on the true reward", f"{summary['baseline_true_return_mean']:.5g}")
     Console().print(table)
+    if summary.get("update"):  # not in summaries of earlier versions
+        print("Last updates: " + ", ".join(f"{n.replace('_', ' ')} {v:g}" for n, v in summary["update"].items()))
 
 
 def _record_of(place: Path | str) -> Path | str:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from prefrl.agents.adam import FlatAdam
 from prefrl.agents.distributions import make_distribution
+from prefrl.agents.figures import explained_variance
 from prefrl.agents.inputs import PolicyInputs
 from prefrl.agents.networks import CnnActorCritic, MlpActorCritic, flatten_parameters
 from prefrl.agents.ppo_settings import PpoSettings
@@ -40,6 +41,7 @@ from prefrl.spaces import Array, Batch, check_action_space, check_observation_sp
 
 EVALUATED_AT_ONCE = 8_192  # vector observations
 IMAGES_AT_ONCE = 1_024
+JUDGED, IMAGES_JUDGED = 512, 64  # steps of a rollout on which an update is judged, at a hundredth of what it takes
 LESS_MEMORY = "Use fewer --num-envs, or a smaller --hyper n_steps or batch_size."
 
 
@@ -112,6 +114,27 @@ def surrogate_gradients(
         error = change.clamp(-clip_values, clip_values).add_(batch.values).sub_(batch.returns)
         error.mul_(change.abs() <= clip_values)
     return gain.mul_(unclipped).div_(-size), error.mul_(2 * settings.vf_coef / size)
+
+
+def update_figures(log_probs: Tensor, values: Tensor, batch: Minibatch, clip: float) -> Tensor:
+    """Return policy loss, value loss, approximate KL and share clipped `(4,)` of what a policy makes of B steps.
+
+    The policy loss is that of `surrogate_gradients`, on the advantages as they stand in `batch`; the value loss is the
+    mean squared error of the values, without factor or clipping. The divergence from the policy before the update, in
+    nats, is estimated by mean(ratio - 1 - log ratio) (Schulman 2020, "Approximating KL divergence", k3).
+
+    Args:
+        log_probs: `(B,)`: of the actions, now.
+        values: `(B,)`: now.
+        batch: the steps, and what there was before the update.
+        clip: range of the probability ratio.
+    """
+    log_ratio = log_probs - batch.log_probs
+    ratio = log_ratio.exp()
+    gain = torch.minimum(ratio * batch.advantages, ratio.clamp(1 - clip, 1 + clip) * batch.advantages)
+    clipped = ((ratio - 1).abs() > clip).to(ratio.dtype)
+    error = (values - batch.returns).square()
+    return torch.stack([-gain.mean(), error.mean(), (ratio - 1 - log_ratio).mean(), clipped.mean()])
 
 
 class PpoAgent:
@@ -251,9 +274,11 @@ class PpoAgent:
             self._count(rollout)
             self._update(batch)
             self._check_weights()
+            figures = self._figures(batch)
             updated = time.perf_counter()
         seconds = {"collect": collected - begin, "reward": scored - collected, "update": updated - scored}
-        return Improvement(rollout=rollout, learned_rewards=np.asarray(learned, np.float32), seconds=seconds)
+        learned = np.asarray(learned, np.float32)
+        return Improvement(rollout=rollout, learned_rewards=learned, seconds=seconds, figures=figures)
 
     def _collect(self) -> tuple[Tensor, Tensor, Rollout]:
         """Act for `n_steps` steps; return the network's inputs `(T + 1, E, ...)`, the actions `(T, E, ...)`."""
@@ -333,6 +358,22 @@ class PpoAgent:
                 "The policy diverged: its weights are not finite any more. Use a smaller learning rate, e.g. --hyper "
                 "learning_rate=3e-4, and the default max_grad_norm of 0.5."
             )
+
+    def _figures(self, batch: Minibatch) -> dict[str, float]:
+        """Judge the policy as it is now by steps spread evenly over a rollout; nothing is drawn or changed."""
+        every = max(1, len(batch.returns) // (IMAGES_JUDGED if self._inputs.images else JUDGED))
+        part = Minibatch(*(values[::every] for values in batch))
+        if self.settings.normalize_advantage and len(batch.advantages) > 1:
+            std, mean = torch.std_mean(batch.advantages)
+            part = part._replace(advantages=(part.advantages - mean) / (std + 1e-8))
+        outputs, values = self._network.forward(part.inputs)
+        log_probs = self._actions.log_prob(outputs, part.actions)
+        judged = update_figures(log_probs, values, part, float(self._clips[0]))
+        entropy = self._actions.entropy(outputs).mean()
+        explained = explained_variance(batch.values, batch.returns)
+        numbers = torch.cat([judged, torch.stack([entropy, explained])]).tolist()
+        names = ("policy_loss", "value_loss", "approx_kl", "clip_share", "entropy", "explained_variance")
+        return dict(zip(names, numbers, strict=True))
 
     def _set_clips(self, clip: float, clip_values: float | None) -> None:
         """Set the ranges: numbers, or where updates are replayed tensors, whose values a recording follows."""
