@@ -130,7 +130,10 @@ def test_every_algorithm_of_stable_baselines3_tells_its_figures(
     monkeypatch.setattr(sb3_off_policy, "ITERATION", 40)
     kind: Any = OnPolicyAgent if algorithm in ("PPO", "A2C") else OffPolicyAgent
     envs = EnvLoop([lambda: Noise(BOX, spaces.Discrete(3) if algorithm == "DQN" else BOX)] * 2)
-    hyper = {"n_steps": 16} if kind is OnPolicyAgent else {"train_freq": 10, "gradient_steps": 2, "batch_size": 8}
+    hyper: dict[str, Any] = (
+        {"n_steps": 16} if kind is OnPolicyAgent else {"train_freq": 10, "gradient_steps": 2, "batch_size": 8}
+    )
+    hyper |= {"batch_size": 8} if algorithm == "PPO" else {}
     agent = kind(getattr(stable_baselines3, algorithm), envs, total_env_steps=1000, hyperparameters=hyper)
     agent.reset_environments(0)
     agent.explore(20, np.random.default_rng(0))
