@@ -271,7 +271,7 @@ class Trainer:
         }
         if self.learner is not None:
             row |= self.learner.metrics()
-        return row
+        return improvement.figures | row
 
     def _reset_environments(self) -> None:
         self.agent.reset_environments(stream_seed(self.settings.seed, "environments", self.agent.num_env_steps))

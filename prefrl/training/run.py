@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from prefrl.agents.figures import last_figures
 from prefrl.annotators import Annotator, load_reward_function
 from prefrl.envs.measures import measures_of
 from prefrl.errors import UserError
@@ -226,6 +227,7 @@ def summarise(
         "labels": rows[-1]["labels"] if rows else 0,
         "steps": rows[-1]["num_env_steps"] if rows else 0,
         "seconds": _seconds(rows),
+        "update": last_figures(rows),
     }
     if folder.baseline is not None and (folder.baseline.policies / "last.pt").is_file():  # not while it trains
         baseline = evaluate_run(folder.baseline, "last", num_episodes, seed)
