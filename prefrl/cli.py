@@ -339,6 +339,8 @@ def _show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     if "baseline_true_return_mean" in summary:
         add("trained on the true reward", "baseline_")
     Console().print(table)
+    if summary.get("update"):  # not in summaries of earlier versions
+        print("Last updates: " + ", ".join(f"{n.replace('_', ' ')} {v:g}" for n, v in summary["update"].items()))
 
 
 def _is_text(path: Path) -> bool:

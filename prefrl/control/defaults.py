@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from prefrl.agents import AGENTS
+
 
 @dataclass(frozen=True, kw_only=True)
 class AgentDefaults:
@@ -24,7 +26,7 @@ class AgentDefaults:
     warmup: Literal["policy", "uniform"] = "policy"
     """How the agent acts in them."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
-    """By the names of `PpoSettings`, or of the stable-baselines3 algorithm and `Sb3Agent`."""
+    """By the names of `PpoSettings`, or of the stable-baselines3 algorithm and `prefrl.agents.sb3`."""
 
 
 def _ppo(steps: int = 400_000, *, num_envs: int = 16, log_std: float = -1.0, **changes: Any) -> AgentDefaults:
@@ -127,7 +129,14 @@ OTHERS: dict[str, dict[str, AgentDefaults]] = {
 
 
 def agent_defaults(agent: str, env_id: str) -> AgentDefaults:
-    """Return the hyper-parameters known to suit `agent` in `env_id`, or what suits it in general."""
-    if agent not in OTHERS:
+    """Return the hyper-parameters known to suit `agent` in `env_id`, or what suits it in general.
+
+    Raises:
+        UserError: there is no such agent.
+    """
+    tuned_as = AGENTS.find(agent).tuned_as
+    if tuned_as is None:  # a user's own, which has its own
+        return AgentDefaults()
+    if tuned_as == "ppo":
         return ATARI if env_id.startswith("prefrl/Atari-") else PPO.get(env_id, _ppo())
-    return OTHERS[agent].get(env_id, OTHERS[agent][""])
+    return OTHERS[tuned_as].get(env_id, OTHERS[tuned_as][""])

@@ -243,7 +243,7 @@ class Trainer:
             "learned_return": float(np.mean([x for _, x in newest])) if newest else None,
             "correlation": _correlation(learned, true),
         }
-        return row | self.teaching.metrics()
+        return improvement.figures | row | self.teaching.metrics()
 
     def _reset_environments(self) -> None:
         self.agent.reset_environments(stream_seed(self.settings.seed, "environments", self.agent.num_env_steps))

@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium
 
-from prefrl.agents import Agent, PpoAgent, Sb3Agent, check_agent
+from prefrl.agents import AGENTS, Agent
 from prefrl.clips.saver import SavesClips
 from prefrl.clips.worlds import needs_pictures
 from prefrl.control.folder import ControlFolder
@@ -61,24 +61,21 @@ def make_run_agent(
     def make() -> gymnasium.Env[Any, Any]:
         return make_shown_env(settings) if shown else make_run_env(settings)
 
-    check_agent(settings.agent)
-    num_envs = num_envs or settings.num_envs
-    options: dict[str, Any] = {
-        "total_env_steps": settings.steps,
-        "hyperparameters": settings.hyperparameters,
-        "seed": seed,
-        "device": device,
-        "pass_true_reward": pass_true_reward,
-    }
-    if settings.agent == "ppo":
-        envs = make_vector_env(settings.env_id, num_envs, **_form(settings))
-        if shown and getattr(envs.unwrapped, "can_save_clips", False):
-            envs.unwrapped.save_clips()  # type: ignore[attr-defined]
-        elif shown:
-            envs.close()
-            envs = EnvLoop([make] * num_envs)
-        return PpoAgent(envs, **options)
-    return Sb3Agent(settings.agent.removeprefix("sb3-"), make, num_envs=num_envs, **options)
+    kind, num_envs = AGENTS.find(settings.agent), num_envs or settings.num_envs
+    envs = make_vector_env(settings.env_id, num_envs, **_form(settings)) if kind.in_bulk else EnvLoop([make] * num_envs)
+    if shown and getattr(envs.unwrapped, "can_save_clips", False):
+        envs.unwrapped.save_clips()  # type: ignore[attr-defined]
+    elif shown and kind.in_bulk:
+        envs.close()
+        envs = EnvLoop([make] * num_envs)
+    return kind.make(
+        envs,
+        total_env_steps=settings.steps,
+        hyperparameters=settings.hyperparameters,
+        seed=seed,
+        device=device,
+        pass_true_reward=pass_true_reward,
+    )
 
 
 class KeptPolicy:

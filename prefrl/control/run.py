@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 import torch
 
+from prefrl.agents.figures import last_figures
 from prefrl.annotators import Annotator
 from prefrl.control.clip_worker import clip_worker
 from prefrl.control.curves import plot_learning_curves
@@ -214,6 +215,7 @@ def summarise(
         "labels": rows[-1]["labels"] if rows else 0,
         "steps": rows[-1]["num_env_steps"] if rows else 0,
         "seconds": _seconds(rows),
+        "update": last_figures(rows),
     }
     if folder.baseline is not None and (folder.baseline.policies / "last.pt").is_file():  # not while it trains
         baseline = evaluate_run(folder.baseline, "last", num_episodes, seed)

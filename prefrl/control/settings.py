@@ -235,16 +235,18 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(TrainSettings):
-    """A training run as it is made: `TrainSettings` with everything filled in."""
+    """A training run as it is made: `TrainSettings` with everything filled in.
 
-    steps: int
-    wait: int
-    num_envs: int
-    fixed_horizon: int
-    segment_length: int
-    warmup_steps: int
-    warmup: Literal["policy", "uniform"] = "uniform"
-    """Runs that were made before this could be chosen acted at random."""
+    `field()` takes away the default that `TrainSettings` gives.
+    """
+
+    steps: int = field()
+    num_envs: int = field()
+    fixed_horizon: int = field()
+    segment_length: int = field()
+    warmup_steps: int = field()
+    warmup: Literal["policy", "uniform"] = "uniform"  # as it was in runs made before there was a choice
+    wait: int = 0  # as it was in runs made before people could be waited for
 
     def label_schedule(self) -> LabelSchedule:
         """Return when how many labels are asked for."""

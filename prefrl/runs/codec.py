@@ -40,7 +40,14 @@ def from_json(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
             f"{kind.__name__} has no setting {', '.join(sorted(unknown))}; another version of prefrl wrote it. "
             "config.json says which: install that one to go on with the run."
         )
+    needed = {f.name for f in dataclasses.fields(kind) if _is_needed(f)}  # type: ignore[arg-type]
+    if missing := needed - set(values):
+        raise UserError(f"{kind.__name__} needs {', '.join(sorted(missing))}; another version of prefrl left it out.")
     return kind(**{name: _value(known[name], value) for name, value in values.items()})
+
+
+def _is_needed(field: dataclasses.Field[Any]) -> bool:
+    return field.init and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _value(hint: Any, value: Any) -> Any:

@@ -57,6 +57,9 @@ def test_metrics_rows_hold_what_is_promised(finished: Path) -> None:
     assert rows[-1]["labels"] == 12
     for name in ("true_return", "learned_return", "correlation", "reward_accuracy", "steps_per_second", "seconds"):
         assert name in rows[-1]
+    figures = {"policy_loss", "value_loss", "approx_kl", "clip_share", "entropy", "explained_variance"}
+    assert figures <= rows[-1].keys()
+    assert ControlFolder.open(finished).read_summary()["update"].keys() == figures
     assert {"collect", "reward", "update", "ask_and_fit"} <= rows[-1]["seconds"].keys()
 
 

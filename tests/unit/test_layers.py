@@ -33,6 +33,7 @@ OPTIONAL = (
 )
 CORE = (
     "errors",
+    "seams",
     "cpus",
     "gpu",
     "files",
