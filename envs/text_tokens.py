@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class TextTokenizer(Protocol):
-    """Turns strings into token ids and back. `prefrl.text.tokens.GameTokenizer` is one for Hugging Face tokenizers."""
+    """Turns strings into token ids and back. `prefrl.text.model.tokens.Tokens` is one for Hugging Face tokenizers."""
 
     vocab_size: int
     """Ids lie in [0, vocab_size)."""

@@ -1,6 +1,6 @@
 """Reinforcement learning from preferences: teach an agent by saying which of two clips is better.
 
-Start at `prefrl.wrappers` (a learned reward in your own Gymnasium project), `prefrl.training` (train an agent from
+Start at `prefrl.wrappers` (a learned reward in your own Gymnasium project), `prefrl.control` (train an agent from
 comparisons) or the command `prefrl`.
 """
 

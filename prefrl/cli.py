@@ -21,18 +21,23 @@ import tyro  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Column, Table  # noqa: E402
 
+from prefrl.control import run as runs  # noqa: E402
+from prefrl.control.folder import ControlFolder  # noqa: E402
+from prefrl.control.rendering import choose_gl_backend  # noqa: E402
+from prefrl.control.settings import TrainSettings  # noqa: E402
 from prefrl.dataset import export_record, import_record  # noqa: E402
 from prefrl.envs import list_envs  # noqa: E402
 from prefrl.envs.measures import known_measures  # noqa: E402
 from prefrl.human_ui.command import main as viewer_command  # noqa: E402
-from prefrl.training import run as runs  # noqa: E402
-from prefrl.training.folder import RunFolder  # noqa: E402
-from prefrl.training.guard import Interrupted  # noqa: E402
-from prefrl.training.quality import run_quality  # noqa: E402
-from prefrl.training.refit import refit  # noqa: E402
-from prefrl.training.settings import TrainSettings  # noqa: E402
-from prefrl.training.tables import show_fit, show_quality  # noqa: E402
-from prefrl.training.video import choose_gl_backend  # noqa: E402
+from prefrl.runs.folder import RESUME, format_of  # noqa: E402
+from prefrl.runs.guard import Interrupted  # noqa: E402
+from prefrl.studies import text_runs  # noqa: E402
+from prefrl.studies.film import record_video  # noqa: E402
+from prefrl.studies.quality import run_quality  # noqa: E402
+from prefrl.studies.refit import refit  # noqa: E402
+from prefrl.studies.report import report_run  # noqa: E402
+from prefrl.studies.tables import show_fit, show_quality, show_text_report  # noqa: E402
+from prefrl.text.jobs.folder import TextFolder  # noqa: E402
 
 app = tyro.extras.SubcommandApp()
 RunPath = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
@@ -75,7 +80,7 @@ def train(
 
 @app.command
 def resume(run: RunPath, *, viewer: bool = True, video: bool = True, quiet: bool = False, json: bool = False) -> None:
-    """Go on with a run that was stopped or killed.
+    """Go on with a run of any kind that was stopped or killed.
 
     Args:
         run: folder of the run.
@@ -84,37 +89,60 @@ def resume(run: RunPath, *, viewer: bool = True, video: bool = True, quiet: bool
         quiet: no progress.
         json: print the result as one JSON object.
     """
+    if _is_text(run):
+        summary = text_runs.resume(run, quiet=quiet or json)
+        if json:
+            _print_json(summary)
+        return
     folder = runs.resume(run, quiet=quiet, viewer=viewer)
     _after_training(folder, video=video, quiet=quiet, as_json=json)
 
 
 @app.command
 def evaluate(
-    run: RunPath, *, episodes: int = runs.EVALUATION_EPISODES, policy: str = "last", seed: int | None = None,
-    json: bool = False,
-) -> None:  # fmt: skip
-    """Measure the true return of a run's policy over whole episodes.
+    run: RunPath, *, episodes: int | None = None, policy: str | None = None, seed: int | None = None, json: bool = False
+) -> None:
+    """Measure what a run learned: the true return over whole episodes, or the figures of a language model.
 
     Args:
-        run: folder of the run.
-        episodes: how many.
-        policy: last, best, during or before.
-        seed: seed of the environments; default: the run's own seed for evaluation.
+        run: folder of the run, of any kind.
+        episodes: of a control run: how many; default: 20.
+        policy: of a control run: last, best, during or before; default: last.
+        seed: seed of the environments or of the draws; default: the run's own seed for evaluation.
         json: print one JSON object.
     """
-    _show_summary(runs.summarise(RunFolder.open(run), episodes, seed, policy), as_json=json)
+    if _is_text(run):
+        for name, value in (("--episodes", episodes), ("--policy", policy)):
+            if value is not None:
+                raise UserError(
+                    f"{name} is of control runs, and the run in {run} is one of prefrl text. Its own options are those "
+                    f"of: prefrl text evaluate {run} --help"
+                )
+        text_runs.evaluate(run, seed=seed, as_json=json)
+        return
+    num_episodes = runs.EVALUATION_EPISODES if episodes is None else episodes
+    _show_summary(runs.summarise(ControlFolder.open(run), num_episodes, seed, policy or "last"), as_json=json)
 
 
 @app.command
 def report(run: RunPath, *, json: bool = False) -> None:
-    """Judge a run's learned reward on segments it was not fitted on; writes report.png and report.json.
+    """Judge a run's learned reward on segments it was not fitted on; of a text run: its figures along the way.
+
+    Of a control run it writes report.png and report.json.
 
     Args:
-        run: folder of the run.
+        run: folder of the run, of any kind.
         json: print one JSON object: the report card with the figures of the run.
     """
-    folder = RunFolder.open(run)
-    card = runs.report(folder)
+    if _is_text(run):
+        figures = text_runs.report(run)
+        if json:
+            _print_json(figures)
+        else:
+            show_text_report(figures, run, Console())
+        return
+    folder = ControlFolder.open(run)
+    card = report_run(folder)
     if json:
         _print_json({**runs.summarise(folder), **card.to_json()})
     else:
@@ -132,7 +160,7 @@ def quality(run: RunPath, *, surprises: int = 10, json: bool = False) -> None:
         surprises: answers that the reward expected least to list, for a second look.
         json: print one JSON object.
     """
-    found = run_quality(RunFolder.open(run), surprises)
+    found = run_quality(ControlFolder.open(run), surprises)
     if json:
         _print_json(found.to_json())
     else:
@@ -154,7 +182,7 @@ def fit(
         out: write the reward to this file (.safetensors).
         json: print one JSON object.
     """
-    reward, report = refit(RunFolder.open(run), without=without, estimate_reliability=reliability)
+    reward, report = refit(ControlFolder.open(run), without=without, estimate_reliability=reliability)
     if out is not None:
         reward.save(out)
     if json:
@@ -194,7 +222,12 @@ def video(run: RunPath, *, steps: int = 200, out: Path | None = None) -> None:
         steps: steps of each clip.
         out: the file (.mp4 or .gif); default: videos/training.mp4 in the run folder.
     """
-    path = runs.record_video(RunFolder.open(run), out, num_steps=steps)
+    if _is_text(run):
+        raise UserError(
+            f"There is nothing to film in {run}: it is a run of prefrl text. Read what it says with: "
+            f"prefrl text sample {run}"
+        )
+    path = record_video(ControlFolder.open(run), out, num_steps=steps)
     print(f"Wrote {path}")
 
 
@@ -232,7 +265,7 @@ def text() -> None:
 def _text(arguments: Sequence[str]) -> None:
     """Run `prefrl text`, whose packages are imported for it alone."""
     require("transformers", "text")
-    from prefrl.text.commands import main as text_main
+    from prefrl.text.jobs.commands import main as text_main
 
     text_main(arguments)
 
@@ -262,20 +295,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MemoryError as error:
-        mend = "Use fewer --num-envs, a smaller --hyper n_steps, or fewer --warmup-steps."
-        print(f"prefrl: there is too little memory: {first_line(error)}. {mend}", file=sys.stderr)
+        print(f"prefrl: There is too little memory: {first_line(error)}.", file=sys.stderr)
         return USER_ERROR
     except OSError as error:
-        print(f"prefrl: {error}. What was saved before is untouched; go on with: prefrl resume RUN", file=sys.stderr)
+        print(f"prefrl: {error}. What was saved before is untouched; go on with: {RESUME} RUN", file=sys.stderr)
         return 1
     return 0
 
 
-def _after_training(folder: RunFolder, *, video: bool, quiet: bool, as_json: bool) -> None:
-    card = runs.report(folder)
+def _after_training(folder: ControlFolder, *, video: bool, quiet: bool, as_json: bool) -> None:
+    card = report_run(folder)
     if video:
         try:
-            runs.record_video(folder)
+            record_video(folder)
         except UserError as error:
             warnings.warn(f"No video: {error}", stacklevel=2)
     summary = folder.read_summary()
@@ -307,6 +339,12 @@ def _show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     if "baseline_true_return_mean" in summary:
         add("trained on the true reward", "baseline_")
     Console().print(table)
+    if summary.get("update"):  # not in summaries of earlier versions
+        print("Last updates: " + ", ".join(f"{n.replace('_', ' ')} {v:g}" for n, v in summary["update"].items()))
+
+
+def _is_text(path: Path) -> bool:
+    return format_of(path) == TextFolder.FORMAT
 
 
 def _record_of(place: Path | str) -> Path | str:
@@ -314,7 +352,7 @@ def _record_of(place: Path | str) -> Path | str:
     if isinstance(place, str) and "://" in place:
         return place
     path = Path(place)
-    return RunFolder.open(path).record if path.is_dir() else path
+    return ControlFolder.open(path).record if path.is_dir() else path
 
 
 def _print_json(value: dict[str, Any]) -> None:

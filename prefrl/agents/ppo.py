@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +25,10 @@ from torch import Tensor
 
 from prefrl.agents.adam import FlatAdam
 from prefrl.agents.distributions import make_distribution
+from prefrl.agents.figures import explained_variance
 from prefrl.agents.inputs import PolicyInputs
 from prefrl.agents.networks import CnnActorCritic, MlpActorCritic, flatten_parameters
+from prefrl.agents.ppo_losses import Minibatch, advantages_of, surrogate_gradients, update_figures
 from prefrl.agents.ppo_settings import PpoSettings
 from prefrl.agents.protocol import Improvement
 from prefrl.agents.scaling import ReturnScaler
@@ -40,78 +42,8 @@ from prefrl.spaces import Array, Batch, check_action_space, check_observation_sp
 
 EVALUATED_AT_ONCE = 8_192  # vector observations
 IMAGES_AT_ONCE = 1_024
+JUDGED, IMAGES_JUDGED = 512, 64  # steps of a rollout on which an update is judged, at a hundredth of what it takes
 LESS_MEMORY = "Use fewer --num-envs, or a smaller --hyper n_steps or batch_size."
-
-
-class Minibatch(NamedTuple):
-    """B steps to learn from."""
-
-    inputs: Tensor
-    """`(B, ...)`"""
-    actions: Tensor
-    """`(B, ...)`"""
-    log_probs: Tensor
-    """`(B,)`: before the update."""
-    values: Tensor
-    """`(B,)`: before the update."""
-    advantages: Tensor
-    """`(B,)`"""
-    returns: Tensor
-    """`(B,)`"""
-
-
-def advantages_of(
-    rewards: NDArray[np.floating],
-    values: NDArray[np.floating],
-    next_values: NDArray[np.floating],
-    terminated: NDArray[np.bool_],
-    truncated: NDArray[np.bool_],
-    gamma: float,
-    gae_lambda: float,
-) -> NDArray[np.float32]:
-    """Return generalised advantage estimates `(T, E)` (Schulman et al. 2016, eq. 16).
-
-    Args:
-        rewards: `(T, E)`.
-        values: `(T, E)`: of what was seen before each step.
-        next_values: `(T, E)`: of what each step led to, the last observation where an episode was cut off.
-        terminated: `(T, E)`: nothing follows.
-        truncated: `(T, E)`: the episode was cut off.
-        gamma: discount.
-        gae_lambda: 0 takes one step's difference, 1 the whole return.
-    """
-    differences = rewards + gamma * next_values * ~terminated - values
-    carried = gamma * gae_lambda * ~(terminated | truncated)
-    advantages = np.empty(rewards.shape, np.float32)
-    following = np.zeros(rewards.shape[1])
-    for step in range(len(rewards) - 1, -1, -1):
-        following = differences[step] + carried[step] * following
-        advantages[step] = following
-    return advantages
-
-
-def surrogate_gradients(
-    log_probs: Tensor, values: Tensor, batch: Minibatch, settings: PpoSettings, clip: float, clip_values: float | None
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients `(B,)` each of policy and value loss by the log-probabilities and values now.
-
-    The losses are -mean(min(ratio * A, clip(ratio) * A)) (Schulman et al. 2017, eq. 7) and vf_coef times the mean
-    squared error of the values.
-    """
-    size = len(values)
-    advantages = batch.advantages
-    if settings.normalize_advantage and size > 1:
-        std, mean = torch.std_mean(advantages)
-        advantages = (advantages - mean).div_(std + 1e-8)
-    ratio = (log_probs - batch.log_probs).exp_()
-    gain = advantages * ratio
-    unclipped = torch.le(gain, ratio.clamp_(1 - clip, 1 + clip).mul_(advantages))
-    error = values - batch.returns
-    if clip_values is not None:
-        change = values - batch.values
-        error = change.clamp(-clip_values, clip_values).add_(batch.values).sub_(batch.returns)
-        error.mul_(change.abs() <= clip_values)
-    return gain.mul_(unclipped).div_(-size), error.mul_(2 * settings.vf_coef / size)
 
 
 class PpoAgent:
@@ -251,9 +183,11 @@ class PpoAgent:
             self._count(rollout)
             self._update(batch)
             self._check_weights()
+            figures = self._figures(batch)
             updated = time.perf_counter()
         seconds = {"collect": collected - begin, "reward": scored - collected, "update": updated - scored}
-        return Improvement(rollout=rollout, learned_rewards=np.asarray(learned, np.float32), seconds=seconds)
+        learned = np.asarray(learned, np.float32)
+        return Improvement(rollout=rollout, learned_rewards=learned, seconds=seconds, figures=figures)
 
     def _collect(self) -> tuple[Tensor, Tensor, Rollout]:
         """Act for `n_steps` steps; return the network's inputs `(T + 1, E, ...)`, the actions `(T, E, ...)`."""
@@ -333,6 +267,22 @@ class PpoAgent:
                 "The policy diverged: its weights are not finite any more. Use a smaller learning rate, e.g. --hyper "
                 "learning_rate=3e-4, and the default max_grad_norm of 0.5."
             )
+
+    def _figures(self, batch: Minibatch) -> dict[str, float]:
+        """Judge the policy as it is now by steps spread evenly over a rollout; nothing is drawn or changed."""
+        every = max(1, len(batch.returns) // (IMAGES_JUDGED if self._inputs.images else JUDGED))
+        part = Minibatch(*(values[::every] for values in batch))
+        if self.settings.normalize_advantage and len(batch.advantages) > 1:
+            std, mean = torch.std_mean(batch.advantages)
+            part = part._replace(advantages=(part.advantages - mean) / (std + 1e-8))
+        outputs, values = self._network.forward(part.inputs)
+        log_probs = self._actions.log_prob(outputs, part.actions)
+        judged = update_figures(log_probs, values, part, float(self._clips[0]))
+        entropy = self._actions.entropy(outputs).mean()
+        explained = explained_variance(batch.values, batch.returns)
+        numbers = torch.cat([judged, torch.stack([entropy, explained])]).tolist()
+        names = ("policy_loss", "value_loss", "approx_kl", "clip_share", "entropy", "explained_variance")
+        return dict(zip(names, numbers, strict=True))
 
     def _set_clips(self, clip: float, clip_values: float | None) -> None:
         """Set the ranges: numbers, or where updates are replayed tensors, whose values a recording follows."""

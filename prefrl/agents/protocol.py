@@ -24,15 +24,19 @@ class Improvement:
     """`(T, E)`: the rewards it was given for it."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time by phase: "collect", "reward", "update"."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """What the update came to, by the names of `prefrl.agents.figures`."""
 
 
 class Agent(Protocol):
     """Learns to act from any reward function; never sees the environments' own reward unless it is given that."""
 
-    steps_per_iteration: int
-    """Environment steps of one call of `improve`."""
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps of one call of `improve`."""
 
     @property
     def num_env_steps(self) -> int:

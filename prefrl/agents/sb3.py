@@ -1,49 +1,40 @@
-"""stable-baselines3 algorithms behind the `Agent` protocol.
+"""What stable-baselines3's algorithms share behind the `Agent` protocol.
 
-On-policy algorithms (PPO, A2C) are given the rewards of a whole rollout at once, before advantages are computed;
-off-policy ones (SAC, TD3, DQN) have their replay buffer scored in batches. The environments' own rewards stop at the
-`Recorder`. Checkpoints hold state dictionaries and arrays, nothing pickled.
+`prefrl.agents.sb3_on_policy` and `prefrl.agents.sb3_off_policy` say how each kind collects and learns. Checkpoints hold
+state dictionaries and arrays, nothing pickled.
+
+Of stable-baselines3's interface this takes `collect_rollouts` and `train`, the two halves of `learn`, because the loop
+decides when an iteration ends. What `learn` keeps for them in private attributes is touched in a few marked places:
+the last observations, how far the training is, and the counters that a checkpoint must hold.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from prefrl.agents.action_scale import ActionScale
-from prefrl.agents.buffers import (
-    LearnedDictReplayBuffer,
-    LearnedDictRolloutBuffer,
-    LearnedReplayBuffer,
-    LearnedRolloutBuffer,
-)
 from prefrl.agents.protocol import Improvement
-from prefrl.agents.recorder import Recorder
-from prefrl.agents.scaling import ReturnScaler
+from prefrl.agents.sb3_envs import Sb3Envs
+from prefrl.agents.sb3_logger import UpdateLogger
 from prefrl.agents.schedules import schedule
 from prefrl.errors import UserError, near_names, require
-from prefrl.gpu import enough_gpu_memory
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_action_space, check_observation_space, is_image
 
-stable_baselines3 = require("stable_baselines3", "train")
 vec_env = require("stable_baselines3.common.vec_env", "train")
-noise = require("stable_baselines3.common.noise", "train")
-type_aliases = require("stable_baselines3.common.type_aliases", "train")
+callbacks = require("stable_baselines3.common.callbacks", "train")
 
-ALGORITHMS = {"ppo": "PPO", "a2c": "A2C", "sac": "SAC", "td3": "TD3", "dqn": "DQN"}
-ON_POLICY = ("ppo", "a2c")
-OFF_POLICY_ITERATION = 1_000  # environment steps of one `improve` of an off-policy agent
 RESERVED = {  # set here, or of no effect here
     *("self", "policy", "env", "device", "seed", "_init_setup_model", "rollout_buffer_class", "replay_buffer_class"),
     *("learning_starts", "optimize_memory_usage", "stats_window_size", "tensorboard_log"),
@@ -52,55 +43,51 @@ LESS_MEMORY = "Use fewer --num-envs, or a smaller --hyper n_steps, batch_size or
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls", "exploration_rate")
 
 
-class Sb3Agent:
-    """One stable-baselines3 algorithm on E copies of an environment.
+class Sb3Agent(ABC):
+    """One algorithm of stable-baselines3 on a vector environment.
 
     Args:
-        algorithm: "ppo", "a2c", "sac", "td3" or "dqn".
-        make_env: makes one environment.
-        num_envs: E.
+        algorithm: the class of the algorithm, e.g. `stable_baselines3.PPO`.
+        envs: E environments that restart in the step in which they end (`AutoresetMode.SAME_STEP`).
         total_env_steps: length of the whole training, for schedules.
         hyperparameters: keyword arguments of the algorithm; `"linear:X"` as `learning_rate` or `clip_range` falls from
             X to 0. `normalize_observations` (default True for float observations) keeps running statistics of them,
-            `normalize_until` freezes these after that share of the training; `action_noise_std` is the standard
-            deviation of normal exploration noise on actions scaled to [-1, 1] (TD3, SAC); `normalize_returns` (PPO,
-            A2C) centres rewards and divides them by the running standard deviation of the discounted return;
-            `scale_actions` (PPO, A2C) lets the policy act in units of half the range of bounded actions.
+            `normalize_until` freezes these after that share of the training.
         seed: seed of the starting weights; the environments are seeded by `reset_environments`.
         device: where the networks live.
-        pass_true_reward: train on the environment's own reward (a baseline).
+        pass_true_reward: train on the environments' own reward (a baseline).
 
     Raises:
-        UserError: unknown algorithm or hyper-parameter, or an algorithm that cannot act in this action space.
+        UserError: unknown hyper-parameters, or an algorithm that cannot act in this action space.
     """
+
+    OWN_OPTIONS: tuple[str, ...] = ("normalize_observations", "normalize_until")
+    """Hyper-parameters beside those of the algorithm."""
+    WITHOUT: tuple[str, ...] = ()
+    """Hyper-parameters of the algorithm that mean nothing here."""
+    REWARDS_PASS_ENVS = False
+    """A baseline's true rewards reach the algorithm through its environments."""
 
     def __init__(
         self,
-        algorithm: str,
-        make_env: Callable[[], gymnasium.Env[Any, Any]],
+        algorithm: type[Any],
+        envs: VectorEnv,
         *,
-        num_envs: int,
         total_env_steps: int,
         hyperparameters: dict[str, Any] | None = None,
         seed: int = 0,
         device: str = "cpu",
         pass_true_reward: bool = False,
     ) -> None:
-        if algorithm not in ALGORITHMS:
-            near = near_names(algorithm, ALGORITHMS)
-            raise UserError(f"Unknown agent {algorithm!r}; expected one of {', '.join(ALGORITHMS)}.{near}")
-        self.algorithm = algorithm
-        self.on_policy = algorithm in ON_POLICY
         hyper = copy.deepcopy(hyperparameters or {})  # stable-baselines3 writes into what it is given
-        base = vec_env.DummyVecEnv([make_env] * num_envs)
-        self.observation_space, self.action_space = base.observation_space, base.action_space
+        self.observation_space, self.action_space = envs.single_observation_space, envs.single_action_space
         check_observation_space(self.observation_space)
         check_action_space(self.action_space)
-        self._on_true_reward = pass_true_reward
-        scale = hyper.pop("scale_actions", False) if self.on_policy else False
-        box = self.action_space
-        self._scale = ActionScale(box) if scale and isinstance(box, spaces.Box) else None
-        self._recorder = Recorder(base, pass_true_reward=pass_true_reward and not self.on_policy, scale=self._scale)
+        self._check_names(algorithm, hyper)
+        self._on_true_reward, self._total_env_steps = pass_true_reward, total_env_steps
+        self._scale = self._action_scale(hyper)
+        self._envs = Sb3Envs(envs, pass_true_reward=pass_true_reward and self.REWARDS_PASS_ENVS, scale=self._scale)
+        self._stepper = self._envs.stepper
         can_normalize = _is_float(self.observation_space)
         normalize = hyper.pop("normalize_observations", can_normalize)
         if normalize and not can_normalize:
@@ -108,22 +95,60 @@ class Sb3Agent:
                 f"normalize_observations needs observations that are all boxes of floats; these are "
                 f"{self.observation_space}. Leave it out."
             )
-        normalize_returns = hyper.pop("normalize_returns", False) if self.on_policy else False
         self._normalize_until = hyper.pop("normalize_until", 1.0)
-        self._env: Any = self._recorder
-        if normalize:
-            self._env = vec_env.VecNormalize(self._recorder, norm_obs=True, norm_reward=False)
-        self._total_env_steps = total_env_steps
-        self._model = self._build(hyper, seed, device)
-        self._scaler = ReturnScaler(num_envs, self._model.gamma) if normalize_returns else None
-        self._env = self._model.env  # wrapped once more if the channels of images come last
-        self._callback = self._model._init_callback(None)
-        self._model.num_timesteps = 0
-        self._learned: NDArray[np.floating] | None = None
-        self._rollout: Rollout | None = None
+        self._env: Any = vec_env.VecNormalize(self._envs, norm_reward=False) if normalize else self._envs
+        self._model = self._build(algorithm, self._arguments(algorithm, hyper), seed, device)
+        self._env = self._model.get_env()  # wrapped once more if the channels of images come last
+        self._callback = callbacks.CallbackList([])
+        self._logger = UpdateLogger()
+        self._model.set_logger(self._logger)
         self._reward: RewardFunction | None = None
-        self._reward_seconds = 0.0
-        self.steps_per_iteration = num_envs * self._model.n_steps if self.on_policy else OFF_POLICY_ITERATION
+
+    # ------------------------------------------------------------------------------------------------ setting it up
+
+    def _check_names(self, algorithm: type[Any], hyper: dict[str, Any]) -> None:
+        known = set(inspect.signature(algorithm.__init__).parameters) - RESERVED - set(self.WITHOUT)
+        known |= set(self.OWN_OPTIONS) - ({"action_noise_std"} if "action_noise" not in known else set())
+        for name in hyper:
+            if name not in known:
+                raise UserError(
+                    f"{algorithm.__name__} has no hyper-parameter {name!r} here.{near_names(name, known)} "
+                    f"It knows: {', '.join(sorted(known))}."
+                )
+
+    def _action_scale(self, hyper: dict[str, Any]) -> ActionScale | None:
+        """Return what turns the algorithm's actions into the environments', taking its own options out of `hyper`."""
+        return None
+
+    @abstractmethod
+    def _arguments(self, algorithm: type[Any], hyper: dict[str, Any]) -> dict[str, Any]:
+        """Return the algorithm's arguments, this kind's own options taken out of `hyper` and its buffers put in."""
+
+    def _build(self, algorithm: type[Any], arguments: dict[str, Any], seed: int, device: str) -> Any:
+        for name, value in arguments.items():
+            if isinstance(value, str) and value.startswith("linear:"):
+                arguments[name] = schedule(name, value)
+        policy = "CnnPolicy" if is_image(self.observation_space) else "MlpPolicy"
+        if self._is_dict:
+            policy = "MultiInputPolicy"
+        try:
+            return algorithm(policy, self._env, seed=seed, device=device, **arguments)
+        except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{algorithm.__name__} cannot be set up with these hyper-parameters for observations "
+                f"{self.observation_space} and actions {self.action_space}: {error}"
+            ) from error
+
+    @property
+    def _is_dict(self) -> bool:
+        return isinstance(self.observation_space, spaces.Dict)
+
+    # ------------------------------------------------------------------------------------------------ the protocol
+
+    @property
+    @abstractmethod
+    def steps_per_iteration(self) -> int:
+        """Environment steps of one call of `improve`."""
 
     @property
     def num_env_steps(self) -> int:
@@ -135,71 +160,21 @@ class Sb3Agent:
         """E."""
         return int(self._env.num_envs)
 
-    def _build(self, hyper: dict[str, Any], seed: int, device: str) -> Any:
-        algorithm = getattr(stable_baselines3, ALGORITHMS[self.algorithm])
-        known = set(inspect.signature(algorithm.__init__).parameters) - RESERVED
-        if not self.on_policy:
-            known -= {"n_steps"}  # the replay buffer's rewards are of single steps
-        known |= {"normalize_observations", "normalize_until"}
-        known |= {"normalize_returns", "scale_actions"} if self.on_policy else set()
-        if "action_noise" in known:
-            known |= {"action_noise_std"}
-        for name in hyper:
-            if name not in known:
-                raise UserError(
-                    f"{ALGORITHMS[self.algorithm]} has no hyper-parameter {name!r} here.{near_names(name, known)} "
-                    f"It knows: {', '.join(sorted(known))}."
-                )
-        noise_std = hyper.pop("action_noise_std", None)
-        for name, value in hyper.items():
-            if isinstance(value, str) and value.startswith("linear:"):
-                hyper[name] = schedule(name, value)
-        if noise_std is not None:
-            size = self.action_space.shape or (1,)
-            hyper["action_noise"] = noise.NormalActionNoise(np.zeros(size), np.full(size, float(noise_std)))
-        is_dict = isinstance(self.observation_space, spaces.Dict)
-        if self.on_policy:
-            hyper["rollout_buffer_class"] = LearnedDictRolloutBuffer if is_dict else LearnedRolloutBuffer
-        else:
-            hyper["replay_buffer_class"] = LearnedDictReplayBuffer if is_dict else LearnedReplayBuffer
-            size = hyper.get("buffer_size", 1_000_000)
-            if not isinstance(size, int) or size < 1:
-                raise UserError(f"buffer_size must be a whole number of at least 1. Received {size!r}")
-            hyper["buffer_size"] = min(size, self._total_env_steps)
-            hyper["learning_starts"] = 0  # the loop has explored before
-        policy = "MultiInputPolicy" if is_dict else "CnnPolicy" if is_image(self.observation_space) else "MlpPolicy"
-        try:
-            model = algorithm(policy, self._env, seed=seed, device=device, **hyper)
-        except (AssertionError, TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{ALGORITHMS[self.algorithm]} cannot be set up with these hyper-parameters for observations "
-                f"{self.observation_space} and actions {self.action_space}: {error}"
-            ) from error
-        if self.on_policy:
-            model.rollout_buffer.rewards_of_rollout = self._score_rollout
-        else:
-            model.replay_buffer.env_observation_space = self.observation_space
-            if isinstance(self.action_space, spaces.Box):
-                model.replay_buffer.unscale_action = model.policy.unscale_action
-        return model
-
     def reset_environments(self, seed: int) -> None:
         """Start new episodes everywhere, the environments seeded from `seed`."""
-        model = self._model
-        if self._scaler is not None:
-            self._scaler.restart()
+        model, normalizer = self._model, self._model.get_vec_normalize_env()
         self._env.seed(seed)
         self._env.action_space.seed(seed)
-        model._last_obs = None
-        normalizer = model._vec_normalize_env
         training = normalizer is not None and normalizer.training
         if normalizer is not None:
             normalizer.training = False  # a run that resumes resets once more; its statistics must not move by that
-        model._setup_learn(self._total_env_steps, self._callback, reset_num_timesteps=False)
+        model.set_env(self._env, force_reset=True)
+        model.learn(0, self._callback, reset_num_timesteps=False)  # resets, and trains for no step
         if normalizer is not None:
             normalizer.training = training
-        model._total_timesteps = self._total_env_steps
+        model._total_timesteps = self._total_env_steps  # private: `learn` was told less
 
+    @abstractmethod
     def explore(self, num_env_steps: int, rng: np.random.Generator, *, uniform: bool = True) -> Rollout:
         """Act for at least `num_env_steps` steps, which count as environment steps.
 
@@ -208,109 +183,34 @@ class Sb3Agent:
             rng: seeds uniform actions.
             uniform: uniformly random actions instead of the policy's, with its noise.
         """
-        num_steps = -(-num_env_steps // self.num_envs)
-        model = self._model
-        if self.on_policy:
-            self._env.action_space.seed(int(rng.integers(2**31)))
-            for _ in range(num_steps):
-                if uniform:
-                    actions = np.stack([self._env.action_space.sample() for _ in range(self.num_envs)])
-                else:
-                    actions, _ = model.predict(model._last_obs, deterministic=False)
-                model._last_obs, _, model._last_episode_starts, _ = self._env.step(actions)
-                model.num_timesteps += self.num_envs
-        else:
-            model.action_space.seed(int(rng.integers(2**31)))
-            frequency = type_aliases.TrainFreq(num_steps, type_aliases.TrainFrequencyUnit.STEP)
-            self._collect_off_policy(frequency, learning_starts=2**62 if uniform else 0)
-        return self._recorder.take()
 
+    @abstractmethod
     def improve(self, reward: RewardFunction | None) -> Improvement:
         """Act for `steps_per_iteration` steps and learn from them.
 
         Args:
-            reward: scores the steps. None: the environment's own reward if the agent was made with `pass_true_reward`,
+            reward: scores the steps. None: the environments' own reward if the agent was made with `pass_true_reward`,
                 else zeros.
         """
-        self._reward, self._reward_seconds = reward, 0.0
-        model = self._model
-        if isinstance(self._env, vec_env.VecNormalize):
-            self._env.training = self.num_env_steps < self._normalize_until * self._total_env_steps
-        begin = time.perf_counter()
-        with enough_gpu_memory(LESS_MEMORY):
-            if self.on_policy:
-                model.collect_rollouts(self._env, self._callback, model.rollout_buffer, n_rollout_steps=model.n_steps)
-                model._update_current_progress_remaining(self.num_env_steps, self._total_env_steps)
-                collected = time.perf_counter()
-                model.train()
-                update_seconds = time.perf_counter() - collected
-            else:
-                update_seconds = self._improve_off_policy()
-        spent = time.perf_counter() - begin
-        rollout, learned = self._rollout, self._learned
-        assert rollout is not None and learned is not None
-        seconds = {
-            "collect": spent - update_seconds - self._reward_seconds,
-            "reward": self._reward_seconds,
-            "update": update_seconds,
-        }
-        return Improvement(rollout=rollout, learned_rewards=np.asarray(learned, np.float32), seconds=seconds)
 
-    def _score_rollout(self) -> NDArray[np.floating]:
-        """Take the rollout from the recorder, score it and return the rewards that the agent learns from, `(T, E)`."""
-        begin = time.perf_counter()
-        self._rollout = rollout = self._recorder.take()
-        shape = rollout.terminated.shape
+    def _begin_iteration(self, reward: RewardFunction | None) -> None:
+        self._reward = reward
+        normalizer = self._model.get_vec_normalize_env()
+        if normalizer is not None:
+            normalizer.training = self.num_env_steps < self._normalize_until * self._total_env_steps
+
+    def _score(self, rollout: Rollout) -> NDArray[np.floating]:
+        """Return the rewards `(T, E)` of a rollout, neither centred nor scaled."""
         if self._on_true_reward:
-            self._learned = rollout.true_rewards
-        elif self._reward is None:
-            self._learned = np.zeros(shape, np.float32)
-        else:
-            self._learned = checked_rewards(self._reward, *rollout.flat_transitions()).reshape(shape)
-        used = self._scaled(rollout)
-        self._reward_seconds += time.perf_counter() - begin
-        return used
+            return rollout.true_rewards
+        shape = rollout.terminated.shape
+        if self._reward is None:
+            return np.zeros(shape, np.float32)
+        return checked_rewards(self._reward, *rollout.flat_transitions()).reshape(shape)
 
-    def _scaled(self, rollout: Rollout) -> NDArray[np.floating]:
-        assert self._learned is not None
-        if self._scaler is None:
-            return self._learned
-        return self._scaler.scale(self._learned, rollout.terminated, rollout.truncated)
-
-    def _improve_off_policy(self) -> float:
-        model = self._model
-        if not self._recorder.pass_true_reward:
-            model.replay_buffer.reward_function = self._reward
-        target = self.num_env_steps + self.steps_per_iteration
-        update_seconds = 0.0
-        model._convert_train_freq()
-        while self.num_env_steps < target:
-            before = self.num_env_steps
-            self._collect_off_policy(model.train_freq, learning_starts=0)
-            begin = time.perf_counter()
-            steps = model.gradient_steps if model.gradient_steps >= 0 else self.num_env_steps - before
-            if steps > 0:
-                model.train(batch_size=model.batch_size, gradient_steps=steps)
-            update_seconds += time.perf_counter() - begin
-        self._score_rollout()
-        return update_seconds
-
-    def _collect_off_policy(self, train_freq: Any, learning_starts: int) -> None:
-        model = self._model
-        model.collect_rollouts(
-            self._env,
-            train_freq=train_freq,
-            action_noise=model.action_noise,
-            callback=self._callback,
-            learning_starts=learning_starts,
-            replay_buffer=model.replay_buffer,
-            log_interval=None,
-        )
-
+    @abstractmethod
     def relabel(self, reward: RewardFunction) -> None:
-        """Score the whole replay buffer again (off-policy); on-policy agents keep no experience."""
-        if not self.on_policy:
-            self._model.replay_buffer.relabel(reward)
+        """The reward has changed: score again whatever experience is kept."""
 
     def act(self, observations: Batch, *, deterministic: bool = True) -> Array:
         """Return an action for each of B observations `(B, ...)`."""
@@ -350,24 +250,15 @@ class Sb3Agent:
         Tensors and arrays are those in use: write or copy them before learning goes on.
         """
         model = self._model
-        _, variables = model._get_torch_save_params()
+        _, variables = model._get_torch_save_params()  # private: of tensors that `get_parameters` leaves out
         state = {
             "parameters": model.get_parameters(),
             "variables": {name: getattr(model, name).detach().clone() for name in variables},
             "counters": {name: getattr(model, name) for name in COUNTERS if hasattr(model, name)},
             "observations": self._statistics(),
-            "scaler": None if self._scaler is None else self._scaler.state(),
+            "scaler": None,
         }
-        arrays: dict[str, Array] = {}
-        if not self.on_policy:
-            buffer = model.replay_buffer
-            rows = buffer.buffer_size if buffer.full else buffer.pos
-            state["replay"] = {"pos": buffer.pos, "full": buffer.full, "num_unscored": buffer.num_unscored}
-            for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
-                stored = getattr(buffer, name)
-                for key, values in stored.items() if isinstance(stored, dict) else [("", stored)]:
-                    arrays[f"replay/{name}/{key}"] = values[:rows]
-        return state, arrays
+        return state, {}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, Array]) -> None:
         """Go on from what `state` gave."""
@@ -378,16 +269,6 @@ class Sb3Agent:
         for name, value in state["counters"].items():
             setattr(model, name, value)
         self._load_statistics(state["observations"])
-        if self._scaler is not None:
-            self._scaler.restore(state["scaler"])
-        if not self.on_policy:
-            buffer = model.replay_buffer
-            buffer.pos, buffer.full = state["replay"]["pos"], state["replay"]["full"]
-            buffer.num_unscored = state["replay"]["num_unscored"]
-            for name, values in arrays.items():
-                _, field, key = name.split("/", 2)
-                stored = getattr(buffer, field)
-                (stored[key] if key else stored)[: len(values)] = values
 
     def close(self) -> None:
         """Close the environments."""

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 import tyro
 
+from prefrl.control import ControlFolder, TrainSettings, run
+from prefrl.control.policies import KeptPolicy
+from prefrl.control.settings import QuerySettings
 from prefrl.envs.atari import AtariVectorEnv
 from prefrl.envs.registration import PAPER_GAMES, camel_case
-from prefrl.training import RunFolder, TrainSettings, run
-from prefrl.training.policies import KeptPolicy
-from prefrl.training.settings import QuerySettings
 
 
-def points_of(folder: RunFolder, num_games: int, most_steps: int) -> np.ndarray:
+def points_of(folder: ControlFolder, num_games: int, most_steps: int) -> np.ndarray:
     """Play with the last policy of a run; return the points of each game, cut after `most_steps`."""
     with closing(KeptPolicy(folder, "last")) as policy:
         games = AtariVectorEnv(gymnasium.spec(folder.settings.env_id).kwargs["game"], num_games)
@@ -53,9 +53,9 @@ def main(
             path = out / f"{game}-{seed}"
             if not (path / "config.json").is_file():
                 run.train(settings, path, baseline=True)
-            elif not RunFolder.open(path).summary_path.is_file():
+            elif not ControlFolder.open(path).summary_path.is_file():
                 run.resume(path)
-            folder = RunFolder.open(path)
+            folder = ControlFolder.open(path)
             points = [points_of(one, num_games, most_steps) for one in (folder, folder.baseline)]
             summary = folder.read_summary()
             cells = [f"{p.mean():.1f} ({p.min():.0f} to {p.max():.0f})" for p in points]

@@ -18,7 +18,7 @@ import tyro
 from matplotlib.ticker import EngFormatter
 from scipy import stats
 
-from prefrl.training import RunFolder, TrainSettings, loop
+from prefrl.control import ControlFolder, TrainSettings, loop
 
 STEPS = {"HalfCheetah-v5": 150_000, "Hopper-v5": 100_000, "CartPole-v1": 100_000, "Pendulum-v1": 100_000}
 TASKS = tuple(STEPS)
@@ -32,10 +32,10 @@ def curve(out: Path, task: str, agent: str, seed: int) -> np.ndarray:
     if not (path / "policies" / "last.pt").is_file():
         subprocess.run(["rm", "-rf", str(path)], check=True)
         settings = TrainSettings(env_id=task, agent=agent, steps=steps, seed=seed).resolve()
-        trainer = loop.Trainer(RunFolder.create(path, settings, baseline=True))
+        trainer = loop.Trainer(ControlFolder.create(path, settings, baseline=True))
         trainer.run()
         trainer.close()
-    rows = [row for row in RunFolder.open(path).read_metrics() if row["true_return"] is not None]
+    rows = [row for row in ControlFolder.open(path).read_metrics() if row["true_return"] is not None]
     at = np.linspace(steps / 10, steps, 50)
     return np.interp(at, [row["num_env_steps"] for row in rows], [row["true_return"] for row in rows])
 

@@ -22,14 +22,14 @@ import torch
 import tyro
 from benchmark_speed_peers import limits, plain_ppo
 
-from prefrl.training import RunFolder, TrainSettings, loop
+from prefrl.control import ControlFolder, TrainSettings, loop
 
 SB3 = {"n_steps": 2048, "batch_size": 64, "n_epochs": 10, "learning_rate": 3e-4, "gamma": 0.99, "ent_coef": 0.0}
 
 
 def our_run(run: TrainSettings, baseline: bool, spent: Counter[str]) -> float:
     with tempfile.TemporaryDirectory() as out:
-        folder = RunFolder.create(Path(out), run, baseline=baseline)
+        folder = ControlFolder.create(Path(out), run, baseline=baseline)
         trainer = loop.Trainer(folder, fit_threads=len(os.sched_getaffinity(0)))
         begin = time.perf_counter()
         trainer.run()

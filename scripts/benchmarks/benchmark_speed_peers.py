@@ -6,7 +6,7 @@ import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from prefrl.training import TrainSettings, policies
+from prefrl.control import TrainSettings, policies
 
 
 def plain_ppo(run: TrainSettings, device: str) -> float:

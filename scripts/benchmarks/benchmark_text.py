@@ -27,8 +27,8 @@ SIDES = {whose: Path(__file__).with_name(f"benchmark_text_{whose}.py") for whose
 def save_world(folder: Path) -> None:
     """Save a model with random weights, and prompts and responses that are all of the same length."""
     from prefrl.envs.service_desk import ServiceDesk
-    from prefrl.text.models import PRESETS, build_model, save_model
-    from prefrl.text.tokens import Tokens, train_tokenizer
+    from prefrl.text.model.models import PRESETS, build_model, save_model
+    from prefrl.text.model.tokens import Tokens, train_tokenizer
 
     tokens = Tokens(train_tokenizer(ServiceDesk(0).prompts(2000), PRESETS["demo"].vocab_size))
     save_model(folder / "model", build_model(PRESETS["demo"], tokens), tokens)

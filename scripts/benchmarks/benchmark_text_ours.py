@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 import tyro
 
-from prefrl.text import data, generation, ppo, preference, runtime
-from prefrl.text.models import load_model
-from prefrl.text.reward_model import ModelReward, RewardModel
+from prefrl.text.data import examples as data
+from prefrl.text.learn import ppo, preference, runtime
+from prefrl.text.learn.reward_model import ModelReward, RewardModel
+from prefrl.text.model import generation
+from prefrl.text.model.models import load_model
 
 BATCH, WARM_UP = 64, 3
 

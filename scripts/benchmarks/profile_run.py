@@ -20,8 +20,8 @@ import tyro
 from benchmark_speed import SB3
 
 from prefrl.agents import adam, inputs, networks, ppo, stepping
+from prefrl.control import ControlFolder, TrainSettings, loop, scheduled
 from prefrl.rewards import fit
-from prefrl.training import RunFolder, TrainSettings, loop, reward_learner
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "collecting: policy network": [(networks.MlpActorCritic, "policy")],
@@ -37,7 +37,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "update: minibatches and the rest": [(ppo.PpoAgent, "_update")],
     "history": [(loop.Trainer, "_take_in")],
     "fits": [(fit.Fitter, "fit")],
-    "queries, record, scales of the reward": [(loop.Trainer, "_learn_reward"), (reward_learner.RewardLearner, "begin")],
+    "queries, record, scales of the reward": [(loop.Trainer, "_learn_reward"), (scheduled.ScheduledTeaching, "begin")],
     "checkpoints": [(loop.Trainer, "_save_checkpoint")],
 }
 
@@ -77,7 +77,7 @@ def main(envs: tuple[str, ...] = ("HalfCheetah-v5", "CartPole-v1"), steps: int =
     for env in envs:
         run = TrainSettings(env_id=env, steps=steps, num_envs=8, hyperparameters=SB3, device="cpu").resolve()
         with tempfile.TemporaryDirectory() as out:
-            folder = RunFolder.create(Path(out), run, baseline=False)
+            folder = ControlFolder.create(Path(out), run, baseline=False)
             trainer = loop.Trainer(folder, fit_threads=len(os.sched_getaffinity(0)))
             clock.wrap(trainer.agent._stepper.envs, "step", "collecting: environments")
             for name in ("sample", "to_env"):

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import tyro
 
+from prefrl.control import Interrupted, TrainSettings, evaluate_run, train
 from prefrl.errors import UserError
-from prefrl.training import Interrupted, TrainSettings, evaluate_run, report, train
+from prefrl.studies import report_run
 
 
 def main(
@@ -19,7 +20,7 @@ def main(
 ) -> None:
     run = train(settings, out, baseline=baseline)  # collect, ask, fit, improve; everything lands in the run folder
     result = evaluate_run(run, "last")
-    card = report(run)
+    card = report_run(run)
     print(f"{run.path}: true return {result.mean:.1f} over {len(result.true_returns)} episodes")
     print(card.to_text())
 

@@ -8,15 +8,16 @@ from pathlib import Path
 import tyro
 
 from prefrl.envs.service_desk import ServiceDesk
-from prefrl.text import jobs, sources
-from prefrl.text.annotating import draw_responses, rank_by
-from prefrl.text.data import Encoder
-from prefrl.text.generation import SamplingSettings
-from prefrl.text.models import context_length, load_model
-from prefrl.text.optimisation import OptimiserSettings
-from prefrl.text.ppo import PPOSettings
-from prefrl.text.reward_training import RewardSettings
-from prefrl.text.sft import SFTSettings
+from prefrl.text.data import sources
+from prefrl.text.data.annotating import draw_responses, rank_by
+from prefrl.text.data.examples import Encoder
+from prefrl.text.jobs import jobs
+from prefrl.text.learn.optimisation import OptimiserSettings
+from prefrl.text.learn.ppo import PPOSettings
+from prefrl.text.learn.reward_training import RewardSettings
+from prefrl.text.learn.sft import SFTSettings
+from prefrl.text.model.generation import SamplingSettings
+from prefrl.text.model.models import context_length, load_model
 
 
 def rate(value: float) -> OptimiserSettings:

@@ -20,7 +20,7 @@ from prefrl.feedback import Comparison, Query
 from prefrl.rewards import FitSettings, RewardEnsemble
 from prefrl.segments import Segment
 from prefrl.store import PreferenceStore
-from prefrl.training.refit import fit_record
+from prefrl.studies.refit import fit_record
 
 FITS = {"plain": {}, "reliability estimated": {"estimate_reliability": True}, "two alone": {}}
 

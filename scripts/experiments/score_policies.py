@@ -9,15 +9,15 @@ import numpy as np
 import tyro
 
 from prefrl.annotators import load_reward_function
+from prefrl.control.folder import ControlFolder
+from prefrl.control.policies import KeptPolicy, make_run_env
 from prefrl.segments import Segment
-from prefrl.training.folder import RunFolder
-from prefrl.training.policies import KeptPolicy, make_run_env
 
 EPISODES, SETTLED = 8, 300  # the first steps of an episode, in which the agent gets into its stride, are left out
 
 
 def main(run: tyro.conf.Positional[Path], policies: tyro.conf.Positional[tuple[str, ...]] = ("last",)) -> None:
-    folder = RunFolder.open(run)
+    folder = ControlFolder.open(run)
     judge, env = load_reward_function(folder.settings.reward_function), make_run_env(folder.settings)
     for name in policies:
         policy, means = KeptPolicy(folder, name), []

@@ -24,11 +24,11 @@ import tyro
 from scipy import stats
 
 from prefrl.agents import networks
+from prefrl.control import TrainSettings
+from prefrl.control.evaluation import evaluate
+from prefrl.control.policies import make_run_agent, make_run_env
 from prefrl.envs.measures import measures_of
-from prefrl.training import TrainSettings
-from prefrl.training.evaluation import evaluate
-from prefrl.training.policies import make_run_agent, make_run_env
-from prefrl.training.streams import stream, stream_seed
+from prefrl.runs.streams import stream, stream_seed
 
 TRIED_ONLY = ("output_gain", "log_std_fall")
 OF_THE_RUN = ("steps", "num_envs", "agent", "warmup_steps", "warmup")

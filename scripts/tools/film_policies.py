@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from prefrl.control.folder import ControlFolder
+from prefrl.control.policies import KeptPolicy, make_run_env
+from prefrl.control.rendering import choose_gl_backend, prepare_pictures, record_episode
 from prefrl.rewards import RewardEnsemble
-from prefrl.training.folder import RunFolder
-from prefrl.training.policies import KeptPolicy, make_run_env
-from prefrl.training.rendering import choose_gl_backend, prepare_pictures, record_episode
-from prefrl.training.video import write_gif
+from prefrl.studies.video import write_gif
 
 
 def main(
@@ -25,7 +25,7 @@ def main(
         out: the GIF.
         policies: `NAME:TITLE` of each.
     """
-    folder = RunFolder.open(run)
+    folder = ControlFolder.open(run)
     choose_gl_backend()
     env = make_run_env(folder.settings, render_mode="rgb_array")
     prepare_pictures(env)

@@ -18,11 +18,11 @@ import tyro
 from PIL import Image
 
 from prefrl.clips.codec import FORMAT, encode_clip
+from prefrl.control.rendering import choose_gl_backend, prepare_pictures
 from prefrl.envs import make_env
 from prefrl.feedback import Query, Response
 from prefrl.segments import Segment
 from prefrl.store import Clip, PreferenceStore
-from prefrl.training.rendering import choose_gl_backend, prepare_pictures
 
 STORY = "A fox asked a dog to stay where it was, to practise its jump. The dog slept. "
 TOUR = [

@@ -16,15 +16,20 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from prefrl.agents import Sb3Agent, buffers, sb3
-from prefrl.agents.recorder import Recorder
+from prefrl.agents import AGENTS, sb3_buffers, sb3_off_policy
+from prefrl.agents.sb3 import Sb3Agent
+from prefrl.agents.sb3_envs import Sb3Envs
+from prefrl.agents.sb3_off_policy import OffPolicyAgent
+from prefrl.agents.sb3_on_policy import OnPolicyAgent
+from prefrl.envs import EnvLoop
 from prefrl.errors import UserError
+from prefrl.runs.global_random import global_random_state, restore_global_random_state
 from prefrl.spaces import Array, Batch
-from prefrl.training.checkpoint import global_random_state, restore_global_random_state
 
 Env = gymnasium.Env[Any, Any]
 MakeEnv = Callable[[], Env]
 
+ON_POLICY = ("ppo", "a2c")
 SMALL = {"policy_kwargs": {"net_arch": [8]}}
 OFF_POLICY = {**SMALL, "batch_size": 16, "train_freq": 10, "gradient_steps": 2}
 HYPER: dict[str, dict[str, Any]] = {
@@ -38,7 +43,7 @@ HYPER: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def short_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sb3, "OFF_POLICY_ITERATION", 60)
+    monkeypatch.setattr(sb3_off_policy, "ITERATION", 60)
 
 
 def env_of(algorithm: str, wrap: Callable[[Env], Env] = lambda env: env, max_steps: int = 13) -> MakeEnv:
@@ -48,14 +53,17 @@ def env_of(algorithm: str, wrap: Callable[[Env], Env] = lambda env: env, max_ste
 
 
 def agent_of(algorithm: str, make_env: MakeEnv | None = None, total: int = 1920, **changes: Any) -> Sb3Agent:
-    options = {name: changes.pop(name) for name in ("num_envs", "seed", "pass_true_reward") if name in changes}
-    return Sb3Agent(
-        algorithm,
-        make_env or env_of(algorithm),
+    options = {name: changes.pop(name) for name in ("seed", "pass_true_reward") if name in changes}
+    envs = EnvLoop([make_env or env_of(algorithm)] * changes.pop("num_envs", 2))
+    kind: Any = OnPolicyAgent if algorithm in ON_POLICY else OffPolicyAgent
+    agent: Sb3Agent = kind(
+        getattr(stable_baselines3, algorithm.upper()),
+        envs,
         total_env_steps=total,
         hyperparameters={**HYPER[algorithm], **changes},
-        **{"num_envs": 2, **options},
+        **options,
     )
+    return agent
 
 
 def formula(observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.float32]:
@@ -151,7 +159,7 @@ def plain_model(algorithm: str, make_env: MakeEnv, seed: int, total: int, **chan
         hyper["action_noise"] = NormalActionNoise(np.zeros(1), np.full(1, noise_std))
     if algorithm == "ppo":
         hyper["learning_rate"] = lambda remaining: 1e-3 * remaining
-    if algorithm not in sb3.ON_POLICY:
+    if algorithm not in ON_POLICY:
         hyper |= {"learning_starts": 0, "buffer_size": total}
     env = DummyVecEnv([make_env] * 2)
     return getattr(stable_baselines3, algorithm.upper())("MlpPolicy", env, seed=seed, device="cpu", **hyper).learn(
@@ -217,7 +225,7 @@ def test_weights_are_the_same_when_every_true_reward_is_nan(algorithm: str) -> N
 # --- rewards on-policy ---
 
 
-@pytest.mark.parametrize("algorithm", sb3.ON_POLICY)
+@pytest.mark.parametrize("algorithm", ON_POLICY)
 def test_buffer_holds_learned_rewards_and_the_bootstraps_of_time_limits(algorithm: str) -> None:
     changes: dict[str, Any] = {"learning_rate": 0.0, "gamma": 0.9, "n_steps": 60, "normalize_observations": False}
     if algorithm == "ppo":
@@ -271,7 +279,7 @@ OFF_POLICY_ENVS: dict[str, MakeEnv] = {
 def test_relabelled_rewards_are_the_functions_on_what_the_environment_saw(
     algorithm: str, normalize: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(buffers, "RELABEL_CHUNK", 14)
+    monkeypatch.setattr(sb3_buffers, "RELABEL_CHUNK", 14)
     agent = agent_of(algorithm, OFF_POLICY_ENVS[algorithm], normalize_observations=normalize)
     agent.reset_environments(0)
     rollouts = [agent.explore(40, np.random.default_rng(0)), *(agent.improve(formula).rollout for _ in range(2))]
@@ -466,43 +474,61 @@ def test_observations_and_actions_reach_the_reward_as_the_environment_has_them(n
     assert agent.act(given).shape == (3, *(actions.shape or ()))
 
 
-# --- the recorder ---
+# --- between stable-baselines3 and the environments ---
 
 
-def recorder_of(*envs: Env) -> Recorder:
-    recorder = Recorder(DummyVecEnv([lambda env=env: env for env in envs]))
-    recorder.seed(0)
-    recorder.reset()
-    return recorder
+def envs_of(*envs: Env) -> Sb3Envs:
+    between = Sb3Envs(EnvLoop([lambda env=env: env for env in envs]))
+    between.seed(0)
+    between.reset()
+    return between
 
 
-def test_recorder_keeps_every_step_and_tells_terminated_from_truncated() -> None:
+def test_every_step_is_kept_and_terminated_told_from_truncated() -> None:
     box, actions = spaces.Box(-1, 1, (2,)), spaces.Discrete(9)
     scripts: list[dict[int, str]] = [{2: "terminated", 3: "truncated"}, {3: "truncated"}, {4: "both"}]
-    recorder = recorder_of(*(Scripted(spaces.Box(-1, 1, (2,)), actions, script) for script in scripts))
-    seen, ends = [recorder._last], []
+    between = envs_of(*(Scripted(spaces.Box(-1, 1, (2,)), actions, script) for script in scripts))
+    seen, ends, cut_off = [np.array(between.stepper.observations)], [], []
     for step in range(4):
-        observations, rewards, dones, infos = recorder.step(np.array([step, step + 1, step + 2]))
+        observations, rewards, dones, infos = between.step(np.array([step, step + 1, step + 2]))
         assert (rewards == 0).all()
         seen.append(observations)
         ends += [infos[env]["terminal_observation"] for env in np.flatnonzero(dones)]
-    rollout = recorder.take()
+        cut_off += [infos[env]["TimeLimit.truncated"] for env in np.flatnonzero(dones)]
+    assert cut_off == [False, True, False, False]
+    rollout = between.stepper.take()
     np.testing.assert_array_equal(rollout.observations, np.stack(seen))
     np.testing.assert_array_equal(rollout.actions, np.arange(4)[:, None] + np.arange(3))
     assert (rollout.true_rewards == 1).all()
     assert np.argwhere(rollout.terminated).tolist() == [[1, 0], [3, 0], [3, 2]]
-    assert np.argwhere(rollout.truncated).tolist() == [[2, 1]]
+    assert np.argwhere(rollout.truncated).tolist() == [[2, 1], [3, 2]]
     np.testing.assert_array_equal(rollout.last_observations, np.stack(ends))
     following = rollout.next_observations()
     np.testing.assert_array_equal(np.asarray(following)[1, 0], ends[0])
     np.testing.assert_array_equal(np.asarray(following)[2, 1], ends[1])
     assert box.contains(ends[0])
 
-    recorder.step(np.zeros(3, int))
-    after = recorder.take()
+    between.step(np.zeros(3, int))
+    after = between.stepper.take()
     np.testing.assert_array_equal(np.asarray(after.observations)[0], seen[-1])  # goes on where the last one ended
     assert after.num_steps == 3
     assert np.asarray(after.last_observations).shape == (0, 2)
+
+
+def test_more_steps_than_there_was_room_for_are_kept_too() -> None:
+    between = envs_of(Scripted(spaces.Box(-1, 1, (2,)), spaces.Discrete(2), {}))
+    between.stepper.begin(3)
+    seen = [np.array(between.stepper.observations)] + [between.step(np.zeros(1, int))[0] for _ in range(20)]
+    np.testing.assert_array_equal(between.stepper.take().observations, np.stack(seen))
+
+
+def test_stable_baselines3_is_given_observations_of_its_own() -> None:
+    space = spaces.Dict({"a": spaces.Box(-1, 1, (2,))})
+    between = envs_of(Scripted(space, spaces.Discrete(2), {}))
+    for _ in range(2):
+        between.step(np.zeros(1, int))[0]["a"][:] = 7.0
+    rollout = between.stepper.take()
+    assert isinstance(rollout.observations, dict) and (np.abs(rollout.observations["a"]) <= 1).all()
 
 
 class Careless(Scripted):
@@ -516,9 +542,9 @@ class Careless(Scripted):
 
 def test_last_observations_have_the_types_of_the_space() -> None:
     space = spaces.Dict({"place": spaces.Box(-1, 1, (2,)), "key": spaces.Discrete(3)})
-    recorder = recorder_of(Careless(space, spaces.Discrete(2), {1: "truncated"}))
-    recorder.step(np.zeros(1, int))
-    rollout = recorder.take()
+    between = envs_of(Careless(space, spaces.Discrete(2), {1: "truncated"}))
+    between.step(np.zeros(1, int))
+    rollout = between.stepper.take()
     assert isinstance(rollout.observations, dict) and isinstance(rollout.last_observations, dict)
     for key, values in rollout.observations.items():
         assert rollout.last_observations[key].dtype == values.dtype
@@ -587,13 +613,15 @@ def test_hyperparameters_that_would_have_no_effect_are_refused(algorithm: str, n
 @pytest.mark.parametrize("algorithm", HYPER)
 def test_hyperparameters_that_were_given_are_not_written_to(algorithm: str) -> None:
     given = copy.deepcopy(HYPER[algorithm])
-    Sb3Agent(algorithm, env_of(algorithm), num_envs=2, total_env_steps=100, hyperparameters=given)
+    name = "sb3-ppo" if algorithm == "ppo" else algorithm
+    envs = EnvLoop([env_of(algorithm)] * 2)
+    AGENTS[name].make(envs, total_env_steps=100, hyperparameters=given, seed=0, device="cpu", pass_true_reward=False)
     assert given == HYPER[algorithm]
 
 
 def test_unknown_algorithm_is_refused_with_near_names() -> None:
-    with pytest.raises(UserError, match=r"Unknown agent 'ddqn'; expected one of ppo, .*Did you mean 'dqn'"):
-        Sb3Agent("ddqn", env_of("dqn"), num_envs=1, total_env_steps=10)
+    with pytest.raises(UserError, match=r"There is no agent 'ddqn'; choose one of ppo, .*Did you mean 'dqn'"):
+        AGENTS.find("ddqn")
 
 
 def test_an_algorithm_that_cannot_act_there_is_refused() -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from postgres import PostgresServer
 
+from prefrl.control import ControlFolder, TrainSettings, train
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Comparison, Query
 from prefrl.history import Episode
+from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.store import PreferenceStore
-from prefrl.training import RunFolder, TrainSettings, train
-from prefrl.training.checkpoint import newest_checkpoint
 
 TINY = TrainSettings(
     env_id="Pendulum-v1", labels=8, steps=1000, num_envs=2, segment_length=20, warmup_steps=400, num_checkpoints=2,
@@ -54,13 +54,14 @@ class Scripted:
         self.calls = state["calls"]
 
 
-def taught(folder: RunFolder) -> tuple[list[int], int]:
+def taught(folder: ControlFolder) -> tuple[list[int], int]:
     """Return the rows of the answers that the reward was fitted to, and the labels that were counted."""
-    checkpoint, _ = newest_checkpoint(folder.checkpoints, folder.config["run_id"])
+    checkpoint, _ = newest_checkpoint(folder)
     assert checkpoint is not None
-    learner = checkpoint.values["learner"]
-    assert len(checkpoint.arrays_of("learner")["counts"]) == len(learner["taken"])
-    return learner["taken"], learner["labels"]
+    state = checkpoint.state.part("learner")
+    learner = state.values
+    assert len(state.arrays["counts"]) == len(learner["taken"])
+    return learner["taken"], folder.read_metrics()[-1]["labels"]
 
 
 def test_an_answer_taken_back_is_forgotten_and_the_new_one_learned(tmp_path: Path) -> None:

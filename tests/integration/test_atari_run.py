@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prefrl.control import TrainSettings, evaluate_run, train
+from prefrl.control.run import resume
+from prefrl.control.settings import QuerySettings
 from prefrl.rewards import FitSettings, RewardEnsemble
-from prefrl.training import TrainSettings, evaluate_run, train
-from prefrl.training.run import resume
-from prefrl.training.settings import QuerySettings
 
 pytest.importorskip("ale_py")
 

@@ -10,8 +10,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from prefrl.training import TrainSettings, train
-from prefrl.training.checkpoint import newest_checkpoint
+from prefrl.control import TrainSettings, train
+from prefrl.runs.checkpoint import newest_checkpoint
 from tests.integration.test_resume import TINY, TINY_SAC, assert_same
 
 HEIGHT = "def upright(segment):\n    return segment.observations[1:, 0]\n"
@@ -44,9 +44,9 @@ def test_weights_do_not_depend_on_the_true_reward(settings: TrainSettings, tmp_p
     for env_id in ("Pendulum-v1", blind_pendulum):
         settings = replace(judged.resolve(), env_id=env_id)
         folder = train(settings, tmp_path / env_id, quiet=True)
-        checkpoint, _ = newest_checkpoint(folder.checkpoints, folder.config["run_id"])
+        checkpoint, _ = newest_checkpoint(folder)
         assert checkpoint is not None
-        weights.append({name: checkpoint.tensors[name] for name in ("agent", "learner", "best")})
+        weights.append({name: checkpoint.state.tensors[name] for name in ("agent", "learner", "best")})
     assert_same(*weights)
     returns = [row["learned_return"] for row in folder.read_metrics() if row["learned_return"] is not None]
     assert returns and np.isfinite(returns).all()

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from prefrl.cli import _pairs, main
+from prefrl.control import ControlFolder, TrainSettings
+from prefrl.control.run import default_out
 from prefrl.rewards import RewardEnsemble
 from prefrl.store import PreferenceStore
-from prefrl.training import RunFolder, TrainSettings
-from prefrl.training.run import default_out
 
 pytestmark = pytest.mark.lowest
 
@@ -47,18 +47,21 @@ def test_train_leaves_everything_in_the_run_folder(finished: Path) -> None:
         "baseline/metrics.jsonl",
     }  # fmt: skip
     assert [name for name in sorted(names) if not (finished / name).is_file()] == []
-    config = RunFolder.open(finished).config
+    config = ControlFolder.open(finished).config
     assert config["settings"]["hyperparameters"]["n_steps"] == 100
     assert {"torch", "gymnasium", "stable-baselines3"} <= set(config["versions"])
     assert list((finished / "tensorboard").iterdir())
 
 
 def test_metrics_rows_hold_what_is_promised(finished: Path) -> None:
-    rows = RunFolder.open(finished).read_metrics()
+    rows = ControlFolder.open(finished).read_metrics()
     assert [row["num_env_steps"] for row in rows] == list(range(600, 3201, 200))
     assert rows[-1]["labels"] == 12
     for name in ("true_return", "learned_return", "correlation", "reward_accuracy", "steps_per_second", "seconds"):
         assert name in rows[-1]
+    figures = {"policy_loss", "value_loss", "approx_kl", "clip_share", "entropy", "explained_variance"}
+    assert figures <= rows[-1].keys()
+    assert ControlFolder.open(finished).read_summary()["update"].keys() == figures
     assert {"collect", "reward", "update", "ask_and_fit"} <= rows[-1]["seconds"].keys()
 
 
@@ -223,7 +226,7 @@ def test_wrong_arguments_exit_with_status_2() -> None:
 def test_full_disk_while_saving_ends_clearly_and_keeps_what_was_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from prefrl.training import checkpoint
+    from prefrl.runs import checkpoint
 
     real, calls = checkpoint.os.fsync, []
 
@@ -238,7 +241,7 @@ def test_full_disk_while_saving_ends_clearly_and_keeps_what_was_saved(
     assert run("train", "Pendulum-v1", "--labels", "12", "--no-video", "--out", out, *QUICK) != 0
     assert "No space left on device" in capsys.readouterr().err
     monkeypatch.undo()
-    found, refused = checkpoint.newest_checkpoint(out / "checkpoints", RunFolder.open(out).config["run_id"])
+    found, refused = checkpoint.newest_checkpoint(ControlFolder.open(out))
     assert found is not None and not refused
     assert run("resume", out, "--no-video", "--quiet") == 0
 
@@ -282,7 +285,7 @@ def test_a_run_asks_for_all_kinds_of_feedback(tmp_path: Path, capsys: pytest.Cap
     assert run("train", "Pendulum-v1", "--labels", "9", "--out", out, *QUICK[:2], *kinds, *QUICK[2:]) == 0
     with PreferenceStore(out / "record.sqlite") as store:
         assert {answer.kind for _, answer in store.answers()} == {"comparison", "ranking", "rating"}
-    assert RunFolder.open(out).read_metrics()[-1]["labels"] == 9
+    assert ControlFolder.open(out).read_metrics()[-1]["labels"] == 9
     assert run("train", "Pendulum-v1", "--queries.scale", "1") == 2
     assert "queries.scale must be" in " ".join(capsys.readouterr().err.split())
 

@@ -15,20 +15,20 @@ import pytest
 from prefrl.clips.codec import decode_clip
 from prefrl.clips.saver import SavesClips, collect_marks
 from prefrl.clips.trail import Trail
+from prefrl.control import TrainSettings
+from prefrl.control.clip_worker import ClipRenderer, clip_worker, render_open
+from prefrl.control.folder import ControlFolder
 from prefrl.envs import make_env
 from prefrl.errors import UserError
 from prefrl.feedback import Query
 from prefrl.segments import Segment
 from prefrl.store import PreferenceStore
-from prefrl.training import TrainSettings
-from prefrl.training.clip_worker import ClipRenderer, clip_worker, render_open
-from prefrl.training.folder import RunFolder
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
+def folder(tmp_path: Path) -> ControlFolder:
     settings = TrainSettings(env_id="CartPole-v1", annotator="human", segment_length=8).resolve()
-    return RunFolder.create(tmp_path / "run", settings, baseline=False)
+    return ControlFolder.create(tmp_path / "run", settings, baseline=False)
 
 
 def segments(number: int) -> list[Segment]:
@@ -50,7 +50,7 @@ def segments(number: int) -> list[Segment]:
     ]
 
 
-def test_a_process_of_the_run_draws_what_open_queries_show_once(folder: RunFolder) -> None:
+def test_a_process_of_the_run_draws_what_open_queries_show_once(folder: ControlFolder) -> None:
     pair = segments(2)
     with folder.open_record() as store, clip_worker(folder):
         store.add_queries([Query(segments=(pair[0], pair[1]))])
@@ -62,7 +62,7 @@ def test_a_process_of_the_run_draws_what_open_queries_show_once(folder: RunFolde
         assert store.claim_renders(5) == []
 
 
-def test_what_cannot_be_drawn_is_noted_with_its_reason(folder: RunFolder) -> None:
+def test_what_cannot_be_drawn_is_noted_with_its_reason(folder: ControlFolder) -> None:
     first, second = segments(2)
     broken = {"kind": np.zeros(3, np.uint8)}
     with folder.open_record() as store:
@@ -77,20 +77,20 @@ def test_what_cannot_be_drawn_is_noted_with_its_reason(folder: RunFolder) -> Non
         assert store.facts()["render_failure"]
 
 
-def test_an_environment_that_cannot_be_built_here_is_a_reason_too(folder: RunFolder) -> None:
+def test_an_environment_that_cannot_be_built_here_is_a_reason_too(folder: ControlFolder) -> None:
     (first, second) = segments(2)
     config = folder.config_path.read_text().replace("CartPole-v1", "module_that_is_not_here:Pole-v0")
     folder.config_path.write_text(config)
     with PreferenceStore(folder.record_path) as store:
         store.add_queries([Query(segments=(first, second))])
-        renderer = ClipRenderer(RunFolder.open(folder.path))
+        renderer = ClipRenderer(ControlFolder.open(folder.path))
         while render_open(store, renderer):
             pass
         assert "module_that_is_not_here" in store.render_failures([first.id])[first.id]
 
 
 def test_a_clip_that_the_record_has_no_room_for_is_not_given_up(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+    folder: ControlFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = segments(2)
 
@@ -107,11 +107,11 @@ def test_a_clip_that_the_record_has_no_room_for_is_not_given_up(
         assert store.render_failures([s.id for s in pair]) == {}
 
 
-def test_the_process_ends_with_the_one_that_started_it(folder: RunFolder) -> None:
+def test_the_process_ends_with_the_one_that_started_it(folder: ControlFolder) -> None:
     folder.open_record().close()
     program = (
         "import os, subprocess, sys\n"
-        "code = 'from prefrl.training.clip_worker import main; main()'\n"
+        "code = 'from prefrl.control.clip_worker import main; main()'\n"
         f"child = subprocess.Popen([sys.executable, '-c', code, {str(folder.path)!r}, str(os.getpid())])\n"
         "print(child.pid, flush=True)\n"
     )

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from prefrl.training import TrainSettings, evaluate_run, train
-from prefrl.training.run import evaluate_random
+from prefrl.control import TrainSettings, evaluate_run, train
+from prefrl.control.run import evaluate_random
 
 SETTINGS = TrainSettings(env_id="Pendulum-v1", labels=100, steps=120_000)
 

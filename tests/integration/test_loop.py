@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from prefrl.control import ControlFolder, train
+from prefrl.control.loop import Trainer
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison
 from prefrl.rewards import Fitter, RewardEnsemble
 from prefrl.store import PreferenceStore
-from prefrl.training import RunFolder, train
-from prefrl.training.loop import Trainer
 from tests.integration.test_resume import TINY
 
 NOTHING_EVER = "def nothing(segment):\n    return 0.0\n"
 
 
-def sessions(folder: RunFolder) -> list[tuple[int, int]]:
+def sessions(folder: ControlFolder) -> list[tuple[int, int]]:
     """Return the steps at which questions were asked, and how many, in order."""
     asked: dict[int, int] = {}
     with PreferenceStore(folder.record_path) as store:
@@ -120,8 +120,8 @@ def test_too_little_memory_of_the_gpu_for_a_fit_names_the_settings(
 def test_run_in_use_is_not_trained_twice(tmp_path: Path) -> None:
     from filelock import FileLock
 
+    from prefrl.control import resume
     from prefrl.errors import UserError
-    from prefrl.training import resume
 
     folder = train(TINY, tmp_path / "run", quiet=True)
     folder.summary_path.unlink()
@@ -131,7 +131,7 @@ def test_run_in_use_is_not_trained_twice(tmp_path: Path) -> None:
 
 def test_trainer_holds_no_true_reward_where_the_agent_can_see_it(tmp_path: Path) -> None:
     settings = replace(TINY, agent="sb3-ppo").resolve()
-    folder = RunFolder.create(tmp_path / "run", settings, baseline=False)
+    folder = ControlFolder.create(tmp_path / "run", settings, baseline=False)
     trainer = Trainer(folder)
     try:
         trainer.run()

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from prefrl.clips.codec import decode_clip
+from prefrl.control import TrainSettings, train
+from prefrl.control.folder import ControlFolder
+from prefrl.control.reward_learner import RewardLearner
+from prefrl.control.run import resume
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison
 from prefrl.quality import measure_quality
 from prefrl.store import Claim, PreferenceStore
-from prefrl.training import TrainSettings, train
-from prefrl.training.folder import RunFolder
-from prefrl.training.reward_learner import RewardLearner
-from prefrl.training.run import resume
 
 Judge = Callable[[PreferenceStore, Claim], float | None]
 
@@ -182,13 +182,13 @@ def test_training_rests_when_nobody_answers_and_goes_on_when_somebody_does(tmp_p
 def test_a_later_run_starts_from_the_answers_of_an_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train(settings(annotator="teacher", labels=15), tmp_path / "first", quiet=True)
     sizes: list[int] = []
-    fit = RewardLearner._fit
+    fit = RewardLearner.fit
 
     def noting(self: RewardLearner, history: Any) -> None:
         sizes.append(len(self.data))
         fit(self, history)
 
-    monkeypatch.setattr(RewardLearner, "_fit", noting)
+    monkeypatch.setattr(RewardLearner, "fit", noting)
     second = train(settings(annotator="teacher", labels=10, from_run=str(first.path)), tmp_path / "second", quiet=True)
     assert sizes[0] > 15
     assert sizes[-1] == 25
@@ -240,7 +240,7 @@ def test_killed_training_goes_on_with_every_answer(tmp_path: Path) -> None:
     out = tmp_path / "run"
     program = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path\n"
-        "from prefrl.training import train; from test_people import settings\n"
+        "from prefrl.control import train; from test_people import settings\n"
         "train(settings(labels=30, steps=20_000), Path(sys.argv[1]), quiet=True)"
     )
     training = subprocess.Popen([sys.executable, "-c", program, str(out)])
@@ -255,7 +255,7 @@ def test_killed_training_goes_on_with_every_answer(tmp_path: Path) -> None:
         training.wait()
         time.sleep(0.5)  # people go on answering what is open
         folder = resume(out, quiet=True)
-    with PreferenceStore(RunFolder.open(out).record_path) as store:
+    with PreferenceStore(ControlFolder.open(out).record_path) as store:
         answered = [answer.query_id for _, answer in store.answers()]
     assert len(answered) == len(set(answered)) == 30
     assert folder.read_metrics()[-1]["labels"] == 30

@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 import torch
 
+from prefrl.control import ControlFolder, Interrupted, TrainSettings, resume, summarise, train
+from prefrl.control.loop import Trainer
+from prefrl.control.settings import QuerySettings
 from prefrl.errors import UserError
+from prefrl.files import write_json
 from prefrl.rewards import FitSettings
+from prefrl.runs.checkpoint import newest_checkpoint
+from prefrl.runs.codec import to_json
 from prefrl.store import PreferenceStore
-from prefrl.training import Interrupted, RunFolder, TrainSettings, resume, summarise, train
-from prefrl.training.checkpoint import newest_checkpoint
-from prefrl.training.loop import Trainer
-from prefrl.training.settings import QuerySettings
 
 TINY = TrainSettings(
     env_id="Pendulum-v1", labels=12, steps=3200, num_envs=2, segment_length=20, warmup_steps=400, num_checkpoints=5,
@@ -38,14 +40,15 @@ TINY_MIXED = replace(
 )  # fmt: skip
 
 
-def outcome(folder: RunFolder) -> dict[str, Any]:
+def outcome(folder: ControlFolder) -> dict[str, Any]:
     """Return weights and metrics, without what depends on the clock."""
-    checkpoint, refused = newest_checkpoint(folder.checkpoints, folder.config["run_id"])
+    checkpoint, refused = newest_checkpoint(folder)
     assert checkpoint is not None and not refused
     rows = [{k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in folder.read_metrics()]
     with PreferenceStore(folder.record_path) as store:
         answers = [(answer.query_id, answer.value) for _, answer in store.answers()]
-    return {"tensors": checkpoint.tensors, "arrays": checkpoint.arrays, "metrics": rows, "answers": answers}
+    state = checkpoint.state
+    return {"tensors": state.tensors, "arrays": state.arrays, "metrics": rows, "answers": answers}
 
 
 def assert_same(first: Any, second: Any, where: str = "") -> None:
@@ -67,11 +70,12 @@ def assert_same(first: Any, second: Any, where: str = "") -> None:
 
 def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
     code = (
-        "import json, sys; from pathlib import Path; from prefrl.training import *; out = Path(sys.argv[2]); "
+        "import json, sys; from pathlib import Path; from prefrl.control import *; out = Path(sys.argv[2]); "
+        "from prefrl.runs.codec import from_json; "
         "resume(out, quiet=True) if out.exists() else "
-        "train(TrainSettings.from_json(json.loads(sys.argv[1])), out, quiet=True)"
+        "train(from_json(TrainSettings, json.loads(sys.argv[1])), out, quiet=True)"
     )
-    command = [sys.executable, "-c", code, json.dumps(settings.to_json()), str(out)]
+    command = [sys.executable, "-c", code, json.dumps(to_json(settings)), str(out)]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -94,13 +98,13 @@ def test_run_killed_at_random_moments_ends_bit_identical(settings: TrainSettings
         if (out / "summary.json").exists():
             break
     assert kills > 0
-    assert_same(outcome(whole), outcome(RunFolder.open(out)))
+    assert_same(outcome(whole), outcome(ControlFolder.open(out)))
 
 
 def test_answers_newer_than_the_checkpoint_are_used_not_asked_again(tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start(TINY, out)
-    while process.poll() is None and len(RunFolder(out).read_metrics()) < 5:
+    while process.poll() is None and len(ControlFolder(out).read_metrics()) < 5:
         time.sleep(0.01)
     process.kill()
     process.wait()
@@ -121,15 +125,15 @@ def test_interrupted_run_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
         "--out", str(out),
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    while process.poll() is None and not RunFolder(out).read_metrics():
+    while process.poll() is None and not ControlFolder(out).read_metrics():
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert f"prefrl resume {out}" in errors
-    checkpoint, _ = newest_checkpoint(out / "checkpoints", RunFolder.open(out).config["run_id"])
+    checkpoint, _ = newest_checkpoint(ControlFolder.open(out))
     assert checkpoint is not None
-    assert checkpoint.num_env_steps == RunFolder.open(out).read_metrics()[-1]["num_env_steps"]
+    assert checkpoint.count == ControlFolder.open(out).read_metrics()[-1]["num_env_steps"]
 
 
 def test_run_stopped_in_its_baseline_goes_on_from_its_own_folder(
@@ -146,7 +150,7 @@ def test_run_stopped_in_its_baseline_goes_on_from_its_own_folder(
         patched.setattr(Trainer, "_iterate", stopped)
         with pytest.raises(Interrupted, match=f"prefrl resume {out}$"):
             train(TINY, out, baseline=True, quiet=True)
-    assert "baseline_true_return_mean" not in summarise(RunFolder.open(out), num_episodes=1)
+    assert "baseline_true_return_mean" not in summarise(ControlFolder.open(out), num_episodes=1)
     with pytest.raises(UserError, match=f"prefrl resume {out}$"):
         resume(out / "baseline", quiet=True)
     assert "baseline_true_return_mean" in resume(out, quiet=True).read_summary()
@@ -154,18 +158,18 @@ def test_run_stopped_in_its_baseline_goes_on_from_its_own_folder(
 
 def test_damaged_checkpoint_is_refused_and_the_one_before_used(tmp_path: Path) -> None:
     folder = train(TINY, tmp_path / "run", quiet=True)
-    run_id = folder.config["run_id"]
     older, newest = sorted(path for path in folder.checkpoints.iterdir())
     content = (newest / "state.pt").read_bytes()
     (newest / "state.pt").write_bytes(content[: len(content) // 2])
-    checkpoint, refused = newest_checkpoint(folder.checkpoints, run_id)
-    assert checkpoint is not None and checkpoint.num_env_steps == int(older.name)
+    checkpoint, refused = newest_checkpoint(folder)
+    assert checkpoint is not None and checkpoint.count == int(older.name)
     assert len(refused) == 1 and "damaged" in refused[0]
 
 
 def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     folder = train(TINY, tmp_path / "run", quiet=True)
-    checkpoint, refused = newest_checkpoint(folder.checkpoints, "0" * 32)
+    write_json(folder.config_path, {**folder.config, "run_id": "0" * 32})
+    checkpoint, refused = newest_checkpoint(folder)
     assert checkpoint is None
     assert all("another run" in reason for reason in refused)
 

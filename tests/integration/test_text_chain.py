@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +16,17 @@ from transformers import AutoModelForCausalLM
 
 from prefrl.cli import main
 from prefrl.envs.service_desk import REMEDIES, ServiceDesk
-from prefrl.text import jobs
-from prefrl.text.folder import TextRunFolder
-from prefrl.text.generation import SamplingSettings, sample
-from prefrl.text.job_parts import Place, Watch
-from prefrl.text.lora import LoraSettings
-from prefrl.text.models import ARCHITECTURES, load_model, save_model
-from prefrl.text.optimisation import OptimiserSettings
-from prefrl.text.ppo import PPOSettings
-from prefrl.text.reward_model import RewardModel
-from prefrl.training.guard import Interrupted
+from prefrl.errors import UserError
+from prefrl.runs.guard import Interrupted
+from prefrl.text.jobs import jobs
+from prefrl.text.jobs.folder import TextFolder
+from prefrl.text.jobs.parts import Place, Watch
+from prefrl.text.learn.optimisation import OptimiserSettings
+from prefrl.text.learn.ppo import PPOSettings
+from prefrl.text.learn.reward_model import RewardModel
+from prefrl.text.model.generation import SamplingSettings, sample
+from prefrl.text.model.lora import LoraSettings
+from prefrl.text.model.models import ARCHITECTURES, load_model, save_model
 
 FAST = ["--place.device", "cpu", "--quiet"]
 
@@ -65,14 +67,14 @@ def test_the_whole_chain(start: Path) -> None:
     best = ["--draws", "4", "--prompts", "8", "--place.max-tokens", "12"]
     assert run("bestofn", *sft, "--reward", rewards[0], *best, "--out", start / "best", *FAST) == 0
 
-    row = TextRunFolder.open(start / "ppo").read_evaluations()
+    row = TextFolder.open(start / "ppo").read_evaluations()
     assert [r["step"] for r in row] == [0, 2]
     assert row[0]["kl_nats"] == pytest.approx(0.0, abs=1e-5)
     assert {"gold", "proxy", "length", "repetition", "end_rate", "geography", "language_loss"} <= set(row[1])
-    metrics = TextRunFolder.open(start / "ppo").read_metrics()
+    metrics = TextFolder.open(start / "ppo").read_metrics()
     assert {"objective", "kl_nats", "policy_loss", "value_loss", "ptx_loss", "step", "seconds"} <= set(metrics[0])
-    assert [r["step"] for r in TextRunFolder.open(start / "best").read_evaluations()] == [1, 2, 4]
-    figures = TextRunFolder.open(start / "reward-0").read_summary()
+    assert [r["step"] for r in TextFolder.open(start / "best").read_evaluations()] == [1, 2, 4]
+    figures = TextFolder.open(start / "reward-0").read_summary()
     assert {"accuracy", "calibration_error", "bins", "num_pairs"} <= set(figures)
 
 
@@ -131,8 +133,8 @@ def test_a_run_that_was_stopped_ends_as_the_one_that_was_not(
 ) -> None:
     job = small_ppo(llama)
     whole = jobs.start(job, tmp_path / "whole", quiet=True)
-    from prefrl.text import running
-    from prefrl.text.ppo import PPOTrainer
+    from prefrl.text.jobs import running
+    from prefrl.text.learn.ppo import PPOTrainer
 
     made = PPOTrainer.step
 
@@ -157,6 +159,59 @@ def test_a_run_that_was_stopped_ends_as_the_one_that_was_not(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert running.SECONDS_BETWEEN_CHECKPOINTS > 0
     assert run("resume", tmp_path / "stopped") == 2
+
+
+def test_the_commands_of_every_run_take_one_of_text_and_say_what_does_not_apply(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(jobs.start(small_ppo(llama), tmp_path / "ppo", quiet=True).path)
+    capsys.readouterr()
+    assert main(["evaluate", out, "--seed", "1", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert {"kl_nats", "gold", "length"} <= set(figures)
+    assert run("evaluate", out, "--seed", "1", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == figures
+    assert main(["report", out, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["verb"] == "ppo" and report["evaluations"][0]["step"] == 0
+    assert main(["report", out]) == 0
+    assert "Evaluations along the way" in capsys.readouterr().out
+    for arguments, told in (
+        (["resume", out], f"is finished; look at it with: prefrl evaluate {out}"),
+        (["evaluate", out, "--episodes", "3"], f"--episodes is of control runs.*prefrl text evaluate {out}"),
+        (["video", out], f"nothing to film.*prefrl text sample {out}"),
+        (["quality", out], "but by prefrl text. Give the folder of a run made by prefrl train"),
+    ):
+        assert main(arguments) == 2
+        assert re.search(told, capsys.readouterr().err)
+    reward = ["--model", llama / "base", "--data", llama / "pairs.jsonl", "--out", tmp_path / "reward"]
+    assert run("reward", *reward, *FAST) == 0
+    assert main(["evaluate", str(tmp_path / "reward")]) == 2
+    assert "made a reward model; look at its figures with: prefrl report" in capsys.readouterr().err
+
+
+def test_a_text_run_says_which_checkpoint_it_refuses_and_goes_on_from_the_one_before(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefrl.text.jobs import running
+
+    monkeypatch.setattr(running, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+
+    def full(*_: Any) -> None:
+        raise UserError("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(running, "write_json", full)
+        with pytest.raises(UserError, match="disk is full"):
+            jobs.start(small_ppo(llama), tmp_path / "run", quiet=True)
+    folder = TextFolder.open(tmp_path / "run")
+    newest = max(folder.checkpoints.iterdir())
+    (newest / "state.pt").write_bytes(b"")
+    assert json.loads((newest / "manifest.json").read_text())["counter"] == "step"
+    before = folder.read_metrics()
+    with pytest.warns(UserWarning, match=f"{newest.name}.*damaged.*Going on from"):
+        again = jobs.resume(folder.path, quiet=True)
+    assert [row["objective"] for row in again.read_metrics()] == [row["objective"] for row in before]
 
 
 def test_lora_trains_adapters_and_saves_a_plain_model(llama: Path, tmp_path: Path) -> None:
@@ -248,7 +303,7 @@ def test_what_is_held_out_of_rankings_can_judge_a_reward_however_many_ties_there
     ties.write_text("\n".join(map(json.dumps, rows)))
     some.write_text("\n".join(map(json.dumps, [*rows, rows[0] | {"ranking": [0, 1]}, rows[1] | {"ranking": [1, 0]}])))
     assert run("reward", "--model", llama / "base", "--data", some, "--out", tmp_path / "reward", *FAST) == 0
-    figures = TextRunFolder.open(tmp_path / "reward").read_summary()
+    figures = TextFolder.open(tmp_path / "reward").read_summary()
     assert figures["num_pairs"] == 1 and figures["rankings"] == 13
     assert run("reward", "--model", llama / "base", "--data", ties, "--out", tmp_path / "no", *FAST) == 2
     assert "ties alone" in capsys.readouterr().err
@@ -336,11 +391,11 @@ def test_the_seed_of_a_run_is_that_of_its_training(
     for name, seed in (("a", ["--place.seed", "0"]), ("b", ["--place.seed", "1"]), ("c", ["--training.seed", "1"])):
         options = ["--data", llama / "pairs.jsonl", "--training.batch-size", "4", "--watch.times", "0", *seed]
         assert run("dpo", "--model", llama / "base", *options, "--out", tmp_path / name, *FAST) == 0
-        first.append(TextRunFolder.open(tmp_path / name).read_metrics()[0]["chosen_log_prob"])
+        first.append(TextFolder.open(tmp_path / name).read_metrics()[0]["chosen_log_prob"])
     assert first[0] != first[1] == first[2]
 
     made: list[Any] = []
-    monkeypatch.setattr(jobs, "start", lambda job, out, quiet: made.append(job) or TextRunFolder(tmp_path / "a"))
+    monkeypatch.setattr(jobs, "start", lambda job, out, quiet: made.append(job) or TextFolder(tmp_path / "a"))
     options = ["--members", "2", "--place.seed", "1", "--data", llama / "pairs.jsonl", "--out", tmp_path / "members"]
     assert run("reward", "--model", llama / "base", *options, *FAST) == 0
     assert [job.place.seeded(job.training).seed for job in made] == [100, 101]
@@ -370,7 +425,7 @@ def test_parquet_and_jsonl_say_the_same(llama: Path, tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    from prefrl.text.sources import read_rankings, read_rows
+    from prefrl.text.data.sources import read_rankings, read_rows
 
     rows = [{**row, "ranking": row["ranking"]} for row in read_rows(llama / "pairs.jsonl")]
     flat = [row for row in rows if all(isinstance(i, int) for i in row["ranking"])]
@@ -381,7 +436,7 @@ def test_parquet_and_jsonl_say_the_same(llama: Path, tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_no_half_written_model(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from prefrl.errors import UserError
-    from prefrl.text import models
+    from prefrl.text.model import models
 
     model, tokens = load_model(llama / "base")
     models.save_model(tmp_path / "m", model, tokens)
@@ -399,7 +454,7 @@ def test_a_full_disk_leaves_no_half_written_model(llama: Path, tmp_path: Path, m
 
 
 def test_numbers_are_finite(llama: Path) -> None:
-    rows = TextRunFolder.open(llama / "base").read_metrics()
+    rows = TextFolder.open(llama / "base").read_metrics()
     assert np.isfinite([row["loss"] for row in rows]).all()
     assert rows[-1]["loss"] < rows[0]["loss"]
 

@@ -20,16 +20,16 @@ from prefrl.envs.enumerable_text import (
 )
 from prefrl.envs.service_desk import ServiceDesk
 from prefrl.errors import UserError
-from prefrl.text.data import Encoder
-from prefrl.text.folder import TextRunFolder
-from prefrl.text.generation import SamplingSettings
-from prefrl.text.models import PRESETS, build_model, save_model
-from prefrl.text.optimisation import OptimiserSettings
-from prefrl.text.ppo import PPOSettings, PPOTrainer
-from prefrl.text.preference import PreferenceSettings
-from prefrl.text.runtime import Runtime
-from prefrl.text.sequences import sequence_log_probs
-from prefrl.text.tokens import Tokens, train_tokenizer
+from prefrl.text.data.examples import Encoder
+from prefrl.text.jobs.folder import TextFolder
+from prefrl.text.learn.optimisation import OptimiserSettings
+from prefrl.text.learn.ppo import PPOSettings, PPOTrainer
+from prefrl.text.learn.preference import PreferenceSettings
+from prefrl.text.learn.runtime import Runtime
+from prefrl.text.model.generation import SamplingSettings
+from prefrl.text.model.models import PRESETS, build_model, save_model
+from prefrl.text.model.sequences import sequence_log_probs
+from prefrl.text.model.tokens import Tokens, train_tokenizer
 
 BETA = 0.3
 
@@ -116,8 +116,8 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 TWO = """
 import torch
 from prefrl.errors import UserError
-from prefrl.text.optimisation import Optimiser, OptimiserSettings
-from prefrl.text.runtime import Runtime
+from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
+from prefrl.text.learn.runtime import Runtime
 runtime = Runtime("cpu")
 torch.manual_seed(0)
 layer = torch.nn.Linear(3, 1)
@@ -164,6 +164,6 @@ def test_the_command_trains_in_two_processes(tmp_path: Path) -> None:
     out = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert out.returncode == 0, out.stderr[-2000:]
     assert out.stdout.count("steps 2") == 1, "the main process talks, the others do not"
-    folder = TextRunFolder.open(tmp_path / "ppo")
+    folder = TextFolder.open(tmp_path / "ppo")
     assert [row["step"] for row in folder.read_metrics()] == [1, 2]
     assert (folder.model_path / "config.json").is_file()

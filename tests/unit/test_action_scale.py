@@ -6,11 +6,10 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
 
-from prefrl.agents import PpoAgent, Sb3Agent
+from prefrl.agents import AGENTS, PpoAgent
 from prefrl.agents.action_scale import ActionScale
-from prefrl.envs import make_vector_env
+from prefrl.envs import EnvLoop, make_vector_env
 
 MIXED = spaces.Box(np.array([-2.0, 0.0, -np.inf, -3e38], np.float32), np.array([2.0, 10.0, np.inf, 3e38], np.float32))
 
@@ -39,11 +38,7 @@ def test_exploring_means_the_same_whatever_the_units_of_the_action(agent: str, s
 
     hyper = {"n_steps": 200, "scale_actions": True, "policy_kwargs": {"log_std_init": -1.0}}
     options = {"total_env_steps": 10_000, "hyperparameters": hyper}
-    if agent == "ppo":
-        envs = gymnasium.vector.SyncVectorEnv([make] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
-        learner = PpoAgent(envs, **options)  # type: ignore[arg-type]
-    else:
-        learner = Sb3Agent(agent.removeprefix("sb3-"), make, num_envs=2, **options)  # type: ignore[arg-type,assignment]
+    learner = AGENTS[agent].make(EnvLoop([make] * 2), seed=0, device="cpu", pass_true_reward=False, **options)  # type: ignore[arg-type]
     learner.reset_environments(0)
     rollout = learner.explore(400, np.random.default_rng(0), uniform=False)
     assert np.abs(rollout.actions).max() <= size

@@ -8,16 +8,17 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 import pytest
+from stable_baselines3 import PPO
 
-from prefrl.agents import Sb3Agent
+from prefrl.agents.sb3_on_policy import OnPolicyAgent
 from prefrl.clips import worlds
 from prefrl.clips.codec import decode_clip, encode_clip
 from prefrl.clips.saver import SavesClips
 from prefrl.clips.trail import ClipSource, Trail
+from prefrl.control.rendering import choose_gl_backend, prepare_pictures
 from prefrl.envs import EnvLoop, make_env, make_vector_env
 from prefrl.errors import UserError
 from prefrl.history import History
-from prefrl.training.rendering import choose_gl_backend, prepare_pictures
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
@@ -216,7 +217,7 @@ class Dot(gymnasium.Env[Any, Any]):
 
 
 def test_of_any_other_environment_only_windows_drawn_beforehand_are_asked_about() -> None:
-    agent = Sb3Agent("ppo", lambda: SavesClips(Dot(), 5), num_envs=2, total_env_steps=1000, seed=0)
+    agent = OnPolicyAgent(PPO, EnvLoop([lambda: SavesClips(Dot(), 5)] * 2), total_env_steps=1000)
     agent.reset_environments(0)
     history = History()
     history.add(agent.explore(400, np.random.default_rng(0)))
@@ -235,7 +236,7 @@ def test_marks_follow_a_segment_through_rollouts_checkpoints_and_ends() -> None:
     def env() -> gymnasium.Env[Any, Any]:
         return SavesClips(make_env("CartPole-v1"), 5)
 
-    agent = Sb3Agent("ppo", env, num_envs=2, total_env_steps=1000, hyperparameters={"n_steps": 64}, seed=0)
+    agent = OnPolicyAgent(PPO, EnvLoop([env] * 2), total_env_steps=1000, hyperparameters={"n_steps": 64})
     agent.reset_environments(0)
     history = History()
     history.add(agent.explore(100, np.random.default_rng(0)))
@@ -249,7 +250,7 @@ def test_marks_follow_a_segment_through_rollouts_checkpoints_and_ends() -> None:
 
 
 def test_nothing_is_saved_unless_asked_for() -> None:
-    agent = Sb3Agent("ppo", lambda: make_env("CartPole-v1"), num_envs=1, total_env_steps=1000, seed=0)
+    agent = OnPolicyAgent(PPO, EnvLoop([lambda: make_env("CartPole-v1")]), total_env_steps=1000)
     agent.reset_environments(0)
     history = History()
     rollout = agent.explore(50, np.random.default_rng(0))

@@ -14,9 +14,9 @@ from prefrl.envs import make_vector_env
 from prefrl.envs.service_desk import ServiceDesk
 from prefrl.rewards import ComparisonData, FitSettings, Fitter, RewardEnsemble
 from prefrl.segments import Segment
-from prefrl.text.generation import Sampled, SamplingSettings, sample
-from prefrl.text.models import ARCHITECTURES, PRESETS, build_model
-from prefrl.text.tokens import Tokens, train_tokenizer
+from prefrl.text.model.generation import Sampled, SamplingSettings, sample
+from prefrl.text.model.models import ARCHITECTURES, PRESETS, build_model
+from prefrl.text.model.tokens import Tokens, train_tokenizer
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),

@@ -35,10 +35,12 @@ OPTIONAL = (
 )
 CORE = (
     "errors",
+    "seams",
     "cpus",
     "gpu",
     "files",
     "spaces",
+    "runs",
     "segments",
     "feedback",
     "likelihood",
@@ -60,11 +62,18 @@ MAY_READ_TRUE_REWARDS = {
     "prefrl.rewards.report": "compares the learned reward with them",
     "prefrl.agents.ppo": "learns from them, in one place, when it is the baseline that is given them",
     "prefrl.agents.sb3": "hands them on, in one place, when the agent is the baseline that is given them",
-    "prefrl.training.loop": "reports returns",
-    "prefrl.training.rendering": "draws them under the frames",
-    "prefrl.training.video": "draws them under the frames",
+    "prefrl.control.loop": "reports returns",
+    "prefrl.control.rendering": "draws them under the frames",
+    "prefrl.studies.video": "draws them under the frames",
 }
 UNIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+APART = {
+    "prefrl.runs": {"prefrl.envs", "prefrl.agents", "prefrl.rewards", "prefrl.store"},
+    "prefrl.control": {"prefrl.text"},
+    "prefrl.text": {"prefrl.control", "prefrl.agents"},
+}
+"""What layers do not know of, whatever their order."""
+TEXT_ROOMS = ("model", "data", "learn", "jobs")
 NEVER_IMPORTED = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
@@ -108,6 +117,30 @@ def test_each_layer_imports_only_from_those_above_it() -> None:
         if module != "prefrl"
         for target, line in edges(module)
         if target == "prefrl" or order[layer_of(target)] > order[layer_of(module)]
+    ]
+    assert wrong == []
+
+
+def test_what_is_trained_does_not_import_from_others_that_are() -> None:
+    wrong = [
+        f"{module}, line {line}: imports {target}"
+        for module in trees()
+        for target, line in edges(module)
+        if layer_of(target) in APART.get(layer_of(module), ())
+    ]
+    assert wrong == []
+
+
+def test_the_rooms_of_text_import_only_from_those_before_them() -> None:
+    def room(module: str) -> int:
+        return TEXT_ROOMS.index(module.split(".")[2])
+
+    text = [module for module in trees() if module.startswith("prefrl.text.")]
+    wrong = [
+        f"{module}, line {line}: imports {target}"
+        for module in text
+        for target, line in edges(module)
+        if target in text and room(target) > room(module)
     ]
     assert wrong == []
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 import transformers
 
-from prefrl.text import lean_llama
-from prefrl.text.lanes import Lanes
-from prefrl.text.lora import LoraSettings, add_lora
-from prefrl.text.sequences import position_ids
+from prefrl.text.model import lean_llama
+from prefrl.text.model.lanes import Lanes
+from prefrl.text.model.lora import LoraSettings, add_lora
+from prefrl.text.model.sequences import position_ids
 
 pytestmark = pytest.mark.lowest
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from prefrl.control.evaluation import evaluate
 from prefrl.envs import make_env
 from prefrl.envs.measures import MEASURES, Measure, measures_of
-from prefrl.training.evaluation import evaluate
 
 
 @pytest.mark.parametrize("env_id", MEASURES)

@@ -211,7 +211,7 @@ def test_one_seed_fixes_everything_and_no_seed_goes_on() -> None:
 
 PICTURES = """
 import sys
-from prefrl.training.rendering import choose_gl_backend
+from prefrl.control.rendering import choose_gl_backend
 from prefrl.errors import UserError
 try:
     choose_gl_backend()

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 
 from prefrl.errors import UserError
-from prefrl.text.annotating import rank_by
-from prefrl.text.best_of_n import best_of_n_kl, expected_best_of_n, pick_best
-from prefrl.text.curve import MethodCurve, fit_curve, median_curve, over_optimisation, read_chain, summarise_chain
-from prefrl.text.curve_plot import describe, plot_curves
-from prefrl.text.data import RankedResponses, likes_of, ranks_from_order
-from prefrl.text.evaluation import win_rate
-from prefrl.text.folder import TextRunFolder
-from prefrl.text.judge import ServerJudge, judge_pairs, question
-from prefrl.text.reward_training import judge_reward
+from prefrl.text.data.annotating import rank_by
+from prefrl.text.data.examples import RankedResponses, likes_of, ranks_from_order
+from prefrl.text.data.judge import ServerJudge, judge_pairs, question
+from prefrl.text.jobs.curve import MethodCurve, fit_curve, median_curve, over_optimisation, read_chain, summarise_chain
+from prefrl.text.jobs.curve_plot import describe, plot_curves
+from prefrl.text.jobs.folder import TextFolder
+from prefrl.text.learn.best_of_n import best_of_n_kl, expected_best_of_n, pick_best
+from prefrl.text.learn.evaluation import win_rate
+from prefrl.text.learn.reward_training import judge_reward
 
 
 def test_best_of_n_is_the_mean_over_all_subsets() -> None:
@@ -211,5 +211,5 @@ def test_a_curve_bears_the_seed_that_its_run_was_trained_with(tmp_path: Path) ->
     made = {"bestofn": {"place": {"seed": 3}}, "dpo": {"place": {"seed": 3}, "training": {"seed": 0}},
             "ppo": {"place": {"seed": 0}, "training": {"seed": 5}}}  # fmt: skip
     for name, settings in made.items():
-        TextRunFolder.create(tmp_path / name, name, settings).add_evaluation({"step": 0, "gold": 1.0, "kl_nats": 0.0})
+        TextFolder.create(tmp_path / name, name, settings).add_evaluation({"step": 0, "gold": 1.0, "kl_nats": 0.0})
     assert {curve.name: curve.seed for curve in read_chain(tmp_path)} == {"bestofn": 3, "dpo": 3, "ppo": 5}

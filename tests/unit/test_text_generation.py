@@ -15,16 +15,16 @@ from transformers import PreTrainedTokenizerFast
 
 from prefrl.envs.service_desk import ServiceDesk
 from prefrl.errors import UserError
-from prefrl.text.generation import SamplingSettings, sample
-from prefrl.text.models import ARCHITECTURES, PRESETS, build_model
-from prefrl.text.sequences import (
+from prefrl.text.model.generation import SamplingSettings, sample
+from prefrl.text.model.models import ARCHITECTURES, PRESETS, build_model
+from prefrl.text.model.sequences import (
     batches_by_length,
     make_sequences,
     pad_left,
     response_log_probs,
     sequence_log_probs,
 )
-from prefrl.text.tokens import Tokens, train_tokenizer
+from prefrl.text.model.tokens import Tokens, train_tokenizer
 
 pytestmark = pytest.mark.lowest
 

@@ -20,7 +20,7 @@ from prefrl.envs.enumerable_text import (
     regularised_value,
 )
 from prefrl.errors import UserError
-from prefrl.text import losses
+from prefrl.text.learn import losses
 
 TOLERANCE = 1e-5
 

@@ -10,9 +10,9 @@ from prefrl.cli import main
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison, Edit, Query, Ranking, Rating, Response
 from prefrl.store import PreferenceStore
-from prefrl.text.data import Example, Liked, RankedResponses
-from prefrl.text.people import ask_people
-from prefrl.text.sources import read_examples, read_likes, read_prompts, read_rankings, read_remarks, write_rows
+from prefrl.text.data.examples import Example, Liked, RankedResponses
+from prefrl.text.data.people import ask_people
+from prefrl.text.data.sources import read_examples, read_likes, read_prompts, read_rankings, read_remarks, write_rows
 
 
 @pytest.fixture

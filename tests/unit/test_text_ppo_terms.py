@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefrl.errors import UserError
-from prefrl.text import ppo_terms
+from prefrl.text.learn import ppo_terms
 
 
 def mask_of(*lengths: int, width: int = 4) -> torch.Tensor:

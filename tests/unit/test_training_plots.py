@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prefrl.control import curves
+from prefrl.control.curves import plot_learning_curves
 from prefrl.errors import MissingExtraError, UserError
 from prefrl.quality import AnnotatorQuality, Quality, Share
 from prefrl.rewards.calibration import Calibration
 from prefrl.rewards.report import ReportCard, Tercile
-from prefrl.training import plots, report_plot
-from prefrl.training.plots import plot_learning_curves
-from prefrl.training.report_plot import plot_report
+from prefrl.runs import figures
+from prefrl.studies import report_plot
+from prefrl.studies.report_plot import plot_report
 
 
 def a_card(**changes: Any) -> ReportCard:
@@ -73,18 +75,18 @@ ROWS = [{"num_env_steps": 1000 * i, "labels": 10 * i, "true_return": 5.0 * i, "l
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that were saved."""
-    figures: list[Any] = []
-    save = plots.save_figure
+    kept: list[Any] = []
+    save = figures.save_figure
 
     def keep(figure: Any, path: Path) -> None:
-        figures.append(figure)
+        kept.append(figure)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             save(figure, path)
 
-    for module in (plots, report_plot):
+    for module in (curves, report_plot):
         monkeypatch.setattr(module, "save_figure", keep)
-    return figures
+    return kept
 
 
 def texts(figure: Any) -> str:

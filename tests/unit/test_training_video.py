@@ -16,10 +16,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from PIL import Image
 
+from prefrl.control import rendering
 from prefrl.envs import make_env
 from prefrl.errors import UserError
-from prefrl.training import rendering
-from prefrl.training.video import (
+from prefrl.studies.video import (
     EpisodeClip,
     choose_gl_backend,
     compose,
@@ -305,6 +305,8 @@ def test_fast_rendering_of_mujoco_and_a_clip_of_it() -> None:
     assert fast_rendering(env)
     quality = env.unwrapped.model.vis.quality  # type: ignore[attr-defined]
     assert quality.shadowsize == 0 and quality.offsamples == 0
+    floor = env.unwrapped.model.geom("floor")  # type: ignore[attr-defined]
+    assert floor.size[:2].tolist() == [1000, 1000]  # a robot that runs stays on it
     env.action_space.seed(0)
     recorded = record_episode(env, lambda _: env.action_space.sample(), None, num_steps=3, seed=0)
     assert recorded.frames.shape == (3, 64, 96, 3) and recorded.frames.std() > 10

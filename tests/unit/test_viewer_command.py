@@ -23,7 +23,8 @@ HEAVY = (
     "ale_py",
     "stable_baselines3",
     "gymnasium.envs.mujoco",
-    "prefrl.training",
+    "prefrl.control",
+    "prefrl.studies",
     "prefrl.rewards",
     "tyro",
 )

@@ -1,0 +1,97 @@
+"""The folder of a control run: where everything about it lies."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prefrl.control.settings import RunSettings
+from prefrl.errors import UserError
+from prefrl.files import write_atomically
+from prefrl.runs import RunFolder
+from prefrl.runs.codec import from_json, to_json
+from prefrl.store import PreferenceStore
+
+
+class ControlFolder(RunFolder):
+    """Paths of a run, its configuration and its metrics.
+
+    Args:
+        path: the folder. Use `create` for a new run and `open` for one that is there.
+    """
+
+    FORMAT, COMMAND, COUNTER = "prefrl.run", "prefrl train", "num_env_steps"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.record_path = path / "record.sqlite"
+        self.policies = path / "policies"
+        self.reward_path = path / "reward.safetensors"
+        self.videos = path / "videos"
+
+    @classmethod
+    def create(cls, path: Path, settings: RunSettings, *, baseline: bool) -> ControlFolder:
+        """Make the folder and write its configuration.
+
+        Args:
+            path: where; it must not exist, or be empty.
+            settings: resolved settings.
+            baseline: the run trains on the environment's own reward.
+
+        Raises:
+            UserError: there is something at `path` already, or it cannot be written.
+        """
+        return cls._create(path, baseline=baseline, settings=to_json(settings))
+
+    @property
+    def settings(self) -> RunSettings:
+        """The resolved settings of the run."""
+        return from_json(RunSettings, self.config["settings"])
+
+    @property
+    def record(self) -> Path | str:
+        """Where the record of the run lies: a file in the folder, or the URL that the settings name."""
+        return self.settings.record or self.record_path
+
+    def open_record(self) -> PreferenceStore:
+        """Open the record of the run.
+
+        Raises:
+            UserError: a database on a server that holds the record of another run.
+        """
+        store, run_id = PreferenceStore(self.record), self.run_id
+        if isinstance(self.record, str):  # a file in the folder can only be its own
+            owner = store.facts().get("run_id")
+            if owner not in (None, run_id):
+                store.close()
+                raise UserError(f"The database {store.name} holds the record of another run. Create one for this run.")
+            store.set_facts({"run_id": run_id})
+        return store
+
+    @property
+    def baseline(self) -> ControlFolder | None:
+        """The run on the true reward beside this one, if there is one."""
+        path = self.path / "baseline"
+        return ControlFolder(path) if (path / "config.json").is_file() else None
+
+    def save_policy(self, name: str, state: dict[str, Any]) -> None:
+        """Keep a policy under `policies/NAME.pt`."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(self.policies / f"{name}.pt", buffer.getvalue())
+
+    def load_policy(self, name: str) -> dict[str, Any]:
+        """Read a policy that `save_policy` kept.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        path = self.policies / f"{name}.pt"
+        if not path.is_file():
+            kept = ", ".join(sorted(p.stem for p in self.policies.glob("*.pt"))) or "none"
+            raise UserError(f"The run in {self.path} has no policy {name!r}; it has: {kept}.")
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        return state

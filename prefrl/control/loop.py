@@ -1,0 +1,346 @@
+"""The loop: collect, ask, fit, improve (Christiano et al. 2017, s. 2.2).
+
+    agent --rollout--> history --segments--> queries --> record --> annotator --> record --> fit --> reward --> agent
+
+Everything random outside the agent comes from streams named by what they are for (`prefrl.runs.streams`), every
+query and answer passes through the record before it is used, and at each checkpoint all environments are reset: so a
+run that was killed and resumed ends exactly as one that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from prefrl.agents import Agent, Improvement
+from prefrl.annotators import Annotator
+from prefrl.control.best import BestPolicy
+from prefrl.control.folder import ControlFolder
+from prefrl.control.people import People, PeopleTeaching
+from prefrl.control.policies import make_run_agent, make_run_env
+from prefrl.control.reward_learner import RewardLearner, make_run_teacher
+from prefrl.control.scheduled import ScheduledTeaching
+from prefrl.control.settings import RunSettings
+from prefrl.control.teaching import Teaching, TrueReward
+from prefrl.history import Episode, History
+from prefrl.runs.checkpoint import Checkpoint, State, checkpoint_to_go_on_from, save_checkpoint
+from prefrl.runs.device import choose_device
+from prefrl.runs.global_random import global_random_state, restore_global_random_state, seed_global_random
+from prefrl.runs.guard import enough_memory
+from prefrl.runs.metrics import MetricsWriter, finite
+from prefrl.runs.streams import stream, stream_seed
+from prefrl.segments import Rollout
+from prefrl.spaces import Array, is_image
+
+LESS_MEMORY = "Use fewer --num-envs, a smaller --hyper n_steps, or fewer --warmup-steps."
+LESS_GPU_MEMORY = "Use a smaller --fit.batch-size, a shorter --segment-length, fewer --labels, or --device cpu."
+"""Where the reward takes too much; agents say which of their own settings to lower."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands, for whoever watches."""
+
+    num_env_steps: int
+    total_env_steps: int
+    labels: int
+    total_labels: int
+    true_return: float | None
+    """Mean of the last 20 episodes."""
+    learned_return: float | None
+    steps_per_second: float
+
+    def facts(self) -> str:
+        """Return the figures in a few words, for the terminal."""
+        parts = [f"{self.labels}/{self.total_labels} labels"] if self.total_labels else []
+        if self.true_return is not None:
+            parts.append(f"true return {self.true_return:.5g}")
+        if self.learned_return is not None and self.total_labels:
+            parts.append(f"learned {self.learned_return:.4g}")
+        parts.append(f"{self.steps_per_second:,.0f} steps/s")
+        return ", ".join(parts)
+
+
+class Trainer:
+    """One run: agent, reward, annotator and record, and the state that joins them.
+
+    Args:
+        folder: the run folder, its configuration written.
+        annotator: who answers; default: the teacher that the settings name.
+        on_progress: called after every iteration.
+        fit_threads: threads that fits of the reward may use, which work on more at once than anything else.
+
+    Raises:
+        UserError: the settings do not fit the environment or this machine.
+    """
+
+    def __init__(
+        self,
+        folder: ControlFolder,
+        *,
+        annotator: Annotator | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        fit_threads: int = 1,
+    ) -> None:
+        self.folder, self.on_progress = folder, on_progress
+        self.is_baseline: bool = folder.config["baseline"]
+        self.settings = settings = folder.settings
+        self.total_env_steps = settings.steps
+        probe = make_run_env(settings)
+        self.device = choose_device(settings.device, prefer_gpu=is_image(probe.observation_space))
+        probe.close()
+        self.agent: Agent = make_run_agent(
+            settings, seed=stream_seed(settings.seed, "agent"), device=self.device, pass_true_reward=self.is_baseline
+        )
+        self.history = History(settings.history_mb * 1_000_000)
+        self.best = BestPolicy()
+        self.recent_returns: list[tuple[float, float]] = []  # true and learned, of the episodes ended last
+        self._running_learned = np.zeros(0)
+        self._stop_wanted = False
+        self._ended_since_checkpoint = 0  # episodes
+        self._checkpoint_postponed = False
+        self.teaching: Teaching = TrueReward(settings.steps)
+        if not self.is_baseline:
+            spaces = self.agent.observation_space, self.agent.action_space
+            self.teaching = make_teaching(
+                folder, settings, *spaces, annotator=annotator, device=self.device, fit_threads=fit_threads
+            )
+
+    # ------------------------------------------------------------------------------------------------ the run
+
+    def run(self) -> bool:
+        """Train from the newest checkpoint, or from the start; return whether the end was reached.
+
+        `stop` makes it save and return before that.
+        """
+        with enough_memory(LESS_MEMORY, LESS_GPU_MEMORY):
+            return self._run_from(checkpoint_to_go_on_from(self.folder))
+
+    def _run_from(self, checkpoint: Checkpoint | None) -> bool:
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        else:
+            self._start()
+        try:
+            while not self.teaching.at_end(self.agent.num_env_steps):
+                self._hold()
+                if self._stop_wanted:
+                    self._save_checkpoint()
+                    return False
+                self._iterate()
+            self._finish()
+            return True
+        finally:
+            self.metrics.close()
+
+    def _hold(self) -> None:
+        """Wait for answers where the teaching must."""
+        fitted = self.teaching.hold(self.history, self.agent.num_env_steps, lambda: self._stop_wanted)
+        if fitted is not None:
+            self.agent.relabel(fitted)
+
+    def stop(self) -> None:
+        """Ask the run to save and return after the iteration it is in."""
+        self._stop_wanted = True
+
+    def _start(self) -> None:
+        settings = self.settings
+        self.metrics = MetricsWriter(self.folder)
+        seed_global_random(stream_seed(settings.seed, "global"))
+        self._reset_environments()
+        self.folder.save_policy("before", self.agent.policy_state())
+        uniform = settings.warmup == "uniform"
+        rollout = self.agent.explore(settings.warmup_steps, stream(settings.seed, "explore"), uniform=uniform)
+        self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
+        self.teaching.begin(rollout, self.history, self.agent.num_env_steps)
+        if (reward := self.teaching.reward) is not None:
+            self.agent.relabel(reward)
+
+    def _iterate(self) -> None:
+        begin = time.perf_counter()
+        halfway = self.agent.num_env_steps < self.total_env_steps / 2
+        improvement = self.agent.improve(self.teaching.reward)
+        improved = time.perf_counter()
+        if halfway and self.agent.num_env_steps >= self.total_env_steps / 2:
+            self.folder.save_policy("during", self.agent.policy_state())
+        ended = self._take_in(improvement.rollout, improvement.learned_rewards)
+        taken_in = time.perf_counter()
+        self._learn_reward(improvement.rollout)
+        asked = time.perf_counter()
+        due = self._checkpoint_due(improvement.rollout, len(ended))
+        row = self._metrics_row(improvement, ended)
+        seconds = {**improvement.seconds, "history": taken_in - improved, "ask_and_fit": asked - taken_in}
+        row["seconds"] = {name: round(value, 4) for name, value in seconds.items()}
+        row["steps_per_second"] = improvement.rollout.num_steps / (time.perf_counter() - begin)
+        self.metrics.write(row)
+        if due:
+            self._save_checkpoint()
+        if self.on_progress is not None:
+            self.on_progress(
+                Progress(
+                    num_env_steps=self.agent.num_env_steps,
+                    total_env_steps=self.total_env_steps,
+                    labels=self.teaching.labels,
+                    total_labels=self.teaching.total_labels,
+                    true_return=self._mean_return(0),
+                    learned_return=self._mean_return(1),
+                    steps_per_second=row["steps_per_second"],
+                )
+            )
+
+    def _finish(self) -> None:
+        self.teaching.finish(self.folder, self.best.policy or self.agent.policy_state())
+        self._save_checkpoint()
+        self.folder.save_policy("last", self.agent.policy_state())  # tells that all of the above is there
+
+    def _take_in(self, rollout: Rollout, learned: Array) -> list[Episode]:
+        """Add a rollout to the history and the episodes that ended to the returns; tell the annotator."""
+        ended = self.history.add(rollout)
+        if len(self._running_learned) != learned.shape[1]:
+            self._running_learned = np.zeros(learned.shape[1])
+        totals = []
+        over = rollout.ended
+        for step in range(len(learned)):
+            self._running_learned += learned[step]
+            for env in np.flatnonzero(over[step]):
+                totals.append(float(self._running_learned[env]))
+                self._running_learned[env] = 0.0
+        for episode, total in zip(ended, totals, strict=True):
+            true_return = float(episode.true_rewards.window(0, episode.num_steps).sum())
+            self.recent_returns.append((true_return, total))
+        self.recent_returns = self.recent_returns[-20:]
+        self.teaching.observe(ended)
+        return ended
+
+    def _learn_reward(self, rollout: Rollout) -> None:
+        """Ask, take in what was answered and fit, as the teaching sees fit; hold the policy against the best so far."""
+        steps = self.agent.num_env_steps
+        lesson = self.teaching.after_rollout(self.history, steps)
+        if lesson.fitted is not None:
+            self.agent.relabel(lesson.fitted)
+        if lesson.judge is not None:
+            self.best.offer(rollout, self.agent.policy_state(), lesson.judge, steps)
+
+    # ------------------------------------------------------------------------------------------------ bookkeeping
+
+    def _mean_return(self, which: int) -> float | None:
+        return float(np.mean([pair[which] for pair in self.recent_returns])) if self.recent_returns else None
+
+    def _metrics_row(self, improvement: Improvement, ended: list[Episode]) -> dict[str, Any]:
+        num = len(ended)
+        newest = self.recent_returns[-num:] if num else []
+        learned, true = improvement.learned_rewards, improvement.rollout.true_rewards
+        row: dict[str, Any] = {
+            "num_env_steps": self.agent.num_env_steps,
+            "labels": self.teaching.labels,
+            "episodes": num,
+            "true_return": float(np.mean([t for t, _ in newest])) if newest else None,
+            "learned_return": float(np.mean([x for _, x in newest])) if newest else None,
+            "correlation": _correlation(learned, true),
+        }
+        return improvement.figures | row | self.teaching.metrics()
+
+    def _reset_environments(self) -> None:
+        self.agent.reset_environments(stream_seed(self.settings.seed, "environments", self.agent.num_env_steps))
+        self.history.cut()
+        self._running_learned = np.zeros(0)
+
+    def _checkpoint_due(self, rollout: Rollout, num_ended: int) -> bool:
+        """Return whether to save now: a number of times in a run, once as many episodes ended as there are copies.
+
+        A checkpoint begins new episodes. Where they are long and copies many, none would ever come to its end
+        otherwise. A checkpoint is postponed once, not twice: some environments never end.
+        """
+        every = self.total_env_steps / self.settings.num_checkpoints
+        now, before = self.agent.num_env_steps, self.agent.num_env_steps - rollout.num_steps
+        due = int(now / every) > int(before / every)
+        wanted, late = due or self._checkpoint_postponed, due and self._checkpoint_postponed
+        self._ended_since_checkpoint += num_ended
+        enough = self._ended_since_checkpoint >= rollout.terminated.shape[1]
+        self._checkpoint_postponed = wanted and not enough
+        return wanted and (enough or late) and not self.teaching.at_end(now)
+
+    def _save_checkpoint(self) -> None:
+        """Write a checkpoint and start new episodes, as a run resumed from it will."""
+        self._reset_environments()
+        self._ended_since_checkpoint, self._checkpoint_postponed = 0, False
+        metrics_size = self.metrics.sync()
+        agent_tensors, agent_arrays = self.agent.state()
+        history_arrays, history_values = self.history.state()
+        parts = {
+            "agent": State(tensors=agent_tensors, arrays=agent_arrays),
+            "history": State(arrays=history_arrays, values=history_values),
+            "best": self.best.state(),
+            "random": global_random_state(),
+            "learner": self.teaching.state(),
+        }
+        own = {
+            "metrics_size": metrics_size,
+            "recent_returns": [list(pair) for pair in self.recent_returns],
+        }
+        state = State.joined(parts, own)
+        save_checkpoint(self.folder, self.agent.num_env_steps, replace(state, values=finite(state.values)))
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state, own = checkpoint.state, checkpoint.state.values
+        agent, history = state.part("agent"), state.part("history")
+        self.agent.restore(agent.tensors, agent.arrays)
+        self.history = History.restore(history.arrays, history.values)
+        self.best.restore(state.part("best"))
+        self.recent_returns = [(pair[0], pair[1]) for pair in own["recent_returns"]]
+        self.metrics = MetricsWriter(self.folder, own["metrics_size"], checkpoint.count)
+        self.teaching.restore(state.part("learner"))
+        self.agent.reset_environments(stream_seed(self.settings.seed, "environments", self.agent.num_env_steps))
+        restore_global_random_state(state.part("random"))
+
+    def close(self) -> None:
+        """Close the environments and the record."""
+        self.agent.close()
+        self.teaching.close()
+
+
+def make_teaching(
+    folder: ControlFolder,
+    settings: RunSettings,
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
+    *,
+    annotator: Annotator | None,
+    device: str,
+    fit_threads: int = 1,
+) -> ScheduledTeaching | PeopleTeaching:
+    """Return what teaches a run that learns from answers.
+
+    Args:
+        folder: the run folder, which holds the record.
+        settings: of the run.
+        observation_space: of the environment.
+        action_space: of the environment.
+        annotator: who answers, or the teacher beside people; None: the one that the settings name.
+        device: where the reward lives.
+        fit_threads: threads that a fit may use.
+    """
+    by_people = settings.asks_people
+    named = annotator is None and settings.annotator != "human"
+    teacher = make_run_teacher(settings) if named else annotator
+    answering: Annotator = People(teacher) if by_people or teacher is None else teacher
+    spaces = observation_space, action_space
+    learner = RewardLearner(folder, settings, *spaces, annotator=answering, device=device, fit_threads=fit_threads)
+    if by_people:
+        return PeopleTeaching(learner, settings, teacher)
+    if named:
+        learner.store.add_annotator(answering.name, "teacher")
+    return ScheduledTeaching(learner, settings)
+
+
+def _correlation(first: Array, second: Array) -> float | None:
+    """Return Pearson's correlation over all steps, None where either is constant or not finite."""
+    a, b = np.asarray(first, np.float64).ravel(), np.asarray(second, np.float64).ravel()
+    if not (np.isfinite(a).all() and np.isfinite(b).all()) or a.std() < 1e-12 or b.std() < 1e-12:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])

@@ -1,0 +1,107 @@
+"""Acting with a policy that a run kept."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import gymnasium
+
+from prefrl.agents import AGENTS, Agent
+from prefrl.clips.saver import SavesClips
+from prefrl.clips.worlds import needs_pictures
+from prefrl.control.folder import ControlFolder
+from prefrl.control.rendering import prepare_pictures
+from prefrl.control.settings import RunSettings
+from prefrl.envs import EnvLoop, make_env, make_vector_env
+from prefrl.errors import UserError
+from prefrl.spaces import Array, Batch
+
+
+def make_run_env(settings: RunSettings, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+    """Make one environment as the run with these resolved settings uses it."""
+    return make_env(settings.env_id, render_mode=render_mode, **_form(settings))
+
+
+def _form(settings: RunSettings) -> dict[str, Any]:
+    """Return the options of the environment, and the arguments for the fixed-horizon form, if it is that."""
+    form: dict[str, Any] = {"options": settings.env_options}
+    if settings.fixed_horizon:
+        form |= {"fixed_horizon": settings.fixed_horizon, "terminal_reward": settings.terminal_reward}
+    return form
+
+
+def make_shown_env(settings: RunSettings) -> gymnasium.Env[Any, Any]:
+    """Make one environment as the run uses it, whose steps people can look at later.
+
+    Raises:
+        UserError: it can neither be drawn again from a saved state nor draw pictures.
+    """
+    env = make_run_env(settings)
+    if needs_pictures(env):
+        modes = env.metadata.get("render_modes") or ()
+        env.close()
+        if "rgb_array" not in modes:
+            raise UserError(
+                f'{settings.env_id} cannot be shown to people: it has no render_mode="rgb_array" (it has: '
+                f"{', '.join(map(str, modes)) or 'none'}). Add one, or use a teacher: --annotator teacher."
+            )
+        env = make_run_env(settings, render_mode="rgb_array")
+        prepare_pictures(env)
+    return SavesClips(env, settings.segment_length)
+
+
+def make_run_agent(
+    settings: RunSettings, *, seed: int, device: str, pass_true_reward: bool = False, num_envs: int | None = None
+) -> Agent:
+    """Make the untrained agent that these resolved settings name."""
+
+    shown = settings.asks_people and not pass_true_reward and num_envs is None  # not to act with a kept policy
+
+    def make() -> gymnasium.Env[Any, Any]:
+        return make_shown_env(settings) if shown else make_run_env(settings)
+
+    kind, num_envs = AGENTS.find(settings.agent), num_envs or settings.num_envs
+    envs = make_vector_env(settings.env_id, num_envs, **_form(settings)) if kind.in_bulk else EnvLoop([make] * num_envs)
+    if shown and getattr(envs.unwrapped, "can_save_clips", False):
+        envs.unwrapped.save_clips()  # type: ignore[attr-defined]
+    elif shown and kind.in_bulk:
+        envs.close()
+        envs = EnvLoop([make] * num_envs)
+    return kind.make(
+        envs,
+        total_env_steps=settings.steps,
+        hyperparameters=settings.hyperparameters,
+        seed=seed,
+        device=device,
+        pass_true_reward=pass_true_reward,
+    )
+
+
+class KeptPolicy:
+    """A policy of a run, to act with.
+
+    Args:
+        folder: the run.
+        name: "before", "during", "last" or "best".
+
+    Raises:
+        UserError: the run has no such policy.
+    """
+
+    def __init__(self, folder: ControlFolder, name: str) -> None:
+        state = folder.load_policy(name)
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # minibatches do not fit one environment: nothing is learned here
+            self._agent = make_run_agent(folder.settings, seed=0, device="cpu", num_envs=1)
+        self._agent.load_policy_state(state)
+        self._deterministic = isinstance(self._agent.action_space, gymnasium.spaces.Box)
+
+    def act(self, observations: Batch) -> Array:
+        """Return actions for observations `(B, ...)`: without noise where continuous, sampled where discrete."""
+        return self._agent.act(observations, deterministic=self._deterministic)
+
+    def close(self) -> None:
+        """Close the environment that came with it."""
+        self._agent.close()

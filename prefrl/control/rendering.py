@@ -1,0 +1,248 @@
+"""Pictures of an agent at work: an episode's frames with its learned and true rewards.
+
+Also what MuJoCo needs to draw without a window: `choose_gl_backend` before it is imported, and `fast_rendering`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from prefrl.errors import UserError, require
+from prefrl.rewards.function import RewardFunction
+from prefrl.spaces import Array, Batch, map_batch, zip_batches
+
+WIDER = 25.0
+DARKEST = 8  # of 255: pictures with nothing brighter are empty
+INSTALL = "On Debian or Ubuntu: sudo apt-get install libegl1 libgl1 (or libosmesa6 libgl1)."
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeClip:
+    """n steps of one episode, from its start."""
+
+    frames: NDArray[np.uint8]
+    """`(n, H, W, 3)`: the picture after each step."""
+    true_rewards: NDArray[np.float64]
+    """`(n,)`: the environment's own."""
+    learned_rewards: NDArray[np.float64] | None = None
+    """`(n,)`; None without a learned reward."""
+
+    def __post_init__(self) -> None:
+        n = len(self.frames)
+        if n == 0 or self.frames.ndim != 4 or self.frames.shape[3] != 3 or self.frames.dtype != np.uint8:
+            raise UserError(f"Expected frames (n, H, W, 3) uint8, n > 0; got {self.frames.shape} {self.frames.dtype}.")
+        for rewards in (self.true_rewards, self.learned_rewards):
+            if rewards is not None and rewards.shape != (n,):
+                raise UserError(f"Expected one reward for each of {n} frames; got rewards {rewards.shape}.")
+
+
+def record_episode(
+    env: gymnasium.Env[Any, Any],
+    act: Callable[[Any], Any],
+    reward: RewardFunction | None,
+    *,
+    num_steps: int,
+    seed: int,
+) -> EpisodeClip:
+    """Play one episode, or its first steps, and keep its pictures and rewards.
+
+    Args:
+        env: with `render_mode="rgb_array"`. Where it carries a learned reward already, the true one is read from
+            `info["true_reward"]`.
+        act: gives the action for one observation.
+        reward: the learned reward, evaluated once for the whole episode; None for none.
+        num_steps: the most steps to play, at least 1.
+        seed: seed of the environment's reset.
+
+    Raises:
+        UserError: another render mode, rendering is impossible on this machine, or its pictures are black.
+    """
+    if num_steps < 1:
+        raise UserError(f"num_steps must be at least 1. Received {num_steps}")
+    if env.render_mode != "rgb_array":
+        raise UserError(f'Expected an environment with render_mode="rgb_array"; got {env.render_mode!r}.')
+    observation, _ = env.reset(seed=seed)
+    observations: list[Batch] = [_copied(observation)]
+    actions: list[Any] = []
+    frames: list[NDArray[np.uint8]] = []
+    true_rewards: list[float] = []
+    ended = False
+    while not ended and len(actions) < num_steps:
+        action = act(observation)
+        observation, env_reward, terminated, truncated, info = env.step(action)
+        observations.append(_copied(observation))
+        actions.append(np.array(action))
+        true_rewards.append(float(info.get("true_reward", env_reward)))
+        frames.append(_picture(env))
+        ended = terminated or truncated
+    pictures = np.stack(frames)
+    if pictures.max() <= DARKEST:
+        raise UserError(f"All pictures of the environment are black: its renderer does not work here. {INSTALL}")
+    learned = None
+    if reward is not None:
+        here, there = zip_batches(np.stack, observations[:-1]), zip_batches(np.stack, observations[1:])
+        learned = np.asarray(reward(here, np.stack(actions), there), np.float64)
+    return EpisodeClip(frames=pictures, true_rewards=np.array(true_rewards), learned_rewards=learned)
+
+
+def _copied(observation: Any) -> Batch:
+    if isinstance(observation, dict):
+        return map_batch(np.array, observation)
+    return np.array(observation)
+
+
+def _picture(env: gymnasium.Env[Any, Any]) -> NDArray[np.uint8]:
+    try:
+        picture: Any = env.render()
+    except Exception as error:  # OpenGL bindings raise errors of many kinds, from many packages
+        raise UserError(f"The environment cannot be drawn here ({type(error).__name__}: {error}). {INSTALL}") from error
+    array: Array = np.asarray(picture)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        raise UserError(f"Expected pictures (H, W, 3) uint8 from the environment; got {array.shape} {array.dtype}.")
+    return array.copy()  # some environments draw into the same array again
+
+
+def fast_rendering(env: gymnasium.Env[Any, Any]) -> bool:
+    """Switch off shadows and antialiasing of a MuJoCo environment: without a GPU they take most of the time.
+
+    Its floor is drawn wider too: a robot that has learned to run would leave it.
+
+    Returns:
+        True if done; False if the environment is not one of MuJoCo's.
+
+    Raises:
+        UserError: it has drawn already, which fixes these settings.
+    """
+    unwrapped = env.unwrapped
+    quality = getattr(getattr(getattr(unwrapped, "model", None), "vis", None), "quality", None)
+    if quality is None:
+        return False
+    if getattr(getattr(unwrapped, "mujoco_renderer", None), "_viewers", None):
+        raise UserError("fast_rendering came too late: call it before the environment draws its first picture.")
+    quality.shadowsize = 0
+    quality.offsamples = 0
+    _widen_floors(unwrapped.model)  # type: ignore[attr-defined]
+    return True
+
+
+def _widen_floors(model: Any) -> None:
+    """Draw planes `WIDER` times as wide, with the same pattern; for the physics they have no end anyway."""
+    plane = require("mujoco", "mujoco").mjtGeom.mjGEOM_PLANE
+    materials = set()
+    for geom in np.flatnonzero(model.geom_type == plane):
+        if model.geom_size[geom, :2].all():  # 0: drawn without an end already
+            model.geom_size[geom, :2] *= WIDER
+            materials.add(int(model.geom_matid[geom]))
+    for material in materials - {-1}:
+        if not model.mat_texuniform[material]:
+            model.mat_texrepeat[material] *= WIDER
+
+
+def follow_agent(env: gymnasium.Env[Any, Any]) -> bool:
+    """Let the camera of a MuJoCo environment follow the robot, where its model has a camera that does.
+
+    Gymnasium 1.4 leaves that camera aside unless it is asked for, and a robot that runs is soon out of the picture.
+
+    Returns:
+        True if done; False if the environment is not one of MuJoCo's or its model has no camera named "track".
+    """
+    renderer = getattr(env.unwrapped, "mujoco_renderer", None)
+    if renderer is None:
+        return False
+    mujoco = require("mujoco", "mujoco")
+    camera = mujoco.mj_name2id(renderer.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+    if camera < 0:
+        return False
+    renderer.camera_id = camera
+    return True
+
+
+def prepare_pictures(env: gymnasium.Env[Any, Any]) -> None:
+    """Set up an environment that has drawn nothing yet so that its pictures are quick, steady and follow the agent.
+
+    Gymnasium points the camera of a MuJoCo environment at what was the middle of the scene at the first picture; here
+    it is the middle of the model at rest, so that the same state gives the same picture in every process.
+
+    Raises:
+        UserError: it has drawn already.
+    """
+    if not fast_rendering(env) or follow_agent(env):
+        return
+    renderer: Any = env.unwrapped.mujoco_renderer  # type: ignore[attr-defined]
+    mujoco = require("mujoco", "mujoco")
+    data = mujoco.MjData(renderer.model)
+    mujoco.mj_forward(renderer.model, data)
+    middle = np.median(data.geom_xpos, axis=0)
+    renderer.default_cam_config = {"lookat": middle, **(renderer.default_cam_config or {})}
+
+
+def choose_gl_backend() -> str | None:
+    """Choose how MuJoCo draws on a Linux machine without a screen, and put it into `MUJOCO_GL`.
+
+    Call it before `mujoco` is imported. A choice of the user, in `MUJOCO_GL`, is left as it is.
+
+    Returns:
+        "egl" or "osmesa", the user's choice, or None where MuJoCo's own choice will do (a screen, macOS, Windows).
+
+    Raises:
+        UserError: nothing to draw with is installed. The caller can go on without pictures.
+    """
+    chosen = os.environ.get("MUJOCO_GL")
+    if chosen:
+        return chosen
+    if not sys.platform.startswith("linux") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        return None
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # classic control draws with SDL, which grumbles without a screen
+    bound = os.environ.get("PYOPENGL_PLATFORM", "").lower()  # PyOpenGL can only serve one of them
+    for name, works in (("egl", _egl_works), ("osmesa", _osmesa_works)):
+        if bound in ("", name) and works():
+            os.environ["MUJOCO_GL"] = name
+            return name
+    raise UserError(f"There is no screen, and neither EGL nor OSMesa works to draw without one. {INSTALL}")
+
+
+def _load(name: str) -> ctypes.CDLL | None:
+    path = ctypes.util.find_library(name)
+    try:
+        return ctypes.CDLL(path) if path else None
+    except OSError:
+        return None
+
+
+def _osmesa_works() -> bool:
+    return _load("OSMesa") is not None
+
+
+def _egl_works() -> bool:
+    """Tell whether EGL has a device that can be opened: the library alone may come without any driver."""
+    egl = _load("EGL")
+    if egl is None or (_load("OpenGL") is None and _load("GL") is None):
+        return False
+    pointer, integer = ctypes.c_void_p, ctypes.c_int32
+    egl.eglGetProcAddress.restype = pointer
+    addresses = [egl.eglGetProcAddress(name) for name in (b"eglQueryDevicesEXT", b"eglGetPlatformDisplayEXT")]
+    if not all(addresses):
+        return False
+    query = ctypes.CFUNCTYPE(ctypes.c_uint, integer, ctypes.POINTER(pointer), ctypes.POINTER(integer))(addresses[0])
+    get_display = ctypes.CFUNCTYPE(pointer, ctypes.c_uint, pointer, ctypes.POINTER(integer))(addresses[1])
+    egl.eglInitialize.argtypes = [pointer, pointer, pointer]
+    egl.eglTerminate.argtypes = [pointer]
+    devices, found = (pointer * 16)(), integer(0)
+    if not query(len(devices), devices, ctypes.byref(found)):
+        return False
+    for device in devices[: found.value]:
+        display = get_display(0x313F, device, None)  # EGL_PLATFORM_DEVICE_EXT
+        if display and egl.eglInitialize(display, None, None):
+            egl.eglTerminate(display)
+            return True
+    return False

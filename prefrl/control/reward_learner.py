@@ -1,0 +1,306 @@
+"""What a run learns its reward from: queries put into the record, answers taken in from it, fits.
+
+When all this happens is for others to say (`prefrl.control.scheduled`, `prefrl.control.people`), and which answers
+count for `prefrl.control.intake`. The queries and answers all pass through the record; which of them this run has taken
+in is its own state.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from prefrl.annotators import Annotator, load_reward_function, make_teacher
+from prefrl.control.earlier import copy_answers
+from prefrl.control.folder import ControlFolder
+from prefrl.control.intake import Intake
+from prefrl.control.settings import RunSettings
+from prefrl.feedback import Query
+from prefrl.history import Episode, History
+from prefrl.queries import propose_pairs
+from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
+from prefrl.runs import State
+from prefrl.runs.streams import stream, stream_seed, torch_stream
+from prefrl.runs.threads import torch_threads
+from prefrl.segments import Rollout, stack_transitions
+from prefrl.spaces import Array
+
+PATIENCE_SECONDS = 600.0  # for the record's server, once it was there: hours of training outlast its restart
+INPUTS_FROM = 0.1  # share of the run, the newest, that the scales of the reward's inputs are taken from
+INPUT_STEPS = 1_000  # drawn from there
+MANY_TIES = 0.25  # share of ties from which on what the agent usually does is not what the answers are about
+
+Prepare = Callable[[Query, History], Query]
+
+
+class RewardLearner:
+    """The reward of a run, and everything it is learned from.
+
+    Args:
+        folder: the run folder, which holds the record.
+        settings: of the run.
+        observation_space: of the environment.
+        action_space: of the environment.
+        annotator: who answers.
+        device: where the reward lives.
+        fit_threads: threads that a fit may use.
+    """
+
+    def __init__(
+        self,
+        folder: ControlFolder,
+        settings: RunSettings,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        *,
+        annotator: Annotator,
+        device: str,
+        fit_threads: int = 1,
+    ) -> None:
+        self.settings, self.annotator, self.fit_threads = settings, annotator, fit_threads
+        self.store = folder.open_record()
+        self.store.patience_seconds = PATIENCE_SECONDS
+        seed = stream_seed(settings.seed, "reward")
+        self.reward = RewardEnsemble(observation_space, action_space, settings.reward, seed=seed, device=device)
+        self.fitter = Fitter(self.reward, settings.fit)
+        self.data = self._empty_data()
+        self.fit_report: FitReport | None = None
+        self.intake = Intake(
+            first_session=0 if settings.from_run is None else 1,
+            without=settings.without,
+            skips_cost_labels=getattr(annotator, "skips_cost_labels", False),
+        )
+        self.session = 0
+        self.open_queries: dict[str, Query] = {}
+        self.asked_pairs: set[frozenset[str]] = set()
+        self._warned = False
+
+    def _empty_data(self) -> ComparisonData:
+        bootstrap, labels = self.settings.fit.bootstrap, self.settings.labels
+        return ComparisonData(self.reward, self.settings.segment_length, bootstrap=bootstrap, capacity=labels)
+
+    @property
+    def fitted(self) -> bool:
+        """The reward has been fitted to something."""
+        return self.fitter.num_fits > 0
+
+    @property
+    def labels(self) -> int:
+        """Answers that this run has paid for."""
+        return self.intake.labels
+
+    @property
+    def num_open(self) -> int:
+        """Queries that want more answers."""
+        return len(self.open_queries)
+
+    @property
+    def num_fitted(self) -> int:
+        """Answers that the last fit was made to."""
+        return 0 if self.fit_report is None else self.fit_report.num_comparisons
+
+    def observe(self, episodes: Sequence[Episode]) -> None:
+        """Tell the annotator of training episodes that ended."""
+        self.annotator.observe(episodes)
+        if not self._warned and any(episode.terminated for episode in episodes):
+            self._warned = True
+            warnings.warn(
+                f"Episodes of {self.settings.env_id} end early (terminate), so their length leaks the task: any "
+                "constant reward can then teach it, whatever the answers. Use the fixed-horizon form: --fixed-horizon "
+                "STEPS --terminal-reward R (R below 0 where ending is bad, above 0 where it is the goal).",
+                stacklevel=2,
+            )
+
+    # ------------------------------------------------------------------------------------------------ asking
+
+    def begin(self, warmup: Rollout) -> None:
+        """Take the statistics of the inputs from the warm-up, and in the answers of an earlier run, if there is one."""
+        self.reward.set_input_statistics(*warmup.flat_transitions())
+        if self.settings.from_run is None:
+            return
+        earlier = Path(self.settings.from_run)
+        num = copy_answers(earlier, self.store, self.reward.observation_space, self.settings.segment_length)
+        self.store.set_facts({"labels_before": num})  # beside those that viewers count
+        self._note_asked(self.store.session_queries(0))
+        self.session = 1
+        self.take_answers()
+
+    def ask(self, history: History, num_env_steps: int, num_queries: int, prepare: Prepare | None = None) -> None:
+        """Put a session of queries into the record, or find it there from before a kill.
+
+        Args:
+            history: where segments come from.
+            num_env_steps: that the agent has made.
+            num_queries: how many to ask; fewer where the history holds too little.
+            prepare: returns a query as it goes into the record.
+        """
+        queries = self.store.session_queries(self.session)
+        if not queries:
+            settings = self.settings
+            maker = settings.queries.maker
+            by_center = settings.queries.method.startswith("k-center") and len(self.data) > 0
+            pairs = propose_pairs(
+                history,
+                self.reward if self.fitted else None,
+                maker.num_pairs(num_queries),
+                length=settings.segment_length,
+                method=settings.queries.method,
+                candidates_per_query=settings.queries.candidates,
+                asked=self.asked_pairs,
+                last_steps=max(1, int(settings.queries.recent * settings.steps)),
+                recent_share=settings.queries.recent_share,
+                end_share=settings.queries.end_share,
+                asked_embeddings=self.data.pair_embeddings() if by_center else None,
+                rng=stream(settings.seed, "queries", self.session),
+            )
+            queries = maker.make(pairs, num_queries, session=self.session, num_env_steps=num_env_steps)
+            if prepare is not None:
+                queries = [prepare(query, history) for query in queries]
+            self.store.add_queries(queries)
+        self._note_asked(queries)
+        self.session += 1
+
+    def take_up_recorded(self) -> None:
+        """Take up sessions that were asked before a kill, and after the checkpoint that this goes on from."""
+        while queries := self.store.session_queries(self.session):
+            self._note_asked(queries)
+            self.session += 1
+
+    def _note_asked(self, queries: Sequence[Query]) -> None:
+        self.asked_pairs |= {query.pair for query in queries}
+        self.intake.ask(queries)
+        self._follow_open({query.id: query for query in queries})
+
+    def _follow_open(self, known: dict[str, Query]) -> None:
+        """Hold the open queries with their segments, and no others."""
+        known = self.open_queries | known
+        self.open_queries = {
+            name: known[name] if name in known else self.store.query(name) for name in self.intake.open
+        }
+
+    # ------------------------------------------------------------------------------------------------ answers
+
+    def take_answers(self) -> None:
+        """Let the annotator answer what is open, and take in what the record holds now."""
+        recorded = self.store.answers(after=self.intake.read_up_to, repeats=False)
+        answered = {answer.query_id for _, answer in recorded}
+        waiting = [query for query in self.open_queries.values() if query.id not in answered]
+        if waiting:
+            answers = self.annotator.answer(waiting)
+            if answers:
+                self.store.add_answers(answers)
+                recorded = self.store.answers(after=self.intake.read_up_to, repeats=False)
+        place_of = {row: place for place, row in enumerate(self.intake.taken)}
+        change = self.intake.take_in(recorded)
+        for place in sorted((place_of[row] for row in change.removed), reverse=True):
+            self.data.remove(place)
+        if change.added:
+            answers = [answer for _, answer in change.added]
+            queries = [self.open_queries.get(a.query_id) or self.store.query(a.query_id) for a in answers]
+            counts = self.data.draw_counts(len(answers), stream(self.settings.seed, "bootstrap", len(self.data)))
+            items = [self.data.encode(query.segments) for query in queries]
+            self.data.add_answers(items, answers, [query.scale for query in queries], counts)
+        self._follow_open({})
+
+    # ------------------------------------------------------------------------------------------------ fitting
+
+    def fit(self, history: History) -> None:
+        """Fit the reward to all answers that count."""
+        seed, number = self.settings.seed, self.fitter.num_fits
+        if self.fitted and self.reward.num_inputs and self.data.tie_share < MANY_TIES:
+            recent = max(1, int(INPUTS_FROM * self.settings.steps))
+            steps = history.sample_steps(INPUT_STEPS, stream(seed, "inputs", number), last_steps=recent)
+            self.reward.follow_inputs(*stack_transitions(steps))
+        with torch_threads(self.fit_threads):
+            self.fit_report = self.fitter.fit(self.data, torch_stream(seed, "fit", number))
+        reference = stream(seed, "reference", number)
+        if self.data.tie_share < MANY_TIES:
+            segments = history.sample(self.settings.reference_segments, self.settings.segment_length, reference)
+            self.reward.normalise(*stack_transitions(segments))
+        else:
+            asked = self.data.sample_features(self.settings.reference_segments, reference)
+            self.reward.normalise_on_asked(asked, self.settings.segment_length)
+
+    def metrics(self) -> dict[str, float | None]:
+        """Return how well the reward fits, averaged over its members; nothing before the first fit."""
+        if self.fit_report is None:
+            return {}
+        return {
+            "reward_accuracy": _mean(self.fit_report.held_out_accuracy),
+            "reward_train_accuracy": _mean(self.fit_report.train_accuracy),
+            "reward_loss": _mean(self.fit_report.held_out_loss),
+            "reward_train_loss": _mean(self.fit_report.train_loss),
+        }
+
+    # ------------------------------------------------------------------------------------------------ going on
+
+    def state(self) -> State:
+        """Return what a checkpoint must hold; the segments stay in the record."""
+        values = {
+            **self.intake.state(),
+            "session": self.session,
+            "warned": self._warned,
+            "annotator": self.annotator.state(),
+            "fit_report": None if self.fit_report is None else self.fit_report.to_json(),
+        }
+        tensors = {"reward": self.reward.state_dict(), "fitter": self.fitter.state()}
+        return State(tensors=tensors, arrays={"counts": self.data.counts}, values=values)
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` gave, with the segments of the record."""
+        values = state.values
+        self.reward.load_state_dict(state.tensors["reward"])
+        self.fitter.restore(state.tensors["fitter"])
+        self.session, self._warned = values["session"], values.get("warned", False)
+        self.annotator.restore(values["annotator"])
+        self.fit_report = None if values["fit_report"] is None else FitReport(**values["fit_report"])
+        self._restore_data(state.arrays["counts"], values)
+
+    def _restore_data(self, counts: Array, values: dict[str, Any]) -> None:
+        self.asked_pairs = self.store.asked_pairs()
+        self.data = self._empty_data()
+        rows = dict(self.store.answers(repeats=False))
+        taught = {rows[row].query_id for row in values["taken"]}
+        encoded, scales = {}, {}
+        for session in range(self.session):  # one at a time: the segments of all would fill the memory
+            queries = self.store.session_queries(session)
+            self.intake.ask(queries)
+            for query in queries:
+                if query.id in taught:
+                    encoded[query.id], scales[query.id] = self.data.encode(query.segments), query.scale
+        self.intake.restore(values, list(rows.items()))
+        place_of = {row: place for place, row in enumerate(values["taken"])}
+        answers = [rows[row] for row in self.intake.taken]
+        self.data.add_answers(
+            [encoded[a.query_id] for a in answers],
+            answers,
+            [scales[a.query_id] for a in answers],
+            counts[[place_of[row] for row in self.intake.taken]],
+        )
+        self._follow_open({})
+
+    def save(self, path: Path) -> None:
+        """Write the reward into a file, with a warning where it was fitted to nothing."""
+        if not self.fitted:
+            warnings.warn("Nothing was learned from: no answer was given, or all were left out.", stacklevel=2)
+        self.reward.save(path)
+
+    def close(self) -> None:
+        """Close the record."""
+        self.store.close()
+
+
+def make_run_teacher(settings: RunSettings) -> Annotator:
+    """Make the simulated teacher that the settings name."""
+    function = None if settings.reward_function is None else load_reward_function(settings.reward_function)
+    return make_teacher(settings.teacher, seed=stream_seed(settings.seed, "teacher"), reward_function=function)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

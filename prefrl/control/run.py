@@ -1,0 +1,247 @@
+"""A whole run: train, its baseline on the true reward, and the figures at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import torch
+
+from prefrl.agents.figures import last_figures
+from prefrl.annotators import Annotator
+from prefrl.control.clip_worker import clip_worker
+from prefrl.control.curves import plot_learning_curves
+from prefrl.control.earlier import check_earlier
+from prefrl.control.evaluation import Evaluation, evaluate
+from prefrl.control.folder import ControlFolder
+from prefrl.control.loop import Progress, Trainer
+from prefrl.control.policies import KeptPolicy, make_run_env
+from prefrl.control.settings import RunSettings, TrainSettings
+from prefrl.control.viewer import open_viewer
+from prefrl.envs.measures import measures_of
+from prefrl.errors import UserError
+from prefrl.files import write_json
+from prefrl.runs.folder import RESUME
+from prefrl.runs.guard import Interrupted, locked, stopping
+from prefrl.runs.metrics import finite
+from prefrl.runs.progress import ProgressDisplay
+from prefrl.runs.streams import stream_seed
+from prefrl.runs.threads import torch_threads
+from prefrl.spaces import Array, Batch
+
+EVALUATION_EPISODES = 20
+
+
+def judge_name(settings: TrainSettings) -> str:
+    """Return who judges in a run: `people`, `people+oracle`, the name of a reward function, or the teacher."""
+    teacher = settings.teacher
+    if settings.reward_function is not None:
+        function = settings.reward_function.rpartition(":")[2]
+        teacher = function if teacher == "oracle" else f"{teacher}-{function}"
+    return {"teacher": teacher, "human": "people", "both": f"people+{teacher}"}[settings.annotator]
+
+
+def default_out(settings: TrainSettings) -> Path:
+    """Return the folder of a run for which none was named."""
+    name = f"{settings.env_id}-{settings.agent}-{judge_name(settings)}-{settings.labels}-seed{settings.seed}"
+    return Path("runs") / name.replace("/", "-").replace(":", "-")
+
+
+def train(
+    settings: TrainSettings,
+    out: Path | None = None,
+    *,
+    baseline: bool = False,
+    quiet: bool = False,
+    annotator: Annotator | None = None,
+    viewer: bool = False,
+) -> ControlFolder:
+    """Train an agent from comparisons, into a new run folder.
+
+    Args:
+        settings: the run; fields that are None are filled in.
+        out: the folder; None: a name made of the settings, under `runs/`.
+        baseline: also train on the environment's own reward with the same settings, in the folder `baseline` within.
+        quiet: no progress.
+        annotator: who answers, instead of the teacher that the settings name.
+        viewer: where people are asked, open the viewer if there is a screen, else print the command for it.
+
+    Raises:
+        UserError: the settings cannot work here, or the folder is taken.
+        Interrupted: the user stopped it; it can be resumed.
+    """
+    resolved = settings.resolve()
+    if resolved.from_run is not None:
+        with closing(make_run_env(resolved)) as env:
+            check_earlier(Path(resolved.from_run), env.observation_space, resolved.segment_length)
+    folder = ControlFolder.create(out or default_out(resolved), resolved, baseline=False)
+    try:
+        if baseline:
+            ControlFolder.create(folder.path / "baseline", resolved, baseline=True)
+        _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer)
+    except Interrupted:
+        raise
+    except Exception:
+        _remove_if_nothing_happened(folder)
+        raise
+    return folder
+
+
+def resume(
+    path: Path, *, quiet: bool = False, annotator: Annotator | None = None, viewer: bool = False
+) -> ControlFolder:
+    """Go on with a run that was stopped or killed; the arguments are those of `train`.
+
+    Raises:
+        UserError: there is no run, it is finished, or it is the baseline of another.
+        Interrupted: the user stopped it again.
+    """
+    folder = ControlFolder.open(path)
+    if folder.config["baseline"]:
+        main = path.resolve().parent
+        raise UserError(f"{path} is the baseline of the run in {main}. Go on with both by: {RESUME} {main}")
+    folder.refuse_if_finished()
+    _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer)
+    return folder
+
+
+def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, viewer: bool) -> None:
+    settings = folder.settings
+    with locked(folder.path):
+        over = _train_one(folder, f"{settings.env_id} from {settings.labels} comparisons", quiet, annotator, viewer)
+        if over and folder.baseline is not None:
+            over = _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
+        if not over:
+            raise Interrupted(f"Stopped; everything is saved. Go on with: {RESUME} {folder.path}")
+        write_json(folder.summary_path, summarise(folder))
+        plot_curves(folder)
+
+
+def _train_one(
+    folder: ControlFolder, title: str, quiet: bool, annotator: Annotator | None, viewer: bool = False
+) -> bool:
+    """Train a run or a baseline to its end, if it is not there yet; return False if the user stopped it."""
+    if (folder.policies / "last.pt").is_file():
+        return True
+    with ExitStack() as stack:
+        display = stack.enter_context(ProgressDisplay(title, quiet=quiet))
+        all_threads = stack.enter_context(torch_threads(1))  # networks this small lose by more
+
+        def show(now: Progress) -> None:
+            display.show(now.num_env_steps, now.total_env_steps, now.facts())
+
+        trainer = Trainer(folder, annotator=annotator, on_progress=show, fit_threads=all_threads)
+        stack.callback(trainer.close)
+        if folder.settings.asks_people and not trainer.is_baseline:
+            stack.enter_context(clip_worker(folder))
+            open_viewer(folder, wanted=viewer)
+        stack.enter_context(stopping(trainer.stop))
+        return trainer.run()
+
+
+def _remove_if_nothing_happened(folder: ControlFolder) -> None:
+    """Take back the folder of a run that was refused before it began."""
+    for run in (folder.baseline, folder):
+        if run is None or run.metrics_path.exists() or run.record_path.exists():
+            continue
+        for name in (".lock", "config.json"):
+            (run.path / name).unlink(missing_ok=True)
+        if run.path.is_dir() and not any(run.path.iterdir()):
+            run.path.rmdir()
+
+
+# ------------------------------------------------------------------------------------------------ after training
+
+
+def evaluate_run(
+    folder: ControlFolder, policy: str, num_episodes: int = EVALUATION_EPISODES, seed: int | None = None
+) -> Evaluation:
+    """Run whole episodes with a policy of a run, in environments of a seed of their own.
+
+    Continuous actions are taken without noise; discrete ones are sampled as in training, since the most likely action
+    alone can trap a policy in a loop that its chances would break.
+    """
+    settings = folder.settings
+    seed = stream_seed(settings.seed, "evaluation") if seed is None else seed
+    with closing(KeptPolicy(folder, policy)) as kept, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _evaluate(settings, kept.act, num_episodes, seed)
+
+
+def _evaluate(settings: RunSettings, act: Callable[[Batch], Array], num_episodes: int, seed: int) -> Evaluation:
+    with closing(make_run_env(settings)) as probe:
+        measures = measures_of(settings.env_id, probe.observation_space)
+    make = partial(make_run_env, settings)
+    return evaluate(make, act, num_episodes=num_episodes, seed=seed, measures=measures)
+
+
+def evaluate_random(settings: RunSettings, num_episodes: int, seed: int | None = None) -> Evaluation:
+    """Run whole episodes with uniformly random actions, in the environments that `evaluate_run` takes."""
+    seed = stream_seed(settings.seed, "evaluation") if seed is None else seed
+    probe = make_run_env(settings)
+    space = gymnasium.vector.utils.batch_space(probe.action_space, num_episodes)
+    probe.close()
+    space.seed(seed)
+    return _evaluate(settings, lambda _: space.sample(), num_episodes, seed)
+
+
+def summarise(
+    folder: ControlFolder, num_episodes: int = EVALUATION_EPISODES, seed: int | None = None, policy: str = "last"
+) -> dict[str, Any]:
+    """Evaluate the policies of a run and its baseline; return the figures of a run as one JSON-ready dictionary."""
+    rows = folder.read_metrics()
+    result = evaluate_run(folder, policy, num_episodes, seed)
+    best = evaluate_run(folder, "best", num_episodes, seed)
+    settings = folder.settings
+    random = evaluate_random(settings, num_episodes, seed)
+    summary: dict[str, Any] = {
+        "env_id": settings.env_id,
+        "agent": settings.agent,
+        "teacher": judge_name(settings),
+        "seed": settings.seed,
+        "policy": policy,
+        "true_return_mean": result.mean,
+        "true_return_std": result.std,
+        "num_episodes": num_episodes,
+        "measures": result.measures,
+        "best_true_return_mean": best.mean,
+        "best_measures": best.measures,
+        "random_true_return_mean": random.mean,
+        "random_measures": random.measures,
+        "labels": rows[-1]["labels"] if rows else 0,
+        "steps": rows[-1]["num_env_steps"] if rows else 0,
+        "seconds": _seconds(rows),
+        "update": last_figures(rows),
+    }
+    if folder.baseline is not None and (folder.baseline.policies / "last.pt").is_file():  # not while it trains
+        baseline = evaluate_run(folder.baseline, "last", num_episodes, seed)
+        summary["baseline_true_return_mean"] = baseline.mean
+        summary["baseline_true_return_std"] = baseline.std
+        summary["baseline_measures"] = baseline.measures
+        summary["baseline_seconds"] = _seconds(folder.baseline.read_metrics())
+    return {key: _rounded(value) for key, value in finite(summary).items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _seconds(rows: list[dict[str, Any]]) -> float:
+    return float(sum(sum(row["seconds"].values()) for row in rows))
+
+
+def plot_curves(folder: ControlFolder) -> Path:
+    """Draw the true return over training, the baseline's beside it; return the picture's path."""
+    settings = folder.settings
+    curves = {f"learned from {settings.labels} comparisons": folder.read_metrics()}
+    if folder.baseline is not None:
+        curves["trained on the true reward"] = folder.baseline.read_metrics()
+    path = folder.path / "curves.png"
+    plot_learning_curves(curves, path, f"{settings.env_id}, taught by {judge_name(settings)}, seed {settings.seed}")
+    return path

@@ -1,0 +1,145 @@
+"""Asking by schedule: at set times a set number of labels is due (`prefrl.queries.schedule`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from prefrl.control.folder import ControlFolder
+from prefrl.control.reward_learner import RewardLearner
+from prefrl.control.settings import RunSettings
+from prefrl.control.teaching import Lesson
+from prefrl.history import Episode, History
+from prefrl.rewards.function import RewardFunction
+from prefrl.runs import State
+from prefrl.segments import Rollout
+
+UP_FRONT_AT_ONCE = 10  # labels asked at once before training
+UP_FRONT_TIES = 0.8  # share of ties among these from which on the others are postponed
+ATTEMPTS = 5  # times a session asks again for what its annotator skipped
+
+
+class ScheduledTeaching:
+    """Asks what is due, and fits the reward whenever an answer has come.
+
+    Args:
+        learner: the reward and its record.
+        settings: of the run.
+    """
+
+    def __init__(self, learner: RewardLearner, settings: RunSettings) -> None:
+        self.learner = learner
+        self.schedule = settings.label_schedule()
+        self.total_labels, self.total_env_steps = settings.labels, settings.steps
+        self.up_front = 0  # labels that were due before training
+        self.postponed = 0  # those of them that are asked later
+
+    @property
+    def reward(self) -> RewardFunction | None:
+        """The learned reward, once it has been fitted."""
+        return self.learner.reward if self.learner.fitted else None
+
+    @property
+    def labels(self) -> int:
+        """Answers that were paid for."""
+        return self.learner.labels
+
+    def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
+        """Take the statistics of the inputs from the warm-up, ask the labels due before training and fit."""
+        self.learner.begin(warmup)
+        self._ask_up_front(history, num_env_steps)
+        self._learn(history, num_env_steps)
+
+    def observe(self, episodes: Sequence[Episode]) -> None:
+        """Tell the annotator of training episodes that ended."""
+        self.learner.observe(episodes)
+
+    def hold(self, history: History, num_env_steps: int, stopping: Callable[[], bool]) -> RewardFunction | None:
+        """Wait for nothing: answers that come later are taken in when they are there."""
+        return None
+
+    def at_end(self, num_env_steps: int) -> bool:
+        """Tell whether all steps are made."""
+        return num_env_steps >= self.total_env_steps
+
+    def after_rollout(self, history: History, num_env_steps: int) -> Lesson:
+        """Ask for labels that are due, take in answers that have come, and fit if there are any."""
+        due = self._num_missing(num_env_steps) > 0
+        fitted = (due or self.learner.num_open > 0) and self._learn(history, num_env_steps)
+        judge = due or fitted or num_env_steps >= self.total_env_steps
+        return Lesson(self.learner.reward if fitted else None, self.learner.reward if judge else None)
+
+    def _learn(self, history: History, num_env_steps: int) -> bool:
+        """Ask for the labels that are due and fit the reward to new answers; return whether there were any."""
+        learner, known = self.learner, self.learner.num_fitted
+        for _ in range(ATTEMPTS):
+            missing = self._num_missing(num_env_steps)
+            if missing > 0:
+                learner.ask(history, num_env_steps, missing)
+            learner.take_answers()
+            if missing <= 0 or learner.num_open > 0:
+                break
+        if len(learner.data) == known:
+            return False
+        learner.fit(history)
+        return True
+
+    def _ask_up_front(self, history: History, num_env_steps: int) -> None:
+        """Ask the labels due before training, a few at a time.
+
+        Where nearly all of a few are ties, random behaviour shows too little to be worth a label: the others are
+        postponed and asked in the later sessions, in proportion to what these ask anyway.
+        """
+        learner = self.learner
+        due = self.up_front = self.schedule.labels_due(num_env_steps)
+        while self.labels + learner.num_open < due:
+            begin = len(learner.data.preferences)
+            learner.ask(history, num_env_steps, min(UP_FRONT_AT_ONCE, due - self.labels - learner.num_open))
+            learner.take_answers()
+            new = learner.data.preferences[begin:]
+            if learner.num_open > 0:
+                continue  # answers will come later: nothing to go by
+            if len(new) == 0:
+                break
+            if np.mean(new == 0.5) >= UP_FRONT_TIES and due < self.total_labels:
+                self.postponed = due - self.labels
+                break
+
+    def _num_missing(self, num_env_steps: int) -> int:
+        """Return how many labels should have been asked by now and were not."""
+        return self._labels_due(num_env_steps) - self.labels - self.learner.num_open
+
+    def _labels_due(self, num_env_steps: int) -> int:
+        """Return how many labels should have been asked by now, `postponed` ones among the later."""
+        planned, total = self.schedule.labels_due(num_env_steps), self.total_labels
+        if self.postponed == 0:
+            return planned
+        share = (planned - self.up_front) / (total - self.up_front)
+        asked = self.up_front - self.postponed
+        return asked + round(share * (total - asked))
+
+    def finish(self, folder: ControlFolder, best_policy: dict[str, Any]) -> None:
+        """Keep the best policy and the reward."""
+        folder.save_policy("best", best_policy)
+        self.learner.save(folder.reward_path)
+
+    def metrics(self) -> dict[str, float | None]:
+        """Return how well the reward fits."""
+        return self.learner.metrics()
+
+    def state(self) -> State:
+        """Return what a checkpoint must hold."""
+        state = self.learner.state()
+        return replace(state, values=state.values | {"up_front": self.up_front, "postponed": self.postponed})
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` gave."""
+        self.learner.restore(state)
+        self.up_front, self.postponed = state.values["up_front"], state.values["postponed"]
+
+    def close(self) -> None:
+        """Close the record."""
+        self.learner.close()

@@ -1,0 +1,270 @@
+"""What a training run is made of; every field has a default and is kept as JSON in the run folder."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, Literal
+
+from prefrl.control.defaults import agent_defaults
+from prefrl.envs import episode_length, task
+from prefrl.errors import UserError, require
+from prefrl.feedback import FEWEST_RANKED, SMALLEST_SCALE
+from prefrl.queries import LabelSchedule, QueryMaker, check_method
+from prefrl.rewards import FitSettings, RewardSettings
+
+require("tyro", "train")
+from tyro import conf  # noqa: E402
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuerySettings:
+    """Which segments are asked about, and when."""
+
+    method: str = "disagreement"
+    """uniform, disagreement, entropy, k-center, k-center+disagreement or k-center+entropy (the first session is always
+    uniform)."""
+    feedback: Literal["comparison", "ranking", "rating", "mixed"] = "comparison"
+    """What is asked for: comparisons of two, rankings, ratings, or these in turn."""
+    num_ranked: int = 4
+    """Segments of a ranking, 3 to 9."""
+    scale: int = 5
+    """Grades of a rating, 2 to 9."""
+    candidates: int = 10
+    """Candidate pairs per query (Christiano et al. 2017, s. 2.2.4)."""
+    recent: float = 0.1
+    """The last steps, as a share of the whole run, that count as recent."""
+    recent_share: float = 0.0
+    """Share of the segments drawn from the recent steps; the others come from everything kept."""
+    end_share: float = 0.5
+    """Share of the segments drawn from those that show an end (of the episode, or of an attempt in the fixed-horizon
+    form), where there are any."""
+    schedule: Literal["hyperbolic", "constant", "linear"] = "hyperbolic"
+    """hyperbolic, constant or linear."""
+    initial_share: float = 0.25
+    """Share of the labels asked before training (Christiano et al. 2017, app. A)."""
+    decay: float = 0.2
+    """Share of the run after which the hyperbolic schedule asks half as fast as at first (Christiano et al. 2017, app.
+    A: after 2e6 steps, or on Atari 5e6)."""
+    num_sessions: int = 20
+    """Sessions of queries after the first."""
+    last_session_at: float = 0.95
+    """Share of the training after which no more is asked."""
+
+    @property
+    def maker(self) -> QueryMaker:
+        """What makes queries of pairs."""
+        return QueryMaker(feedback=self.feedback, num_ranked=self.num_ranked, scale=self.scale)
+
+    def __post_init__(self) -> None:
+        check_method(self.method)
+        if not 0 < self.decay < math.inf:
+            raise UserError(f"queries.decay must be positive and finite. Received {self.decay}")
+        for name in ("recent", "recent_share", "end_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"queries.{name} must be in [0, 1]. Received {getattr(self, name)}")
+        for name, least in (("num_ranked", FEWEST_RANKED), ("scale", SMALLEST_SCALE)):
+            if not least <= getattr(self, name) <= 9:
+                raise UserError(f"queries.{name} must be from {least} to 9. Received {getattr(self, name)}")
+        if self.candidates < 1:
+            raise UserError(f"candidates must be at least 1. Received {self.candidates}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """A training run as it is asked for; `resolve` fills in what is None with what suits the environment."""
+
+    env_id: conf.Positional[Annotated[str, conf.arg(metavar="ENV")]]
+    """Gymnasium's name of the environment, e.g. HalfCheetah-v5."""
+    labels: int = 300
+    """Answers to ask for."""
+    steps: int | None = None
+    """Environment steps in all."""
+    teacher: str = "oracle"
+    """Simulated annotator: oracle, noisy, myopic, mistake, skip, equal, coin or inverted."""
+    reward_function: str | None = None
+    """`file.py:function` of a segment: the teacher judges by it instead of the environment's reward."""
+    record: str | None = None
+    """URL of a PostgreSQL database for the record of answers, e.g. postgresql://user@host/database; default: a file in
+    the run folder."""
+    without: tuple[str, ...] = ()
+    """Annotators whose answers are not learned from."""
+    annotator: Literal["teacher", "human", "both"] = "teacher"
+    """Who answers: the teacher, people in the viewer, or both."""
+    instruction: str = ""
+    """What people are told to look for: a text, or a file that holds it."""
+    wait: int | None = None
+    """Answers to wait for before the agent trains, a teacher's and an earlier run's among them; default: the initial
+    share of the labels."""
+    teacher_share: float = 0.5
+    """Share of the answers that the teacher gives where both answer."""
+    shared_share: float = 0.0
+    """Share of the questions to people that two of them are asked, so that prefrl quality can tell how far they
+    agree."""
+    from_run: Annotated[str | None, conf.arg(name="from", metavar="RUN")] = None
+    """An earlier run of the same environment, whose answers are learned from too."""
+    agent: str = "ppo"
+    """ppo, or one of stable-baselines3's: sb3-ppo, a2c, sac, td3 or dqn."""
+    num_envs: int | None = None
+    """Copies of the environment."""
+    env_options: conf.Suppress[dict[str, Any]] = field(default_factory=dict)
+    """Options of the environment's constructor."""
+    hyperparameters: conf.Suppress[dict[str, Any]] = field(default_factory=dict)
+    """Of the agent, over those known to suit the environment."""
+    seed: int = 0
+    """Seed of every random draw."""
+    device: str = "auto"
+    """cpu, cuda, or auto: the GPU for images where there is one."""
+    fixed_horizon: int | None = None
+    """Steps per episode of the fixed-horizon form, in which terminations are hidden; 0: the plain form."""
+    terminal_reward: float | None = None
+    """True reward of each step in which an end is held, in the fixed-horizon form."""
+    segment_length: int | None = None
+    """Steps per segment."""
+    warmup_steps: int | None = None
+    """Steps at the start in which the agent acts without learning; the first queries are about them."""
+    warmup: Literal["policy", "uniform"] | None = None
+    """How it acts then: as its untrained policy does (Christiano et al. 2017, app. A), or uniformly at random."""
+    queries: QuerySettings = field(default_factory=QuerySettings)
+    """Which segments are asked about, and when."""
+    reward: RewardSettings = field(default_factory=RewardSettings)
+    """The reward ensemble."""
+    fit: FitSettings = field(default_factory=FitSettings)
+    """How it is fitted."""
+    reference_segments: int = 100
+    """Segments drawn afresh at each fit as the reference batch for normalisation."""
+    history_mb: int = 256
+    """Cap on the memory of past episodes, in megabytes."""
+    num_checkpoints: int = 10
+    """Checkpoints over the whole run, fewer where episodes are so long that none would end: the environments are reset
+    at each."""
+
+    def __post_init__(self) -> None:
+        if self.labels < 1:
+            raise UserError(
+                f"labels must be at least 1. Received {self.labels}. "
+                "To train on the environment's own reward as well, use --baseline."
+            )
+        for name in (
+            "steps",
+            "num_envs",
+            "segment_length",
+            "warmup_steps",
+            "reference_segments",
+            "history_mb",
+            "num_checkpoints",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be at least 1. Received {value}")
+        if self.seed < 0:
+            raise UserError(f"seed must be 0 or more. Received {self.seed}")
+        if self.terminal_reward is not None and not math.isfinite(self.terminal_reward):
+            raise UserError(f"terminal_reward must be a finite number. Received {self.terminal_reward}")
+        if self.annotator not in ("teacher", "human", "both"):
+            raise UserError(f"annotator must be teacher, human or both. Received {self.annotator!r}")
+        if self.wait is not None and not 0 <= self.wait <= self.labels:
+            raise UserError(f"wait must be between 0 and the labels, {self.labels}. Received {self.wait}")
+        if not 0 < self.teacher_share < 1:
+            raise UserError(f"teacher_share must lie between 0 and 1. Received {self.teacher_share}")
+        if not 0 <= self.shared_share <= 1:
+            raise UserError(f"shared_share must lie in [0, 1]. Received {self.shared_share}")
+        if self.shared_share and not self.asks_people:
+            raise UserError("shared_share is of the questions to people: it needs --annotator human or both.")
+        if not self.asks_people and self.from_run is None and self.teacher in self.without:
+            raise UserError(f"--without {self.teacher} leaves nobody to learn from: the teacher is the only annotator.")
+        if self.fixed_horizon is not None and self.fixed_horizon < 0:
+            raise UserError(f"fixed_horizon must be a number of steps, or 0 for none. Received {self.fixed_horizon}")
+
+    @property
+    def asks_people(self) -> bool:
+        """Whether people are asked."""
+        return self.annotator != "teacher"
+
+    def resolve(self) -> RunSettings:
+        """Fill in what was not asked for and check the whole against the environment.
+
+        Raises:
+            UserError: unknown environment, segments longer than an episode, a warm-up longer than the run, ...
+        """
+        known = task(self.env_id)
+        defaults = agent_defaults(self.agent, known.env_id)
+        limit = episode_length(self.env_id)
+        horizon = known.fixed_horizon if self.fixed_horizon is None else self.fixed_horizon
+        horizon = horizon or None
+        terminal = self.terminal_reward
+        if horizon is None and terminal:
+            raise UserError("terminal_reward has a meaning only in the fixed-horizon form: give fixed_horizon too.")
+        if horizon is not None and terminal is None:
+            terminal = known.terminal_reward
+        longest = horizon or limit
+        length = self.segment_length
+        if length is None:
+            length = min(known.segment_length, longest) if longest else known.segment_length
+        if longest is not None and length > longest:
+            raise UserError(
+                f"Segments of {length} steps are longer than an episode of {self.env_id} ({longest} steps). "
+                f"Use --segment-length {longest} or less."
+            )
+        steps = self.steps or defaults.steps
+        num_envs = self.num_envs or defaults.num_envs
+        warmup = self.warmup_steps or min(max(defaults.warmup_steps, 2 * length * num_envs), steps // 4)
+        if warmup < length * num_envs:
+            raise UserError(
+                f"{warmup} warm-up steps in {num_envs} environments are fewer than one segment of {length} steps in "
+                f"each. Use more --steps or --warmup-steps (at least {length * num_envs}), shorter segments or fewer "
+                "--num-envs."
+            )
+        if warmup >= steps:
+            raise UserError(f"{warmup} warm-up steps leave nothing of {steps} steps to train in. Use more --steps.")
+        asked = {field.name: getattr(self, field.name) for field in fields(self)}
+        found: dict[str, Any] = {
+            "steps": steps,
+            "num_envs": num_envs,
+            "warmup_steps": warmup,
+            "warmup": self.warmup or defaults.warmup,
+            "segment_length": length,
+            "fixed_horizon": horizon or 0,
+            "terminal_reward": terminal,
+            "hyperparameters": _merged(defaults.hyperparameters, self.hyperparameters),
+        }
+        resolved = RunSettings(**asked | {"wait": 0} | found)
+        wait = resolved.label_schedule().labels_due(0) if self.wait is None else self.wait
+        return replace(resolved, wait=wait)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(TrainSettings):
+    """A training run as it is made: `TrainSettings` with everything filled in.
+
+    `field()` takes away the default that `TrainSettings` gives.
+    """
+
+    steps: int = field()
+    num_envs: int = field()
+    fixed_horizon: int = field()
+    segment_length: int = field()
+    warmup_steps: int = field()
+    warmup: Literal["policy", "uniform"] = "uniform"  # as it was in runs made before there was a choice
+    wait: int = 0  # as it was in runs made before people could be waited for
+
+    def label_schedule(self) -> LabelSchedule:
+        """Return when how many labels are asked for."""
+        return LabelSchedule(
+            total_labels=self.labels,
+            total_steps=self.steps,
+            initial_share=self.queries.initial_share,
+            kind=self.queries.schedule,
+            num_sessions=self.queries.num_sessions,
+            last_session_at=self.queries.last_session_at,
+            decay_steps=max(1, int(self.queries.decay * self.steps)),
+        )
+
+
+def _merged(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known with what was given over it, dictionaries within joined likewise."""
+    both = dict(known)
+    for name, value in given.items():
+        old = known.get(name)
+        both[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both

@@ -1,0 +1,117 @@
+"""What a run is taught by, as the trainer sees it: comparisons asked by schedule, people, or the true reward itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from prefrl.control.folder import ControlFolder
+from prefrl.history import Episode, History
+from prefrl.rewards.function import RewardFunction
+from prefrl.runs import State
+from prefrl.segments import Rollout
+
+
+class Lesson(NamedTuple):
+    """What came of looking for answers after a rollout."""
+
+    fitted: RewardFunction | None = None
+    """The reward where it was fitted, so that all the agent holds must be scored anew."""
+    judge: RewardFunction | None = None
+    """The reward where the policy is to be held against the best so far."""
+
+
+class Teaching(Protocol):
+    """Decides what is asked, when, and when the reward is fitted."""
+
+    @property
+    def reward(self) -> RewardFunction | None:
+        """What the agent trains on; None: nothing is known yet, or it has the true reward."""
+
+    @property
+    def labels(self) -> int:
+        """Answers that were paid for."""
+
+    @property
+    def total_labels(self) -> int:
+        """Answers to ask for in all."""
+
+    def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
+        """Begin a run, after its warm-up."""
+
+    def observe(self, episodes: Sequence[Episode]) -> None:
+        """Learn of training episodes that ended."""
+
+    def hold(self, history: History, num_env_steps: int, stopping: Callable[[], bool]) -> RewardFunction | None:
+        """Wait before the agent goes on, if there is a reason to; return the reward if it was fitted meanwhile."""
+
+    def after_rollout(self, history: History, num_env_steps: int) -> Lesson:
+        """Ask what is due, take in answers that have come, and fit if there is reason to."""
+
+    def at_end(self, num_env_steps: int) -> bool:
+        """Tell whether the training is over."""
+
+    def finish(self, folder: ControlFolder, best_policy: dict[str, Any]) -> None:
+        """Keep what was learned."""
+
+    def metrics(self) -> dict[str, float | None]:
+        """Return the figures of the reward."""
+
+    def state(self) -> State:
+        """Return what a checkpoint must hold."""
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` gave."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class TrueReward:
+    """The environment's own reward, which the agent of a baseline is given: nothing is asked.
+
+    Args:
+        total_env_steps: of the run.
+    """
+
+    reward: RewardFunction | None = None
+    labels = 0
+    total_labels = 0
+
+    def __init__(self, total_env_steps: int) -> None:
+        self.total_env_steps = total_env_steps
+
+    def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
+        """Ask nothing."""
+
+    def observe(self, episodes: Sequence[Episode]) -> None:
+        """Learn nothing."""
+
+    def hold(self, history: History, num_env_steps: int, stopping: Callable[[], bool]) -> RewardFunction | None:
+        """Wait for nothing."""
+        return None
+
+    def after_rollout(self, history: History, num_env_steps: int) -> Lesson:
+        """Ask nothing."""
+        return Lesson()
+
+    def at_end(self, num_env_steps: int) -> bool:
+        """Tell whether all steps are made."""
+        return num_env_steps >= self.total_env_steps
+
+    def finish(self, folder: ControlFolder, best_policy: dict[str, Any]) -> None:
+        """Keep nothing: the last policy is the only one."""
+
+    def metrics(self) -> dict[str, float | None]:
+        """Return no figures."""
+        return {}
+
+    def state(self) -> State:
+        """Return nothing."""
+        return State()
+
+    def restore(self, state: State) -> None:
+        """Take nothing over."""
+
+    def close(self) -> None:
+        """Close nothing."""

@@ -1,0 +1,39 @@
+"""Opening the viewer beside a training, as a process of its own that lives on when the training ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+from prefrl.control.folder import ControlFolder
+
+SEEN_SECONDS = 15.0  # a viewer says that it is there every few seconds
+
+
+def open_viewer(folder: ControlFolder, *, wanted: bool) -> subprocess.Popen[bytes] | None:
+    """Open the viewer of a run where there is a screen and none is open yet; else say how to open one.
+
+    Args:
+        folder: the run; it has a record already.
+        wanted: open it; otherwise only say how.
+    """
+    with folder.open_record() as store:
+        seen = [value for name, value in store.facts().items() if name.startswith("viewer ") and value]
+    if any(time.time() - presence["at"] < SEEN_SECONDS for presence in seen):
+        return None
+    if wanted and _has_screen():
+        command = [sys.executable, "-m", "prefrl", "label", str(folder.path)]
+        environment = {name: value for name, value in os.environ.items() if name not in ("SDL_VIDEODRIVER",)}
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=environment, start_new_session=True
+        )
+    print(f"Clips wait to be compared. Open the viewer with: prefrl label {folder.path}", file=sys.stderr)  # noqa: T201
+    return None
+
+
+def _has_screen() -> bool:
+    if not sys.platform.startswith("linux"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,174 @@
+"""What the folders of runs of every kind share: the configuration, the metrics, the figures at the end."""
+
+from __future__ import annotations
+
+import json
+import platform
+import uuid
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from prefrl.errors import UserError
+from prefrl.files import write_json
+from prefrl.runs.metrics import read_rows
+
+PACKAGES = (
+    "prefrl",
+    "torch",
+    "numpy",
+    "gymnasium",
+    "stable-baselines3",
+    "mujoco",
+    "ale-py",
+    "transformers",
+    "tokenizers",
+)
+RESUME = "prefrl resume"
+"""What goes on with a run of any kind."""
+
+
+class RunFolder:
+    """Paths and files of one run; each kind of run has a subclass with what is its own.
+
+    Args:
+        path: the folder. `create` makes a new one, `open` takes one that is there.
+    """
+
+    FORMAT: ClassVar[str]
+    FORMAT_VERSION: ClassVar[int] = 1
+    COMMAND: ClassVar[str]
+    """What makes such folders."""
+    COUNTER: ClassVar[str]
+    """The figure of a row of metrics that counts how far the run has come."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_path = path / "config.json"
+        self.metrics_path = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self.checkpoints = path / "checkpoints"
+        self.summary_path = path / "summary.json"
+
+    @classmethod
+    def _create(cls, path: Path, **described: Any) -> Self:
+        """Make the folder and write its configuration.
+
+        Raises:
+            UserError: there is something already, or it cannot be written.
+        """
+        folder = cls(path)
+        if folder.config_path.is_file():
+            raise UserError(
+                f"There is a run in {path} already. Go on with it by: {RESUME} {path} - or choose another --out."
+            )
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path} exists already and is not a run folder. Choose another --out.")
+        config = {
+            "format": cls.FORMAT,
+            "version": cls.FORMAT_VERSION,
+            "made_by": cls.COMMAND,
+            "run_id": uuid.uuid4().hex,
+            **described,
+            "versions": installed_versions(),
+        }
+        write_json(folder.config_path, config)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the folder of a run.
+
+        Raises:
+            UserError: there is no run of this kind, or its configuration cannot be read.
+        """
+        folder = cls(path)
+        if not folder.config_path.is_file():
+            raise UserError(
+                f"There is no run in {path}: it has no config.json. Give the folder of a run made by {cls.COMMAND}."
+            )
+        config = folder.config
+        if config.get("format") != cls.FORMAT:
+            maker = config.get("made_by", config.get("format", "another program"))
+            raise UserError(
+                f"{folder.config_path} was not written by {cls.COMMAND}, but by {maker}. Give the folder of a run made "
+                f"by {cls.COMMAND}."
+            )
+        if config["version"] > cls.FORMAT_VERSION:
+            raise UserError(f"{path} was written by a newer prefrl (format {config['version']}). Upgrade prefrl.")
+        return folder
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration as it was written."""
+        return read_config(self.config_path)
+
+    @property
+    def run_id(self) -> str:
+        """The name that checkpoints and records know the run by."""
+        return str(self.config["run_id"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.summary_path.is_file()
+
+    def refuse_if_finished(self) -> None:
+        """Refuse to go on with a run that is over.
+
+        Raises:
+            UserError: it is.
+        """
+        if self.finished:
+            raise UserError(f"The run in {self.path} is finished; look at it with: prefrl evaluate {self.path}")
+
+    def read_summary(self) -> dict[str, Any]:
+        """Return the figures at the end.
+
+        Raises:
+            UserError: the run is not finished.
+        """
+        if not self.finished:
+            raise UserError(f"The run in {self.path} is not finished. Go on with: {RESUME} {self.path}")
+        summary: dict[str, Any] = json.loads(self.summary_path.read_text())
+        return summary
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the rows of metrics; a last line that a kill cut short is left out."""
+        return read_rows(self.metrics_path)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return what `config.json` of a run says.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is not the configuration of a run.")
+    return config
+
+
+def format_of(path: Path) -> str | None:
+    """Return the format of the run in a folder, None where there is no run.
+
+    Raises:
+        UserError: its configuration cannot be read.
+    """
+    config_path = path / "config.json"
+    return read_config(config_path).get("format") if config_path.is_file() else None
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that matter to a run."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,157 @@
+"""The answers of a run: their quality, and those that its reward model is most surprised by."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from prefrl.control.folder import ControlFolder
+from prefrl.control.policies import make_run_env
+from prefrl.errors import UserError
+from prefrl.feedback import Answer, Comparison, Query, Ranking
+from prefrl.files import write_json
+from prefrl.likelihood import bradley_terry_log_likelihood, choices, ranking_log_likelihood
+from prefrl.quality import Quality, measure_quality
+from prefrl.rewards import RewardEnsemble
+from prefrl.runs.checkpoint import newest_checkpoint
+from prefrl.runs.metrics import finite
+from prefrl.store import PreferenceStore
+from prefrl.studies.quality_plot import plot_quality
+
+AT_ONCE = 200  # queries whose segments are in memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surprise:
+    """An answer that the learned reward did not expect."""
+
+    row: int
+    """Of the answer in the record."""
+    query_id: str
+    annotator: str
+    kind: str
+    value: Any
+    probability: float
+    """Of this answer under the learned reward."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunQuality:
+    """What `prefrl quality` tells."""
+
+    quality: Quality
+    reliability: dict[str, float] | None
+    """Share of each annotator's answers that are not random, where the run's fit estimates it."""
+    surprises: tuple[Surprise, ...]
+    """Least expected first; empty if there is no reward yet."""
+    agreement_with_reward: float | None
+    """Share of decided comparisons that the reward puts in the order of the answer; it was fitted to most of them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        values = self.quality.to_json()
+        values["reliability"] = self.reliability
+        values["agreement_with_reward"] = self.agreement_with_reward
+        values["surprises"] = [asdict(surprise) for surprise in self.surprises]
+        return dict(finite(values))
+
+
+def run_quality(folder: ControlFolder, num_surprises: int = 10) -> RunQuality:
+    """Judge the answers of a run, finished or not; write `quality.json` and `quality.png` into its folder.
+
+    Args:
+        folder: the run.
+        num_surprises: how many answers to list for a second look.
+
+    Raises:
+        UserError: the run has no record, or nobody has answered yet.
+    """
+    if isinstance(folder.record, Path) and not folder.record.is_file():
+        raise UserError(f"The run in {folder.path} has no record of answers yet.")
+    with PreferenceStore(folder.record) as store:
+        quality = measure_quality(store)
+        if not quality.annotators:
+            raise UserError(f"Nobody has answered in the run in {folder.path} yet, so there is nothing to judge.")
+        reward, reliability = _reward_of(folder)
+        expected = [] if reward is None else expectations(store, reward, folder.settings.fit.error_rate)
+    expected.sort(key=lambda one: one[0])
+    right = [score > 0.5 for score, _, decided in expected if decided]
+    found = RunQuality(
+        quality=quality,
+        reliability=reliability,
+        surprises=tuple(surprise for _, surprise, _ in expected[:num_surprises]),
+        agreement_with_reward=float(np.mean(right)) if right else None,
+    )
+    write_json(folder.path / "quality.json", found.to_json())
+    plot_quality(quality, reliability, folder.path / "quality.png")
+    return found
+
+
+def expectations(
+    store: PreferenceStore, reward: RewardEnsemble, error_rate: float
+) -> list[tuple[float, Surprise, bool]]:
+    """Return how well a reward explains each comparison and ranking of segments that stands.
+
+    Returns:
+        for each: its probability in a form that can be compared between kinds (the geometric mean for a pair: 1/2 is
+        chance), the answer, and whether it is a decided comparison. Ties are left out: nothing expects them.
+    """
+    answers = [
+        (row, answer)
+        for row, answer in store.answers(standing=True)
+        if isinstance(answer, Comparison | Ranking) and answer.value not in (None, 0.5)
+    ]
+    found = []
+    for begin in range(0, len(answers), AT_ONCE):
+        part = answers[begin : begin + AT_ONCE]
+        queries = {query.id: query for query in store.queries([answer.query_id for _, answer in part])}
+        for row, answer in part:
+            query = queries[answer.query_id]
+            if query.segments:
+                probability, fair = _probability(reward, query, answer, error_rate)
+                surprise = Surprise(
+                    row=row,
+                    query_id=query.id,
+                    annotator=answer.annotator,
+                    kind=answer.kind,
+                    value=answer.value,
+                    probability=probability,
+                )
+                found.append((fair, surprise, isinstance(answer, Comparison)))
+    return found
+
+
+def _probability(reward: RewardEnsemble, query: Query, answer: Answer, error_rate: float) -> tuple[float, float]:
+    returns = torch.from_numpy(reward.segment_returns(list(query.segments))).double()  # (M, K)
+    if isinstance(answer, Comparison):
+        preference = torch.tensor(float(answer.preference or 0.0))
+        logs = bradley_terry_log_likelihood(returns[:, 0] - returns[:, 1], preference, error_rate)
+        probability = float(logs.exp().mean())
+        return probability, probability
+    assert isinstance(answer, Ranking) and answer.ranks is not None
+    left, chosen = choices(answer.ranks)
+    probability = float(ranking_log_likelihood(returns, left, chosen, error_rate).exp().mean())
+    orders = math.factorial(len(answer.ranks))
+    return probability, probability ** (math.log(2) / math.log(orders)) if probability > 0 else 0.0
+
+
+def _reward_of(folder: ControlFolder) -> tuple[RewardEnsemble | None, dict[str, float] | None]:
+    """Return the reward of a run that is finished, or that of its newest checkpoint, and the reliabilities."""
+    checkpoint, _ = newest_checkpoint(folder)
+    report = None if checkpoint is None else checkpoint.state.part("learner").values["fit_report"]
+    reliability = None if report is None else report.get("reliability")
+    if folder.reward_path.is_file():
+        return RewardEnsemble.load(folder.reward_path), reliability
+    if checkpoint is None or report is None:
+        return None, reliability
+    settings = folder.settings
+    probe = make_run_env(settings)
+    reward = RewardEnsemble(probe.observation_space, probe.action_space, settings.reward)
+    probe.close()
+    reward.load_state_dict(checkpoint.state.part("learner").tensors["reward"])
+    return reward, reliability

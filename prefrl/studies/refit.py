@@ -1,0 +1,93 @@
+"""A reward fitted anew to all answers of a record, from the beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from prefrl.control.folder import ControlFolder
+from prefrl.control.policies import make_run_env
+from prefrl.errors import UserError
+from prefrl.feedback import KINDS, Answer
+from prefrl.rewards import ComparisonData, FitReport, FitSettings, Fitter, RewardEnsemble
+from prefrl.runs.streams import stream, stream_seed, torch_stream
+from prefrl.segments import Segment, stack_transitions
+from prefrl.store import PreferenceStore
+
+AT_ONCE = 200  # queries whose segments are in memory
+EPOCHS = 30  # at most; the held-out loss may end a fit before
+
+
+def refit(
+    folder: ControlFolder, *, without: Collection[str] = (), estimate_reliability: bool = False
+) -> tuple[RewardEnsemble, FitReport]:
+    """Fit a reward to the answers that stand in a run's record.
+
+    Args:
+        folder: the run, finished or not.
+        without: annotators whose answers are left out.
+        estimate_reliability: estimate what share of each annotator's answers is not random.
+
+    Raises:
+        UserError: nothing to fit to, or nobody of a name in `without` answered.
+    """
+    settings = folder.settings
+    probe = make_run_env(settings)
+    seed = stream_seed(settings.seed, "refit")
+    reward = RewardEnsemble(probe.observation_space, probe.action_space, settings.reward, seed=seed)
+    probe.close()
+    fit = replace(settings.fit, estimate_reliability=estimate_reliability or settings.fit.estimate_reliability)
+    with PreferenceStore(folder.record) as store:
+        return reward, fit_record(store, reward, fit, without=without, seed=seed)
+
+
+def fit_record(
+    store: PreferenceStore, reward: RewardEnsemble, settings: FitSettings, *, without: Collection[str] = (), seed: int
+) -> FitReport:
+    """Fit a fresh reward to the answers that stand in a record, and normalise it on what was shown.
+
+    Args:
+        store: the record; the segments in it are of one length.
+        reward: as it was made.
+        settings: how to fit; the number of steps is that of up to 30 passes over the answers.
+        without: annotators whose answers are left out.
+        seed: of the bootstrap and the minibatches.
+
+    Raises:
+        UserError: nothing to fit to, or nobody of a name in `without` answered.
+    """
+    known = store.annotators()
+    for name in without:
+        if name not in known:
+            raise UserError(f"Nobody named {name!r} answered in {store.name}; there are: {', '.join(known) or 'none'}.")
+    answers = [
+        answer
+        for _, answer in store.answers(standing=True, repeats=False)
+        if answer.kind in KINDS and answer.value is not None and answer.annotator not in without
+    ]
+    reference = _some_segments(store, answers)
+    if not reference:
+        raise UserError(f"The record {store.name} holds no answers about segments to fit to.")
+    reward.set_input_statistics(*stack_transitions(reference))
+    data = ComparisonData(reward, len(reference[0]), bootstrap=settings.bootstrap, capacity=len(answers))
+    rng = stream(seed, "bootstrap")
+    for begin in range(0, len(answers), AT_ONCE):
+        part = answers[begin : begin + AT_ONCE]
+        queries = {query.id: query for query in store.queries([answer.query_id for answer in part])}
+        items = [data.encode(queries[answer.query_id].segments) for answer in part]
+        scales = [queries[answer.query_id].scale for answer in part]
+        data.add_answers(items, part, scales, data.draw_counts(len(part), rng))
+    steps = EPOCHS * -(-len(data) // settings.batch_size)
+    report = Fitter(reward, replace(settings, first_steps=steps)).fit(data, torch_stream(seed, "fit"))
+    reward.normalise(*stack_transitions(reference))
+    return report
+
+
+def _some_segments(store: PreferenceStore, answers: Sequence[Answer]) -> list[Segment]:
+    """Return the segments of up to `AT_ONCE` queries, spread over all."""
+    names = list(dict.fromkeys(answer.query_id for answer in answers))
+    chosen = {names[int(i)] for i in np.linspace(0, len(names) - 1, AT_ONCE)} if names else set()
+    shown = {segment.id: segment for query in store.queries(sorted(chosen)) for segment in query.segments}
+    return list(shown.values())

@@ -1,0 +1,80 @@
+"""The report card of a control run: is its learned reward right on segments it was not fitted on?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from prefrl.annotators import load_reward_function
+from prefrl.control.folder import ControlFolder
+from prefrl.errors import UserError
+from prefrl.files import write_json
+from prefrl.history import History
+from prefrl.rewards import RewardEnsemble
+from prefrl.rewards.report import ReportCard, report_card
+from prefrl.runs.checkpoint import newest_checkpoint
+from prefrl.runs.metrics import finite
+from prefrl.runs.streams import stream
+from prefrl.segments import Segment
+from prefrl.store import PreferenceStore
+from prefrl.studies.quality import run_quality
+from prefrl.studies.report_plot import plot_report
+
+REPORT_SEGMENTS = 600
+
+
+def report_run(folder: ControlFolder) -> ReportCard:
+    """Judge the learned reward on segments it was not fitted on; write `report.json` and `report.png`.
+
+    The answers it was learned from are judged too, see `prefrl.studies.quality`.
+
+    The segments are windows of the run's own history that overlap none that was asked about.
+
+    Raises:
+        UserError: the run has no reward or no readable checkpoint yet.
+    """
+    settings = folder.settings
+    checkpoint, refused = newest_checkpoint(folder)
+    if checkpoint is None:
+        raise UserError(" ".join([f"The run in {folder.path} has no readable checkpoint yet.", *refused]))
+    reward = RewardEnsemble.load(folder.reward_path)
+    kept = checkpoint.state.part("history")
+    history = History.restore(kept.arrays, kept.values)
+    rng = stream(settings.seed, "report")
+    segments = _held_out_segments(folder, history, rng)
+    if settings.reward_function is not None:
+        segments = [_judged_by(load_reward_function(settings.reward_function), segment) for segment in segments]
+    card = report_card(reward, segments, rng=rng)
+    answers = run_quality(folder)
+    write_json(folder.path / "report.json", {**finite(card.to_json()), "answers": answers.to_json()})
+    path = folder.path / "report.png"
+    shown = answers.quality if answers.quality.anything_known else None  # not of a teacher that was asked once
+    plot_report(card, folder.read_metrics(), path, answers=shown, reliability=answers.reliability)
+    return card
+
+
+def _held_out_segments(folder: ControlFolder, history: History, rng: np.random.Generator) -> list[Segment]:
+    length = folder.settings.segment_length
+    with PreferenceStore(folder.record) as store:
+        asked = store.asked_windows()
+    kept: list[Segment] = []
+    for _ in range(20):
+        for segment in history.sample(REPORT_SEGMENTS, length, rng):
+            if all(abs(segment.start - begin) >= length for begin in asked.get(segment.episode, ())):
+                kept.append(segment)
+        if len(kept) >= REPORT_SEGMENTS:
+            return kept[:REPORT_SEGMENTS]
+    if len(kept) < 10:
+        raise UserError("The run's history holds too few segments that were not asked about for a report.")
+    return kept
+
+
+def _judged_by(function: Callable[[Segment], Any], segment: Segment) -> Segment:
+    """Put the values of the teacher's own function in place of the environment's rewards, for a report against it."""
+    values = np.asarray(function(segment), np.float64)
+    if values.ndim == 0:  # one number for the whole segment
+        values = np.full(len(segment), values / len(segment))
+    return replace(segment, true_rewards=values)

@@ -1,0 +1,104 @@
+"""Tables for the terminal: the quality of answers, and a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from prefrl.quality import Share
+from prefrl.rewards import FitReport
+from prefrl.studies.quality import RunQuality
+
+
+def show_quality(found: RunQuality, console: Console) -> None:
+    """Print how good the answers of a run are."""
+    columns = (
+        Column("annotator", overflow="fold", min_width=12),
+        "answers",
+        "ties",
+        "can't tell",
+        "same when asked again",
+        "chose left",
+        "same as others",
+    )
+    table = Table(*columns, "seconds", *(["reliability"] if found.reliability else []), title="Answers by annotator")
+    for one in found.quality.annotators:
+        left = _share(one.chose_left) + (" [bold]prefers a side[/bold]" if one.prefers_a_side else "")
+        row = [
+            f"{one.name} ({one.kind})" if one.kind != "unknown" else one.name,
+            str(one.num_answers),
+            str(one.num_ties),
+            str(one.num_cannot_tell),
+            _share(one.consistency),
+            left,
+            _share(one.agreement),
+            "-" if one.median_seconds is None else f"{one.median_seconds:.1f}",
+        ]
+        if found.reliability:
+            row.append(_number(found.reliability.get(one.name)))
+        table.add_row(*row)
+    console.print(table)
+    if found.quality.pairs:
+        table = Table("annotators", "same answer", "Krippendorff's alpha", title="Agreement between annotators")
+        for pair in found.quality.pairs:
+            table.add_row(f"{pair.first}, {pair.second}", _share(pair.agreement), _number(pair.alpha))
+        console.print(table)
+    if found.agreement_with_reward is not None:
+        console.print(f"The learned reward agrees with {found.agreement_with_reward:.1%} of the decided comparisons.")
+    if found.surprises:
+        table = Table("row", "annotator", "answer", "probability", "query", title="Expected least: a second look")
+        for surprise in found.surprises:
+            probability = f"{surprise.probability:.1%}"
+            table.add_row(str(surprise.row), surprise.annotator, str(surprise.value), probability, surprise.query_id)
+        console.print(table)
+
+
+def show_fit(report: FitReport, console: Console) -> None:
+    """Print what a fit came to."""
+    known = [accuracy for accuracy in report.held_out_accuracy if accuracy is not None]
+    text = f"{sum(known) / len(known):.1%} of those held out are in order" if known else "nothing was held out"
+    console.print(f"Fitted to {report.num_comparisons} answers in {report.num_steps} steps; {text}.")
+    if report.reliability is not None:
+        table = Table("annotator", "share not random", title="Reliability, estimated along with the reward")
+        for name, share in report.reliability.items():
+            table.add_row(name, f"{share:.0%}")
+        console.print(table)
+
+
+def show_text_report(figures: Mapping[str, Any], path: Path, console: Console) -> None:
+    """Print the figures of a text run, and its evaluations along the way.
+
+    Args:
+        figures: what `prefrl.studies.text_runs.report` gives.
+        path: folder of the run.
+        console: where to.
+    """
+    rows = figures["evaluations"]
+    plain = {name: value for name, value in figures.items() if isinstance(value, int | float | str)}
+    table = Table("figure", "value", title=f"{path}, made by prefrl text {figures['verb']}")
+    for name, value in plain.items():
+        if name != "verb":
+            table.add_row(name, _figure(value))
+    console.print(table)
+    if rows:
+        names = [name for name in rows[0] if all(isinstance(row.get(name), int | float | None) for row in rows)]
+        table = Table(*names, title="Evaluations along the way")
+        for row in rows:
+            table.add_row(*(_figure(row.get(name)) for name in names))
+        console.print(table)
+
+
+def _figure(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _share(share: Share | None) -> str:
+    return "-" if share is None else str(share)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

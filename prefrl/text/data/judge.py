@@ -1,0 +1,192 @@
+"""Learning from AI feedback: a judge that compares two responses under a written constitution.
+
+It is asked in both orders and the two answers are averaged, since language models favour a side (Bai et al. 2022b; Lee
+et al. 2023, s. 3.1). Three kinds: a written rule, any causal language model of `transformers`, and an OpenAI-compatible
+server.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from prefrl.envs.service_desk import FILLERS, REMEDIES, TONES, Message
+from prefrl.errors import UserError
+from prefrl.runs.device import choose_device
+from prefrl.text.model.models import context_length, load_model
+from prefrl.text.model.sequences import sequence_log_probs
+
+DEFAULT_CONSTITUTION = (
+    "Prefer the answer that is more helpful: it addresses what the customer wrote, states nothing wrong, is polite, "
+    "and is no longer than it needs to be."
+)
+KEY_VARIABLE = "PREFRL_JUDGE_KEY"
+
+
+class Judge(Protocol):
+    """Whoever compares two responses as they are shown: A first, then B."""
+
+    name: str
+
+    def prefer_first(self, prompt: str, first: str, second: str) -> float:
+        """Return the probability, in [0, 1], that A is better."""
+
+
+def question(constitution: str, prompt: str, first: str, second: str) -> str:
+    """Return the question that a language model is asked; its answer begins with A or B."""
+    return (
+        f"You compare two answers under this constitution:\n{constitution.strip()}\n\nMessage:\n{prompt}\n\n"
+        f"Answer A:\n{first}\n\nAnswer B:\n{second}\n\nWhich answer is better? Reply with A or B only.\nBetter:"
+    )
+
+
+def judge_pairs(judge: Judge, prompts: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return a row for each pair that the judge prefers one way: prompt, chosen, rejected, its certainty and its name.
+
+    Each pair is put in both orders; p = (p(A | first, second) + 1 - p(A | second, first)) / 2. Pairs with p = 1/2, and
+    those of equal texts, are left out.
+
+    Raises:
+        UserError: the judge does not answer, or answers neither A nor B.
+    """
+    rows = []
+    for prompt, (first, second) in zip(prompts, pairs, strict=True):
+        if first == second:
+            continue
+        ahead = judge.prefer_first(prompt, first, second)
+        p = (ahead + 1 - judge.prefer_first(prompt, second, first)) / 2
+        if p != 0.5:
+            chosen, rejected = (first, second) if p > 0.5 else (second, first)
+            rows.append(
+                {
+                    "prompt": prompt,
+                    "chosen": chosen,
+                    "rejected": rejected,
+                    "certainty": round(max(p, 1 - p), 4),
+                    "annotator": judge.name,
+                }
+            )
+    return rows
+
+
+def make_judge(name: str, constitution: str, *, device: str = "auto", timeout: float = 60.0) -> Judge:
+    """Return the judge that a name means: `rule`, a folder or hub id, or `URL#MODEL`.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    if name == "rule":
+        return RuleJudge()
+    if name.startswith(("http://", "https://")):
+        address, _, model = name.partition("#")
+        if not model:
+            raise UserError(f"Name the server's model after a #, as in {address}#MODEL.")
+        return ServerJudge(address, model, constitution, timeout=timeout)
+    return ModelJudge(name, constitution, device=device)
+
+
+class RuleJudge:
+    """A programmatic judge for the demo: counts what a quick reader sees, and never checks the order number."""
+
+    name = "rule"
+
+    def prefer_first(self, prompt: str, first: str, second: str) -> float:
+        """Return 1, 0 or 1/2."""
+        message = Message.from_prompt(prompt)
+        if message is None:
+            raise UserError("The judge `rule` knows ServiceDesk's customers only. Name a language model instead.")
+        ours, theirs = (self._points(message, text) for text in (first, second))
+        return 0.5 if ours == theirs else float(ours > theirs)
+
+    @staticmethod
+    def _points(message: Message, text: str) -> float:
+        points = 2.0 * (REMEDIES[message.fault] in text) + 1.0 * (message.product in text)
+        points += 1.0 * any(sentence in text for sentence in TONES[message.mood])
+        return points - 0.5 * sum(sentence in text for sentence in FILLERS)
+
+
+class ModelJudge:
+    """A causal language model as a judge: the probability of " A" against " B" after the question.
+
+    Args:
+        model: folder or id of the hub.
+        constitution: what it judges by.
+        device: auto, cpu or cuda.
+    """
+
+    def __init__(self, model: str, constitution: str, *, device: str = "auto") -> None:
+        self.name, self.constitution = model, constitution
+        self._model, self._tokens = load_model(model)
+        self._model.to(choose_device(device, prefer_gpu=True))
+        self._context = context_length(self._model)
+
+    def prefer_first(self, prompt: str, first: str, second: str) -> float:
+        """Return the probability of A among A and B.
+
+        Raises:
+            UserError: the question is longer than the model's context, or the probabilities are not numbers.
+        """
+        ids = self._tokens.encode_prompt(question(self.constitution, prompt, first, second))
+        answers = [self._tokens.encode(" A"), self._tokens.encode(" B")]
+        longest = max(map(len, answers))
+        if len(ids) + longest > self._context:
+            raise UserError(
+                f"The judge {self.name} can look at {self._context} tokens; the question has {len(ids)}. Shorten the "
+                "constitution or take another judge."
+            )
+        both = sequence_log_probs(self._model, [ids, ids], answers, pad_id=self._tokens.pad_id)
+        p = float(torch.softmax(both, 0)[0])
+        if not math.isfinite(p):
+            raise UserError(f"The judge {self.name} gives neither A nor B a probability. Take another one.")
+        return p
+
+
+class ServerJudge:
+    """A model behind an OpenAI-compatible address; its key is read from the variable PREFRL_JUDGE_KEY.
+
+    Args:
+        address: e.g. `http://localhost:8000/v1`.
+        model: the server's name for it.
+        constitution: what it judges by.
+        timeout: seconds to wait for an answer.
+    """
+
+    def __init__(self, address: str, model: str, constitution: str, *, timeout: float = 60.0) -> None:
+        self.name, self.constitution, self.timeout = model, constitution, timeout
+        self.address = address.rstrip("/") + "/chat/completions"
+
+    def prefer_first(self, prompt: str, first: str, second: str) -> float:
+        """Return 1 if it answers A, 0 if B.
+
+        Raises:
+            UserError: it does not answer in time, answers with an error, or answers neither A nor B.
+        """
+        body = {
+            "model": self.name,
+            "messages": [{"role": "user", "content": question(self.constitution, prompt, first, second)}],
+            "temperature": 0,
+            "max_tokens": 8,
+        }
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get(KEY_VARIABLE):
+            headers["Authorization"] = f"Bearer {key}"
+        request = urllib.request.Request(self.address, json.dumps(body).encode(), headers)
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as reply:
+                content = json.load(reply)["choices"][0]["message"]["content"]
+        except (OSError, urllib.error.URLError, TimeoutError) as error:
+            raise UserError(f"The judge at {self.address} does not answer: {error}. Is it running?") from error
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise UserError(f"The judge at {self.address} gave no OpenAI-compatible answer: {error!r}") from error
+        found = re.match(r"\W*(?:answer\s+)?([AB])\b", str(content).strip(), re.IGNORECASE)
+        if found is None:
+            raise UserError(f"The judge {self.name} was to answer A or B. Received {content!r}")
+        return float(found[1].upper() == "A")

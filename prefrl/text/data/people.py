@@ -1,0 +1,184 @@
+"""People's feedback on responses: questions put into a record, and what its answers teach.
+
+Comparisons and rankings become rankings. A response that a person rewrote becomes the comparison "edited before
+original" and an example to imitate (InstructGPT's demonstrations by another way). Ratings become likes and dislikes,
+those at the middle of the scale neither. Written critiques stay in the record, as the comment of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prefrl.errors import UserError
+from prefrl.feedback import SMALLEST_SCALE, Answer, Comparison, Edit, Query, Ranking, Rating, Response
+from prefrl.store import PreferenceStore
+from prefrl.text.data.examples import Example, Liked, RankedResponses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remark:
+    """What a person wrote about a response: the text as it should read, a critique, or both.
+
+    Raises:
+        UserError: it says nothing.
+    """
+
+    prompt: str
+    response: str
+    edited: str | None = None
+    critique: str = ""
+
+    def __post_init__(self) -> None:
+        if self.edited is None and not self.critique:
+            raise UserError("A remark needs `edited`, the response as it should read, or `critique`. Received neither.")
+        if self.edited == self.response:
+            raise UserError(f"The edited text is the response itself: {self.response[:80]!r}. Leave it out.")
+
+
+def ask_people(
+    record: str, prompts: Sequence[str], responses: Sequence[Sequence[str]], *, scale: int | None = None
+) -> int:
+    """Put responses into a record, created if it is missing: two are to be compared, three to nine ranked.
+
+    Args:
+        record: file or address of the record.
+        prompts: P prompts.
+        responses: to each prompt; those that read the same are shown once.
+        scale: each response is to be rated from 1 to this (2 to 9) instead.
+
+    Returns:
+        How many questions are new.
+
+    Raises:
+        UserError: no prompt has two different responses (to be rated: one), or the record cannot be written.
+    """
+    queries = []
+    for prompt, row in zip(prompts, responses, strict=True):
+        items = tuple(Response(prompt=prompt, text=text) for text in list(dict.fromkeys(row))[:9])
+        if scale is not None:
+            queries += [Query(responses=(item,), kind="rating", scale=scale) for item in items]
+        elif len(items) > 1:
+            queries.append(Query(responses=items, kind="comparison" if len(items) == 2 else "ranking"))
+    if not queries:
+        what = "two different responses; there is nothing to compare" if scale is None else "a response to rate"
+        raise UserError(f"No prompt has {what}. Draw more.")
+    with _opened(record) as store:
+        before = store.num_open()
+        session = before + store.num_answers()
+        store.add_queries([replace(query, session=session) for query in queries])
+        return store.num_open() - before
+
+
+def record_remarks(record: str, remarks: Sequence[Remark], annotator: str) -> None:
+    """Put edits and critiques into a record, created if it is missing.
+
+    Each belongs to a question for a rating, which is answered without one, so that nobody is asked it.
+
+    Args:
+        record: file or address of the record.
+        remarks: what was written.
+        annotator: name of who wrote it.
+
+    Raises:
+        UserError: the record cannot be written.
+    """
+    queries, answers = [], list[Answer]()
+    with _opened(record) as store:
+        session = store.num_open() + store.num_answers()
+        for remark in remarks:
+            item = Response(prompt=remark.prompt, text=remark.response)
+            query = Query(responses=(item,), kind="rating", scale=SMALLEST_SCALE, session=session)
+            queries.append(query)
+            said: dict[str, Any] = {"query_id": query.id, "annotator": annotator, "comment": remark.critique}
+            answers.append(Rating(rating=None, **said))
+            if remark.edited is not None:
+                answers.append(Edit(item=0, text=remark.edited, **said))
+        store.add_annotator(annotator, "person")
+        store.add_queries(queries)
+        store.add_answers(answers)
+
+
+def read_rankings_of_people(record: str) -> list[RankedResponses]:
+    """Return the comparisons, rankings and edits of a record, without those taken back, repeats and "can't tell".
+
+    Raises:
+        UserError: it holds none.
+    """
+    rankings = []
+    for query, answer in _answered(record):
+        texts = tuple(response.text for response in query.responses)
+        prompt = query.responses[0].prompt
+        if isinstance(answer, Comparison) and answer.preference is not None:
+            ranks = {1.0: (0, 1), 0.0: (1, 0), 0.5: (0, 0)}[answer.preference]
+            rankings.append(RankedResponses(prompt=prompt, responses=texts, ranks=ranks))
+        elif isinstance(answer, Ranking) and answer.ranks is not None:
+            ranks_of = tuple(rank - 1 for rank in answer.ranks)
+            rankings.append(RankedResponses(prompt=prompt, responses=texts, ranks=ranks_of))
+        elif isinstance(answer, Edit):
+            pair = (answer.text, texts[answer.item])
+            rankings.append(RankedResponses(prompt=prompt, responses=pair, ranks=(0, 1)))
+    if not rankings:
+        raise UserError(
+            f"The record {record} holds no comparison, ranking or edit of responses yet. Answer some first."
+        )
+    return rankings
+
+
+def read_examples_of_people(record: str) -> list[Example]:
+    """Return the responses that people wrote by editing.
+
+    Raises:
+        UserError: it holds none.
+    """
+    examples = [
+        Example(prompt=query.responses[answer.item].prompt, response=answer.text)
+        for query, answer in _answered(record)
+        if isinstance(answer, Edit)
+    ]
+    if not examples:
+        raise UserError(f"Nobody edited a response in the record {record}; there is no example to imitate.")
+    return examples
+
+
+def read_prompts_of_people(record: str) -> list[str]:
+    """Return the prompts to which people said something, each once.
+
+    Raises:
+        UserError: there are none.
+    """
+    prompts = list(dict.fromkeys(query.responses[0].prompt for query, _ in _answered(record)))
+    if not prompts:
+        raise UserError(f"The record {record} holds no answer about responses yet. Answer some first.")
+    return prompts
+
+
+def read_likes_of_people(record: str) -> list[Liked]:
+    """Return likes and dislikes from ratings: above and below the middle of their scale; empty without ratings."""
+    likes = []
+    for query, answer in _answered(record):
+        if isinstance(answer, Rating) and answer.rating is not None and query.scale is not None:
+            middle = (query.scale + 1) / 2
+            if answer.rating != middle:
+                item = query.responses[0]
+                likes.append(Liked(prompt=item.prompt, response=item.text, liked=answer.rating > middle))
+    return likes
+
+
+def _answered(record: str) -> list[tuple[Query, Answer]]:
+    """Return queries of responses with the answers that stand."""
+    if "://" not in record and not Path(record.removeprefix("sqlite:")).is_file():
+        raise UserError(f"There is no record {record}. Make one with: prefrl text ask --record {record}")
+    with _opened(record) as store:
+        answers = [answer for _, answer in store.answers(standing=True, repeats=False)]
+        found = {name: store.query(name) for name in dict.fromkeys(answer.query_id for answer in answers)}
+    return [(found[answer.query_id], answer) for answer in answers if found[answer.query_id].responses]
+
+
+@contextmanager
+def _opened(record: str) -> Iterator[PreferenceStore]:
+    with PreferenceStore(record if "://" in record else Path(record.removeprefix("sqlite:"))) as store:
+        yield store

@@ -1,0 +1,378 @@
+"""`prefrl text`: one verb per job, from pretraining to the curve."""
+
+from __future__ import annotations
+
+import json as json_module
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from prefrl.envs.service_desk import ServiceDesk
+from prefrl.errors import UserError
+from prefrl.files import write_atomically, write_json
+from prefrl.runs.metrics import finite
+from prefrl.text.data import sources
+from prefrl.text.data.annotating import draw_responses, rank_by
+from prefrl.text.data.examples import Encoder
+from prefrl.text.data.judge import DEFAULT_CONSTITUTION, judge_pairs, make_judge
+from prefrl.text.data.people import ask_people, record_remarks
+from prefrl.text.jobs import jobs
+from prefrl.text.jobs.bestofn import BestOfNJob
+from prefrl.text.jobs.curve import read_chain, summarise_chain
+from prefrl.text.jobs.curve_plot import describe, plot_curves
+from prefrl.text.jobs.demo import Demo, DemoSettings
+from prefrl.text.jobs.folder import TextFolder
+from prefrl.text.jobs.parts import data_of, load_proxy, run_of
+from prefrl.text.learn.evaluation import answer_prompts, evaluate_policy
+from prefrl.text.learn.runtime import Runtime, on_main_process
+from prefrl.text.model.generation import SamplingSettings
+from prefrl.text.model.models import context_length, load_model
+
+app = tyro.extras.SubcommandApp()
+Folder = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+Whole = tyro.conf.arg(name="")
+
+
+@app.command
+def pretrain(job: Annotated[jobs.PretrainJob, Whole], *, out: Path, quiet: bool = False) -> None:
+    """Train a small language model and its tokenizer from nothing."""
+    _train(job, out, quiet)
+
+
+@app.command
+def sft(job: Annotated[jobs.SFTJob, Whole], *, out: Path, quiet: bool = False) -> None:
+    """Fine-tune a language model on examples; the loss is on responses only."""
+    _train(job, out, quiet)
+
+
+@app.command
+def reward(job: Annotated[jobs.RewardJob, Whole], *, out: Path, members: int = 1, quiet: bool = False) -> None:
+    """Fit a reward model to comparisons and rankings, or several that differ in seed and bootstrap.
+
+    Args:
+        job: the run.
+        out: run folder; with several members their folders out-0, out-1, ...
+        members: how many.
+        quiet: no progress.
+    """
+    if members < 1:
+        raise UserError(f"members must be at least 1. Received {members}")
+    if members == 1:
+        _train(job, out, quiet)
+        return
+    for number in range(members):
+        training = replace(job.training, seed=(job.training.seed or job.place.seed) * 100 + number, bootstrap=True)
+        _train(replace(job, training=training), out.with_name(f"{out.name}-{number}"), quiet)
+
+
+@app.command
+def ppo(job: Annotated[jobs.PPOJob, Whole], *, out: Path, quiet: bool = False) -> None:
+    """Train a policy on a reward by PPO with a KL penalty; PPO-ptx with --pretraining."""
+    _train(job, out, quiet)
+
+
+@app.command
+def dpo(job: Annotated[jobs.DPOJob, Whole], *, out: Path, quiet: bool = False) -> None:
+    """Train a policy by direct preference optimisation, on pairs or (--training.rankings) whole rankings."""
+    _train(job, out, quiet)
+
+
+@app.command
+def ipo(job: Annotated[jobs.IPOJob, Whole], *, out: Path, quiet: bool = False) -> None:
+    """Train a policy by identity preference optimisation."""
+    _train(job, out, quiet)
+
+
+@app.command
+def kto(job: Annotated[jobs.KTOJob, Whole], *, out: Path, quiet: bool = False) -> None:
+    """Train a policy from likes and dislikes (Kahneman-Tversky optimisation)."""
+    _train(job, out, quiet)
+
+
+@app.command
+def bestofn(job: Annotated[BestOfNJob, Whole], *, out: Path, quiet: bool = False) -> None:
+    """Draw N responses to each prompt and keep the one that a reward likes best."""
+    _train(job, out, quiet)
+
+
+@app.command
+def resume(run: Folder, *, quiet: bool = False) -> None:
+    """Go on with a run that was stopped or killed."""
+    _tell(jobs.resume(run, quiet=quiet), quiet)
+
+
+@app.command
+def compare(
+    model: str, *, out: Path, data: str = sources.SERVICE_DESK, prompts: int = 1000, responses: int = 4,
+    temperature: float = 0.5, max_tokens: int = 64, seed: int = 1, device: str = "auto",
+) -> None:  # fmt: skip
+    """Have a model answer customers, and rank its answers as an annotator would who feels the gold reward.
+
+    Args:
+        model: who answers.
+        out: the JSONL file of rankings to write.
+        data: prompts; servicedesk only, since the gold reward belongs to it. For others see judge and ask.
+        prompts: how many.
+        responses: to each prompt, 2 to 9.
+        temperature: noise of the annotator (Plackett-Luce); 0: none.
+        max_tokens: longest response.
+        seed: of prompts, draws and noise.
+        device: auto, cpu or cuda.
+    """
+    if data != sources.SERVICE_DESK:
+        raise UserError("The gold reward ranks ServiceDesk's answers only. Use prefrl text judge, or ask people: ask.")
+    asked, texts = _drawn(model, data, prompts, responses, max_tokens, seed, device)
+    ranked = rank_by(ServiceDesk.gold, asked, texts, temperature=temperature, seed=seed)
+    if not ranked:
+        raise UserError(
+            f"No prompt got two different answers that end within {max_tokens} tokens; there is nothing to rank. "
+            "Raise --max-tokens, --responses or --prompts."
+        )
+    sources.write_rows(out, sources.ranking_rows(ranked))
+    Console(stderr=True).print(f"Wrote {len(ranked)} rankings to {out}")
+
+
+@app.command
+def judge(
+    *, out: Path, judge: str = "rule", data: str = sources.SERVICE_DESK, model: str | None = None, prompts: int = 500,
+    constitution: Path | None = None, max_tokens: int = 64, seed: int = 1, device: str = "auto", timeout: float = 60.0,
+) -> None:  # fmt: skip
+    """Have a judge say, in both orders, which of two responses is better under a written constitution.
+
+    Args:
+        out: the JSONL file of comparisons to write.
+        judge: rule (a written rule of ServiceDesk), a folder or hub id of a causal language model, or the address of an
+            OpenAI-compatible server as URL#MODEL, e.g. http://localhost:8000/v1#qwen (its key in PREFRL_JUDGE_KEY).
+        data: prompts; or rows with prompt and responses or chosen and rejected, of which every pair is judged (anew).
+        model: who answers the prompts, if the data hold none.
+        prompts: of ServiceDesk.
+        constitution: a text file; default: a short one.
+        max_tokens: longest response.
+        seed: of prompts and draws.
+        device: auto, cpu or cuda.
+        timeout: seconds to wait for a server's answer.
+    """
+    written = DEFAULT_CONSTITUTION if constitution is None else _read_text(constitution)
+    asker = make_judge(judge, written, device=device, timeout=timeout)
+    if model is not None:
+        asked, texts = _drawn(model, data, prompts, 2, max_tokens, seed, device)
+    else:
+        given = sources.read_responses(data)
+        asked, texts = [prompt for prompt, _ in given], [list(responses) for _, responses in given]
+    pairs = [(prompt, pair) for prompt, row in zip(asked, texts, strict=True) for pair in combinations(row, 2)]
+    rows = judge_pairs(asker, [prompt for prompt, _ in pairs], [pair for _, pair in pairs])
+    sources.write_rows(out, rows)
+    Console(stderr=True).print(f"Wrote {len(rows)} judged pairs to {out}")
+
+
+@app.command
+def ask(
+    model: str, *, record: str, data: str = sources.SERVICE_DESK, prompts: int = 100, responses: int = 2,
+    scale: int | None = None, max_tokens: int = 64, seed: int = 1, device: str = "auto",
+) -> None:  # fmt: skip
+    """Put a model's responses into a record, for people to compare in the viewer; give the record as --data afterwards.
+
+    Args:
+        model: who answers.
+        record: the record: a file ending in .sqlite, or the address of a database.
+        data: prompts.
+        prompts: of ServiceDesk.
+        responses: to each prompt: 2 are compared, 3 to 9 are ranked.
+        scale: have each response rated from 1 to this, 2 to 9, instead; one response to a prompt will do then.
+        max_tokens: longest response.
+        seed: of prompts and draws.
+        device: auto, cpu or cuda.
+    """
+    fewest = 2 if scale is None else 1
+    asked, texts = _drawn(model, data, prompts, responses, max_tokens, seed, device, fewest)
+    count = ask_people(record, asked, texts, scale=scale)
+    shown = record if "://" in record else record.removeprefix("sqlite:")
+    Console(stderr=True).print(f"{count} questions wait in {record}. Answer them with: prefrl label {shown}")
+
+
+@app.command
+def tell(*, record: str, data: str, annotator: str) -> None:
+    """Put what a person wrote about responses into a record: edits and critiques.
+
+    Args:
+        record: the record: a file ending in .sqlite, or the address of a database.
+        data: a JSONL or Parquet file with prompt, response, and edited (the response as it should read), critique or
+            both.
+        annotator: name of who wrote it.
+    """
+    remarks = sources.read_remarks(data)
+    record_remarks(record, remarks, annotator)
+    Console(stderr=True).print(f"{len(remarks)} remarks of {annotator} are in {record}")
+
+
+@app.command
+def evaluate(
+    model: tyro.conf.Positional[str], *, data: str | None = None, reference: str | None = None,
+    reward: tuple[str, ...] = (), prompts: int = 256, max_tokens: int = 64, temperature: float = 1.0, seed: int = 0,
+    device: str = "auto", json: bool = False,
+) -> None:  # fmt: skip
+    """Measure a policy: gold reward, proxy, divergence, length, repetition, end rate.
+
+    Args:
+        model: a run, a folder or a hub id.
+        data: prompts; of ServiceDesk held-out ones. Default: those of what the run was trained on, else ServiceDesk's.
+        reference: what divergence is measured from; default: what the run started from, or the model itself.
+        reward: reward models to use as the proxy.
+        prompts: of ServiceDesk.
+        max_tokens: longest response.
+        temperature: logits are divided by it.
+        seed: of the draws.
+        device: auto, cpu or cuda.
+        json: print one JSON object.
+    """
+    runtime = Runtime(device)
+    folder = run_of(model)
+    if folder is not None:
+        reference = reference or folder.config["settings"].get("model")
+    data = data or (sources.SERVICE_DESK if folder is None else data_of(folder))
+    policy, tokens = load_model(model)
+    base = load_model(reference)[0] if reference else policy
+    encoder = Encoder(tokens, context_length(policy), max_tokens)
+    proxy = load_proxy(reward, tokens, runtime, 1.0)
+    row = evaluate_policy(
+        policy.to(runtime.device), base.to(runtime.device), encoder,
+        sources.read_prompts(data, seed=seed, count=prompts, held_out=True),
+        SamplingSettings(max_tokens=max_tokens, temperature=temperature),
+        gold=ServiceDesk.gold if data == sources.SERVICE_DESK else None,
+        proxy=proxy, seed=seed,
+    )  # fmt: skip
+    row.pop("gold_each", None)
+    _show(row, json)
+
+
+@app.command
+def sample(
+    model: tyro.conf.Positional[str], *, prompt: tuple[str, ...] = (), samples: int = 1, max_tokens: int = 64,
+    temperature: float = 1.0, greedy: bool = False, seed: int = 0, device: str = "auto", json: bool = False,
+) -> None:  # fmt: skip
+    """Print responses of a policy.
+
+    Args:
+        model: a run, a folder or a hub id.
+        prompt: what it is asked; default: a few prompts of what the run was trained on, else of ServiceDesk.
+        samples: responses to each.
+        max_tokens: longest response.
+        temperature: logits are divided by it.
+        greedy: take the likeliest token.
+        seed: of the draws.
+        device: auto, cpu or cuda.
+        json: print one JSON object a line.
+    """
+    policy, tokens = load_model(model)
+    policy.to(Runtime(device).device)
+    encoder = Encoder(tokens, context_length(policy), max_tokens)
+    folder = run_of(model)
+    data = sources.SERVICE_DESK if folder is None or prompt else data_of(folder)
+    some = prompt or sources.read_prompts(data, seed=seed, count=3, held_out=True)[:3]
+    asked = [text for text in some for _ in range(samples)]
+    settings = SamplingSettings(max_tokens=max_tokens, temperature=temperature, greedy=greedy)
+    answers = answer_prompts(policy, encoder, asked, settings, seed=seed)
+    for text, response, ended in zip(answers.prompts, answers.texts, answers.ended, strict=True):
+        if json:
+            print(json_module.dumps({"prompt": text, "response": response, "ended": ended}, ensure_ascii=False))
+        else:
+            print(f"{text}{'' if text.endswith((' ', chr(10))) else ' '}{response}{'' if ended else ' ...'}\n")
+
+
+@app.command
+def report(chains: tyro.conf.Positional[tuple[Path, ...]], *, out: Path | None = None, json: bool = False) -> None:
+    """Draw gold and proxy reward against sqrt(KL) for all methods of one or more chains (seeds), and say what it means.
+
+    Args:
+        chains: folders that prefrl text demo made.
+        out: folder for curve.png, curve.md and curve.json; default: the first chain.
+        json: print the table as one JSON object.
+    """
+    if not chains:
+        raise UserError("Name at least one folder that prefrl text demo made.")
+    curves = [curve for chain in chains for curve in read_chain(chain)]
+    place = out or chains[0]
+    place.mkdir(parents=True, exist_ok=True)
+    plot_curves(curves, place / "curve.png")
+    text = describe(curves)
+    write_atomically(place / "curve.md", text)
+    table = finite(summarise_chain(curves))
+    write_json(place / "curve.json", table)
+    print(json_module.dumps(table) if json else f"{text}\nWrote {place}/curve.png, curve.md and curve.json")
+
+
+@app.command
+def demo(settings: Annotated[DemoSettings, Whole], *, out: Path = Path("runs/text-demo"), quiet: bool = False) -> None:
+    """Make the whole chain from nothing, with every method, and draw the curve; it goes on where it stopped."""
+    out.mkdir(parents=True, exist_ok=True)
+    Demo(settings, out, quiet=quiet).run()
+    report((out,))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run `prefrl text`."""
+    quieten_libraries()
+    app.cli(prog="prefrl text", description="Language models from preferences.", args=list(arguments))
+
+
+def quieten_libraries() -> None:
+    """Silence what the libraries of language models say beside the work."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in ("transformers", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _train(job: Any, out: Path, quiet: bool) -> None:
+    _tell(jobs.start(job, out, quiet=quiet), quiet)
+
+
+def _tell(folder: TextFolder, quiet: bool) -> None:
+    if not quiet and on_main_process():
+        figures = {key: value for key, value in folder.read_summary().items() if isinstance(value, int | float)}
+        rows = folder.read_evaluations()
+        if rows:
+            figures |= {key: rows[-1][key] for key in ("gold", "proxy", "kl_nats", "length") if key in rows[-1]}
+        print(f"{folder.path}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+
+
+def _drawn(
+    model: str, data: str, prompts: int, responses: int, max_tokens: int, seed: int, device: str, fewest: int = 2
+) -> tuple[list[str], list[list[str]]]:
+    """Return prompts and a model's responses to each."""
+    if not fewest <= responses <= 9:
+        raise UserError(f"responses must be {fewest} to 9. Received {responses}")
+    policy, tokens = load_model(model)
+    policy.to(Runtime(device).device)
+    encoder = Encoder(tokens, context_length(policy), max_tokens)
+    asked = sources.read_prompts(data, seed=seed, count=prompts)
+    sampling = SamplingSettings(max_tokens=max_tokens)
+    drawn = draw_responses(policy, encoder, asked, responses, sampling, seed=seed)
+    return asked, [[text for text in row if encoder.fits(text)] for row in drawn.texts]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"The constitution {path} cannot be read: {error.strerror or error}") from None
+
+
+def _show(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json_module.dumps(finite(row), allow_nan=False))
+        return
+    table = Table("figure", "value")
+    for name, value in row.items():
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    Console().print(table)

@@ -1,0 +1,285 @@
+"""The whole chain from nothing: pretraining, fine-tuning, comparisons, reward models, every method, and the curve.
+
+Each stage is a job in a folder of its own under one folder, so that a demo that was stopped goes on where it was. Jobs
+that do not wait for each other run side by side, a process and a core each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from rich.console import Console
+
+from prefrl.cpus import available_cpus
+from prefrl.envs.service_desk import ServiceDesk
+from prefrl.errors import INTERRUPTED, UserError
+from prefrl.files import write_json
+from prefrl.runs.codec import to_json
+from prefrl.runs.guard import Interrupted
+from prefrl.runs.streams import stream_seed
+from prefrl.text.data import sources
+from prefrl.text.data.annotating import draw_responses, rank_by
+from prefrl.text.data.examples import Encoder
+from prefrl.text.jobs import jobs
+from prefrl.text.jobs.bestofn import BestOfNJob
+from prefrl.text.jobs.folder import TextFolder
+from prefrl.text.jobs.parts import Place, Watch
+from prefrl.text.learn.optimisation import OptimiserSettings
+from prefrl.text.learn.ppo import PPOSettings
+from prefrl.text.learn.preference import PreferenceSettings
+from prefrl.text.learn.reward_training import RewardSettings
+from prefrl.text.learn.sft import SFTSettings
+from prefrl.text.model.generation import SamplingSettings
+from prefrl.text.model.models import context_length, load_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """How large the demo is.
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    size: str = "demo"
+    architecture: str = "llama"
+    paragraphs: int = 60_000
+    """Of pretraining text."""
+    examples: int = 12_000
+    """Of answers to imitate."""
+    comparisons: int = 1_500
+    """Prompts whose responses are ranked."""
+    responses_per_prompt: int = 4
+    """K."""
+    annotator_temperature: float = 0.5
+    """Noise of whoever ranks: Plackett-Luce on the gold reward over this."""
+    members: int = 3
+    """Reward models of the ensemble; the first one is the proxy of everything else."""
+    episodes: int = 4_096
+    """Of each PPO run."""
+    betas: tuple[float, ...] = (0.02, 0.2)
+    """Of PPO."""
+    best_of: int = 64
+    """Responses drawn to each prompt for best of n."""
+    evaluations: int = 6
+    """Points of each curve."""
+    evaluation_prompts: int = 256
+    max_tokens: int = 64
+    seed: int = 0
+    device: str = "auto"
+    jobs: int | None = None
+    """Jobs side by side; None: one to each core, or one in all on a GPU."""
+
+    def __post_init__(self) -> None:
+        if not 4 <= self.responses_per_prompt <= 9:
+            raise UserError(f"responses_per_prompt must be 4 to 9. Received {self.responses_per_prompt}")
+        if self.members < 1 or not self.betas:
+            raise UserError("The demo needs at least one reward model and one beta.")
+        if self.jobs is not None and self.jobs < 1:
+            raise UserError(f"jobs must be at least 1. Received {self.jobs}")
+
+
+class Demo:
+    """The stages of the demo, each made once.
+
+    Args:
+        settings: its size.
+        out: folder of all stages.
+        quiet: no progress.
+    """
+
+    def __init__(self, settings: DemoSettings, out: Path, *, quiet: bool = False) -> None:
+        self.settings, self.out, self.quiet = settings, out, quiet
+        self.console = Console(stderr=True, quiet=quiet)
+        before = out / "seconds.json"
+        self.seconds: dict[str, float] = json.loads(before.read_text()) if before.is_file() else {}
+        """That each stage took, over all times that the demo was gone on with."""
+        self._telling = Lock()
+        self.place = Place(device=settings.device, max_tokens=settings.max_tokens, seed=settings.seed)
+        self.watch = Watch(times=settings.evaluations, prompts=settings.evaluation_prompts, world_seed=settings.seed)
+
+    def run(self) -> None:
+        """Make every stage that is not there yet."""
+        settings = self.settings
+        pretrained = self._job("pretrain", self._pretrain())
+        sft = self._job("sft", self._sft(pretrained))
+        comparisons = self._once("comparisons.jsonl", lambda path: self._compare(sft, path))
+        numbers = range(settings.members)
+        rewards = tuple(self._side_by_side({f"reward-{i}": self._reward(sft, comparisons, i) for i in numbers}))
+        least = min(settings.betas)
+        self._side_by_side(
+            {
+                "ppo-ensemble": self._ppo(sft, rewards, least),
+                "ppo-ptx": self._ppo(sft, rewards[:1], least, ptx=1.0),
+                **{f"ppo-beta{beta:g}": self._ppo(sft, rewards[:1], beta) for beta in settings.betas},
+                **{
+                    name: self._preference(sft, comparisons, rewards[0], training)
+                    for name, training in self._preferences().items()
+                },
+                "bestofn": self._best_of_n(sft, rewards[0]),
+            }
+        )
+
+    # ------------------------------------------------------------------------------------------------ stages
+
+    def _pretrain(self) -> jobs.PretrainJob:
+        settings = self.settings
+        return jobs.PretrainJob(
+            size=settings.size,
+            architecture=settings.architecture,
+            paragraphs=settings.paragraphs,
+            place=self.place,
+            training=replace(jobs.PretrainJob().training, seed=settings.seed),
+        )
+
+    def _sft(self, pretrained: str) -> jobs.SFTJob:
+        rate = OptimiserSettings(learning_rate=1e-3, warmup_share=0.05, decay="cosine", adam_eps=1e-8)
+        return jobs.SFTJob(
+            model=pretrained,
+            examples=self.settings.examples,
+            pretraining=sources.SERVICE_DESK,
+            place=self.place,
+            training=SFTSettings(batch_size=16, optimiser=rate, seed=self.settings.seed),
+        )
+
+    def _compare(self, sft: str, path: Path) -> None:
+        settings = self.settings
+        model, tokens = load_model(sft)
+        model.to(self.place.runtime().device)
+        encoder = Encoder(tokens, context_length(model), settings.max_tokens)
+        prompts = ServiceDesk(settings.seed + 1).prompts(settings.comparisons)
+        seed = stream_seed(settings.seed, "comparisons")
+        sampling = SamplingSettings(max_tokens=settings.max_tokens)
+        drawn = draw_responses(model, encoder, prompts, settings.responses_per_prompt, sampling, seed=seed)
+        shown = [[text for text in row if encoder.fits(text)] for row in drawn.texts]
+        ranked = rank_by(ServiceDesk.gold, prompts, shown, temperature=settings.annotator_temperature, seed=seed)
+        sources.write_rows(path, sources.ranking_rows(ranked))
+
+    def _reward(self, sft: str, comparisons: Path, number: int) -> jobs.RewardJob:
+        rate = OptimiserSettings(learning_rate=5e-4, warmup_share=0.1, decay="cosine", adam_eps=1e-8)
+        return jobs.RewardJob(
+            model=sft,
+            data=str(comparisons),
+            references=sources.SERVICE_DESK,
+            place=self.place,
+            training=RewardSettings(
+                epochs=2, batch_size=16, bootstrap=number > 0, optimiser=rate, seed=self.settings.seed * 100 + number
+            ),
+        )
+
+    def _best_of_n(self, sft: str, reward: str) -> BestOfNJob:
+        return BestOfNJob(model=sft, reward=(reward,), draws=self.settings.best_of, prompts=128, place=self.place)
+
+    def _ppo(self, sft: str, rewards: tuple[str, ...], beta: float, ptx: float = 0.0) -> jobs.PPOJob:
+        settings = self.settings
+        return jobs.PPOJob(
+            model=sft,
+            reward=rewards,
+            pretraining=sources.SERVICE_DESK if ptx else None,
+            place=self.place,
+            watch=self.watch,
+            training=PPOSettings(
+                episodes=settings.episodes,
+                batch_size=64,
+                minibatch_size=64,
+                epochs=2,
+                beta=beta,
+                ptx_coefficient=ptx,
+                ptx_batch_size=8,
+                missing_end="subtract",
+                sampling=SamplingSettings(max_tokens=settings.max_tokens),
+                optimiser=OptimiserSettings(learning_rate=5e-4),
+                seed=settings.seed,
+            ),
+        )
+
+    def _preferences(self) -> dict[str, PreferenceSettings]:
+        rate = OptimiserSettings(learning_rate=3e-4, warmup_share=0.1, decay="constant", adam_eps=1e-8)
+        seed = self.settings.seed
+        return {
+            "dpo": PreferenceSettings(beta=0.1, epochs=1, batch_size=64, optimiser=rate, seed=seed),
+            "dpo-rankings": PreferenceSettings(
+                beta=0.1, rankings=True, epochs=2, batch_size=16, optimiser=rate, seed=seed
+            ),
+            "ipo": PreferenceSettings(method="ipo", beta=0.1, epochs=1, batch_size=64, optimiser=rate, seed=seed),
+            "kto": PreferenceSettings(method="kto", beta=0.1, epochs=2, batch_size=64, optimiser=rate, seed=seed),
+        }
+
+    def _preference(self, sft: str, comparisons: Path, proxy: str, training: PreferenceSettings) -> jobs.DPOJob:
+        kind: type[jobs.DPOJob] = jobs.JOBS[training.method]
+        return kind(
+            model=sft,
+            data=str(comparisons),
+            proxy=(proxy,),
+            place=self.place,
+            watch=self.watch,
+            training=training,
+        )
+
+    # ------------------------------------------------------------------------------------------------ making
+
+    def _job(self, name: str, job: Any) -> str:
+        folder = TextFolder(self.out / name)
+        started = time.monotonic()
+        if not folder.config_path.is_file():
+            jobs.start(job, folder.path, quiet=True)
+        elif not folder.finished:
+            jobs.resume(folder.path, quiet=True)
+        self._tell(name, started)
+        return str(folder.path)
+
+    def _side_by_side(self, made: dict[str, Any]) -> list[str]:
+        """Do jobs that do not wait for each other, a process and a core each."""
+        at_once = self.settings.jobs or (available_cpus() if self.place.runtime().device.type == "cpu" else 1)
+        if at_once == 1:
+            return [self._job(name, job) for name, job in made.items()]
+        with ThreadPoolExecutor(at_once) as pool:
+            try:
+                return list(pool.map(self._job_alone, made.keys(), made.values()))
+            except BaseException as error:
+                pool.shutdown(cancel_futures=True)
+                if isinstance(error, KeyboardInterrupt | Interrupted):
+                    again = f"prefrl text demo --out {self.out}"
+                    raise Interrupted(f"Stopped; everything is saved. Go on with: {again}") from None
+                raise
+
+    def _job_alone(self, name: str, job: Any) -> str:
+        """Do a job in a process of its own, with one thread."""
+        folder, started = TextFolder(self.out / name), time.monotonic()
+        if not folder.config_path.is_file():
+            folder = TextFolder.create(folder.path, job.verb, to_json(job))
+        if not folder.finished:
+            command = [sys.executable, "-m", "prefrl", "text", "resume", str(folder.path), "--quiet"]
+            one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(command, env=one_thread, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            if done.returncode == INTERRUPTED:
+                raise Interrupted("")
+            if done.returncode:
+                lines = done.stderr.strip().splitlines() or ["no message"]
+                raise UserError(f"{name} ended with status {done.returncode}: {lines[-1].removeprefix('prefrl: ')}")
+        self._tell(name, started)
+        return str(folder.path)
+
+    def _once(self, name: str, make: Callable[[Path], None]) -> Path:
+        path, started = self.out / name, time.monotonic()
+        if not path.is_file():
+            make(path)
+        self._tell(name, started)
+        return path
+
+    def _tell(self, name: str, started: float) -> None:
+        seconds = time.monotonic() - started
+        with self._telling:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 1)
+            write_json(self.out / "seconds.json", self.seconds)
+        self.console.print(f"{name}: {seconds:.0f} s", highlight=False)

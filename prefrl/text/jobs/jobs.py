@@ -1,0 +1,341 @@
+"""What `prefrl text` trains, one frozen dataclass a verb: it holds all settings, and `run` does the work."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from prefrl.envs.geography import Geography
+from prefrl.errors import UserError
+from prefrl.runs.codec import from_json, to_json
+from prefrl.runs.streams import stream_seed
+from prefrl.text.data import sources
+from prefrl.text.data.examples import Encoder
+from prefrl.text.jobs.folder import TextFolder
+from prefrl.text.jobs.parts import (
+    Place,
+    Watch,
+    load_proxy,
+    load_reward,
+    make_evaluation,
+    run_policy,
+    some_blocks,
+    split_held_out,
+    split_rankings,
+)
+from prefrl.text.jobs.running import run_trainer
+from prefrl.text.learn.evaluation import completion_accuracy
+from prefrl.text.learn.optimisation import OptimiserSettings
+from prefrl.text.learn.ppo import PPOSettings, PPOTrainer
+from prefrl.text.learn.preference import PreferenceSettings, PreferenceTrainer
+from prefrl.text.learn.reward_model import ModelReward, RewardModel
+from prefrl.text.learn.reward_training import (
+    RewardSettings,
+    RewardTrainer,
+    encode_rankings,
+    judge_reward,
+    score_rankings,
+)
+from prefrl.text.learn.runtime import Runtime
+from prefrl.text.learn.sft import SFTSettings, SFTTrainer, TokenPair, encode_examples, encode_texts, language_model_loss
+from prefrl.text.model.generation import SamplingSettings
+from prefrl.text.model.lora import LoraSettings, add_lora
+from prefrl.text.model.models import build_model, context_length, load_model, num_parameters, preset, save_model
+from prefrl.text.model.tokens import Tokens, train_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainJob:
+    """Train a small language model and its tokenizer from nothing, on texts."""
+
+    verb: ClassVar[str] = "pretrain"
+    data: str = sources.SERVICE_DESK
+    """servicedesk, or a JSONL or Parquet file with a column `text`."""
+    size: str = "demo"
+    """tiny, demo (0.4 M parameters), small (3 M) or medium (20 M)."""
+    architecture: str = "llama"
+    """llama, gpt2 or qwen3."""
+    paragraphs: int = 60_000
+    """Of ServiceDesk."""
+    block_tokens: int = 96
+    place: Place = field(default_factory=Place)
+    training: SFTSettings = field(
+        default_factory=lambda: SFTSettings(
+            batch_size=16,
+            optimiser=OptimiserSettings(learning_rate=3e-3, warmup_share=0.05, decay="cosine", adam_eps=1e-8),
+        )
+    )
+
+    def run(self, folder: TextFolder, *, quiet: bool) -> None:
+        """Do it."""
+        runtime, seed = self.place.runtime(), self.place.seed
+        texts = sources.read_texts(self.data, seed=seed, count=self.paragraphs)
+        shape = preset(self.size)
+        tokens = Tokens(train_tokenizer(texts, shape.vocab_size))
+        learned, held_out = split_held_out(encode_texts(tokens, texts, self.block_tokens, shape.context), seed)
+        model = build_model(shape, tokens, architecture=self.architecture, seed=stream_seed(seed, "weights"))
+        model.to(runtime.device)
+        trainer = SFTTrainer(model, learned, self.place.seeded(self.training), pad_id=tokens.pad_id, runtime=runtime)
+        trainer.name = "pretraining"
+
+        def summary() -> dict[str, Any]:
+            figures = {
+                "parameters": num_parameters(model),
+                "held_out_loss": language_model_loss(model, held_out or learned[:64], pad_id=tokens.pad_id),
+            }
+            if self.data == sources.SERVICE_DESK:
+                figures["geography"] = completion_accuracy(model, tokens, Geography(seed).questions())
+            return figures
+
+        run_trainer(
+            trainer,
+            folder,
+            runtime,
+            save=lambda: save_model(folder.model_path, model, tokens),
+            summary=summary,
+            quiet=quiet,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTJob:
+    """Fine-tune a language model on examples: the loss is on responses only."""
+
+    verb: ClassVar[str] = "sft"
+    model: str
+    """Folder, run, or id of the hub."""
+    data: str = sources.SERVICE_DESK
+    """servicedesk, a record, or a JSONL or Parquet file with prompt and response."""
+    examples: int = 8_000
+    """Of ServiceDesk."""
+    pretraining: str | None = None
+    """Texts (as for pretrain) to mix in, so that what they taught is kept (InstructGPT, app. C.3, mixes in a tenth)."""
+    pretraining_share: float = 0.1
+    """Blocks of pretraining text for each example."""
+    block_tokens: int = 96
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    place: Place = field(default_factory=Place)
+    training: SFTSettings = field(default_factory=SFTSettings)
+
+    def run(self, folder: TextFolder, *, quiet: bool) -> None:
+        """Do it."""
+        runtime, seed = self.place.runtime(), self.place.seed
+        model, tokens = load_model(self.model)
+        encoder = Encoder(tokens, context_length(model), self.place.max_tokens)
+        examples = sources.read_examples(self.data, seed=seed, count=self.examples)
+        learned, held_out = split_held_out(encode_examples(encoder, examples), seed)
+        learned = learned or encode_examples(encoder, examples)
+        if self.pretraining is not None:
+            count = int(self.pretraining_share * len(learned))
+            learned += some_blocks(tokens, model, self.pretraining, self.block_tokens, count, seed)
+        model = add_lora(model, self.lora).to(runtime.device)
+        trainer = SFTTrainer(model, learned, self.place.seeded(self.training), pad_id=tokens.pad_id, runtime=runtime)
+
+        def summary() -> dict[str, Any]:
+            figures = {
+                "held_out_loss": language_model_loss(model, held_out or learned, pad_id=tokens.pad_id),
+                "examples": len(learned),
+            }
+            if self.pretraining == sources.SERVICE_DESK:
+                figures["geography"] = completion_accuracy(model, tokens, Geography(seed).questions())
+            return figures
+
+        run_trainer(
+            trainer,
+            folder,
+            runtime,
+            save=lambda: save_model(folder.model_path, model, tokens),
+            summary=summary,
+            quiet=quiet,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardJob:
+    """Fit a reward model to comparisons and rankings."""
+
+    verb: ClassVar[str] = "reward"
+    model: str
+    """The fine-tuned model it starts from."""
+    data: str
+    """A record, or a JSONL or Parquet file: prompt, chosen, rejected; or prompt, responses, ranking."""
+    references: str | None = None
+    """Examples whose responses score 0 on average, as for sft; default: the best responses of the data."""
+    place: Place = field(default_factory=Place)
+    training: RewardSettings = field(default_factory=RewardSettings)
+
+    def run(self, folder: TextFolder, *, quiet: bool) -> None:
+        """Do it."""
+        runtime, seed = self.place.runtime(), self.place.seed
+        training = self.place.seeded(self.training)
+        policy, tokens = load_model(self.model)
+        encoder = Encoder(tokens, context_length(policy), self.place.max_tokens)
+        rankings = encode_rankings(encoder, sources.read_rankings(self.data))
+        # Members of an ensemble differ in the seed of their training, not in what is held out.
+        learned, held_out = split_rankings(rankings, seed)
+        model = RewardModel.from_policy(policy, stream_seed(training.seed, "head")).to(runtime.device)
+        trainer = RewardTrainer(model, learned, training, pad_id=tokens.pad_id, runtime=runtime)
+
+        def save() -> None:
+            if self.references is None:
+                pairs = [(row.prompt, row.responses[row.ranks.index(min(row.ranks))]) for row in learned]
+            else:
+                pairs = encode_examples(encoder, sources.read_examples(self.references, seed=seed, count=512))
+            model.recentre([prompt for prompt, _ in pairs[:512]], [r for _, r in pairs[:512]], tokens.pad_id)
+            model.save(folder.model_path, tokens)
+
+        def summary() -> dict[str, Any]:
+            rows = held_out or learned
+            report = judge_reward(score_rankings(model, rows, tokens.pad_id), [row.ranks for row in rows])
+            return report.to_json() | {"rankings": len(learned)}
+
+        run_trainer(trainer, folder, runtime, save=save, summary=summary, quiet=quiet)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOJob:
+    """Train a policy on a reward by PPO, tied to where it started by a KL penalty; PPO-ptx with --pretraining."""
+
+    verb: ClassVar[str] = "ppo"
+    model: str
+    """The fine-tuned model."""
+    reward: tuple[str, ...]
+    """Folder of a reward model; several are an ensemble; or FILE.py:FUNCTION of (prompts, responses); or gold."""
+    data: str = sources.SERVICE_DESK
+    """Prompts: servicedesk, a record, or a JSONL or Parquet file with a column `prompt`."""
+    prompts: int = 4_000
+    """Of ServiceDesk."""
+    pessimism: float = 1.0
+    """With an ensemble: the reward is the mean less this many standard deviations over its members."""
+    pretraining: str | None = None
+    """Texts for PPO-ptx (as for pretrain); their weight is --training.ptx-coefficient."""
+    block_tokens: int = 96
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    place: Place = field(default_factory=Place)
+    watch: Watch = field(default_factory=Watch)
+    training: PPOSettings = field(default_factory=PPOSettings)
+
+    def __post_init__(self) -> None:
+        limit = self.training.sampling.max_tokens
+        if self.place.max_tokens not in (Place.max_tokens, limit):
+            raise UserError(
+                f"The longest response of ppo is --training.sampling.max-tokens ({limit}). Received --place.max-tokens "
+                f"{self.place.max_tokens}; leave it out."
+            )
+
+    def run(self, folder: TextFolder, *, quiet: bool) -> None:
+        """Do it."""
+        runtime, seed = self.place.runtime(), self.place.seed
+        model, tokens = load_model(self.model)
+        encoder = Encoder(tokens, context_length(model), self.training.sampling.max_tokens)
+        reward = load_reward(self.reward, tokens, runtime, self.pessimism)
+        blocks: list[TokenPair] = []
+        if self.training.ptx_coefficient:
+            if self.pretraining is None:
+                raise UserError("PPO-ptx (--training.ptx-coefficient above 0) needs text: give --pretraining.")
+            blocks = some_blocks(tokens, model, self.pretraining, self.block_tokens, 4_000, seed)
+        model = add_lora(model, self.lora).to(runtime.device)
+        prompts = sources.read_prompts(self.data, seed=seed, count=self.prompts)
+        trainer = PPOTrainer(
+            model, encoder, prompts, reward, self.place.seeded(self.training), runtime=runtime, pretraining=blocks
+        )  # fmt: skip
+        proxy = reward if isinstance(reward, ModelReward) else None
+        sampling = self.training.sampling
+        watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy)
+        run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, quiet=quiet)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOJob:
+    """Train a policy on preferences without a reward model: DPO, on pairs or whole rankings."""
+
+    verb: ClassVar[str] = "dpo"
+    model: str
+    """The fine-tuned model, which is also the reference."""
+    data: str
+    """A record, or a JSONL or Parquet file of comparisons, rankings, or likes."""
+    proxy: tuple[str, ...] = ()
+    """Reward models to draw beside the gold reward in the curve; training does not read them."""
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    place: Place = field(default_factory=Place)
+    watch: Watch = field(default_factory=Watch)
+    training: PreferenceSettings = field(default_factory=PreferenceSettings)
+
+    def run(self, folder: TextFolder, *, quiet: bool) -> None:
+        """Do it."""
+        if self.training.method != self.verb:
+            raise UserError(f"{self.verb} was asked to train by {self.training.method}; leave --training.method out.")
+        runtime = self.place.runtime()
+        model, tokens = load_model(self.model)
+        encoder = Encoder(tokens, context_length(model), self.place.max_tokens)
+        data: Any = sources.read_likes(self.data) if self.training.method == "kto" else sources.read_rankings(self.data)
+        model = add_lora(model, self.lora).to(runtime.device)
+        trainer = PreferenceTrainer(model, encoder, data, self.place.seeded(self.training), runtime=runtime)
+        proxy = load_proxy(self.proxy, tokens, runtime, 0.0)
+        sampling = SamplingSettings(max_tokens=self.place.max_tokens)
+        watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy)
+        run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, quiet=quiet)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IPOJob(DPOJob):
+    """Train a policy by identity preference optimisation."""
+
+    verb: ClassVar[str] = "ipo"
+    training: PreferenceSettings = field(default_factory=lambda: PreferenceSettings(method="ipo"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KTOJob(DPOJob):
+    """Train a policy from likes and dislikes."""
+
+    verb: ClassVar[str] = "kto"
+    training: PreferenceSettings = field(default_factory=lambda: PreferenceSettings(method="kto"))
+
+
+Job = PretrainJob | SFTJob | RewardJob | PPOJob | DPOJob
+JOBS: dict[str, type[Any]] = {
+    kind.verb: kind for kind in (PretrainJob, SFTJob, RewardJob, PPOJob, DPOJob, IPOJob, KTOJob)
+}
+
+
+def start(job: Job, out: Path, *, quiet: bool = False) -> TextFolder:
+    """Run a job in a new folder; one that was refused before anything happened leaves none behind.
+
+    Of several processes the main one makes the folder, and takes it back.
+
+    Raises:
+        UserError: the job cannot be done.
+        Interrupted: the user stopped it; `resume` goes on.
+    """
+    runtime, folder = job.place.runtime(), TextFolder(out)
+    runtime.on_main(lambda: TextFolder.create(out, job.verb, to_json(job)))
+    try:
+        job.run(folder, quiet=quiet)
+    except Exception:
+        if not folder.metrics_path.exists() or not folder.metrics_path.stat().st_size:
+            remove_untouched(folder, runtime)
+        raise
+    return folder
+
+
+def resume(path: Path, *, quiet: bool = False) -> TextFolder:
+    """Go on with a job that was stopped or killed.
+
+    Raises:
+        UserError: there is none, or it is finished.
+        Interrupted: the user stopped it again.
+    """
+    folder = TextFolder.open(path)
+    config = folder.config
+    folder.refuse_if_finished()
+    from_json(JOBS[config["command"]], config["settings"]).run(folder, quiet=quiet)
+    return folder
+
+
+def remove_untouched(folder: TextFolder, runtime: Runtime) -> None:
+    """Take back the folder of a run in which nothing was trained."""
+    if runtime.is_main:
+        shutil.rmtree(folder.path, ignore_errors=True)

@@ -1,0 +1,222 @@
+"""What jobs are made of: where they run, how policies are watched, rewards by name, what is held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from prefrl.envs.geography import Geography
+from prefrl.envs.service_desk import Message, ServiceDesk
+from prefrl.envs.text_rewards import TextReward
+from prefrl.errors import UserError
+from prefrl.runs.loading import is_function_name, load_function
+from prefrl.runs.streams import stream, stream_seed
+from prefrl.text.data import sources
+from prefrl.text.data.examples import Encoder
+from prefrl.text.jobs.folder import TextFolder
+from prefrl.text.jobs.running import Evaluation, run_trainer
+from prefrl.text.learn.evaluation import GoldReward, completion_accuracy, evaluate_policy
+from prefrl.text.learn.ppo import PPOSettings
+from prefrl.text.learn.preference import PreferenceSettings
+from prefrl.text.learn.reward_model import ModelReward, RewardModel
+from prefrl.text.learn.reward_training import EncodedRanking, RewardSettings
+from prefrl.text.learn.runtime import Runtime
+from prefrl.text.learn.sft import SFTSettings, TokenPair, encode_texts, language_model_loss
+from prefrl.text.learn.trainer import TextTrainer
+from prefrl.text.model.generation import SamplingSettings
+from prefrl.text.model.models import context_length, load_model, save_model
+from prefrl.text.model.tokens import Tokens
+
+HELD_OUT_SHARE = 0.1
+_Training = TypeVar("_Training", SFTSettings, RewardSettings, PPOSettings, PreferenceSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where and how a job runs."""
+
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    bf16: bool | None = None
+    """Compute in bfloat16; default: on a GPU that has it."""
+    max_tokens: int = 64
+    """Longest response, its end included; of ppo it is --training.sampling.max-tokens."""
+    seed: int = 0
+    """Of data and training."""
+
+    def runtime(self) -> Runtime:
+        """Return the device and the processes."""
+        return Runtime(self.device, self.bf16)
+
+    def seeded(self, training: _Training) -> _Training:
+        """Return settings of training with this seed, unless they have one of their own."""
+        return training if training.seed else replace(training, seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Evaluations of a policy along the way: what the curve is drawn from.
+
+    The prompts are held-out ones of ServiceDesk if it learns from that, else those of its data.
+    """
+
+    times: int = 5
+    """Evaluations after the one at the start; 0: none at all. Number i of n comes after (i / n)^2 of the steps, since a
+    policy goes farthest from where it was at first."""
+    prompts: int = 256
+    world_seed: int = 0
+    """Of ServiceDesk and its geography."""
+
+    def __post_init__(self) -> None:
+        if self.times < 0 or self.prompts < 1:
+            raise UserError("times must be at least 0 and prompts at least 1.")
+
+
+def split_held_out(items: Sequence[Any], seed: int) -> tuple[list[Any], list[Any]]:
+    """Return items to learn from, and a tenth of them (at least one, if there are two) kept apart."""
+    order = stream(seed, "held out").permutation(len(items)).tolist()
+    count = min(max(1, int(len(items) * HELD_OUT_SHARE)), 512) if len(items) > 1 else 0
+    return [items[i] for i in order[count:]], [items[i] for i in order[:count]]
+
+
+def split_rankings(rankings: Sequence[EncodedRanking], seed: int) -> tuple[list[Any], list[Any]]:
+    """Return rankings to learn from, and a tenth kept apart; those of ties alone judge nothing, so they stay.
+
+    Raises:
+        UserError: no two responses are ranked apart.
+    """
+    tied = [row for row in rankings if len(set(row.ranks)) == 1]
+    if len(tied) == len(rankings):
+        raise UserError("No two responses are ranked apart: a reward cannot be learned from ties alone.")
+    learned, held_out = split_held_out([row for row in rankings if len(set(row.ranks)) > 1], seed)
+    return learned + tied, held_out
+
+
+def run_policy(
+    trainer: TextTrainer,
+    folder: TextFolder,
+    runtime: Runtime,
+    tokens: Tokens,
+    evaluation: Evaluation,
+    times: int,
+    *,
+    quiet: bool,
+) -> None:
+    """Train a policy and watch it `times` times."""
+    run_trainer(
+        trainer,
+        folder,
+        runtime,
+        save=lambda: save_model(folder.model_path, trainer.model, tokens),
+        evaluation=evaluation if times else None,
+        evaluate_at={max(1, round(trainer.total_steps * (i / times) ** 2)) for i in range(1, times + 1)},
+        quiet=quiet,
+    )
+
+
+def make_evaluation(
+    watch: Watch,
+    start: str,
+    data: str,
+    model: Any,
+    encoder: Encoder,
+    sampling: SamplingSettings,
+    runtime: Runtime,
+    proxy: ModelReward | None,
+) -> Evaluation:
+    """Return a function that gives the figures of a policy as it is.
+
+    Args:
+        watch: how much is looked at.
+        start: the model that the policy started from.
+        data: what it learns from; if that are customers of ServiceDesk, so are the held-out prompts, and gold is known.
+        model: the policy.
+        encoder: turns strings into ids.
+        sampling: how responses are drawn.
+        runtime: device and processes.
+        proxy: a learned reward to tell as well.
+    """
+    reference = load_model(start)[0].to(runtime.device)
+    world = watch.world_seed
+    prompts = sources.read_prompts(data, seed=world, count=watch.prompts, held_out=True)[: watch.prompts]
+    on_desk = Message.from_prompt(prompts[0]) is not None
+    if on_desk:
+        prompts = ServiceDesk(world).prompts(watch.prompts, held_out=True)
+    geography = Geography(world)
+    context = context_length(model)
+    corpus = geography.corpus(200, stream=2) if on_desk else []
+    blocks = encode_texts(encoder.tokens, corpus, min(96, context - 1), context) if on_desk else []
+    gold: GoldReward | None = ServiceDesk.gold if on_desk else None
+
+    def evaluation() -> dict[str, Any]:
+        with runtime.autocast():
+            row = evaluate_policy(
+                model, reference, encoder, prompts, sampling, gold=gold, proxy=proxy, seed=stream_seed(world, "watch")
+            )
+            if on_desk:
+                row["geography"] = completion_accuracy(model, encoder.tokens, geography.questions())
+                row["language_loss"] = language_model_loss(model, blocks, pad_id=encoder.tokens.pad_id)
+        return row
+
+    return evaluation
+
+
+def load_reward(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimism: float) -> TextReward | ModelReward:
+    """Return the reward that names mean: folders of reward models, one FILE.py:FUNCTION or MODULE:FUNCTION, or `gold`.
+
+    Raises:
+        UserError: it cannot be had, or a reward model has another tokenizer than the policy.
+    """
+    if not names:
+        raise UserError("Name a reward: the folder of a reward model, FILE.py:FUNCTION, or gold.")
+    if list(names) == ["gold"]:
+        return ServiceDesk.gold
+    if len(names) == 1 and is_function_name(names[0]):
+        return cast(TextReward, load_function(names[0], "reward function", "prompts and responses"))
+    members = []
+    for name in names:
+        member, its_tokens = RewardModel.load(Path(name))
+        if its_tokens.tokenizer.get_vocab() != tokens.tokenizer.get_vocab():
+            raise UserError(f"The reward model {name} has another tokenizer than the policy; train it from the policy.")
+        members.append(member.to(runtime.device).requires_grad_(False))
+    return ModelReward(members, tokens, pessimism=pessimism)
+
+
+def load_proxy(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimism: float) -> ModelReward | None:
+    """Return the learned reward that names mean, to be told beside gold; None without names.
+
+    Raises:
+        UserError: they do not name reward models.
+    """
+    reward = load_reward(names, tokens, runtime, pessimism) if names else None
+    if reward is not None and not isinstance(reward, ModelReward):
+        raise UserError(f"The proxy must be folders of reward models. Received {' '.join(names)}")
+    return reward
+
+
+def run_of(model: str) -> TextFolder | None:
+    """Return the run that a model is the result of; None where the name is that of another folder, or of the hub."""
+    is_run = (Path(model) / "config.json").is_file() and (Path(model) / "model").is_dir()
+    return TextFolder.open(Path(model)) if is_run else None
+
+
+def data_of(folder: TextFolder) -> str:
+    """Return where the prompts of what a run was trained on are to be had.
+
+    That is ServiceDesk itself for comparisons of answers to its customers, whose held-out customers nobody trained on.
+    """
+    data = folder.config["settings"].get("data", sources.SERVICE_DESK)
+    if folder.config["command"] == "pretrain":  # texts have no prompts
+        return sources.SERVICE_DESK
+    prompts = sources.read_prompts(data, seed=0, count=1)
+    return sources.SERVICE_DESK if prompts and Message.from_prompt(prompts[0]) is not None else data
+
+
+def some_blocks(tokens: Tokens, model: Any, data: str, block_tokens: int, count: int, seed: int) -> list[TokenPair]:
+    """Return up to `count` blocks of pretraining text, drawn without regard to where they stand."""
+    texts = sources.read_texts(data, seed=seed, count=max(64, 3 * count))
+    blocks = encode_texts(tokens, texts, block_tokens, context_length(model))
+    order = stream(seed, "pretraining blocks").permutation(len(blocks))[:count]
+    return [blocks[int(i)] for i in order]

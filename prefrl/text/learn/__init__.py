@@ -1,0 +1,1 @@
+"""Trainers of language models: fine-tuning, reward models, PPO, direct preference optimisation."""

@@ -1,0 +1,249 @@
+"""Learning a policy from preferences without a reward model: DPO, DPO for rankings, IPO, KTO.
+
+The log-probabilities of the reference are computed once, before training. With DPO the log-probabilities of chosen and
+rejected responses may both fall: the loss sees their difference alone, and raising one response of a language model is
+easiest by moving probability to texts that neither is. `docs/text.md` says more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from prefrl.errors import UserError
+from prefrl.runs.streams import stream
+from prefrl.text.data.examples import Encoder, Liked, RankedResponses
+from prefrl.text.learn.losses import (
+    dpo_loss,
+    dpo_ranking_loss,
+    ipo_loss,
+    kto_loss,
+    kto_reference_point,
+    kto_weights,
+)
+from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
+from prefrl.text.learn.runtime import Runtime
+from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer
+from prefrl.text.model.sequences import make_sequences, response_log_probs, sequence_log_probs
+
+Method = Literal["dpo", "ipo", "kto"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceSettings:
+    """A policy from preferences.
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    method: Method = "dpo"
+    beta: float = 0.1
+    """Strength of the tie to the reference; tau of IPO."""
+    rankings: bool = False
+    """DPO on whole rankings under Plackett-Luce instead of their pairs."""
+    mean_log_probs: bool = False
+    """IPO on means per token instead of sums."""
+    label_smoothing: float = 0.0
+    """Share of answers taken to be wrong (DPO)."""
+    epochs: int = 1
+    batch_size: int = 32
+    """Pairs, rankings or likes."""
+    optimiser: OptimiserSettings = field(
+        default_factory=lambda: OptimiserSettings(learning_rate=1e-6, warmup_share=0.1, decay="linear", adam_eps=1e-8)
+    )
+    seed: int = 0
+    """In a run 0 means that of --place.seed."""
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            raise UserError(f"method must be one of {', '.join(get_args(Method))}. Received {self.method!r}")
+        if not 0 < self.beta < math.inf:
+            raise UserError(f"beta must be above 0. Received {self.beta}")
+        if self.epochs < 1 or self.batch_size < 1:
+            raise UserError("epochs and batch_size must be at least 1.")
+        if self.rankings and self.method != "dpo":
+            raise UserError(f"Whole rankings are for dpo; {self.method} learns from pairs or likes.")
+        if self.mean_log_probs and self.method != "ipo":
+            raise UserError(f"mean_log_probs is for ipo; {self.method} is defined on sums.")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise UserError(f"label_smoothing must be in [0, 0.5). Received {self.label_smoothing}")
+        if self.label_smoothing and (self.method != "dpo" or self.rankings):
+            raise UserError("label_smoothing is for dpo on pairs.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """Responses that stand in one loss together: a pair, a ranking, or one liked or disliked response."""
+
+    prompt: list[int]
+    members: tuple[int, ...]
+    """Numbers of responses, best first."""
+    liked: bool = True
+
+
+class PreferenceTrainer(TextTrainer):
+    """Trains a policy on rankings (DPO, IPO) or on likes (KTO).
+
+    Args:
+        model: the policy, trained in place without dropout; as it is now, it is the reference.
+        encoder: turns strings into ids.
+        data: rankings, or likes for KTO.
+        settings: of the run.
+        runtime: device and processes.
+
+    Raises:
+        UserError: no data, or of the wrong kind.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        encoder: Encoder,
+        data: Sequence[RankedResponses] | Sequence[Liked],
+        settings: PreferenceSettings,
+        *,
+        runtime: Runtime,
+    ) -> None:
+        super().__init__()
+        self.name = settings.method
+        self.model, self.settings, self.runtime, self.pad_id = model, settings, runtime, encoder.tokens.pad_id
+        self._prompts: list[list[int]] = []  # of each response
+        self._responses: list[list[int]] = []
+        self._groups = self._read(encoder, data)
+        self._reference = self._reference_log_probs(self._prompts, self._responses)
+        self._mismatched: list[tuple[list[int], float]] = []
+        if settings.method == "kto":
+            self._prepare_likes()
+        self._epochs = Epochs(len(self._groups), settings.batch_size, settings.seed, "preferences")
+        self.total_steps = settings.epochs * self._epochs.steps_per_epoch
+        self.optimiser = Optimiser(model.parameters(), settings.optimiser, self.total_steps, runtime)
+
+    def _read(self, encoder: Encoder, data: Sequence[RankedResponses] | Sequence[Liked]) -> list[_Group]:
+        groups: list[_Group] = []
+        wanted = Liked if self.settings.method == "kto" else RankedResponses
+        for item in data:
+            if not isinstance(item, wanted):
+                raise UserError(
+                    f"{self.settings.method} learns from {wanted.__name__} items. Received {type(item).__name__}"
+                )
+            prompt = encoder.prompt(item.prompt)
+            start = len(self._responses)
+            texts = (item.response,) if isinstance(item, Liked) else item.responses
+            self._prompts += [prompt] * len(texts)
+            self._responses += [encoder.response(text) for text in texts]
+            if isinstance(item, Liked):
+                groups.append(_Group(prompt=prompt, members=(start,), liked=item.liked))
+            elif self.settings.rankings:
+                if len(set(item.ranks)) < len(item.ranks):
+                    raise UserError(
+                        f"Plackett-Luce knows no ties; the ranks are {item.ranks}. Learn from pairs: leave "
+                        "--training.rankings out."
+                    )
+                groups.append(_Group(prompt=prompt, members=tuple(start + i for i in item.order())))
+            else:
+                groups += [_Group(prompt=prompt, members=(start + i, start + j)) for i, j in item.pairs()]
+        if not groups:
+            raise UserError("There are no preferences to learn from; the data set is empty, or holds ties only.")
+        return groups
+
+    def _reference_log_probs(self, prompts: Sequence[list[int]], responses: Sequence[list[int]]) -> Tensor:
+        with self.runtime.autocast():
+            return sequence_log_probs(self.model, prompts, responses, pad_id=self.pad_id)
+
+    def _prepare_likes(self) -> None:
+        num_liked = sum(group.liked for group in self._groups)
+        self._weights = kto_weights(num_liked, len(self._groups) - num_liked)
+        # Each prompt with the response to another, fixed for the run: what the reference point is measured on.
+        count = len(self._groups)
+        shift = int(stream(self.settings.seed, "mismatch").integers(1, count)) if count > 1 else 0
+        others = [self._responses[(i + shift) % count] for i in range(count)]
+        reference = self._reference_log_probs(self._prompts, others)
+        self._mismatched = list(zip(others, reference.tolist(), strict=True))
+
+    def step(self) -> Metrics:
+        """Make one update on one batch."""
+        index = self._epochs.batch(self.num_steps)
+        mine = self.runtime.share(index) or index[:1]
+        with self.runtime.autocast():
+            loss, figures = self._kto(mine) if self.settings.method == "kto" else self._ranked(mine)
+        loss.backward()
+        norm = self.optimiser.step()
+        self.num_steps += 1
+        self.num_examples += len(index)
+        return self.runtime.mean({"loss": loss.item()} | figures) | {"grad_norm": norm}
+
+    def _log_probs(self, members: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the policy's and the reference's log-probabilities of responses, and their lengths, `(N,)` each."""
+        prompts, responses = [self._prompts[i] for i in members], [self._responses[i] for i in members]
+        batch = make_sequences(prompts, responses, self.pad_id).to(self.runtime.device)
+        policy = response_log_probs(self.model, batch).sum(1)
+        return policy, self._reference[torch.tensor(members)].to(policy.device), batch.lengths
+
+    def _ranked(self, index: Sequence[int]) -> tuple[Tensor, Metrics]:
+        members = [self._groups[i].members for i in index]
+        flat = sorted({m for group in members for m in group})  # a response in several pairs is read once
+        place = {m: i for i, m in enumerate(flat)}
+        policy, reference, lengths = self._log_probs(flat)
+        rho = policy - reference
+        sizes = {len(group) for group in members}
+        losses = []
+        for size in sizes:
+            rows = torch.tensor(
+                [[place[m] for m in group] for group in members if len(group) == size], device=rho.device
+            )
+            losses.append(self._loss(rho[rows], lengths[rows]))
+        best = torch.tensor([place[group[0]] for group in members], device=rho.device)
+        worst = torch.tensor([place[group[-1]] for group in members], device=rho.device)
+        with torch.no_grad():
+            figures = {
+                "chosen_log_prob": policy[best].mean().item(),
+                "rejected_log_prob": policy[worst].mean().item(),
+                "chosen_reward": self.settings.beta * rho[best].mean().item(),
+                "rejected_reward": self.settings.beta * rho[worst].mean().item(),
+                "accuracy": (rho[best] > rho[worst]).float().mean().item(),
+            }
+        return torch.cat(losses).mean(), figures
+
+    def _loss(self, rho: Tensor, lengths: Tensor) -> Tensor:
+        settings = self.settings
+        if settings.rankings:
+            return dpo_ranking_loss(rho, settings.beta)
+        if settings.method == "dpo":
+            return dpo_loss(rho[:, 0], rho[:, 1], settings.beta, label_smoothing=settings.label_smoothing)
+        if settings.mean_log_probs:
+            rho = rho / lengths
+        return ipo_loss(rho[:, 0], rho[:, 1], settings.beta)
+
+    def _kto(self, index: Sequence[int]) -> tuple[Tensor, Metrics]:
+        policy, reference, _ = self._log_probs(index)
+        rho = policy - reference
+        with torch.no_grad():
+            others = make_sequences(
+                [self._prompts[i] for i in index], [self._mismatched[i][0] for i in index], self.pad_id
+            ).to(self.runtime.device)
+            theirs = torch.tensor([self._mismatched[i][1] for i in index], device=rho.device)
+            z0 = kto_reference_point(response_log_probs(self.model, others).sum(1) - theirs)
+        liked = torch.tensor([self._groups[i].liked for i in index], device=rho.device)
+        desirable, undesirable = self._weights
+        losses = kto_loss(
+            rho, liked, z0, self.settings.beta, desirable_weight=desirable, undesirable_weight=undesirable
+        )
+        with torch.no_grad():
+            figures = {
+                "kl_reference_nats": z0.item(),
+                "chosen_log_prob": _mean(policy, liked),
+                "rejected_log_prob": _mean(policy, ~liked),
+                "chosen_reward": self.settings.beta * _mean(rho, liked),
+                "rejected_reward": self.settings.beta * _mean(rho, ~liked),
+            }
+        return losses.mean(), figures
+
+
+def _mean(values: Tensor, mask: Tensor) -> float:
+    return float(values[mask].mean()) if mask.any() else float("nan")

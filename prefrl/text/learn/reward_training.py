@@ -1,0 +1,200 @@
+"""Fitting a reward model to rankings, and judging it on rankings it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prefrl.errors import UserError
+from prefrl.runs.streams import stream
+from prefrl.text.data.examples import Encoder, RankedResponses
+from prefrl.text.learn.losses import grouped_reward_loss
+from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
+from prefrl.text.learn.reward_model import RewardModel
+from prefrl.text.learn.runtime import Runtime
+from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer
+from prefrl.text.model.sequences import make_sequences
+
+CALIBRATION_BINS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSettings:
+    """Fitting one reward model; one epoch, more overfits (InstructGPT, app. C.2).
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    epochs: int = 1
+    batch_size: int = 16
+    """Prompts; all responses to one are in the same forward pass."""
+    plackett_luce: bool = False
+    """The likelihood of whole orders instead of that of all pairs."""
+    bootstrap: bool = False
+    """Fit to prompts drawn with replacement, as members of an ensemble are."""
+    optimiser: OptimiserSettings = field(
+        default_factory=lambda: OptimiserSettings(learning_rate=9e-6, warmup_share=0.03, decay="cosine", adam_eps=1e-8)
+    )
+    seed: int = 0
+    """In a run 0 means that of --place.seed."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise UserError("epochs and batch_size must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedRanking:
+    """A ranking as token ids."""
+
+    prompt: list[int]
+    responses: list[list[int]]
+    ranks: list[int]
+
+
+def encode_rankings(encoder: Encoder, rankings: Sequence[RankedResponses]) -> list[EncodedRanking]:
+    """Return the ids of rankings.
+
+    Raises:
+        UserError: there are none, or a text is too long.
+    """
+    if not rankings:
+        raise UserError("There are no rankings to learn from; the data set is empty.")
+    return [
+        EncodedRanking(
+            prompt=encoder.prompt(ranking.prompt),
+            responses=[encoder.response(response) for response in ranking.responses],
+            ranks=list(ranking.ranks),
+        )
+        for ranking in rankings
+    ]
+
+
+class RewardTrainer(TextTrainer):
+    """Fits a reward model (InstructGPT, Eq. 1).
+
+    All responses to a prompt are in one forward pass and all their pairs in one batch; each prompt weighs the same,
+    whatever its number of responses.
+
+    Args:
+        model: trained in place, without dropout.
+        data: rankings.
+        settings: of the run.
+        pad_id: fills up the arrays.
+        runtime: device and processes.
+    """
+
+    def __init__(
+        self,
+        model: RewardModel,
+        data: Sequence[EncodedRanking],
+        settings: RewardSettings,
+        *,
+        pad_id: int,
+        runtime: Runtime,
+    ) -> None:
+        super().__init__()
+        if not data:
+            raise UserError("There are no rankings to learn from; the data set is empty.")
+        self.name = "reward model"
+        if settings.bootstrap:
+            drawn = stream(settings.seed, "bootstrap").integers(len(data), size=len(data))
+            data = [data[int(i)] for i in drawn]
+        self.model, self.data, self.settings, self.pad_id, self.runtime = model, data, settings, pad_id, runtime
+        self._epochs = Epochs(len(data), settings.batch_size, settings.seed, "reward")
+        self.total_steps = settings.epochs * self._epochs.steps_per_epoch
+        self.optimiser = Optimiser(model.parameters(), settings.optimiser, self.total_steps, runtime)
+
+    def step(self) -> Metrics:
+        """Make one update on one batch of prompts."""
+        index = self._epochs.batch(self.num_steps)
+        rows = [self.data[i] for i in self.runtime.share(index) or index[:1]]
+        prompts = [row.prompt for row in rows for _ in row.responses]
+        responses = [response for row in rows for response in row.responses]
+        device = self.runtime.device
+        ranks = torch.tensor([rank for row in rows for rank in row.ranks], device=device)
+        groups = torch.tensor([g for g, row in enumerate(rows) for _ in row.responses], device=device)
+        batch = make_sequences(prompts, responses, self.pad_id).to(device)
+        with self.runtime.autocast():
+            scores = self.model(batch)
+            losses = grouped_reward_loss(scores, ranks, groups, plackett_luce=self.settings.plackett_luce)
+            loss = losses.mean()
+        loss.backward()
+        norm = self.optimiser.step()
+        self.num_steps += 1
+        self.num_examples += len(index)
+        return self.runtime.mean({"loss": loss.item(), "score": scores.mean().item()}) | {"grad_norm": norm}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardReport:
+    """How well a reward predicts rankings it was not fitted to."""
+
+    accuracy: float
+    """Share of pairs that it orders as the annotator did; equal scores count half."""
+    loss: float
+    """Cross-entropy of pairs, in nats; ln 2 = 0.693 is that of a coin."""
+    calibration_error: float
+    """Mean distance of the predicted probability from the share of answers, over bins of equal width."""
+    bins: tuple[tuple[float, float, int], ...]
+    """Mean predicted probability that the first is better, share of answers that said so, number of pairs."""
+    num_pairs: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        names = ("accuracy", "loss", "calibration_error", "num_pairs")
+        return {name: getattr(self, name) for name in names} | {"bins": [list(row) for row in self.bins]}
+
+
+def judge_reward(scores: Sequence[NDArray[np.float64]], ranks: Sequence[Sequence[int]]) -> RewardReport:
+    """Compare scores with held-out rankings, pair by pair; ties of the annotator are left out.
+
+    Args:
+        scores: for each prompt `(K,)` scores of its responses.
+        ranks: for each prompt the annotator's ranks, 0 is best.
+
+    Raises:
+        UserError: there is no pair without a tie.
+    """
+    margins, answers = [], []
+    for own, order in zip(scores, ranks, strict=True):
+        for i in range(len(own)):
+            for j in range(i + 1, len(own)):
+                if order[i] != order[j]:
+                    margins.append(own[i] - own[j])
+                    answers.append(float(order[i] < order[j]))
+    if not margins:
+        raise UserError("No two held-out responses are ranked apart; a reward cannot be judged on ties alone.")
+    margin, answer = np.array(margins), np.array(answers)
+    probability = 1 / (1 + np.exp(-np.clip(margin, -60, 60)))
+    right = np.where(margin == 0, 0.5, (margin > 0) == (answer > 0.5))
+    loss = np.logaddexp(0, np.where(answer > 0.5, -margin, margin)).mean()
+    place = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    bins, error = [], 0.0
+    for b in range(CALIBRATION_BINS):
+        inside = place == b
+        if inside.any():
+            bins.append((float(probability[inside].mean()), float(answer[inside].mean()), int(inside.sum())))
+            error += abs(bins[-1][0] - bins[-1][1]) * inside.mean()
+    return RewardReport(
+        accuracy=float(right.mean()),
+        loss=float(loss),
+        calibration_error=float(error),
+        bins=tuple(bins),
+        num_pairs=len(margin),
+    )
+
+
+def score_rankings(model: RewardModel, data: Sequence[EncodedRanking], pad_id: int) -> list[NDArray[np.float64]]:
+    """Return for each ranking the scores of its responses."""
+    flat = model.score(
+        [row.prompt for row in data for _ in row.responses], [r for row in data for r in row.responses], pad_id
+    )
+    ends = np.cumsum([len(row.responses) for row in data])[:-1]
+    return list(np.split(flat.numpy().astype(np.float64), ends))

@@ -1,0 +1,174 @@
+"""Sampling: one prefill for all samples of a prompt, a cache of full size from the start, finished rows dropped.
+
+On a GPU, where small steps wait for their launch alone, rows stay and a step is recorded instead: `decoding.py`.
+Any causal language model of `transformers` will do. The sampler returns the log-probabilities of the tokens it drew;
+training never uses them in a ratio, since a cache rounds otherwise than a full forward pass: trainers compute their
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prefrl.envs.text_tokens import TextTokenizer
+from prefrl.errors import UserError
+from prefrl.text.model.decoding import make_decoder
+from prefrl.text.model.sequences import Sequences, pad_left, position_ids
+
+DROP_SHARE = 0.25  # finished rows leave the cache once they are this share of it: dropping copies what stays
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How responses are drawn.
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    max_tokens: int = 64
+    """Of a response, its end included."""
+    temperature: float = 1.0
+    """Logits are divided by it."""
+    top_k: int = 0
+    """Draw from the k likeliest tokens only; 0: from all."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens that hold this probability together; 1: from all."""
+    greedy: bool = False
+    """Take the likeliest token."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise UserError(f"max_tokens must be at least 1. Received {self.max_tokens}")
+        if not 0 < self.temperature < float("inf"):
+            raise UserError(
+                f"temperature must be above 0 (greedy takes the likeliest token). Received {self.temperature}"
+            )
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise UserError(f"top_k must be at least 0 and top_p in (0, 1]. Received {self.top_k} and {self.top_p}")
+
+    def refuse_truncation(self, what: str) -> None:
+        """Raise if responses are not drawn from the model's own distribution.
+
+        Raises:
+            UserError: `greedy`, `top_k` or `top_p` is set: the ratios of policy gradients would then be those of
+                another
+                distribution than the responses came from.
+        """
+        if self.greedy or self.top_k or self.top_p < 1:
+            raise UserError(
+                f"{what} needs responses drawn from the policy itself; greedy, top_k and top_p change what is drawn, "
+                "so that its log-probabilities would be wrong. Leave them out; temperature is allowed, it is applied "
+                "everywhere."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """Responses that were drawn, K to each prompt, those of one prompt side by side."""
+
+    sequences: Sequences
+    log_probs: Tensor
+    """`(B K, R)` float32: of the tokens drawn, at the temperature; 0 outside the mask."""
+
+
+@torch.no_grad()
+def sample(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    *,
+    end_id: int,
+    pad_id: int,
+    samples_per_prompt: int = 1,
+    generator: torch.Generator | None = None,
+) -> Sampled:
+    """Draw responses to prompts of token ids.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        prompts: B lists of ids.
+        settings: how they are drawn.
+        end_id: ends a response.
+        pad_id: fills up the arrays.
+        samples_per_prompt: K.
+        generator: random stream, on the model's device; None: the global one.
+
+    Returns:
+        B K responses.
+    """
+    device = next(model.parameters()).device
+    prompt_ids, prompt_mask = (array.to(device) for array in pad_left(prompts, pad_id))
+    width, rows = prompt_ids.shape[1], len(prompts) * samples_per_prompt
+    decoder = make_decoder(model, width + settings.max_tokens)
+    mask = torch.ones(rows, width + settings.max_tokens, dtype=torch.long, device=device)
+    mask[:, :width] = prompt_mask.repeat_interleave(samples_per_prompt, 0)
+    ids = torch.full((rows, settings.max_tokens), pad_id, device=device)
+    drawn_log_probs = torch.zeros(rows, settings.max_tokens, device=device)
+    lengths = torch.zeros(rows, dtype=torch.long, device=device)
+
+    logits = decoder.logits(prompt_ids, prompt_mask.long(), position_ids(prompt_mask))
+    if samples_per_prompt > 1:
+        decoder.repeat(samples_per_prompt)
+        logits = logits.repeat_interleave(samples_per_prompt, 0)
+    place = mask[:, :width].sum(1)
+    row = torch.arange(rows, device=device)  # the response that each row of the cache belongs to
+    running = torch.ones(rows, dtype=torch.bool, device=device)
+    for t in range(settings.max_tokens):
+        token, log_prob = _draw(logits.float() / settings.temperature, settings, generator)
+        ids[row, t] = torch.where(running, token, pad_id)
+        drawn_log_probs[row, t] = torch.where(running, log_prob, 0.0)
+        lengths[row] += running
+        running &= token != end_id
+        num_running = int(running.sum())
+        if num_running == 0 or t == settings.max_tokens - 1:
+            break
+        if not decoder.keeps_rows and num_running <= (1 - DROP_SHARE) * len(running):
+            keep = running.nonzero().squeeze(1)
+            decoder.select(keep)
+            row, token, place, mask, running = row[keep], token[keep], place[keep], mask[keep], running[keep]
+        logits = decoder.logits(token.unsqueeze(1), mask[:, : width + t + 1], place.unsqueeze(1))
+        place = place + 1
+    longest = int(lengths.max())
+    sequences = Sequences(
+        prompt_ids=prompt_ids.repeat_interleave(samples_per_prompt, 0),
+        prompt_mask=prompt_mask.repeat_interleave(samples_per_prompt, 0),
+        response_ids=ids[:, :longest],
+        response_mask=torch.arange(longest, device=device) < lengths[:, None],
+    )
+    return Sampled(sequences=sequences, log_probs=drawn_log_probs[:, :longest])
+
+
+def _draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Return a token for each row of `(N, V)` logits, and its log-probability before any truncation."""
+    log_probs = torch.log_softmax(logits, -1)
+    if settings.greedy:
+        token = log_probs.argmax(-1)
+    else:
+        # One uniform number for each row, against the cumulated probabilities.
+        cumulated = _truncated(log_probs, settings).exp().cumsum(-1)
+        drawn = torch.rand(len(logits), 1, device=logits.device, generator=generator) * cumulated[:, -1:]
+        token = torch.searchsorted(cumulated, drawn, right=True).clamp(max=logits.shape[1] - 1).squeeze(1)
+    return token, log_probs.gather(1, token.unsqueeze(1)).squeeze(1)
+
+
+def _truncated(log_probs: Tensor, settings: SamplingSettings) -> Tensor:
+    if settings.top_k:
+        least = log_probs.topk(min(settings.top_k, log_probs.shape[1]), 1).values[:, -1:]
+        log_probs = log_probs.masked_fill(log_probs < least, -torch.inf)
+    if settings.top_p < 1:
+        ordered, order = log_probs.exp().sort(1, descending=True)
+        beyond = ordered.cumsum(1) - ordered >= settings.top_p * ordered.sum(1, keepdim=True)
+        log_probs = log_probs.masked_fill(beyond.scatter(1, order, beyond), -torch.inf)
+    return log_probs
+
+
+def decode_response(tokens: TextTokenizer, ids: Sequence[int]) -> str:
+    """Return the text of a response up to its end token."""
+    ids = list(ids)
+    return tokens.decode(ids[: ids.index(tokens.end_id)] if tokens.end_id in ids else ids)

@@ -1,0 +1,69 @@
+"""What a run is made of: defaults by environment, and configurations of earlier versions."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from prefrl.control.defaults import PPO, agent_defaults
+from prefrl.control.settings import RunSettings, TrainSettings
+from prefrl.errors import UserError
+from prefrl.runs.codec import from_json, to_json
+
+
+def resolved(env_id: str = "HalfCheetah-v5", **given: Any) -> RunSettings:
+    return TrainSettings(env_id=env_id, **given).resolve()
+
+
+def test_agents_explore_a_little_at_first_in_units_of_the_actions_range() -> None:
+    for env_id in ("HalfCheetah-v5", "Pendulum-v1", "SomebodyElses-v0"):
+        hyper = agent_defaults("ppo", env_id).hyperparameters
+        assert hyper["scale_actions"] is True and hyper["policy_kwargs"] == {"log_std_init": -1.0}
+
+
+def test_one_hyper_parameter_of_the_network_leaves_the_others_as_they_are() -> None:
+    changed = resolved(hyperparameters={"policy_kwargs": {"net_arch": [32]}, "gamma": 0.9}).hyperparameters
+    assert changed["policy_kwargs"] == {"net_arch": [32], "log_std_init": -1.0}
+    assert changed["gamma"] == 0.9 and changed["gae_lambda"] == 0.95
+    assert PPO["HalfCheetah-v5"].hyperparameters["policy_kwargs"] == {"log_std_init": -1.0}
+
+
+@pytest.mark.parametrize(("agent", "warmup"), [("ppo", "policy"), ("sb3-ppo", "policy"), ("a2c", "policy")])
+def test_on_policy_agents_warm_up_as_their_policy_does(agent: str, warmup: str) -> None:
+    assert resolved(agent=agent).warmup == warmup
+    assert resolved(agent=agent, warmup="uniform").warmup == "uniform"
+
+
+@pytest.mark.parametrize("agent", ["sac", "td3", "dqn"])
+def test_off_policy_agents_warm_up_uniformly(agent: str) -> None:
+    assert resolved(agent=agent).warmup == "uniform"
+
+
+def test_a_configuration_from_before_there_was_a_choice_warms_up_uniformly() -> None:
+    old = to_json(resolved())
+    del old["warmup"], old["wait"]
+    assert from_json(RunSettings, old).warmup == "uniform"
+
+
+def test_settings_come_back_from_json_as_they_were() -> None:
+    given = resolved(without=("ben",), hyperparameters={"gamma": 0.5}, env_options={"a": [1, None]}, from_run="runs/a")
+    assert from_json(RunSettings, json.loads(json.dumps(to_json(given)))) == given
+
+
+def test_a_configuration_of_another_version_says_what_is_unknown_or_missing() -> None:
+    values = to_json(resolved())
+    with pytest.raises(UserError, match="RunSettings has no setting colour; another version"):
+        from_json(RunSettings, {**values, "colour": "red"})
+    with pytest.raises(UserError, match="QuerySettings has no setting colour"):
+        from_json(RunSettings, {**values, "queries": {"colour": "red"}})
+    del values["steps"]
+    with pytest.raises(UserError, match="RunSettings needs steps"):
+        from_json(RunSettings, values)
+
+
+def test_what_is_resolved_holds_everything_and_resolves_to_itself() -> None:
+    made = resolved()
+    assert None not in (made.steps, made.num_envs, made.segment_length, made.warmup_steps, made.wait, made.warmup)
+    assert made.resolve() == made
