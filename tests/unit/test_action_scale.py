@@ -27,6 +27,7 @@ def test_unscaled_actions_are_only_clipped() -> None:
     np.testing.assert_array_equal(ActionScale(MIXED, wanted=False).to_env(np.full((1, 4), 3.0)), [[2, 3, 3, 3]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0.01, 1.0, 50.0])
 @pytest.mark.parametrize("agent", ["ppo", "sb3-ppo", "a2c"])
 def test_exploring_means_the_same_whatever_the_units_of_the_action(agent: str, size: float) -> None:
@@ -49,6 +50,7 @@ def test_exploring_means_the_same_whatever_the_units_of_the_action(agent: str, s
     assert np.abs(chosen).max() <= size and 0.3 < chosen.std() / size < 0.45
 
 
+@pytest.mark.slow
 def test_warm_up_keeps_a_cheetah_on_its_feet_where_uniform_actions_flip_it() -> None:
     feet = {}
     for uniform in (False, True):

@@ -36,6 +36,7 @@ def test_no_python_block_escapes_being_run(document: Path) -> None:
     assert named == [], 'mark Python blocks with "python" and nothing else'
 
 
+@pytest.mark.slow  # some of them train
 @pytest.mark.parametrize(
     "document",
     [d for d in DOCUMENTS if any(info == "python" for _, info, _ in blocks(d))],

@@ -283,12 +283,14 @@ def values_after(envs: EnvLoop, gamma: float) -> Tensor:
     return agent._network.forward(agent._inputs.encode(rollout.observations[:-1].reshape(-1, 2)))[1]
 
 
+@pytest.mark.slow
 def test_value_of_an_endless_reward_of_one_is_1_over_1_minus_gamma() -> None:
     space = spaces.Box(-1, 1, (2,))
     values = values_after(EnvLoop([lambda: Noise(space, spaces.Discrete(2), length=10)] * 4), gamma=0.9)
     assert abs(values.mean() - 10.0) < 0.3
 
 
+@pytest.mark.slow
 def test_termination_ends_the_value() -> None:
     space = spaces.Box(-1, 1, (2,))
     envs = EnvLoop([lambda: Noise(space, spaces.Discrete(2), length=1, terminates=True)] * 4)

@@ -217,6 +217,7 @@ def test_images_of_a_stack_are_stored_once(path: Path) -> None:
     assert path.stat().st_size - empty < 1.1 * 2 * images.nbytes  # four times as much if whole stacks were kept
 
 
+@pytest.mark.slow
 def test_ten_thousand_comparisons_fit_through_in_parts(store: PreferenceStore) -> None:
     pool = [segment(n, k=2) for n in range(150)]
     pairs = [(a, b) for i, a in enumerate(pool) for b in pool[:i]][:10_000]

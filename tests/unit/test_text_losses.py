@@ -134,6 +134,7 @@ def test_the_reward_loss_averages_over_all_pairs(k: int, seed: int) -> None:
     assert torch.allclose(losses.pairwise_reward_loss(scores), torch.stack(pairs).sum() / math.comb(k, 2))
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(2, 5), min_size=1, max_size=4), st.integers(0, 99))
 def test_grouped_rankings_give_what_each_gives_alone(sizes: list[int], seed: int) -> None:
     torch.manual_seed(seed)
@@ -174,6 +175,7 @@ def test_ranking_dpo_is_the_enumerated_probability_of_the_order() -> None:
     assert math.exp(-losses.dpo_ranking_loss(rho, 0.7)) == pytest.approx(by_hand)
 
 
+@pytest.mark.slow
 def test_every_loss_has_the_gradient_of_finite_differences() -> None:
     torch.manual_seed(0)
     chosen, rejected = (torch.randn(4).double().requires_grad_() for _ in range(2))
@@ -248,6 +250,7 @@ def dense_pairs(num: int) -> tuple[torch.Tensor, torch.Tensor]:
     return first, second
 
 
+@pytest.mark.slow
 def test_dpo_on_dense_answers_recovers_the_optimum(world: tuple[torch.Tensor, torch.Tensor]) -> None:
     rewards, reference = world
     first, second = dense_pairs(20_000)
