@@ -6,18 +6,14 @@ whole segment: how high it jumped, how long it stood on one leg.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from prefrl.errors import UserError, near_names
+from prefrl.errors import UserError
+from prefrl.seams import load_object
 from prefrl.segments import Segment
 
 SegmentReward = Callable[[Segment], ArrayLike]
@@ -64,47 +60,7 @@ def load_reward_function(where: str) -> SegmentReward:
     Raises:
         UserError: no such file, module or function; importing it fails; it cannot be called.
     """
-    place, _, name = where.rpartition(":")
-    if not place or not name.isidentifier():
-        raise UserError(
-            f"A reward function is named like path/to/file.py:function or package.module:function. Received {where!r}"
-        )
-    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    function = getattr(module, name, None)
-    if function is None:
-        known = [known for known, value in vars(module).items() if callable(value) and not known.startswith("_")]
-        raise UserError(f"There is no function {name!r} in {place}.{near_names(name, known)}")
+    function = load_object(where, "reward function", "function")
     if not callable(function):
         raise UserError(f"{where} is a {type(function).__name__}; expected a function that takes a segment.")
     return cast(SegmentReward, function)
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UserError(f"There is no file {path} to load a reward function from (looked in {Path.cwd()}).")
-    name = f"prefrl_reward_function_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses in the file look themselves up there
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise UserError(f"Importing {path} failed with {type(error).__name__}: {error}") from error
-    return module
-
-
-def _import_module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            raise UserError(
-                f"There is no module {name!r} to load a reward function from. Install it, or give the path of its "
-                "file: path/to/file.py:function"
-            ) from None
-        raise UserError(f"Importing {name} failed with {type(error).__name__}: {error}") from error
-    except Exception as error:
-        raise UserError(f"Importing {name} failed with {type(error).__name__}: {error}") from error

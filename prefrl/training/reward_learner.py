@@ -15,7 +15,7 @@ import numpy as np
 from prefrl.annotators import Annotator, load_reward_function, make_teacher
 from prefrl.feedback import KINDS, Answer, Query, Undo
 from prefrl.history import Episode, History
-from prefrl.queries import propose_pairs
+from prefrl.queries import METHODS, propose_pairs, reads_asked
 from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
 from prefrl.segments import Rollout, stack_transitions
 from prefrl.spaces import Array
@@ -67,6 +67,7 @@ class RewardLearner:
             self.store.add_annotator(self.annotator.name, "teacher")
         self.store.patience_seconds = PATIENCE_SECONDS
         self.schedule = settings.label_schedule()
+        self.method = METHODS.find(settings.queries.method)
         seed = stream_seed(settings.seed, "reward")
         self.reward = RewardEnsemble(observation_space, action_space, settings.reward, seed=seed, device=device)
         self.fitter = Fitter(self.reward, settings.fit)
@@ -180,19 +181,19 @@ class RewardLearner:
         if not queries:
             settings = self.settings
             maker = settings.queries.maker
-            by_center = settings.queries.method.startswith("k-center") and len(self.data) > 0
+            look_back = reads_asked(self.method) and len(self.data) > 0
             pairs = propose_pairs(
                 history,
                 self.reward if self.fitted else None,
                 maker.num_pairs(num_queries),
                 length=self.segment_length,
-                method=settings.queries.method,
+                method=self.method,
                 candidates_per_query=settings.queries.candidates,
                 asked=self.asked_pairs,
                 last_steps=max(1, int(settings.queries.recent * self.total_env_steps)),
                 recent_share=settings.queries.recent_share,
                 end_share=settings.queries.end_share,
-                asked_embeddings=self.data.pair_embeddings() if by_center else None,
+                asked_embeddings=self.data.pair_embeddings() if look_back else None,
                 rng=stream(settings.seed, "queries", self.session),
             )
             queries = maker.make(pairs, num_queries, session=self.session, num_env_steps=num_env_steps)
