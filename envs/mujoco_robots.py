@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.mujoco_vector import Flags, Floats, MujocoVectorEnv, Outcome
-from prefrl.envs.vector_tools import norms
+from prefrl.envs.vector_tools import norms, weighted
 from prefrl.errors import UserError
 
 
@@ -20,8 +20,7 @@ class RobotVectorEnv(MujocoVectorEnv):
 
     def control_cost(self, actions: NDArray[Any]) -> NDArray[Any]:
         """Return the weighted squared torques `(E,)`, in the actions' own precision."""
-        cost: NDArray[Any] = self.options["ctrl_cost_weight"] * np.square(actions).sum(axis=1)
-        return cost
+        return weighted(np.square(actions).sum(axis=1), self.options["ctrl_cost_weight"])
 
     def positions_and_velocities(self, hidden: int, speed_limit: float | None = None) -> list[Floats]:
         """Return positions, the first `hidden` left out unless the options show them, and clipped velocities."""

@@ -21,7 +21,7 @@ from prefrl.envs.mujoco_robots import (
     Walker2dVectorEnv,
 )
 from prefrl.envs.mujoco_vector import Floats, MujocoVectorEnv, Outcome
-from prefrl.envs.vector_tools import norms
+from prefrl.envs.vector_tools import norms, weighted
 
 
 class _WithBodies(MujocoVectorEnv):
@@ -40,8 +40,7 @@ class _WithBodies(MujocoVectorEnv):
 
     def control_reward(self, actions: NDArray[Any]) -> NDArray[Any]:
         """Return the weighted squared torques, negative, `(E,)`."""
-        reward: NDArray[Any] = -np.square(actions).sum(axis=1) * self.options["reward_control_weight"]
-        return reward
+        return weighted(-np.square(actions).sum(axis=1), self.options["reward_control_weight"])
 
 
 class ReacherVectorEnv(_WithBodies):

@@ -230,8 +230,7 @@ class TextGameVector(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
     hold what the ended episodes saw, as Gymnasium's same-step mode does.
 
     Args:
-        num_envs: how many prompts at once.
-        others: as for `TextGame`.
+        num_envs: how many prompts at once. All others are as for `TextGame`.
 
     Raises:
         UserError: as `TextGame`; also no environments, or another number of seeds or actions than environments.

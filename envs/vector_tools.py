@@ -144,6 +144,15 @@ def restarted_info(info: dict[str, Any], reset_info: dict[str, Any], due: Flags)
     return joined | masked_info({key: reset_info[key] for key in reset_info if key not in info}, due)
 
 
+def weighted(sums: NDArray[Any], weight: float) -> NDArray[Any]:
+    """Return `sums` `(E,)` times a number, in the precision in which NumPy multiplies one of them alone.
+
+    That is how single environments do it: in the sums' own precision, before NumPy 2 always in float64.
+    """
+    product: NDArray[Any] = np.multiply(sums, weight, dtype=(sums.dtype.type(0) * weight).dtype)
+    return product
+
+
 def norms(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return Euclidean lengths `(E,)` of `(E, n)`, rounded as `numpy.linalg.norm` of each row."""
     rows = np.ascontiguousarray(vectors)

@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import queue
+import sys
 import threading
 import time
 import uuid
@@ -289,7 +290,7 @@ class Desk:
 
 def _was_killed(presence: dict[str, Any] | None) -> bool:
     """Tell whether the viewer that last said that it is open was on this machine and is gone."""
-    if not presence or presence["host"] != platform.node():
+    if not presence or presence["host"] != platform.node() or sys.platform == "win32":  # signal 0 is no question there
         return False
     try:
         os.kill(presence["pid"], 0)

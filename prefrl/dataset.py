@@ -24,7 +24,7 @@ import numpy as np
 
 from prefrl.errors import UserError, require
 from prefrl.feedback import Answer, Comparison, Edit, Query, Ranking, Response, Undo
-from prefrl.files import write_atomically, write_json
+from prefrl.files import npz_bytes, write_atomically, write_json
 from prefrl.segments import Segment, segment_arrays, segment_from_arrays
 from prefrl.spaces import Array
 from prefrl.store import Clip, PreferenceStore
@@ -204,9 +204,7 @@ def _packed(segment: Segment) -> bytes:
     arrays["episode"], arrays["start"] = np.array(segment.episode), np.array(segment.start)
     for name, array in (segment.replay or {}).items():
         arrays[f"replay/{name}"] = np.asarray(array)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
+    return npz_bytes(arrays, compressed=True)
 
 
 def _read_segment(path: Path) -> Segment:

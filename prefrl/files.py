@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from prefrl.errors import UserError
 
@@ -38,6 +43,23 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def npz_bytes(arrays: Mapping[str, NDArray[Any]], *, compressed: bool = False) -> bytes:
+    """Return arrays as the bytes of an `.npz` file, in which nothing is pickled.
+
+    NumPy's own `allow_pickle=False` would be kept as one more array before NumPy 2.1.
+
+    Raises:
+        ValueError: an array holds Python objects.
+    """
+    for name, array in arrays.items():
+        if np.asarray(array).dtype.hasobject:
+            raise ValueError(f"Expected arrays of numbers or text; {name!r} holds Python objects.")
+    buffer = io.BytesIO()
+    save: Any = np.savez_compressed if compressed else np.savez
+    save(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def text_or_file(text: str) -> str:

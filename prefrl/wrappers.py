@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -29,6 +29,10 @@ from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.spaces import Batch, check_action_space, check_finite, check_observation_space, map_batch
 
 Space = gymnasium.Space[Any]
+if TYPE_CHECKING:
+    AnyVectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
+else:
+    AnyVectorWrapper = VectorWrapper  # takes no type arguments before Gymnasium 1.4
 
 
 class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -107,7 +111,7 @@ class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         return batch
 
 
-class VectorLearnedReward(VectorWrapper[Any, Any, Any, Any, Any]):
+class VectorLearnedReward(AnyVectorWrapper):
     """Replaces the rewards of a vector of environments by learned ones: one call to the reward per step for all.
 
     `infos["true_return"]` and `infos["learned_return"]` are `(E,)` and hold the sums of the episodes that end at this

@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "tools"))
 from postgres import PostgresServer
 
 hypothesis.settings.register_profile(

@@ -173,7 +173,8 @@ def _frames_per_second(env: gymnasium.Env[Any, Any], source: ClipSource) -> floa
 
 def main() -> None:
     """Run the process: its arguments are the run and its parent."""
-    os.nice(5)
+    if sys.platform != "win32":
+        os.nice(5)
     with suppress(KeyboardInterrupt):
         try:
             work(Path(sys.argv[1]), int(sys.argv[2]))

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Comparison, Edit, Query, Ranking, Rating, Response, Undo
+from prefrl.files import npz_bytes
 from prefrl.segments import Segment, segment_arrays, segment_from_arrays
 from prefrl.spaces import Array
 
@@ -188,9 +189,7 @@ def query_fields(row: sa.Row[Any]) -> dict[str, Any]:
 
 def pack(arrays: Mapping[str, Array]) -> bytes:
     """Return arrays as compressed bytes; `unpack` is the inverse."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return zlib.compress(buffer.getbuffer(), level=1)
+    return zlib.compress(npz_bytes(arrays), level=1)
 
 
 def unpack(data: bytes) -> dict[str, Array]:

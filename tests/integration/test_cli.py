@@ -18,6 +18,8 @@ from prefrl.control.run import default_out
 from prefrl.rewards import RewardEnsemble
 from prefrl.store import PreferenceStore
 
+pytestmark = pytest.mark.lowest
+
 QUICK = [
     "--steps", "3200", "--num-envs", "2", "--segment-length", "20", "--warmup-steps", "400",
     "--hyper", "n_steps=100", "batch_size=50", "n_epochs=2", "--quiet",
@@ -289,7 +291,7 @@ def test_a_run_asks_for_all_kinds_of_feedback(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_script_to_copy_from_takes_a_folder_and_gives_one_message(tmp_path: Path) -> None:
-    script = [sys.executable, str(Path(__file__).parents[2] / "scripts" / "train.py")]
+    script = [sys.executable, str(Path(__file__).parents[2] / "scripts" / "examples" / "train.py")]
     told = subprocess.run(
         [*script, "HalfCheeta-v5", "--baseline", "--out", str(tmp_path / "run")], capture_output=True, text=True
     )

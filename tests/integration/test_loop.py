@@ -118,17 +118,15 @@ def test_too_little_memory_of_the_gpu_for_a_fit_names_the_settings(
 
 
 def test_run_in_use_is_not_trained_twice(tmp_path: Path) -> None:
-    import fcntl
+    from filelock import FileLock
 
     from prefrl.control import resume
     from prefrl.errors import UserError
 
     folder = train(TINY, tmp_path / "run", quiet=True)
     folder.summary_path.unlink()
-    with open(folder.path / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process"):
-            resume(folder.path, quiet=True)
+    with FileLock(folder.path / ".lock"), pytest.raises(UserError, match="another process"):
+        resume(folder.path, quiet=True)
 
 
 def test_trainer_holds_no_true_reward_where_the_agent_can_see_it(tmp_path: Path) -> None:

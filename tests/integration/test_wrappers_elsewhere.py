@@ -19,6 +19,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from prefrl.rewards.ensemble import RewardEnsemble
 from prefrl.wrappers import LearnedReward, VectorLearnedReward
 
+pytestmark = pytest.mark.lowest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -82,7 +84,7 @@ def test_stable_baselines3_can_run_it_in_processes_of_their_own(saved: Path) -> 
 
 def run_example(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "wrap_your_own.py"), *args],
+        [sys.executable, str(ROOT / "scripts" / "examples" / "wrap_your_own.py"), *args],
         capture_output=True,
         text=True,
         timeout=120,
@@ -110,7 +112,7 @@ def test_the_example_explains_itself_and_refuses_what_is_no_reward(tmp_path: Pat
 
 
 def test_the_example_is_short_and_imports_nothing_else_of_ours() -> None:
-    lines = (ROOT / "scripts" / "wrap_your_own.py").read_text().splitlines()
+    lines = (ROOT / "scripts" / "examples" / "wrap_your_own.py").read_text().splitlines()
     assert len(lines) <= 60
     ours = [line for line in lines if line.lstrip().startswith(("from prefrl", "import prefrl"))]
     assert ours == ["from prefrl.wrappers import LearnedReward  # (1)"]

@@ -18,6 +18,8 @@ from prefrl.feedback import Answer, Comparison, Edit, Query, Ranking, Rating, Re
 from prefrl.segments import Segment
 from prefrl.store import Clip, PreferenceStore
 
+pytestmark = pytest.mark.lowest
+
 RESPONSES = tuple(Response(prompt="Où ?", text=text) for text in ("Ici.\n", "Là 🚚", "…"))
 
 

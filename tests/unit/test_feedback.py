@@ -12,6 +12,8 @@ from prefrl.errors import UserError
 from prefrl.feedback import Comparison, Query
 from prefrl.segments import Segment
 
+pytestmark = pytest.mark.lowest
+
 
 def segment(value: float, length: int = 3, **where: Any) -> Segment:
     return Segment(

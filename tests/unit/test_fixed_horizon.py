@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from prefrl.envs import FixedHorizon, fixed_horizon
 from prefrl.errors import UserError
 
+pytestmark = pytest.mark.lowest
+
 
 class Corridor(gymnasium.Env[Any, Any]):
     """Walks one cell per step and ends at cell `length`; every step is worth 1. Episodes begin at a random cell."""

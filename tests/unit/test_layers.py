@@ -11,6 +11,8 @@ import sys
 import pytest
 from house import ROOT, imports_of, module_of, parse_all
 
+pytestmark = pytest.mark.lowest
+
 OPTIONAL = (
     "stable_baselines3",
     "sqlalchemy",
@@ -71,6 +73,7 @@ APART = {
 }
 """What layers do not know of, whatever their order."""
 TEXT_ROOMS = ("model", "data", "learn", "jobs")
+UNIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 NEVER_IMPORTED = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
@@ -189,6 +192,16 @@ def test_true_rewards_are_read_only_where_they_may_be(attribute: str) -> None:
     assert {m: lines for m, lines in readers.items() if m not in MAY_READ_TRUE_REWARDS} == {}
     for agent in ("prefrl.agents.ppo", "prefrl.agents.sb3"):
         assert len(readers.get(agent, [])) <= 1
+
+
+def test_nothing_is_imported_that_only_unix_has() -> None:
+    wrong = [
+        f"{module}, line {imported.line}: imports {imported.name}"
+        for module, tree in trees().items()
+        for imported in imports_of(tree)
+        if imported.name.split(".")[0] in UNIX_ONLY
+    ]
+    assert wrong == []
 
 
 def test_nothing_is_pickled() -> None:

@@ -14,6 +14,8 @@ from prefrl.text.model.lanes import Lanes
 from prefrl.text.model.lora import LoraSettings, add_lora
 from prefrl.text.model.sequences import position_ids
 
+pytestmark = pytest.mark.lowest
+
 
 def llama(**changes: Any) -> Any:
     sizes = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3}

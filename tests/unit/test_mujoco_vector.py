@@ -19,6 +19,8 @@ from prefrl.envs.mujoco_template import stepped_model
 from prefrl.envs.mujoco_vector import MujocoVectorEnv
 from prefrl.errors import UserError
 
+pytestmark = pytest.mark.lowest
+
 LAST_BIT = {"InvertedDoublePendulum"}
 """Gymnasium squares single numbers there, with `pow`: it and a product may differ in the last bit."""
 

@@ -1,13 +1,17 @@
-"""The list of packages in pyproject.toml against the folders."""
+"""The list of packages in pyproject.toml against the folders, and its versions against those that are tested."""
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Iterator
 
 import pytest
 from house import MAPPED, ROOT, module_paths
 
-SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
+FOR_WORK = {"dev", "docs"}  # extras in the versions of constraints.txt alone
 
 
 def test_every_folder_with_modules_is_a_listed_package() -> None:
@@ -33,3 +37,40 @@ def test_the_links_lead_to_the_mapped_folders(package: str) -> None:
     link = ROOT.joinpath(*package.split("."))
     assert link.is_symlink()
     assert link.resolve() == MAPPED[package]
+
+
+def requirements(extras_for_work: bool) -> Iterator[tuple[str, str]]:
+    """Yield name and versions of what is required, of the core and the extras for users, or of those for work."""
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"]
+    listed = [] if extras_for_work else list(project["dependencies"])
+    for extra, required in extras.items():
+        if (extra in FOR_WORK) == extras_for_work:
+            listed += required
+    for requirement in listed:
+        name, _, versions = re.match(r"([\w.-]+)(\[[\w,]+\])?([^;]*)", requirement).groups()  # type: ignore[union-attr]
+        if name != "prefrl":
+            yield _plain(name), versions.strip()
+
+
+def pinned(file: str) -> dict[str, str]:
+    """Return the versions in a file of constraints."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    return {
+        _plain(line.partition("==")[0]): line.partition("==")[2] for line in lines if "==" in line and line[0] != "#"
+    }
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_lowest_versions_declared_are_those_tested() -> None:
+    lowest = pinned("constraints-lowest.txt")
+    declared = {name: versions.split(",")[0] for name, versions in requirements(extras_for_work=False)}
+    assert declared == {name: f">={lowest.get(name)}" for name in declared}
+
+
+def test_everything_required_has_a_tested_version() -> None:
+    names = {name for work in (False, True) for name, _ in requirements(work)}
+    assert names - pinned("constraints.txt").keys() == set()

@@ -23,6 +23,8 @@ from prefrl.rewards import ensemble as ensemble_module
 from prefrl.segments import Segment
 from prefrl.spaces import Array, Batch
 
+pytestmark = pytest.mark.lowest
+
 Space = gymnasium.Space[Any]
 Transitions = tuple[Batch, Array, Batch]
 

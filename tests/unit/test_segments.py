@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from prefrl.errors import UserError
+from prefrl.files import npz_bytes
 from prefrl.frames import FrameTrack
 from prefrl.history import History
 from prefrl.segments import Rollout, Segment, segment_arrays, segment_from_arrays, stack_transitions
 from prefrl.spaces import Array, Batch, map_batch, to_arrays, zip_batches
+
+pytestmark = pytest.mark.lowest
 
 Observe = Callable[[int, int], Any]
 """Observation number `step` of the episode with a number of its own."""
@@ -278,10 +281,7 @@ def test_observations_of_any_supported_space_come_back_as_they_were(kind: str) -
 
 def segment_from_file(segment: Segment) -> Segment:
     """Write a segment as `.npz` and read it back."""
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **segment_arrays(segment))
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as arrays:
+    with np.load(io.BytesIO(npz_bytes(segment_arrays(segment))), allow_pickle=False) as arrays:
         back = segment_from_arrays(dict(arrays), segment.true_rewards, episode=segment.episode, start=segment.start)
     assert back.id == segment.id
     return back
@@ -500,3 +500,8 @@ def test_actions_of_any_supported_space_come_back_as_they_were() -> None:
             found = history.open[env].segment(1, 4).actions
             assert found.dtype == actions.dtype
             np.testing.assert_array_equal(found, actions[1:5, env])
+
+
+def test_objects_are_not_pickled_into_a_file() -> None:
+    with pytest.raises(ValueError, match="'actions' holds Python objects"):
+        npz_bytes({"actions": np.array([None, {}])})

@@ -30,6 +30,8 @@ from prefrl.spaces import (
     zip_batches,
 )
 
+pytestmark = pytest.mark.lowest
+
 SPACES = [
     spaces.Box(-np.inf, np.inf, (3,), np.float64),
     spaces.Box(np.array([-1.5, 0.1], np.float32), np.array([1.0, np.inf], np.float32)),

@@ -18,6 +18,8 @@ from prefrl.segments import Segment
 from prefrl.spaces import to_arrays
 from prefrl.store import PreferenceStore
 
+pytestmark = pytest.mark.lowest
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

@@ -26,6 +26,8 @@ from prefrl.text.model.sequences import (
 )
 from prefrl.text.model.tokens import Tokens, train_tokenizer
 
+pytestmark = pytest.mark.lowest
+
 PROMPTS = ServiceDesk(0).prompts(40)
 TEXT = [*PROMPTS, *[f"The {word} lies by the sea." for word in ("town", "river", "shop")]]
 

@@ -12,6 +12,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from prefrl.envs import EnvLoop, VectorFixedHorizon, make_env, make_vector_env, task
 from prefrl.errors import UserError
 
+pytestmark = pytest.mark.lowest
+
 
 def test_the_loop_steps_as_gymnasiums_own_vector_environment() -> None:
     makes = [lambda: gymnasium.make("CartPole-v1", max_episode_steps=9)] * 3

@@ -24,6 +24,8 @@ from prefrl.errors import UserError
 from prefrl.rewards.ensemble import RewardEnsemble
 from prefrl.wrappers import LearnedReward, VectorLearnedReward
 
+pytestmark = pytest.mark.lowest
+
 
 class Counter(gymnasium.Env[Any, Any]):
     """Counts its steps; ends after `length` of them. A step is worth 100. It may hand out one array again and again."""

@@ -1,0 +1,53 @@
+"""A robot sits in for a person: it presses real keys in the viewer's real window, and training goes on meanwhile.
+
+    python scripts/experiments/teach_by_keys.py    # the command of the README, 150 answers, then the score
+    python scripts/experiments/teach_by_keys.py --labels 20 --steps 20000
+
+Needs xdotool, and Xvfb where there is no screen. The robot reads from the record which segments are on the screen and
+presses the arrow of the one with the larger true return; training never sees that return.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import tyro
+from robot import Robot, open_screen
+
+
+def main(
+    env: str = "Pendulum-v1",
+    labels: int = 150,
+    steps: int | None = None,
+    seconds: float = 1.0,
+    out: Path = Path("runs/taught-by-keys"),
+) -> None:
+    """Teach, then print the score.
+
+    Args:
+        env: what to train on.
+        labels: answers to give.
+        steps: least steps of the training; None: the environment's.
+        seconds: looked at each pair of clips for.
+        out: the run folder.
+    """
+    open_screen()
+    command = ["train", env, "--annotator", "human", "--labels", str(labels), "--out", str(out)]
+    command += ["--baseline", "--json", "--no-video", *(["--steps", str(steps)] if steps else [])]
+    training = subprocess.Popen([sys.executable, "-m", "prefrl", *command], stdout=subprocess.PIPE, text=True)
+    record = out / "record.sqlite"
+    while not record.exists():
+        time.sleep(0.5)
+    robot = Robot(record, lambda query: [part.true_rewards.sum() for part in query.segments], seconds)
+    while training.poll() is None and robot.store.facts().get("training_state") != "finished":
+        robot.look()
+    score = json.loads(training.communicate()[0].splitlines()[-1])
+    random, best = score["random_true_return_mean"], score["baseline_true_return_mean"]
+    score["share_of_true_reward_gain"] = round((score["true_return_mean"] - random) / (best - random), 3)
+    print(json.dumps({**score, "answers": robot.store.num_answers()}, indent=2))
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)
