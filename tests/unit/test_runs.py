@@ -16,8 +16,8 @@ from prefrl.runs.checkpoint import checkpoint_to_go_on_from, newest_checkpoint, 
 from prefrl.runs.device import choose_device
 from prefrl.runs.folder import format_of
 from prefrl.runs.guard import enough_memory, locked
-from prefrl.runs.loading import is_function_name, load_function
 from prefrl.runs.progress import ProgressDisplay
+from prefrl.seams import is_function_name, load_function
 
 
 class CakeFolder(RunFolder):
