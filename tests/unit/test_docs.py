@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,24 @@ def blocks(document: Path) -> list[tuple[int, str, str]]:
         (text.count("\n", 0, match.start(3)) + 1, match.group(2).strip(), match.group(3))
         for match in FENCE.finditer(text)
     ]
+
+
+def file_of(source: str) -> str | None:
+    """Return the file that a block is part of, where its first line is `# NAME.py`."""
+    named = re.match(r"# (\w+\.py)\n", source)
+    return named.group(1) if named else None
+
+
+def write_files(document: Path, folder: Path) -> list[Path]:
+    """Write the files that blocks of a document are part of; the blocks of one file follow each other."""
+    parts: dict[str, str] = {}
+    for _, info, source in blocks(document):
+        name = file_of(source)
+        if info == "python" and name is not None:
+            parts[name] = parts.get(name, "") + source
+    for name, text in parts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in parts]
 
 
 def test_blocks_are_found_with_their_lines(tmp_path: Path) -> None:
@@ -43,10 +62,15 @@ def test_no_python_block_escapes_being_run(document: Path) -> None:
 )
 def test_python_blocks_run_in_order(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
+    files = write_files(document, tmp_path)
     for line, info, source in blocks(document):
-        if info == "python":
+        if info == "python" and file_of(source) is None:
             exec(compile("\n" * (line - 1) + source, str(document), "exec"), namespace)
+    for file in files:
+        importlib.import_module(file.stem)
+        del sys.modules[file.stem]
 
 
 @pytest.mark.parametrize("module", [name for name in module_paths() if not name.endswith("__main__")])
