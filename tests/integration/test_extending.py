@@ -17,10 +17,10 @@ from prefrl.rewards import RewardEnsemble, RewardSettings
 from prefrl.store import PreferenceStore
 from prefrl.training import QuerySettings, RunFolder, TrainSettings, resume, train
 from prefrl.training.loop import Trainer
+from tests.documents import write_files
 from tests.integration.test_resume import assert_same, outcome
-from tests.unit.test_docs import ROOT, write_files
 
-PAGE = ROOT / "docs" / "extending.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 OWN = TrainSettings(
     env_id="mine:CORRIDOR",
     agent="mine:HillClimb",
