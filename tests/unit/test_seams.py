@@ -108,6 +108,12 @@ def test_unknown_names_offer_near_ones_in_every_seam(seam: Any, name: str, messa
             ask(name)
 
 
+@pytest.mark.parametrize("seam", [AGENTS, TEACHERS, METHODS, SCHEDULES, NETWORKS, TASKS])
+def test_what_was_found_by_name_is_found_again_as_itself(seam: Any) -> None:
+    for name in seam:
+        assert seam.find(seam.find(name)) is seam[name]
+
+
 # --- tasks ---
 
 
@@ -207,7 +213,7 @@ def test_a_network_of_ones_own_is_saved_and_loaded_by_its_name(mine: Path) -> No
     [
         (lambda inputs: nn.Linear(7, 1), r"cannot read inputs \(3, 4\): RuntimeError"),
         (lambda inputs: nn.Linear(4, 2), r"must return \(B,\) or \(B, 1\) values"),
-        (lambda inputs: nn.Sequential(nn.Linear(4, 1), nn.Flatten(0), nn.ReflectionPad1d(1)), r"\(5,\)"),
+        (lambda inputs: nn.Sequential(nn.Linear(4, 1), nn.Flatten(0), nn.Unflatten(0, (3, 1, 1))), r"got \(3, 1, 1\)"),
         (lambda inputs: 3, "must return a torch.nn.Module. Received int"),
         (lambda: nn.Linear(4, 1), r"must take \(inputs\)"),
     ],
