@@ -275,11 +275,12 @@ class PpoAgent:
         new_log_probs = self._actions.log_prob(outputs, batch.actions[::every])
         now = torch.stack([new_log_probs, new_values, self._actions.entropy(outputs)]).cpu().numpy()
         log_probs, values, advantages, returns = torch.stack(batch[2:]).cpu().numpy()
-        if self.settings.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
+        gains = advantages[::every]
+        if self.settings.normalize_advantage and len(gains) > 1:  # as those of a minibatch
+            gains = (gains - gains.mean()) / (gains.std(ddof=1) + 1e-8)
         log_ratios, errors = now[0] - log_probs[::every], now[1] - returns[::every]
         return {
-            **update_figures(log_ratios, advantages[::every], errors, float(self._clips[0])),
+            **update_figures(log_ratios, gains, errors, float(self._clips[0])),
             "entropy": float(now[2].mean()),
             "explained_variance": explained_variance(values, returns),
         }

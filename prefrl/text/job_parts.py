@@ -11,6 +11,7 @@ from prefrl.envs.geography import Geography
 from prefrl.envs.service_desk import Message, ServiceDesk
 from prefrl.envs.text_rewards import TextReward
 from prefrl.errors import UserError
+from prefrl.seams import load_object
 from prefrl.text import sources
 from prefrl.text.data import Encoder
 from prefrl.text.evaluation import GoldReward, completion_accuracy, evaluate_policy
@@ -196,17 +197,10 @@ def load_proxy(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimism
 
 
 def _load_function(name: str) -> TextReward:
-    path, _, function = name.rpartition(":")
-    if not Path(path).is_file():
-        raise UserError(f"There is no file {path}; a reward function is named as FILE.py:FUNCTION. Received {name!r}")
-    namespace: dict[str, Any] = {"__name__": "prefrl_reward", "__file__": path}
-    try:
-        exec(compile(Path(path).read_text(), path, "exec"), namespace)
-    except Exception as error:
-        raise UserError(f"{path} could not be run: {type(error).__name__}: {error}") from error
-    if not callable(namespace.get(function)):
-        raise UserError(f"{path} defines no function {function!r}.")
-    reward: TextReward = namespace[function]
+    function = load_object(name, "reward function", "function")
+    if not callable(function):
+        raise UserError(f"{name} is a {type(function).__name__}; expected a function of (prompts, responses).")
+    reward: TextReward = function
     return reward
 
 
