@@ -206,22 +206,23 @@ def make_env(
     extra = _extra_needed(spec)
     if extra is not None:
         require(*extra)
+    drawn: dict[str, Any] = (
+        {} if render_mode is None else {"render_mode": render_mode}
+    )  # environments need not know of it
     if options and isinstance(spec.entry_point, str) and spec.entry_point.startswith("gymnasium.envs.mujoco."):
         all_options(template_class(spec.entry_point), dict(options))
     try:
         with quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
-            env = gymnasium.make(
-                spec, max_episode_steps=fixed_horizon, render_mode=render_mode, **_checked_options(options)
-            )
+            env = gymnasium.make(spec, max_episode_steps=fixed_horizon, **drawn, **_checked_options(options))
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"The environment {env_id!r} cannot be made: {error}") from error
     except OSError as error:  # a ROM or a model that is not there
         mend = "Install its package anew, or mend the path that you gave."
         raise UserError(f"The environment {env_id!r} cannot be made: {error}. {mend}") from error
     except REFUSALS as error:
-        if not options:
+        if not options and not drawn:
             raise
-        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        given = ", ".join(f"{name}={value!r}" for name, value in {**drawn, **(options or {})}.items())
         raise UserError(f"The environment {env_id!r} cannot be made with {given}: {error}") from error
     try:
         check_observation_space(env.observation_space)

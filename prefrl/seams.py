@@ -53,11 +53,13 @@ class Registry(Mapping[str, T]):
         return len(self._known)
 
     def find(self, given: Any) -> T:
-        """Return what a name stands for, or what an object of a user comes to.
+        """Return what a name stands for, or what an object of a user comes to; one of the known stays what it is.
 
         Raises:
             UserError: there is none of that name, or the object cannot be used here.
         """
+        if any(given is known for known in self._known.values()):
+            return given
         if not isinstance(given, str):
             return self._adopt(given, f"{self.what} {quoted(given)}")
         if given in self._known:
