@@ -41,15 +41,11 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Keep two processes from training in one folder."""
-    lock = FileLock(path / ".lock", timeout=0)
     try:
-        lock.acquire()
+        with FileLock(path / ".lock", blocking=False):
+            yield
     except Timeout:
         raise UserError(f"The run in {path} is being trained by another process.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import tyro
 
 from prefrl.annotators import load_reward_function
-from prefrl.control import ControlFolder
+from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import KeptPolicy, make_run_env
 from prefrl.segments import Segment
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from prefrl.control import ControlFolder
+from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import KeptPolicy, make_run_env
 from prefrl.control.rendering import choose_gl_backend, prepare_pictures, record_episode
 from prefrl.rewards import RewardEnsemble
