@@ -38,6 +38,7 @@ OWN = TrainSettings(
 def folder_with_mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # another test may have had one
     assert write_files(PAGE, tmp_path) == [tmp_path / "mine.py"]
     yield
     sys.modules.pop("mine", None)

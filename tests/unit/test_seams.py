@@ -21,6 +21,7 @@ from prefrl.envs import TASKS, Task, episode_length, make_env, make_vector_env, 
 from prefrl.errors import UserError
 from prefrl.queries import METHODS, SCHEDULES, LabelSchedule
 from prefrl.rewards import NETWORKS, NetworkInputs, RewardEnsemble, RewardSettings
+from prefrl.runs.codec import from_json, to_json
 from prefrl.seams import load_object, place_of
 
 BOX, ACTION = gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.Box(-1, 1, (1,))
@@ -79,7 +80,7 @@ def test_objects_are_turned_into_the_names_under_which_they_are_found_again(mine
     )
     names = (settings.env_id, settings.agent, settings.teacher, settings.queries.schedule, settings.reward.network)
     assert names == tuple(f"seam_things:{name}" for name in ("POLE", "Walker", "Judge", "rising", "linear"))
-    assert TrainSettings.from_json(settings.to_json()) == settings
+    assert from_json(TrainSettings, to_json(settings)) == settings
     assert default_out(settings).name == "seam_things-POLE-seam_things-Walker-Judge-300-seed0"
 
 
