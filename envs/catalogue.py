@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -22,6 +22,7 @@ from prefrl.envs.refusals import REFUSALS
 from prefrl.envs.registration import PAPER_GAMES, PAPER_SIZES, camel_case
 from prefrl.envs.vector_fixed_horizon import VectorFixedHorizon
 from prefrl.errors import UserError, near_names, require
+from prefrl.seams import Registry, load_module, quoted
 from prefrl.spaces import check_action_space, check_observation_space
 
 
@@ -48,7 +49,52 @@ _NEVER_ENDS = "never ends early"
 _FALLS = "ends when it falls: staying alive alone is rewarded"
 _SUCCEEDS = "ends at the goal: short episodes give it away"
 
-TASKS: dict[str, Task] = {
+
+class Tasks(Registry[Task]):
+    """The benchmark tasks by name. Any other name may be that of an environment, for which the defaults hold.
+
+    `prefrl/Hopper-v5` is `Hopper-v5` in bulk: the same task. `module:NAME` may be a `Task` of a user's own.
+    """
+
+    def find(self, given: Any) -> Task:
+        """Return what is known about an environment, given by name, or a task of a user's own, by name or itself.
+
+        Raises:
+            UserError: it asks for a module that cannot be imported, or is no task.
+        """
+        if not isinstance(given, str):
+            return self._adopt(given, f"{self.what} {quoted(given)}")
+        return self.get(given) or self.get(given.removeprefix("prefrl/")) or _own_task(given) or Task(env_id=given)
+
+    def name(self, given: Any) -> str:
+        """Return the name by which a run finds an environment or a task again."""
+        return given if isinstance(given, str) else super().name(self.find(given))
+
+
+def _adopt_task(thing: Any, where: str) -> Task:
+    if isinstance(thing, Task):
+        return thing
+    raise UserError(
+        f"The {where} is a {type(thing).__name__}; expected a prefrl.envs.Task, or the name of an environment that is "
+        "registered with Gymnasium."
+    )
+
+
+def _own_task(env_id: str) -> Task | None:
+    """Return the task that a module of the user holds under this name, if it is one."""
+    place, colon, name = env_id.rpartition(":")
+    found = getattr(_module_of(env_id, place), name, None) if colon else None
+    return found if isinstance(found, Task) else None
+
+
+def _module_of(env_id: str, place: str) -> ModuleType:
+    try:
+        return load_module(place, "environment")
+    except UserError as error:
+        raise UserError(f"The environment {env_id!r} asks for the module {place!r}: {error}") from error
+
+
+_KNOWN: dict[str, Task] = {
     row.env_id: row
     for row in (
         Task(env_id="HalfCheetah-v5", note=_NEVER_ENDS),
@@ -116,15 +162,13 @@ TASKS: dict[str, Task] = {
         ),
     )
 }
+TASKS = Tasks("task", _KNOWN, _adopt_task)
 """The benchmark tasks by name, with the settings recommended for each."""
 
 
 def task(env_id: str) -> Task:
-    """Return what is known about an environment; for one that is not in `TASKS`, the defaults.
-
-    `prefrl/Hopper-v5` is `Hopper-v5` in bulk: the same task.
-    """
-    return TASKS.get(env_id) or TASKS.get(env_id.removeprefix("prefrl/")) or Task(env_id=env_id)
+    """Return what is known about an environment; for one that is not in `TASKS`, the defaults."""
+    return TASKS.find(env_id)
 
 
 def make_env(
@@ -139,7 +183,7 @@ def make_env(
 
     Args:
         env_id: Gymnasium's name, e.g. `"Hopper-v5"`, `"ALE/Pong-v5"`, or `"module:Name-v0"` for an environment that
-            `module` registers when imported.
+            `module` registers when imported, or `"module:NAME"` for a `Task` in it.
         fixed_horizon: steps per episode of the fixed-horizon form (see `FixedHorizon`), None for the plain form.
         terminal_reward: true reward of each step in which an end is held; None takes the task's own (0 if it has
             none). Only with `fixed_horizon`.
@@ -162,22 +206,23 @@ def make_env(
     extra = _extra_needed(spec)
     if extra is not None:
         require(*extra)
+    drawn: dict[str, Any] = (
+        {} if render_mode is None else {"render_mode": render_mode}
+    )  # environments need not know of it
     if options and isinstance(spec.entry_point, str) and spec.entry_point.startswith("gymnasium.envs.mujoco."):
         all_options(template_class(spec.entry_point), dict(options))
     try:
         with quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
-            env = gymnasium.make(
-                spec, max_episode_steps=fixed_horizon, render_mode=render_mode, **_checked_options(options)
-            )
+            env = gymnasium.make(spec, max_episode_steps=fixed_horizon, **drawn, **_checked_options(options))
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"The environment {env_id!r} cannot be made: {error}") from error
     except OSError as error:  # a ROM or a model that is not there
         mend = "Install its package anew, or mend the path that you gave."
         raise UserError(f"The environment {env_id!r} cannot be made: {error}. {mend}") from error
     except REFUSALS as error:
-        if not options:
+        if not options and not drawn:
             raise
-        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        given = ", ".join(f"{name}={value!r}" for name, value in {**drawn, **(options or {})}.items())
         raise UserError(f"The environment {env_id!r} cannot be made with {given}: {error}") from error
     try:
         check_observation_space(env.observation_space)
@@ -187,8 +232,9 @@ def make_env(
         raise
     if fixed_horizon is None:
         return env
-    reward = task(spec.id).terminal_reward if terminal_reward is None else terminal_reward
-    return FixedHorizon(env, fixed_horizon, reward, task(spec.id).hold)
+    known = _task_of(env_id, spec)
+    reward = known.terminal_reward if terminal_reward is None else terminal_reward
+    return FixedHorizon(env, fixed_horizon, reward, known.hold)
 
 
 def make_vector_env(
@@ -228,8 +274,14 @@ def make_vector_env(
         return gymnasium.make_vec(bulk, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **(options or {}))
     mode = AutoresetMode.DISABLED
     envs = gymnasium.make_vec(bulk, num_envs, autoreset_mode=mode, max_episode_steps=fixed_horizon, **(options or {}))
-    reward = task(spec.id).terminal_reward if terminal_reward is None else terminal_reward
-    return VectorFixedHorizon(envs, fixed_horizon, reward, task(spec.id).hold)
+    known = _task_of(env_id, spec)
+    reward = known.terminal_reward if terminal_reward is None else terminal_reward
+    return VectorFixedHorizon(envs, fixed_horizon, reward, known.hold)
+
+
+def _task_of(env_id: str, spec: EnvSpec) -> Task:
+    """Return the task that an environment was named by, or what is known about it under its own name."""
+    return _own_task(env_id) or task(spec.id)
 
 
 def _checked_options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -294,15 +346,11 @@ def _extra_needed(spec: EnvSpec) -> tuple[str, str] | None:
 
 
 def _find_spec(env_id: str) -> EnvSpec:
-    module, colon, name = env_id.rpartition(":")
+    place, colon, name = env_id.rpartition(":")
     if colon:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(
-                f"The environment {env_id!r} asks for the module {module!r}, which cannot be imported: {error}. "
-                "Install it, or mend the part before the colon."
-            ) from error
+        found = getattr(_module_of(env_id, place), name, None)
+        if isinstance(found, Task):
+            return _find_spec(found.env_id)
     elif name.startswith("ALE/") or "NoFrameskip" in name:
         gymnasium.register_envs(require(*_ATARI))  # importing it registers the games
     try:
@@ -311,5 +359,5 @@ def _find_spec(env_id: str) -> EnvSpec:
         near = near_names(name, gymnasium.registry)
         raise UserError(
             f"There is no environment named {env_id!r}.{near} `prefrl envs` lists some; an environment of your own is "
-            'named "module:Name-v0", where importing the module registers it.'
+            'named "module:Name-v0", where importing the module registers it, or "module:NAME" of a prefrl.envs.Task.'
         ) from error

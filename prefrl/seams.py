@@ -53,11 +53,13 @@ class Registry(Mapping[str, T]):
         return len(self._known)
 
     def find(self, given: Any) -> T:
-        """Return what a name stands for, or what an object of a user comes to.
+        """Return what a name stands for, or what an object of a user comes to; one of the known stays what it is.
 
         Raises:
             UserError: there is none of that name, or the object cannot be used here.
         """
+        if any(given is known for known in self._known.values()):
+            return given
         if not isinstance(given, str):
             return self._adopt(given, f"{self.what} {quoted(given)}")
         if given in self._known:
@@ -102,11 +104,47 @@ def load_object(where: str, what: str, kind: str = "object") -> Any:
         raise UserError(
             f"{article} {what} is named like path/to/file.py:{kind} or package.module:{kind}. Received {where!r}"
         )
-    module = _import_file(Path(place), what) if place.endswith(".py") else import_module(place, what)
+    module = load_module(place, what)
     if not hasattr(module, name):
         known = [known for known, value in vars(module).items() if callable(value) and not known.startswith("_")]
         raise UserError(f"There is no {kind} {name!r} in {place}.{near_names(name, known)}")
     return getattr(module, name)
+
+
+def load_function(where: str, what: str, takes: str) -> Callable[..., Any]:
+    """Load a function of a user by name, as `load_object` does.
+
+    Args:
+        where: `"path/to/file.py:function"` or `"package.module:function"`.
+        what: it is to be, e.g. "reward function"; for messages.
+        takes: what it takes, for messages, e.g. "a segment".
+
+    Raises:
+        UserError: no such file, module or function; importing it fails; it cannot be called.
+    """
+    function = load_object(where, what, "function")
+    if not callable(function):
+        raise UserError(f"{where} is a {type(function).__name__}; expected a function that takes {takes}.")
+    return function
+
+
+def is_function_name(name: str) -> bool:
+    """Tell whether a name may be that of a function, and not of a file or folder that is there."""
+    place, colon, function = name.rpartition(":")
+    return bool(colon and place) and function.isidentifier() and not Path(name).exists()
+
+
+def load_module(place: str, what: str) -> ModuleType:
+    """Load a module of a user.
+
+    Args:
+        place: path of its file, ending in `.py`, or its dotted name; a module may lie in the working directory.
+        what: is to be loaded from it; for messages.
+
+    Raises:
+        UserError: there is none, or importing it fails.
+    """
+    return _import_file(Path(place), what) if place.endswith(".py") else _import_module(place, what)
 
 
 def _import_file(path: Path, what: str) -> ModuleType:
@@ -133,17 +171,8 @@ def _import_file(path: Path, what: str) -> ModuleType:
     return module
 
 
-def import_module(name: str, what: str) -> ModuleType:
-    """Import a module of a user; those in the working directory are found too, after all installed ones.
-
-    Args:
-        name: dotted name.
-        what: is to be loaded from it; for messages.
-
-    Raises:
-        UserError: there is none, or importing it fails.
-    """
-    here = os.getcwd()
+def _import_module(name: str, what: str) -> ModuleType:
+    here = os.getcwd()  # where modules are found too, after all installed ones
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
     try:

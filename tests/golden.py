@@ -267,15 +267,13 @@ def main() -> int:
         seconds = time.monotonic() - begin
         if given.write:
             before["runs"][name] = found
+            KEPT.write_text(json.dumps({**before, "machine": machine()}, indent=2) + "\n")
             print(f"{name}: kept ({seconds:.1f} s)", flush=True)
             continue
         known = before["runs"].get(name, {})
         other = [key for key in {**known, **found} if known.get(key) != found.get(key)]
         wrong += bool(other)
         print(f"{name}: {'differs in ' + ', '.join(other) if other else 'the same'} ({seconds:.1f} s)", flush=True)
-    if given.write:
-        before["machine"] = machine()
-        KEPT.write_text(json.dumps(before, indent=2) + "\n")
     return 1 if wrong else 0
 
 

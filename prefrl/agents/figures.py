@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 FIGURES: Mapping[str, str] = {
     "policy_loss": "loss of the policy: the clipped surrogate (PPO), minus advantage times log-probability (A2C)",
@@ -25,7 +25,7 @@ FIGURES: Mapping[str, str] = {
 LAST_SHARE = 0.1  # of a run's updates, over which a summary averages
 
 
-def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
+def explained_variance(values: NDArray[np.floating], returns: NDArray[np.floating]) -> float:
     """Return 1 - Var(returns - values) / Var(returns).
 
     It is 1 where values are perfect, 0 where they are no better than a constant, NaN where all returns are equal.
@@ -34,9 +34,8 @@ def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
         values: `(B,)`.
         returns: `(B,)`.
     """
-    total = torch.var(returns, correction=0)
-    left = torch.var(returns - values, correction=0)
-    return torch.where(total > 0, 1 - left / total, torch.nan)
+    total = float(np.var(returns))
+    return 1 - float(np.var(returns - values)) / total if total > 0 else math.nan
 
 
 def last_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

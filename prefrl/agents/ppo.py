@@ -42,7 +42,7 @@ from prefrl.spaces import Array, Batch, check_action_space, check_observation_sp
 
 EVALUATED_AT_ONCE = 8_192  # vector observations
 IMAGES_AT_ONCE = 1_024
-JUDGED, IMAGES_JUDGED = 512, 64  # steps of a rollout on which an update is judged, at a hundredth of what it takes
+JUDGED, IMAGES_JUDGED = 256, 64  # steps of a rollout by which an update is judged, at a hundredth of what it takes
 LESS_MEMORY = "Use fewer --num-envs, or a smaller --hyper n_steps or batch_size."
 
 
@@ -271,18 +271,19 @@ class PpoAgent:
     def _figures(self, batch: Minibatch) -> dict[str, float]:
         """Judge the policy as it is now by steps spread evenly over a rollout; nothing is drawn or changed."""
         every = max(1, len(batch.returns) // (IMAGES_JUDGED if self._inputs.images else JUDGED))
-        part = Minibatch(*(values[::every] for values in batch))
-        if self.settings.normalize_advantage and len(batch.advantages) > 1:
-            std, mean = torch.std_mean(batch.advantages)
-            part = part._replace(advantages=(part.advantages - mean) / (std + 1e-8))
-        outputs, values = self._network.forward(part.inputs)
-        log_probs = self._actions.log_prob(outputs, part.actions)
-        judged = update_figures(log_probs, values, part, float(self._clips[0]))
-        entropy = self._actions.entropy(outputs).mean()
-        explained = explained_variance(batch.values, batch.returns)
-        numbers = torch.cat([judged, torch.stack([entropy, explained])]).tolist()
-        names = ("policy_loss", "value_loss", "approx_kl", "clip_share", "entropy", "explained_variance")
-        return dict(zip(names, numbers, strict=True))
+        outputs, new_values = self._network.forward(batch.inputs[::every])
+        new_log_probs = self._actions.log_prob(outputs, batch.actions[::every])
+        now = torch.stack([new_log_probs, new_values, self._actions.entropy(outputs)]).cpu().numpy()
+        log_probs, values, advantages, returns = torch.stack(batch[2:]).cpu().numpy()
+        gains = advantages[::every]
+        if self.settings.normalize_advantage and len(gains) > 1:  # as those of a minibatch
+            gains = (gains - gains.mean()) / (gains.std(ddof=1) + 1e-8)
+        log_ratios, errors = now[0] - log_probs[::every], now[1] - returns[::every]
+        return {
+            **update_figures(log_ratios, gains, errors, float(self._clips[0])),
+            "entropy": float(now[2].mean()),
+            "explained_variance": explained_variance(values, returns),
+        }
 
     def _set_clips(self, clip: float, clip_values: float | None) -> None:
         """Set the ranges: numbers, or where updates are replayed tensors, whose values a recording follows."""

@@ -86,22 +86,29 @@ def surrogate_gradients(
     return gain.mul_(unclipped).div_(-size), error.mul_(2 * settings.vf_coef / size)
 
 
-def update_figures(log_probs: Tensor, values: Tensor, batch: Minibatch, clip: float) -> Tensor:
-    """Return policy loss, value loss, approximate KL and share clipped `(4,)` of what a policy makes of B steps.
+def update_figures(
+    log_ratios: NDArray[np.floating],
+    advantages: NDArray[np.floating],
+    errors: NDArray[np.floating],
+    clip: float,
+) -> dict[str, float]:
+    """Return policy loss, value loss, approximate KL and share clipped of what a policy makes of B steps.
 
-    The policy loss is that of `surrogate_gradients`, on the advantages as they stand in `batch`; the value loss is the
-    mean squared error of the values, without factor or clipping. The divergence from the policy before the update, in
-    nats, is estimated by mean(ratio - 1 - log ratio) (Schulman 2020, "Approximating KL divergence", k3).
+    The policy loss is that of `surrogate_gradients`; the value loss is the mean squared error of the values, without
+    factor or clipping. The divergence from the policy before the update, in nats, is estimated by
+    mean(ratio - 1 - log ratio) (Schulman 2020, "Approximating KL divergence", k3).
 
     Args:
-        log_probs: `(B,)`: of the actions, now.
-        values: `(B,)`: now.
-        batch: the steps, and what there was before the update.
+        log_ratios: `(B,)`: log-probability of each action now, less that before the update.
+        advantages: `(B,)`: as the loss takes them.
+        errors: `(B,)`: values now, less the returns.
         clip: range of the probability ratio.
     """
-    log_ratio = log_probs - batch.log_probs
-    ratio = log_ratio.exp()
-    gain = torch.minimum(ratio * batch.advantages, ratio.clamp(1 - clip, 1 + clip) * batch.advantages)
-    clipped = ((ratio - 1).abs() > clip).to(ratio.dtype)
-    error = (values - batch.returns).square()
-    return torch.stack([-gain.mean(), error.mean(), (ratio - 1 - log_ratio).mean(), clipped.mean()])
+    ratios = np.exp(log_ratios)
+    gains = np.minimum(ratios * advantages, np.clip(ratios, 1 - clip, 1 + clip) * advantages)
+    return {
+        "policy_loss": -float(gains.mean()),
+        "value_loss": float((errors * errors).mean()),
+        "approx_kl": float((ratios - 1 - log_ratios).mean()),
+        "clip_share": float((np.abs(ratios - 1) > clip).mean()),
+    }

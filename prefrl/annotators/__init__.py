@@ -9,4 +9,5 @@ from prefrl.annotators.teachers import PRESETS as PRESETS
 from prefrl.annotators.teachers import TEACHERS as TEACHERS
 from prefrl.annotators.teachers import CoinFlippingTeacher as CoinFlippingTeacher
 from prefrl.annotators.teachers import InvertedTeacher as InvertedTeacher
+from prefrl.annotators.teachers import MakeTeacher as MakeTeacher
 from prefrl.annotators.teachers import make_teacher as make_teacher

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prefrl.errors import UserError
-from prefrl.runs.loading import load_function
+from prefrl.seams import load_function
 from prefrl.segments import Segment
 
 SegmentReward = Callable[[Segment], ArrayLike]

@@ -1,24 +1,25 @@
 """Simulated teachers by name: B-Pref's presets and two controls.
 
 `CoinFlippingTeacher` and `InvertedTeacher` are controls: nothing can be learned from the one, and the other teaches the
-opposite of the task. `make_teacher` makes any teacher by name.
+opposite of the task. `make_teacher` makes any teacher by name, a user's own too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from prefrl.annotators.protocol import Annotator
 from prefrl.annotators.reward_functions import SegmentReward
 from prefrl.annotators.simulated import SimulatedTeacher, TeacherSettings, checked_seed, draws
-from prefrl.errors import UserError, near_names
+from prefrl.errors import UserError
 from prefrl.feedback import Answer, Comparison, Query, Ranking, Rating
 from prefrl.history import Episode
+from prefrl.seams import Registry, check_call, check_members
 
 PRESETS: Mapping[str, TeacherSettings] = MappingProxyType(
     {
@@ -31,8 +32,8 @@ PRESETS: Mapping[str, TeacherSettings] = MappingProxyType(
     }
 )
 """B-Pref's teachers by name."""
-TEACHERS = (*PRESETS, "coin", "inverted")
-"""Every name that `make_teacher` knows."""
+MakePreset = Callable[[int, SegmentReward | None, bool], Annotator]
+"""Makes a teacher from a seed, what it judges by, and whether it behaves as B-Pref's public code does."""
 
 
 class CoinFlippingTeacher:
@@ -110,31 +111,64 @@ def _turned_round(answer: Answer, query: Query) -> Answer:
     return answer
 
 
+class MakeTeacher(Protocol):
+    """A class or function of a user that makes a teacher."""
+
+    def __call__(self, *, seed: int) -> Annotator:
+        """Return an annotator whose random answers follow from the seed."""
+
+
+def _preset(name: str) -> MakePreset:
+    def make(seed: int, reward_function: SegmentReward | None, published: bool) -> Annotator:
+        settings = PRESETS["oracle" if name == "inverted" else name]
+        teacher = SimulatedTeacher(settings, seed=seed, name=name, reward_function=reward_function, published=published)
+        return InvertedTeacher(teacher) if name == "inverted" else teacher
+
+    return make
+
+
+def _coin(seed: int, reward_function: SegmentReward | None, published: bool) -> Annotator:
+    if reward_function is not None or published:
+        raise UserError(
+            "The teacher 'coin' looks at nothing, so it takes neither a reward function nor the published form. "
+            "Leave these out, or choose another teacher."
+        )
+    return CoinFlippingTeacher(seed=seed)
+
+
+def _adopt(thing: Any, where: str) -> MakePreset:
+    check_call(thing, where, (), ("seed",))
+
+    def make(seed: int, reward_function: SegmentReward | None, published: bool) -> Annotator:
+        if reward_function is not None or published:
+            raise UserError(f"The {where} judges by itself: leave the reward function and the published form out.")
+        teacher: Annotator = thing(seed=seed)
+        check_members(teacher, where, Annotator)
+        if not isinstance(teacher.name, str) or not teacher.name:
+            raise UserError(f"The {where} must have a name for the record. Received {teacher.name!r}")
+        return teacher
+
+    return make
+
+
+TEACHERS: Registry[MakePreset] = Registry(
+    "teacher", {**{name: _preset(name) for name in PRESETS}, "coin": _coin, "inverted": _preset("inverted")}, _adopt
+)
+"""Every teacher that settings can name."""
+
+
 def make_teacher(
-    name: str, *, seed: int, reward_function: SegmentReward | None = None, published: bool = False
+    name: str | MakeTeacher, *, seed: int, reward_function: SegmentReward | None = None, published: bool = False
 ) -> Annotator:
-    """Make a simulated teacher by name.
+    """Make a simulated teacher.
 
     Args:
-        name: one of `TEACHERS`.
+        name: one of `TEACHERS`, `module:Name` for one of your own, or what makes it.
         seed: seed of its random answers, at least 0.
         reward_function: judge by this function of a segment instead of the environment's true reward.
         published: behave as B-Pref's public code does, see `SimulatedTeacher`.
 
     Raises:
-        UserError: an unknown name, a negative seed, or a coin that is to judge by something.
+        UserError: an unknown name, a negative seed, or a teacher that does not judge by a reward and is given one.
     """
-    if name == "coin":
-        if reward_function is not None or published:
-            raise UserError(
-                "The teacher 'coin' looks at nothing, so it takes neither a reward function nor the published form. "
-                "Leave these out, or choose another teacher."
-            )
-        return CoinFlippingTeacher(seed=seed)
-    settings = PRESETS.get("oracle" if name == "inverted" else name)
-    if settings is None:
-        raise UserError(
-            f"There is no teacher {name!r}; choose one of {', '.join(TEACHERS)}." + near_names(name, TEACHERS)
-        )
-    teacher = SimulatedTeacher(settings, seed=seed, name=name, reward_function=reward_function, published=published)
-    return InvertedTeacher(teacher) if name == "inverted" else teacher
+    return TEACHERS.find(name)(seed, reward_function, published)

@@ -51,8 +51,8 @@ def _ppo(steps: int = 400_000, *, num_envs: int = 16, log_std: float = -1.0, **c
 
 
 _CHEETAH = _ppo(300_000, num_envs=8, normalize_until=0.05)
-# A gait is paid for over hundreds of steps: few copies, long rollouts.
-_SWIMMER = _ppo(500_000, num_envs=4, log_std=0.0, gamma=0.9999, gae_lambda=0.98)
+# A gait is paid for over hundreds of steps: long rollouts, and all of them together in one update.
+_SWIMMER = _ppo(500_000, num_envs=8, log_std=0.0, n_steps=1024, batch_size=512, gamma=0.9999, gae_lambda=0.98)
 # What an action is worth shows within a few steps, and the target is a point.
 _REACHER: dict[str, Any] = {"log_std": -2.0, "gamma": 0.9}
 
@@ -60,7 +60,7 @@ PPO: dict[str, AgentDefaults] = {
     "HalfCheetah-v5": _CHEETAH,
     "Swimmer-v5": _SWIMMER,
     "Reacher-v5": _ppo(300_000, **_REACHER),
-    "Hopper-v5": _ppo(300_000, num_envs=8, log_std=0.0),
+    "Hopper-v5": _ppo(400_000, num_envs=8, log_std=0.0),
     "CartPole-v1": _ppo(100_000, ent_coef=0.01),
     # Returns and advantages as they are: until the goal is met they are noise, which must not count as much as a goal.
     "Acrobot-v1": _ppo(300_000, learning_rate=4e-4, ent_coef=0.01, normalize_advantage=False, normalize_returns=False),

@@ -22,7 +22,7 @@ from prefrl.control.intake import Intake
 from prefrl.control.settings import RunSettings
 from prefrl.feedback import Query
 from prefrl.history import Episode, History
-from prefrl.queries import propose_pairs
+from prefrl.queries import METHODS, propose_pairs, reads_asked
 from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
 from prefrl.runs import State
 from prefrl.runs.streams import stream, stream_seed, torch_stream
@@ -143,19 +143,20 @@ class RewardLearner:
         if not queries:
             settings = self.settings
             maker = settings.queries.maker
-            by_center = settings.queries.method.startswith("k-center") and len(self.data) > 0
+            method = METHODS.find(settings.queries.method)
+            look_back = reads_asked(method) and len(self.data) > 0
             pairs = propose_pairs(
                 history,
                 self.reward if self.fitted else None,
                 maker.num_pairs(num_queries),
                 length=settings.segment_length,
-                method=settings.queries.method,
+                method=method,
                 candidates_per_query=settings.queries.candidates,
                 asked=self.asked_pairs,
                 last_steps=max(1, int(settings.queries.recent * settings.steps)),
                 recent_share=settings.queries.recent_share,
                 end_share=settings.queries.end_share,
-                asked_embeddings=self.data.pair_embeddings() if by_center else None,
+                asked_embeddings=self.data.pair_embeddings() if look_back else None,
                 rng=stream(settings.seed, "queries", self.session),
             )
             queries = maker.make(pairs, num_queries, session=self.session, num_env_steps=num_env_steps)

@@ -38,7 +38,7 @@ EVALUATION_EPISODES = 20
 
 def judge_name(settings: TrainSettings) -> str:
     """Return who judges in a run: `people`, `people+oracle`, the name of a reward function, or the teacher."""
-    teacher = settings.teacher
+    teacher = settings.teacher.rpartition(":")[2]  # of module:Name the name
     if settings.reward_function is not None:
         function = settings.reward_function.rpartition(":")[2]
         teacher = function if teacher == "oracle" else f"{teacher}-{function}"

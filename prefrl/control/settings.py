@@ -6,12 +6,15 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
+from prefrl.agents import AGENTS
+from prefrl.annotators import TEACHERS
 from prefrl.control.defaults import agent_defaults
-from prefrl.envs import episode_length, task
+from prefrl.envs import TASKS, episode_length, task
 from prefrl.errors import UserError, require
 from prefrl.feedback import FEWEST_RANKED, SMALLEST_SCALE
-from prefrl.queries import LabelSchedule, QueryMaker, check_method
+from prefrl.queries import METHODS, SCHEDULES, LabelSchedule, QueryMaker
 from prefrl.rewards import FitSettings, RewardSettings
+from prefrl.seams import Named
 
 require("tyro", "train")
 from tyro import conf  # noqa: E402
@@ -21,9 +24,9 @@ from tyro import conf  # noqa: E402
 class QuerySettings:
     """Which segments are asked about, and when."""
 
-    method: str = "disagreement"
-    """uniform, disagreement, entropy, k-center, k-center+disagreement or k-center+entropy (the first session is always
-    uniform)."""
+    method: Named = "disagreement"
+    """uniform, disagreement, entropy, k-center, k-center+disagreement, k-center+entropy, or module:Name for your own
+    (the first session is always uniform)."""
     feedback: Literal["comparison", "ranking", "rating", "mixed"] = "comparison"
     """What is asked for: comparisons of two, rankings, ratings, or these in turn."""
     num_ranked: int = 4
@@ -39,8 +42,8 @@ class QuerySettings:
     end_share: float = 0.5
     """Share of the segments drawn from those that show an end (of the episode, or of an attempt in the fixed-horizon
     form), where there are any."""
-    schedule: Literal["hyperbolic", "constant", "linear"] = "hyperbolic"
-    """hyperbolic, constant or linear."""
+    schedule: Named = "hyperbolic"
+    """hyperbolic, constant, linear, or module:Name for your own."""
     initial_share: float = 0.25
     """Share of the labels asked before training (Christiano et al. 2017, app. A)."""
     decay: float = 0.2
@@ -57,7 +60,8 @@ class QuerySettings:
         return QueryMaker(feedback=self.feedback, num_ranked=self.num_ranked, scale=self.scale)
 
     def __post_init__(self) -> None:
-        check_method(self.method)
+        object.__setattr__(self, "method", METHODS.name(self.method))
+        object.__setattr__(self, "schedule", SCHEDULES.name(self.schedule))
         if not 0 < self.decay < math.inf:
             raise UserError(f"queries.decay must be positive and finite. Received {self.decay}")
         for name in ("recent", "recent_share", "end_share"):
@@ -74,14 +78,14 @@ class QuerySettings:
 class TrainSettings:
     """A training run as it is asked for; `resolve` fills in what is None with what suits the environment."""
 
-    env_id: conf.Positional[Annotated[str, conf.arg(metavar="ENV")]]
-    """Gymnasium's name of the environment, e.g. HalfCheetah-v5."""
+    env_id: conf.Positional[Annotated[Named, conf.arg(metavar="ENV")]]
+    """Gymnasium's name of the environment, e.g. HalfCheetah-v5, or module:Name for your own."""
     labels: int = 300
     """Answers to ask for."""
     steps: int | None = None
     """Environment steps in all."""
-    teacher: str = "oracle"
-    """Simulated annotator: oracle, noisy, myopic, mistake, skip, equal, coin or inverted."""
+    teacher: Named = "oracle"
+    """Simulated annotator: oracle, noisy, myopic, mistake, skip, equal, coin, inverted, or module:Name for your own."""
     reward_function: str | None = None
     """`file.py:function` of a segment: the teacher judges by it instead of the environment's reward."""
     record: str | None = None
@@ -103,8 +107,8 @@ class TrainSettings:
     agree."""
     from_run: Annotated[str | None, conf.arg(name="from", metavar="RUN")] = None
     """An earlier run of the same environment, whose answers are learned from too."""
-    agent: str = "ppo"
-    """ppo, or one of stable-baselines3's: sb3-ppo, a2c, sac, td3 or dqn."""
+    agent: Named = "ppo"
+    """ppo, one of stable-baselines3's (sb3-ppo, a2c, sac, td3 or dqn), or module:Name for your own."""
     num_envs: int | None = None
     """Copies of the environment."""
     env_options: conf.Suppress[dict[str, Any]] = field(default_factory=dict)
@@ -140,6 +144,8 @@ class TrainSettings:
     at each."""
 
     def __post_init__(self) -> None:
+        for field_name, seam in (("agent", AGENTS), ("teacher", TEACHERS), ("env_id", TASKS)):
+            object.__setattr__(self, field_name, seam.name(getattr(self, field_name)))
         if self.labels < 1:
             raise UserError(
                 f"labels must be at least 1. Received {self.labels}. "

@@ -1,160 +1,20 @@
-"""Which pairs of segments to ask about.
-
-Six methods, as in B-Pref (Lee et al. 2021, s. 4): uniform; disagreement (Christiano et al. 2017, s. 2.2.4) and entropy,
-which keep the candidates that the reward ensemble is least sure of; k-center, which keeps candidates unlike each other
-and unlike the pairs asked before; and the two of k-center with an uncertainty. `propose_pairs` draws the
-candidates, the pure functions `disagreement`, `entropy` and `k_center` choose among them.
-
-Choosing by uncertainty can do worse than drawing uniformly on some tasks (Christiano et al. 2017, s. 3.3).
-"""
+"""Which pairs of segments to ask about: `propose_pairs` draws candidates, a method of `METHODS` chooses among them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from prefrl.errors import UserError, near_names
+from prefrl.errors import UserError
 from prefrl.history import History
+from prefrl.queries.methods import METHODS, Pair, QueryMethod, SegmentScorer, Uniform
+from prefrl.queries.scores import Floats
 from prefrl.segments import Segment
-from prefrl.spaces import num_bytes
-
-METHODS = ("uniform", "disagreement", "entropy", "k-center", "k-center+disagreement", "k-center+entropy")
-
-Pair = tuple[Segment, Segment]
-Floats = NDArray[np.floating]
 
 _MAX_ROUNDS = 50  # of drawing more pairs where those drawn had been asked before
 _PAIRS_PER_ROUND = 64  # at least, after the first round
-_MAX_BLOCK = 1 << 22  # distances held at once
 _MANY_ENDS = 10  # fewer are not shown as often as `end_share` says, lest the reward be about these few alone
-_MAX_CHUNK_BYTES = 1 << 26  # observations handed to the ensemble at once
-
-
-class SegmentScorer(Protocol):
-    """What choosing by uncertainty or distance needs of a reward ensemble."""
-
-    def segment_returns(self, segments: list[Segment]) -> NDArray[np.float32]:
-        """Return each of M members' summed reward of N segments: `(M, N)`."""
-
-    def segment_embeddings(self, segments: list[Segment]) -> NDArray[np.float32]:
-        """Return features of N segments in which distance means difference: `(N, F)`."""
-
-
-def check_method(method: str) -> None:
-    """Raise `UserError`, offering near names, unless `method` is one of `METHODS`."""
-    if method not in METHODS:
-        raise UserError(
-            f"There is no way of choosing queries called {method!r}; choose one of {', '.join(METHODS)}."
-            + near_names(method, METHODS)
-        )
-
-
-def disagreement(returns_first: Floats, returns_second: Floats) -> NDArray[np.float64]:
-    """Variance over members of the predicted preference (Christiano et al. 2017, s. 2.2.4).
-
-    Args:
-        returns_first: `(M, C)` float: each member's summed reward of the first segments.
-        returns_second: `(M, C)` float: of the second.
-
-    Returns:
-        `(C,)` float64 in [0, 1/4]; the same with the segments swapped.
-    """
-    variance: NDArray[np.float64] = _preferences(returns_first, returns_second).var(axis=0)
-    return variance
-
-
-def entropy(returns_first: Floats, returns_second: Floats) -> NDArray[np.float64]:
-    """Entropy of the ensemble's predicted preference, the mean over its members.
-
-    B-Pref's text speaks of the entropy of the predicted preference; its code averages the members' entropies, which
-    overlooks pairs on which members are sure and contradict each other. The ensemble's prediction is the mean,
-    so its entropy is taken.
-
-    Args:
-        returns_first: `(M, C)` float: each member's summed reward of the first segments.
-        returns_second: `(M, C)` float: of the second.
-
-    Returns:
-        `(C,)` float64 in [0, log 2], in nats.
-    """
-    first = _preferences(returns_first, returns_second).mean(axis=0)
-    second = _preferences(returns_second, returns_first).mean(axis=0)  # not 1 - first: exact where that rounds to 0
-    return _minus_p_log_p(first) + _minus_p_log_p(second)
-
-
-def _preferences(returns_first: Floats, returns_second: Floats) -> NDArray[np.float64]:
-    logits = np.asarray(returns_first, np.float64) - np.asarray(returns_second, np.float64)
-    smaller = np.exp(-np.abs(logits))  # cannot overflow
-    preferences: NDArray[np.float64] = np.where(logits >= 0, 1.0, smaller) / (1.0 + smaller)
-    return preferences
-
-
-def _minus_p_log_p(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    return -p * np.log(p, out=np.zeros_like(p), where=p > 0)
-
-
-def k_center(candidates: Floats, centers: Floats | None, num: int) -> NDArray[np.int64]:
-    """Choose points greedily, each the farthest from all centres and all points chosen before it.
-
-    The greedy k-center of B-Pref (Lee et al. 2021); ties go to the earlier candidate. Without centres the first choice
-    is the candidate nearest to the mean of all, so that it is not an outlier.
-
-    Args:
-        candidates: `(C, F)` float.
-        centers: `(A, F)` float, or None for none.
-        num: how many to choose, at most C.
-
-    Returns:
-        `(num,)` int64: indices of different candidates, in the order they were chosen.
-
-    Raises:
-        UserError: more points asked for than there are.
-    """
-    candidates = np.asarray(candidates)
-    if candidates.dtype.kind != "f":
-        candidates = candidates.astype(np.float64)
-    if not 0 <= num <= len(candidates):
-        raise UserError(f"num must be from 0 to the number of candidates, {len(candidates)}. Received {num}")
-    chosen = np.empty(num, np.int64)
-    if num == 0:
-        return chosen
-    norms = _squared_norms(candidates)
-    begin = 0
-    if centers is None or len(centers) == 0:
-        chosen[0] = np.argmin(_to_nearest(candidates, norms, candidates.mean(axis=0, keepdims=True)))
-        begin, centers = 1, candidates[chosen[:1]]
-    distances = _to_nearest(candidates, norms, np.asarray(centers, candidates.dtype))
-    distances[chosen[:begin]] = -np.inf
-    for index in range(begin, num):
-        chosen[index] = best = np.argmax(distances)
-        distances = np.minimum(distances, _to_nearest(candidates, norms, candidates[best : best + 1]))
-        distances[best] = -np.inf
-    return chosen
-
-
-def _squared_norms(points: Floats) -> Floats:
-    norms: Floats = np.einsum("nf,nf->n", points, points)
-    return norms
-
-
-def _to_nearest(candidates: Floats, norms: Floats, centers: Floats) -> Floats:
-    """Return the squared distance of each candidate to its nearest centre `(C,)`."""
-    nearest = np.full(len(candidates), np.inf, norms.dtype)
-    rows = max(1, _MAX_BLOCK // len(candidates))
-    for begin in range(0, len(centers), rows):
-        block = centers[begin : begin + rows]
-        squared = norms[:, None] + _squared_norms(block) - 2 * (candidates @ block.T)
-        nearest = np.minimum(nearest, squared.min(axis=1))
-    return np.maximum(nearest, 0)  # rounding may leave it just below
-
-
-def pair_embeddings(ensemble: SegmentScorer, pairs: Sequence[Pair]) -> NDArray[np.float32]:
-    """Return the features of C pairs for k-center `(C, 2 F)`: those of the first segment, then of the second."""
-    both = [_in_chunks(ensemble.segment_embeddings, [pair[side] for pair in pairs], axis=0) for side in (0, 1)]
-    return np.concatenate(both, axis=1)
 
 
 def propose_pairs(
@@ -163,7 +23,7 @@ def propose_pairs(
     num: int,
     *,
     length: int,
-    method: str,
+    method: str | QueryMethod,
     rng: np.random.Generator,
     candidates_per_query: int = 10,
     asked: Collection[frozenset[str]] = frozenset(),
@@ -186,7 +46,7 @@ def propose_pairs(
         ensemble: the reward ensemble; None (nothing fitted yet) draws uniformly whatever the method.
         num: how many pairs.
         length: steps per segment.
-        method: one of `METHODS`.
+        method: one of `METHODS` or of your own, by name, or a function that chooses (see `QueryMethod`).
         rng: source of randomness.
         candidates_per_query: candidates drawn for each pair wanted.
         asked: pairs of segment names asked before (`Query.pair`).
@@ -205,7 +65,7 @@ def propose_pairs(
         UserError: an unknown method, a number out of range, disagreement of an ensemble of one, no episode that
             is long enough, or too few pairs that were not asked before.
     """
-    check_method(method)
+    choose = METHODS.find(method)
     if num < 0:
         raise UserError(f"num must not be negative. Received {num}")
     if candidates_per_query < 1:
@@ -215,7 +75,7 @@ def propose_pairs(
     for name, share in (("recent_share", recent_share), ("end_share", end_share)):
         if not 0 <= share <= 1:
             raise UserError(f"{name} must be in [0, 1]. Received {share}")
-    uniform = ensemble is None or method == "uniform"
+    uniform = ensemble is None or isinstance(choose, Uniform)
     wanted = num if uniform else num * candidates_per_query
 
     def draw(how_many: int) -> Sequence[Segment]:
@@ -239,7 +99,7 @@ def propose_pairs(
         )
     if ensemble is None or uniform:
         return pairs
-    return [pairs[index] for index in _choose(pairs, ensemble, num, method, asked_embeddings)]
+    return [pairs[index] for index in choose(pairs, ensemble, num, asked_embeddings)]
 
 
 def _draw_new_pairs(
@@ -260,34 +120,3 @@ def _draw_new_pairs(
                 seen.add(name)
                 pairs.append((first, second))
     return pairs
-
-
-def _choose(
-    pairs: list[Pair], ensemble: SegmentScorer, num: int, method: str, centers: Floats | None
-) -> NDArray[np.int64]:
-    """Return the indices of the `num` best pairs by a method other than uniform."""
-    acquisition = method.removeprefix("k-center+")
-    kept = np.arange(len(pairs))
-    if acquisition != "k-center":
-        first, second = (_in_chunks(ensemble.segment_returns, [p[side] for p in pairs], axis=1) for side in (0, 1))
-        if acquisition == "disagreement" and len(first) < 2:
-            raise UserError(
-                "Disagreement needs an ensemble of at least 2 members; this one has 1. "
-                "Use more members, or choose queries by uniform or entropy."
-            )
-        scores = disagreement(first, second) if acquisition == "disagreement" else entropy(first, second)
-        kept = np.argsort(-scores, kind="stable")  # equal scores keep the random order of drawing
-        if method == acquisition:
-            return kept[:num]
-        kept = kept[: max(num, len(pairs) // 2)]
-    embeddings = pair_embeddings(ensemble, [pairs[index] for index in kept])
-    return kept[k_center(embeddings, centers, num)]
-
-
-def _in_chunks(
-    function: Callable[[list[Segment]], NDArray[np.float32]], segments: list[Segment], axis: int
-) -> NDArray[np.float32]:
-    """Apply `function` to parts of `segments`, so that stacked images never lie in memory all at once."""
-    size = max(1, _MAX_CHUNK_BYTES // max(1, num_bytes(segments[0].observations)))
-    parts = [function(segments[begin : begin + size]) for begin in range(0, len(segments), size)]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)

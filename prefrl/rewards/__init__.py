@@ -7,3 +7,5 @@ from prefrl.rewards.fit import FitReport as FitReport
 from prefrl.rewards.fit import FitSettings as FitSettings
 from prefrl.rewards.fit import Fitter as Fitter
 from prefrl.rewards.function import RewardFunction as RewardFunction
+from prefrl.rewards.registry import NETWORKS as NETWORKS
+from prefrl.rewards.registry import NetworkInputs as NetworkInputs

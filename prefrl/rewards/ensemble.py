@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from prefrl.errors import UserError
 from prefrl.files import write_atomically
-from prefrl.rewards.networks import EnsembleCNN, EnsembleMLP, EnsembleOf, Features
+from prefrl.rewards.networks import EnsembleCNN, EnsembleMLP, Features
+from prefrl.rewards.registry import NETWORKS, NetworkInputs, members_of
+from prefrl.seams import Named
 from prefrl.segments import Segment, stack_transitions
 from prefrl.spaces import (
     Array,
@@ -56,6 +58,8 @@ class RewardSettings:
     """"s" for r(s), "sa" for r(s, a), "sas" for r(s, a, s'); "auto": "s" for images, else "sa"."""
     hidden: tuple[int, ...] = (64, 64)
     """Units of the hidden layers of the multilayer perceptron (Christiano et al. 2017, app. A.1)."""
+    network: Named = "auto"
+    """auto (cnn for images, else mlp), mlp, cnn, or module:Name for your own (see `prefrl.rewards.registry`)."""
     target_std: float = 1.0
     """Standard deviation of each member's rewards after normalisation (Christiano et al. 2017: 1, Atari 0.05)."""
     centre: bool = True
@@ -64,6 +68,7 @@ class RewardSettings:
     """Standardised vector inputs are clipped to this many standard deviations."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "network", NETWORKS.name(self.network))
         if self.num_members < 1:
             raise UserError(f"num_members must be at least 1. Received {self.num_members}")
         if self.inputs not in (*INPUTS, "auto"):
@@ -85,8 +90,7 @@ class RewardEnsemble:
         settings: sizes and normalisation.
         seed: seed of the starting weights.
         device: where it is evaluated.
-        factory: makes one member's network, for networks of your own (see `EnsembleOf`); default: a multilayer
-            perceptron, or the network of Christiano et al. 2017, app. A.2, for images.
+        factory: makes one member's network (see `EnsembleOf`), instead of the one that the settings name.
 
     Raises:
         UserError: unsupported spaces.
@@ -119,13 +123,11 @@ class RewardEnsemble:
         generator = torch.Generator().manual_seed(seed)
         self.network: nn.Module
         if factory is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                self.network = EnsembleOf(factory, settings.num_members)
-        elif self.images:
-            self.network = EnsembleCNN(settings.num_members, self._image_shape(), self.num_inputs, generator)
+            self.network = members_of(factory, settings.num_members, seed)
         else:
-            self.network = EnsembleMLP(settings.num_members, self.num_inputs, settings.hidden, generator)
+            shape = self._image_shape() if self.images else None
+            inputs = NetworkInputs(num_inputs=self.num_inputs, image_shape=shape, hidden=settings.hidden)
+            self.network = NETWORKS.find(settings.network)(inputs, settings.num_members, generator)
         self.network.to(self.device).eval()
         self.input_mean = torch.zeros(self.num_inputs, device=self.device)
         self.input_std = torch.ones(self.num_inputs, device=self.device)
@@ -365,6 +367,8 @@ class RewardEnsemble:
             ensemble.load_state_dict(tensors)
         except (RuntimeError, KeyError) as error:
             mend = " Pass the factory that it was made with." if description["custom_network"] else ""
+            if ":" in ensemble.settings.network:
+                mend = f" {ensemble.settings.network} makes another network now than when it was saved."
             raise UserError(f"The weights in {path} do not fit the network that it describes: {error}{mend}") from None
         return ensemble
 

@@ -23,6 +23,7 @@ from prefrl.agents.sb3_off_policy import OffPolicyAgent
 from prefrl.agents.sb3_on_policy import OnPolicyAgent
 from prefrl.envs import EnvLoop
 from prefrl.errors import UserError
+from prefrl.runs.checkpoint import State
 from prefrl.runs.global_random import global_random_state, restore_global_random_state
 from prefrl.spaces import Array, Batch
 
@@ -332,8 +333,8 @@ def kept(agent: Sb3Agent) -> Any:
     """Return everything as it comes back from a file."""
     state, arrays = agent.state()
     copies = {name: array.copy() for name, array in arrays.items()}
-    tensors, values = global_random_state()
-    return through_a_file(state), copies, through_a_file(tensors), values
+    random = global_random_state()
+    return through_a_file(state), copies, State(tensors=through_a_file(random.tensors), values=random.values)
 
 
 @pytest.mark.parametrize("algorithm", HYPER)
@@ -348,7 +349,7 @@ def test_restored_agent_goes_on_bit_for_bit(algorithm: str, normalize: bool, res
         agent.improve(with_actions)
     if reset_first:  # as the loop does at a checkpoint
         agent.reset_environments(5)
-    state, arrays, random_tensors, random_values = kept(agent)
+    state, arrays, random = kept(agent)
     if not reset_first:
         agent.reset_environments(5)
     going_on = [agent.improve(with_actions) for _ in range(3)]
@@ -356,7 +357,7 @@ def test_restored_agent_goes_on_bit_for_bit(algorithm: str, normalize: bool, res
     other = agent_of(algorithm, normalize_observations=normalize, normalize_until=0.6, seed=2, total=480)
     other.restore(state, arrays)
     other.reset_environments(5)
-    restore_global_random_state(random_tensors, random_values)
+    restore_global_random_state(random)
     for there in going_on:
         here = other.improve(with_actions)
         np.testing.assert_array_equal(here.learned_rewards, there.learned_rewards)

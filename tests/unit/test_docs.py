@@ -5,23 +5,16 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from house import ROOT, module_paths
 
+from tests.documents import blocks, file_of, write_files
+
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*([^\n`]*)\n(.*?)^ {0,3}\1[`~]*[ \t]*$", re.MULTILINE | re.DOTALL)
-
-
-def blocks(document: Path) -> list[tuple[int, str, str]]:
-    """Return the fenced blocks of a document: number of the first line inside, what follows the fence, content."""
-    text = document.read_text(encoding="utf-8")
-    return [
-        (text.count("\n", 0, match.start(3)) + 1, match.group(2).strip(), match.group(3))
-        for match in FENCE.finditer(text)
-    ]
 
 
 def test_blocks_are_found_with_their_lines(tmp_path: Path) -> None:
@@ -44,10 +37,15 @@ def test_no_python_block_escapes_being_run(document: Path) -> None:
 )
 def test_python_blocks_run_in_order(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
+    files = write_files(document, tmp_path)
     for line, info, source in blocks(document):
-        if info == "python":
+        if info == "python" and file_of(source) is None:
             exec(compile("\n" * (line - 1) + source, str(document), "exec"), namespace)
+    for file in files:
+        importlib.import_module(file.stem)
+        del sys.modules[file.stem]
 
 
 @pytest.mark.parametrize("module", [name for name in module_paths() if not name.endswith("__main__")])

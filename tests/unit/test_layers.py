@@ -66,7 +66,6 @@ MAY_READ_TRUE_REWARDS = {
     "prefrl.control.rendering": "draws them under the frames",
     "prefrl.studies.video": "draws them under the frames",
 }
-UNIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 APART = {
     "prefrl.runs": {"prefrl.envs", "prefrl.agents", "prefrl.rewards", "prefrl.store"},
     "prefrl.control": {"prefrl.text"},
@@ -74,6 +73,7 @@ APART = {
 }
 """What layers do not know of, whatever their order."""
 TEXT_ROOMS = ("model", "data", "learn", "jobs")
+UNIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 NEVER_IMPORTED = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 

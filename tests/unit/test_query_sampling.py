@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from prefrl.errors import UserError
 from prefrl.history import History
 from prefrl.queries import METHODS, disagreement, entropy, k_center, pair_embeddings, propose_pairs
-from prefrl.queries import sampling as sampling_module
+from prefrl.queries import methods as methods_module
+from prefrl.queries import scores as scores_module
 from prefrl.segments import Rollout, Segment
 
 
@@ -146,7 +147,7 @@ def test_k_center_is_the_same_in_small_blocks(monkeypatch: pytest.MonkeyPatch) -
     rng = np.random.default_rng(0)
     candidates, centers = rng.normal(size=(40, 5)), rng.normal(size=(33, 5))
     whole = k_center(candidates, centers, 20)
-    monkeypatch.setattr(sampling_module, "_MAX_BLOCK", 80)  # two centres at a time
+    monkeypatch.setattr(scores_module, "_MAX_BLOCK", 80)  # two centres at a time
     np.testing.assert_array_equal(k_center(candidates, centers, 20), whole)
 
 
@@ -300,7 +301,7 @@ def test_the_ensemble_is_handed_a_bounded_number_of_segments_at_once(monkeypatch
     whole, parts = FakeEnsemble(), FakeEnsemble()
     expected = names(whole)
     assert whole.largest_call == 40
-    monkeypatch.setattr(sampling_module, "_MAX_CHUNK_BYTES", 7 * 11 * 3 * 8)  # seven segments
+    monkeypatch.setattr(methods_module, "_MAX_CHUNK_BYTES", 7 * 11 * 3 * 8)  # seven segments
     assert names(parts) == expected
     assert parts.largest_call == 7
 

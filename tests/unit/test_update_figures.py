@@ -17,47 +17,38 @@ from stable_baselines3.common.logger import configure
 
 from prefrl.agents import PpoAgent, sb3_off_policy
 from prefrl.agents.figures import FIGURES, explained_variance, last_figures
-from prefrl.agents.ppo import Minibatch
 from prefrl.agents.ppo_losses import update_figures
 from prefrl.agents.sb3_off_policy import OffPolicyAgent
 from prefrl.agents.sb3_on_policy import OnPolicyAgent
 from prefrl.envs import EnvLoop
-from tests.unit.test_ppo import Noise, agent_on, drawn
+from tests.unit.test_ppo import Noise, agent_on
 
 BOX = spaces.Box(-1, 1, (3,))
 
 
 def test_values_that_are_the_returns_explain_all_and_a_constant_explains_nothing() -> None:
-    returns = drawn(50)
-    assert explained_variance(returns.clone(), returns).item() == 1.0
-    assert explained_variance(torch.full((50,), 3.0), returns).item() == pytest.approx(0.0, abs=1e-6)
-    assert explained_variance(-returns, returns).item() == pytest.approx(-3.0, abs=1e-5)
-    assert math.isnan(explained_variance(returns, torch.ones(50)).item())
-
-
-def batch_of(log_probs: torch.Tensor, advantages: torch.Tensor, returns: torch.Tensor) -> Minibatch:
-    nothing = torch.zeros(len(log_probs))
-    return Minibatch(nothing, nothing, log_probs, nothing, advantages, returns)
+    returns = np.random.default_rng(0).normal(size=50)
+    assert explained_variance(returns.copy(), returns) == 1.0
+    assert explained_variance(np.full(50, 3.0), returns) == pytest.approx(0.0)
+    assert explained_variance(-returns, returns) == pytest.approx(-3.0)
+    assert math.isnan(explained_variance(returns, np.ones(50)))
 
 
 def test_a_policy_that_has_not_moved_diverges_by_nothing_and_clips_nothing() -> None:
-    log_probs, advantages, values, returns = (drawn(9, seed=seed) for seed in range(4))
-    loss, error, divergence, clipped = update_figures(
-        log_probs, values, batch_of(log_probs, advantages, returns), 0.2
-    ).tolist()
-    assert divergence == 0.0 and clipped == 0.0
-    assert loss == pytest.approx(-advantages.mean().item())
-    assert error == pytest.approx(((values - returns) ** 2).mean().item())
+    advantages, errors = np.random.default_rng(0).normal(size=(2, 9))
+    figures = update_figures(np.zeros(9), advantages, errors, 0.2)
+    assert figures["approx_kl"] == 0.0 and figures["clip_share"] == 0.0
+    assert figures["policy_loss"] == pytest.approx(-advantages.mean())
+    assert figures["value_loss"] == pytest.approx((errors**2).mean())
 
 
 def test_figures_of_ratios_that_are_known() -> None:
-    ratios = torch.tensor([0.5, 1.0, 1.1, 2.0])
-    batch = batch_of(torch.zeros(4), torch.tensor([1.0, 1.0, -1.0, 1.0]), torch.zeros(4))
-    loss, error, divergence, clipped = update_figures(ratios.log(), torch.full((4,), 2.0), batch, 0.2).tolist()
-    assert loss == pytest.approx(-(0.5 + 1.0 - 1.1 + 1.2) / 4)  # of the last only 1.2 counts
-    assert error == 4.0
-    assert divergence == pytest.approx(sum(r - 1 - math.log(r) for r in ratios.tolist()) / 4)
-    assert clipped == 0.5
+    ratios = np.array([0.5, 1.0, 1.1, 2.0])
+    figures = update_figures(np.log(ratios), np.array([1.0, 1.0, -1.0, 1.0]), np.full(4, 2.0), 0.2)
+    assert figures["policy_loss"] == pytest.approx(-(0.5 + 1.0 - 1.1 + 1.2) / 4)  # of the last only 1.2 counts
+    assert figures["value_loss"] == 4.0
+    assert figures["approx_kl"] == pytest.approx(sum(r - 1 - math.log(r) for r in ratios) / 4)
+    assert figures["clip_share"] == 0.5
 
 
 @pytest.mark.parametrize("actions", [BOX, spaces.Discrete(4)], ids=["box", "discrete"])
@@ -96,20 +87,17 @@ def test_figures_are_those_of_stable_baselines3_before_its_step() -> None:
         values, log_probs, entropy = theirs.policy.evaluate_actions(columns["observations"], columns["actions"][:, 0])
     buffer.log_probs[:] = log_probs[:, None].numpy() + 0.3 * random.normal(size=(32, 1))
     buffer.full = True
-    numbers = {
-        name: torch.tensor(getattr(buffer, name))[:, 0] for name in ("log_probs", "advantages", "returns", "values")
-    }
-    advantages = numbers["advantages"]
-    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-    ours = update_figures(
-        log_probs, values.flatten(), batch_of(numbers["log_probs"], advantages, numbers["returns"]), 0.2
-    ).tolist()
+    advantages = buffer.advantages[:, 0]
+    advantages = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
+    log_ratios, errors = log_probs.numpy() - buffer.log_probs[:, 0], values.numpy()[:, 0] - buffer.returns[:, 0]
+    ours = update_figures(log_ratios, advantages, errors, 0.2)
+    explained = explained_variance(buffer.values[:, 0].copy(), buffer.returns[:, 0].copy())
     theirs.train()
     told = logged.name_to_value
-    for value, name in zip(ours, ("policy_gradient_loss", "value_loss", "approx_kl", "clip_fraction"), strict=True):
-        assert value == pytest.approx(told[f"train/{name}"], rel=1e-5), name
+    names = {"policy_loss": "policy_gradient_loss", "clip_share": "clip_fraction"}
+    for name, value in ours.items():
+        assert value == pytest.approx(told[f"train/{names.get(name, name)}"], rel=1e-5), name
     assert entropy is not None and -told["train/entropy_loss"] == pytest.approx(float(entropy.mean()), rel=1e-5)
-    explained = explained_variance(numbers["values"], numbers["returns"]).item()
     assert explained == pytest.approx(float(told["train/explained_variance"]), rel=1e-5)
 
 

@@ -11,8 +11,8 @@ from prefrl.envs.geography import Geography
 from prefrl.envs.service_desk import Message, ServiceDesk
 from prefrl.envs.text_rewards import TextReward
 from prefrl.errors import UserError
-from prefrl.runs.loading import is_function_name, load_function
 from prefrl.runs.streams import stream, stream_seed
+from prefrl.seams import is_function_name, load_function
 from prefrl.text.data import sources
 from prefrl.text.data.examples import Encoder
 from prefrl.text.jobs.folder import TextFolder
