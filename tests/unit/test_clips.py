@@ -84,6 +84,7 @@ def test_a_clip_drawn_again_is_what_the_environment_drew(env_id: str, horizon: i
     assert len({picture.tobytes() for picture in pictures}) > 5, "the pictures do not move"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("env_id", "horizon"), [("HalfCheetah-v5", None), ("Hopper-v5", 90), ("prefrl/Ant-v5", None)])
 def test_clips_of_many_robots_stepped_at_once_show_what_the_agent_saw(env_id: str, horizon: int | None) -> None:
     envs: Any = make_vector_env(env_id, 3, fixed_horizon=horizon)

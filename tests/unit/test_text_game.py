@@ -212,6 +212,7 @@ def test_bytes_and_letters_round_trip() -> None:
     assert LetterTokenizer().decode(LetterTokenizer().encode("abcde")) == "abcde"
 
 
+@pytest.mark.slow
 def test_a_stable_baselines3_agent_learns_the_enumerable_game() -> None:
     sb3 = pytest.importorskip("stable_baselines3")
     env = EnumerableText(seed=0)
