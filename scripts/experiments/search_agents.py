@@ -78,6 +78,10 @@ def train_once(task: str, variant: dict, seed: int, episodes: int) -> dict:
     }
 
 
+def key_of(variant: dict) -> str:
+    return json.dumps(variant, sort_keys=True)
+
+
 def main(
     task: tyro.conf.Positional[str],
     variants: tuple[str, ...] = ("{}",),
@@ -90,13 +94,13 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{task.replace('/', '-')}.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    done = {(json.dumps(row["variant"], sort_keys=True), row["seed"]) for row in rows}
+    done = {(key_of(row["variant"]), row["seed"]) for row in rows}
     wanted = [json.loads(text) for text in variants]
     missing = [
         (variant, seed)
         for seed in range(seeds[0], seeds[0] + seeds[1])
         for variant in wanted
-        if (json.dumps(variant, sort_keys=True), seed) not in done
+        if (key_of(variant), seed) not in done
     ]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(train_once, task, variant, seed, episodes) for variant, seed in missing]
@@ -105,10 +109,10 @@ def main(
             rows.append(row)
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-    keys = [json.dumps(variant, sort_keys=True) for variant in wanted]
+    keys = [key_of(variant) for variant in wanted]
     print(f"## {task}: {len({json.dumps(row['variant'], sort_keys=True) for row in rows})} variants tried so far")
     for key in keys:
-        these = [row for row in rows if json.dumps(row["variant"], sort_keys=True) == key]
+        these = [row for row in rows if key_of(row["variant"]) == key]
         returns = np.sort([row["return"] for row in these])
         middle = stats.trim_mean(returns, 0.25)
         names = these[0]["measures"]
