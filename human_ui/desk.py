@@ -7,10 +7,7 @@ answers makes sure that it is recorded once.
 from __future__ import annotations
 
 import math
-import os
-import platform
 import queue
-import sys
 import threading
 import time
 import uuid
@@ -22,6 +19,7 @@ from prefrl.clips.codec import decode_clip
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Comparison, Ranking, Rating
 from prefrl.human_ui.questions import Item, Question, Reply, Standing
+from prefrl.human_ui.sitting import Sitting
 from prefrl.store import Claim, PreferenceStore
 
 AHEAD = 3  # questions claimed and decoded before they are needed
@@ -30,7 +28,6 @@ POLL_SECONDS = 0.25
 STANDING_SECONDS = 1.0
 TRY_SECONDS = 2.0  # how often questions are looked for whose clips could not be drawn
 SEEN_SECONDS = 4.0  # how often the record is told that this viewer is open
-SILENT_SECONDS = 20.0  # a training that has said nothing for so long is not running
 KEPT_QUESTIONS = 4  # answered questions whose clips are still decoded, for undo
 KEPT_BYTES = 250_000_000  # of their frames and those of the questions ahead; the newest is kept in any case
 
@@ -58,8 +55,8 @@ class Desk:
         environment: str,
         repeat_share: float = 0.1,
     ) -> None:
-        self._open_record, self.annotator, self._repeat_share = open_record, annotator, repeat_share
-        self._standing = Standing(run=run, environment=environment)
+        self._open_record, self.annotator = open_record, annotator
+        self._sitting = Sitting(annotator, run=run, environment=environment, repeat_share=repeat_share)
         self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._work: queue.SimpleQueue[tuple[str, Reply, str]] = queue.SimpleQueue()
         self._num_unsaved = 0
@@ -70,7 +67,6 @@ class Desk:
         self._to_bring: deque[Claim] = deque()  # claimed, not handed to the window yet
         self._kept: deque[Question] = deque(maxlen=KEPT_QUESTIONS + AHEAD)
         self._seen_at = self._tried_at = -math.inf
-        self._failures = False  # clips could not be drawn
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._write, self._load)]
 
@@ -81,10 +77,8 @@ class Desk:
             UserError: the record cannot be opened or written to.
         """
         with self._open_record() as store:
-            store.add_annotator(self.annotator, "person")
-            if _was_killed(store.facts().get(self._fact)):
-                store.release_all(self.annotator)
-            self._note_presence(store)
+            self._sitting.begin(store)
+        self._seen_at = time.monotonic()
         for thread in self._threads:
             thread.start()
 
@@ -115,8 +109,7 @@ class Desk:
             thread.join(timeout=max(0.1, deadline - time.monotonic()))
         try:
             with self._open_record() as store:
-                store.release(list(self._claims.values()))
-                store.set_facts({self._fact: None})
+                self._sitting.end(store, list(self._claims.values()))
         except UserError:
             pass  # they come back by themselves
         return self._num_unsaved
@@ -213,9 +206,7 @@ class Desk:
     def _fetch(self, store: PreferenceStore) -> bool:
         """Bring one question, if one is wanted and there is one; return whether."""
         if not self._to_bring and len(self._claims) <= AHEAD:
-            claims = store.claim(
-                self.annotator, 1, lease_seconds=LEASE_SECONDS, with_clips=True, repeat_share=self._repeat_share
-            ) or self._claim_undrawable(store)
+            claims = self._sitting.claim(store, 1, LEASE_SECONDS) or self._claim_undrawable(store)
             if not claims:
                 return False
             (claim,) = claims
@@ -237,25 +228,11 @@ class Desk:
         return True
 
     def _claim_undrawable(self, store: PreferenceStore) -> list[Claim]:
-        """Claim a question whose clips could not be drawn, so that the person learns why; give any other back."""
-        if not self._failures or time.monotonic() - self._tried_at < TRY_SECONDS:
+        """Claim a question whose clips could not be drawn, not too often."""
+        if time.monotonic() - self._tried_at < TRY_SECONDS:
             return []
         self._tried_at = time.monotonic()
-        claims = store.claim(self.annotator, 1, lease_seconds=LEASE_SECONDS, repeat_share=0.0)
-        for claim in claims:
-            if not store.render_failures(claim.query.segment_ids):
-                store.release(claims)
-                return []
-        return claims
-
-    def _note_presence(self, store: PreferenceStore) -> None:
-        """Tell those who watch the record that this viewer is open."""
-        self._seen_at = time.monotonic()
-        store.set_facts({self._fact: {"at": time.time(), "pid": os.getpid(), "host": platform.node()}})
-
-    @property
-    def _fact(self) -> str:
-        return f"viewer {self.annotator}"
+        return self._sitting.claim_undrawable(store, LEASE_SECONDS)
 
     def _renew(self, store: PreferenceStore) -> None:
         now = time.monotonic()
@@ -266,39 +243,11 @@ class Desk:
 
     def _report(self, store: PreferenceStore) -> None:
         if time.monotonic() - self._seen_at > SEEN_SECONDS:
-            self._note_presence(store)
-        facts, num_open = store.facts(), store.num_open()
-        self._failures = bool(facts.get("render_failure"))
-        silent = time.time() - facts.get("seen_at", 0.0) > SILENT_SECONDS
-        running = facts.get("training_state") == "running" and not silent
-        training = str(facts.get("training", ""))
-        if silent and facts.get("training_state") == "running":
-            training = "training is not running"
-        self._standing = Standing(
-            run=self._standing.run,
-            environment=self._standing.environment,
-            answered=store.num_answers(teaching=True) - int(facts.get("labels_before", 0)),
-            wanted=int(facts.get("labels_wanted", 0)),
-            open=num_open,
-            agreement=facts.get("agreement"),
-            training=training,
-            running=running,
-        )
-        self.news.put(self._standing)
-        self.news.put(not running and store.num_open(self.annotator) == 0 and not self._claims)
-
-
-def _was_killed(presence: dict[str, Any] | None) -> bool:
-    """Tell whether the viewer that last said that it is open was on this machine and is gone."""
-    if not presence or presence["host"] != platform.node() or sys.platform == "win32":  # signal 0 is no question there
-        return False
-    try:
-        os.kill(presence["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+            self._sitting.note_presence(store)
+            self._seen_at = time.monotonic()
+        standing = self._sitting.standing(store)
+        self.news.put(standing)
+        self.news.put(self._sitting.is_over(store, standing, len(self._claims)))
 
 
 def _question(store: PreferenceStore, claim: Claim) -> Question:
