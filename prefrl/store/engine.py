@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from prefrl.errors import UserError, require
+from prefrl.store.filesystems import network_filesystem
 
 try:
     import sqlalchemy as sa
@@ -98,6 +99,17 @@ class Database:
             raw.cursor().execute("PRAGMA journal_mode=WAL").close()
         raw.close()
 
+    def wipe(self) -> None:
+        """Write over what was removed from a file, so that it cannot be read from the disk either."""
+        if self.on_server:
+            return
+        raw = self.engine.raw_connection()
+        with suppress(sqlite3.OperationalError):  # somebody reads: what is in the log is written over later
+            raw.cursor().execute("VACUUM").close()
+        with suppress(sqlite3.OperationalError):
+            raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        raw.close()
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -130,6 +142,15 @@ class Database:
             raise UserError(f"The folder of the record {path} does not exist. Create it, or name another.")
         if path.is_dir():
             raise UserError(f"The record {path} should be a file; it is a folder. Name a file.")
+        kind = network_filesystem(path)
+        if kind is not None and not _is_locked_up(path):  # what nobody can write to has no locks to rely on
+            raise UserError(
+                f"The record {path} lies on a network file system ({kind}), where a file that several programs or "
+                "machines write to gets damaged. Keep the run on a disk of the machine that trains and let others "
+                "answer in the browser (prefrl serve RUN), or keep the record on a server "
+                "(--record postgresql://user@host/database). "
+                "A finished run can be read here from a copy on a local disk."
+            )
 
 
 def chunks(items: Iterable[_Item]) -> Iterator[list[_Item]]:

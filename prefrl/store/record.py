@@ -22,10 +22,12 @@ import sqlalchemy as sa
 from prefrl.errors import UserError
 from prefrl.feedback import KINDS, Answer, Query, Undo
 from prefrl.segments import Segment
-from prefrl.store import claims, clips, reading, tables, writing
+from prefrl.store import claims, clips, forgetting, known, reading, tables, writing
 from prefrl.store.claims import Claim
 from prefrl.store.clips import Clip
 from prefrl.store.engine import Database, chunks
+from prefrl.store.forgetting import Forgotten
+from prefrl.store.links import Links
 from prefrl.store.migration import open_schema
 from prefrl.store.rows import QueryCard
 
@@ -53,6 +55,8 @@ class PreferenceStore:
     ) -> None:
         self._database = Database(where, patience_seconds)
         self.name = self._database.name
+        self.links = Links(self._database)
+        """By which people reach the page of this record."""
         self._rng = rng or np.random.default_rng()
         try:
             open_schema(self._database)
@@ -165,6 +169,41 @@ class PreferenceStore:
             return made
 
         return self._database.write(work)
+
+    def claim_known(self, annotator: str, known_by: str, lease_seconds: float = LEASE_SECONDS) -> list[Claim]:
+        """Claim a question again that somebody else has answered, to see whether this annotator says the same.
+
+        It teaches nothing, like what is asked again to measure consistency.
+
+        Args:
+            annotator: who will answer; nobody is given the same one twice.
+            known_by: whose answers are taken to be right; ties and "can't tell" are left out.
+            lease_seconds: time to answer in.
+
+        Returns:
+            One claim, or none if there is nothing left to ask.
+        """
+        claims.check_lease(lease_seconds)
+
+        def work(connection: sa.Connection) -> list[Claim]:
+            now = self._database.now(connection)
+            query_id = known.choose(connection, annotator, known_by, now, self._rng)
+            if query_id is None:
+                return []
+            held = known.held(connection, query_id, annotator)
+            card = reading.cards(connection, [held])[0] if held else writing.add_repeat(connection, query_id, annotator)
+            places = tuple(int(place) for place in self._rng.permutation(card.num_items))
+            return [claims.add_claim(connection, card, annotator, places, now + lease_seconds)]
+
+        return self._database.write(work)
+
+    def known_answers(self, annotator: str, known_by: str) -> list[tuple[Answer, Answer]]:
+        """Return what an annotator said where somebody else's answer is taken to be right, in order: (known, said)."""
+        return self._database.read(lambda c: known.both(c, annotator, known_by, self.name))
+
+    def answer_of_claim(self, token: str) -> int | None:
+        """Return the row of the answer to a claim, None if it was not answered."""
+        return self._database.read(lambda c: writing.rows_of(c, [token])).get(token)
 
     def renew(self, claim: Claim, lease_seconds: float = LEASE_SECONDS) -> bool:
         """Extend a claim; return False if it ran out and somebody else has the query by now."""
@@ -331,6 +370,16 @@ class PreferenceStore:
         """Return the kind of every annotator by name."""
         statement = sa.select(tables.annotators).order_by(tables.annotators.c.name)
         return self._database.read(lambda c: {row.name: row.kind for row in c.execute(statement)})
+
+    def forget(self, annotator: str) -> Forgotten:
+        """Remove everything that a person said, and their name; trainings drop it as they go on.
+
+        Raises:
+            UserError: nobody of that name, or no person.
+        """
+        forgotten = self._database.write(lambda c: forgetting.forget(c, annotator, self.name))
+        self._database.wipe()
+        return forgotten
 
     def set_facts(self, facts: Mapping[str, Any]) -> None:
         """Tell those who watch the run; values are JSON, and take the place of those of the same name."""

@@ -52,9 +52,11 @@ def add_queries(connection: sa.Connection, queries: Sequence[Query]) -> None:
 
 
 def add_repeat(connection: sa.Connection, query_id: str, annotator: str) -> QueryCard:
-    """Ask one annotator a comparison again; return the query that does."""
+    """Ask one annotator a query again; return the query that does."""
     (original,) = reading.queries(connection, tables.queries.c.id == query_id, "")
     again = Query(
+        kind=original.kind,
+        scale=original.scale,
         segments=original.segments,
         responses=original.responses,
         instruction=original.instruction,
