@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from prefrl.errors import UserError
-from prefrl.feedback import KINDS
+from prefrl.feedback import Edit, Undo
 from prefrl.store import tables
 from prefrl.store.claims import count_missing, standing
 from prefrl.store.engine import chunks
@@ -67,8 +67,8 @@ def forget(connection: sa.Connection, annotator: str, name: str) -> Forgotten:
 
 def _forget_answers(connection: sa.Connection, annotator: str) -> int:
     answer, query = tables.answers.c, tables.queries.c
-    mine = sa.select(answer.id, answer.query_id).where(answer.annotator == annotator, answer.kind != "undo")
-    num = len(connection.execute(mine.where(answer.kind.in_(KINDS), standing())).all())
+    mine = sa.select(answer.id, answer.query_id).where(answer.annotator == annotator, answer.kind != Undo.kind)
+    num = len(connection.execute(mine.where(answer.kind != Edit.kind, standing())).all())
     own = sa.select(query.id).where(query.reserved_for == annotator, query.repeat_of.isnot(None))
     own_ids = list(connection.scalars(own))
     for chunk in chunks(own_ids):  # what was asked again for them alone goes altogether: it teaches nothing
@@ -82,11 +82,11 @@ def _forget_answers(connection: sa.Connection, annotator: str) -> int:
     stands = connection.execute(mine.where(standing())).all()
     empty = {"shown": None, "shown_at": None, "answered_at": None, "seconds": 0.0, "comment": ""}
     for chunk in chunks(row._asdict() for row in stands):
-        undo = {"kind": "undo", "value": "null", "annotator": pseudonym, **empty, "recorded_at": time.time()}
+        undo = {"kind": Undo.kind, "value": "null", "annotator": pseudonym, **empty, "recorded_at": time.time()}
         rows = [{**undo, "token": uuid.uuid4().hex, "query_id": row["query_id"], "undoes": row["id"]} for row in chunk]
         connection.execute(sa.insert(tables.answers), rows)
     of_them = answer.annotator == annotator
-    nothing = sa.case((answer.kind == "edit", json.dumps({"item": 0, "text": ""})), else_="null")
+    nothing = sa.case((answer.kind == Edit.kind, json.dumps({"item": 0, "text": ""})), else_="null")
     connection.execute(
         sa.update(tables.answers).where(of_them).values(annotator=pseudonym, value=nothing, recorded_at=0.0, **empty)
     )

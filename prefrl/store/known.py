@@ -8,9 +8,11 @@ from __future__ import annotations
 import numpy as np
 import sqlalchemy as sa
 
-from prefrl.feedback import KINDS, Answer
+from prefrl.feedback import Answer, Edit, Undo
 from prefrl.store import reading, tables
 from prefrl.store.claims import standing
+
+_BESIDE = (Edit.kind, Undo.kind)
 
 
 def choose(
@@ -32,7 +34,7 @@ def choose(
         .join(tables.queries)
         .where(
             answer.annotator == known_by,
-            answer.kind.in_(KINDS),
+            answer.kind.not_in(_BESIDE),
             answer.value.not_in(("null", "0.5")),
             standing(),
             query.repeat_of.is_(None),
@@ -66,7 +68,7 @@ def both(connection: sa.Connection, annotator: str, known_by: str, name: str) ->
     if annotator == known_by:
         return []
     answer, query = tables.answers.c, tables.queries.c
-    condition = answer.kind.in_(KINDS) & standing()
+    condition = answer.kind.not_in(_BESIDE) & standing()
     asked = condition & (answer.annotator == annotator) & (query.reserved_for == annotator)
     said = reading.answers(connection, asked & query.repeat_of.isnot(None), name)
     of = dict(connection.execute(sa.select(query.id, query.repeat_of).where(query.reserved_for == annotator)).all())
