@@ -17,6 +17,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from prefrl.envs.text_measures import repeated_share, words_of
+
 PRODUCTS = (
     "kettle",
     "lamp",
@@ -76,7 +78,6 @@ SEPARATOR = "\nAnswer:"
 
 NEEDED_WORDS = 30
 """An answer with everything in it has 19 to 26 words and marks."""
-NGRAM = 3
 
 _MESSAGE = re.compile(r"My (?P<product>\w+), order (?P<order>\d+): (?P<fault>[^.]+)\.")
 _ORDER_SENTENCES = tuple(
@@ -141,17 +142,6 @@ class GoldParts:
     def total(self) -> float:
         """The gold reward: at most 4."""
         return float(sum(getattr(self, field.name) for field in fields(self)))
-
-
-def words_of(text: str) -> list[str]:
-    """Return words and marks."""
-    return re.findall(r"\w+|[^\w\s]", text)
-
-
-def repeated_share(words: Sequence[str], n: int = NGRAM) -> float:
-    """Return the share of n-grams that occurred earlier in the same text, in [0, 1)."""
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def gold_parts(message: Message, response: str, ended: bool = True) -> GoldParts:

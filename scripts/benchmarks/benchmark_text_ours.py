@@ -29,7 +29,9 @@ def main(method: str, folder: Path, steps: int, threads: int) -> None:
     say = [[" ".join(map(str, part)) for part in (row[:28], row[28:67], row[68:107])] for row in ids]
     encoder = data.Encoder(Ids(), 256, 40)
     if method == "ppo":
-        settings = ppo.PPOSettings(epochs=2, sampling=generation.SamplingSettings(max_tokens=40), missing_end="ignore")
+        settings = ppo.TextPPOSettings(
+            epochs=2, sampling=generation.SamplingSettings(max_tokens=40), missing_end="ignore"
+        )
         reward = ModelReward([RewardModel.from_policy(model)], Ids())
         trainer = ppo.PPOTrainer(model, encoder, [p for p, *_ in say], reward, settings, runtime=place)
     else:

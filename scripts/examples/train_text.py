@@ -13,8 +13,8 @@ from prefrl.text.data.annotating import draw_responses, rank_by
 from prefrl.text.data.examples import Encoder
 from prefrl.text.jobs import jobs
 from prefrl.text.learn.optimisation import OptimiserSettings
-from prefrl.text.learn.ppo import PPOSettings
-from prefrl.text.learn.reward_training import RewardSettings
+from prefrl.text.learn.ppo import TextPPOSettings
+from prefrl.text.learn.reward_training import RewardTrainingSettings
 from prefrl.text.learn.sft import SFTSettings
 from prefrl.text.model.generation import SamplingSettings
 from prefrl.text.model.models import context_length, load_model
@@ -40,11 +40,11 @@ def main(out: Path, size: str = "demo", paragraphs: int = 60_000, examples: int 
     ranked = rank_by(ServiceDesk.gold, asked, shown, temperature=0.5, seed=1)
     sources.write_rows(out / "comparisons.jsonl", sources.ranking_rows(ranked))
 
-    fitted = RewardSettings(epochs=2, optimiser=rate(5e-4))
+    fitted = RewardTrainingSettings(epochs=2, optimiser=rate(5e-4))
     reward = jobs.start(
         jobs.RewardJob(model=str(sft.path), data=str(out / "comparisons.jsonl"), training=fitted), out / "reward"
     )
-    ppo = PPOSettings(episodes=episodes, epochs=2, beta=beta, optimiser=OptimiserSettings(learning_rate=5e-4))
+    ppo = TextPPOSettings(episodes=episodes, epochs=2, beta=beta, optimiser=OptimiserSettings(learning_rate=5e-4))
     job = jobs.PPOJob(model=str(sft.path), reward=(str(reward.path),), training=ppo)
     for row in jobs.start(job, out / "ppo").read_evaluations():
         print(f"{row['examples']} episodes: gold {row['gold']:.2f}, proxy {row['proxy']:.2f}, KL {row['kl_nats']:.1f}")

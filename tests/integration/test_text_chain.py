@@ -22,7 +22,7 @@ from prefrl.text.jobs import jobs
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.parts import Place, Watch
 from prefrl.text.learn.optimisation import OptimiserSettings
-from prefrl.text.learn.ppo import PPOSettings
+from prefrl.text.learn.ppo import TextPPOSettings
 from prefrl.text.learn.reward_model import RewardModel
 from prefrl.text.model.generation import SamplingSettings, sample
 from prefrl.text.model.lora import LoraSettings
@@ -121,7 +121,7 @@ def small_ppo(start: Path) -> jobs.PPOJob:
         reward=("gold",),
         place=Place(device="cpu"),
         watch=Watch(times=2, prompts=4),
-        training=PPOSettings(
+        training=TextPPOSettings(
             episodes=32, batch_size=8, minibatch_size=4, epochs=2, sampling=SamplingSettings(max_tokens=8),
             adaptive_kl_nats=6.0, optimiser=OptimiserSettings(learning_rate=1e-3, decay="linear"),
         ),

@@ -23,7 +23,7 @@ from prefrl.errors import UserError
 from prefrl.text.data.examples import Encoder
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.learn.optimisation import OptimiserSettings
-from prefrl.text.learn.ppo import PPOSettings, PPOTrainer
+from prefrl.text.learn.ppo import PPOTrainer, TextPPOSettings
 from prefrl.text.learn.preference import PreferenceSettings
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.model.generation import SamplingSettings
@@ -55,7 +55,7 @@ def table(policy: torch.nn.Module, world: EnumerableWorld) -> torch.Tensor:
 
 
 def make_trainer(policy: torch.nn.Module, world: EnumerableWorld, steps: int) -> PPOTrainer:
-    settings = PPOSettings(
+    settings = TextPPOSettings(
         episodes=128 * steps, batch_size=128, minibatch_size=64, epochs=4, beta=BETA, whiten_rewards=False,
         missing_end="ignore", value_coefficient=0.5, sampling=SamplingSettings(max_tokens=4),
         optimiser=OptimiserSettings(learning_rate=4e-3, decay="linear"),
@@ -94,17 +94,17 @@ def test_the_first_update_follows_the_exact_gradient() -> None:
 def test_settings_that_would_divide_by_nought_or_clip_backwards_are_refused(name: str) -> None:
     for value in (0, -1):
         with pytest.raises(UserError, match=f"{name} must be above 0"):
-            PPOSettings(**{name: value})
+            TextPPOSettings(**{name: value})
 
 
 def test_a_beta_that_is_no_number_is_refused_by_name() -> None:
-    for settings in (PPOSettings, PreferenceSettings):
+    for settings in (TextPPOSettings, PreferenceSettings):
         with pytest.raises(UserError, match="beta must be"):
             settings(beta=float("nan"))
 
 
 def test_ptx_without_text_is_refused() -> None:
-    settings = PPOSettings(ptx_coefficient=1.0, sampling=SamplingSettings(max_tokens=4))
+    settings = TextPPOSettings(ptx_coefficient=1.0, sampling=SamplingSettings(max_tokens=4))
     with pytest.raises(UserError, match="needs pretraining text"):
         PPOTrainer(
             small_policy(), Encoder(LetterTokenizer(), 8, 4), ["a"], EnumerableWorld(0).reward, settings,

@@ -14,9 +14,9 @@ from prefrl.envs.service_desk import (
     Message,
     ServiceDesk,
     gold_parts,
-    repeated_share,
 )
 from prefrl.envs.service_desk_writers import WRITERS, write_responses
+from prefrl.envs.text_measures import repeated_share
 
 MESSAGE = Message(product="kettle", order=47, fault="it leaks water", mood="angry")
 PERFECT = "We are very sorry for the trouble. We found order 47 for your kettle. We will send you a new seal."

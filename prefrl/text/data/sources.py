@@ -1,4 +1,4 @@
-"""Where data come from: ServiceDesk, JSONL or Parquet files, or a record of people's answers.
+"""Where data come from: a world of text, JSONL or Parquet files, or a record of people's answers.
 
 Columns, one row each:
 
@@ -20,11 +20,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prefrl.envs.geography import Geography
-from prefrl.envs.service_desk import ServiceDesk
-from prefrl.envs.service_desk_writers import write_responses
+from prefrl.envs.text_worlds import DEFAULT_WORLD, WORLDS, TextWorld
 from prefrl.errors import UserError, require
 from prefrl.files import write_atomically
+from prefrl.seams import is_function_name
 from prefrl.text.data.examples import Example, Liked, RankedResponses, likes_of, ranks_from_order
 from prefrl.text.data.people import (
     Remark,
@@ -34,7 +33,6 @@ from prefrl.text.data.people import (
     read_rankings_of_people,
 )
 
-SERVICE_DESK = "servicedesk"
 Row = Mapping[str, Any]
 _Item = TypeVar("_Item")
 
@@ -46,7 +44,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         UserError: it is not there, not readable, of another kind, or empty.
     """
     if not path.is_file():
-        raise UserError(f"There is no data file {path}. Give a .jsonl or .parquet file, a record, or {SERVICE_DESK!r}.")
+        raise UserError(
+            f"There is no data file {path}. Give a .jsonl or .parquet file, a record, {DEFAULT_WORLD!r}, or a world "
+            "of your own as module:Name."
+        )
     if path.suffix == ".parquet":
         try:
             rows = require("pyarrow.parquet", "text").read_table(path).to_pylist()
@@ -80,15 +81,15 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 def read_texts(data: str, *, seed: int, count: int) -> list[str]:
     """Return texts to pretrain on."""
-    if data == SERVICE_DESK:
-        return Geography(seed).corpus(count)
+    if (world := world_named(data)) is not None:
+        return _given(make_world(world, seed).texts(count), world, "texts to pretrain on")
     return _read(data, lambda row: _text(row, "text"), ("text",))
 
 
 def read_prompts(data: str, *, seed: int, count: int, held_out: bool = False) -> list[str]:
-    """Return prompts, each once; those of ServiceDesk may be held-out ones, a file or a record has none."""
-    if data == SERVICE_DESK:
-        return ServiceDesk(seed).prompts(count, held_out=held_out)
+    """Return prompts, each once; those of a world may be held-out ones, a file or a record has none."""
+    if (world := world_named(data)) is not None:
+        return prompts_of(make_world(world, seed), count, held_out=held_out)
     if is_record(data):
         return read_prompts_of_people(data)
     return list(dict.fromkeys(_read(data, lambda row: _text(row, "prompt"), ("prompt",))))
@@ -96,10 +97,9 @@ def read_prompts(data: str, *, seed: int, count: int, held_out: bool = False) ->
 
 def read_examples(data: str, *, seed: int, count: int) -> list[Example]:
     """Return examples to imitate; of a comparison or ranking, the best response."""
-    if data == SERVICE_DESK:
-        messages = ServiceDesk(seed).messages(count)
-        answers = write_responses(messages, seed)
-        return [Example(prompt=m.to_prompt(), response=a) for m, a in zip(messages, answers, strict=True)]
+    if (world := world_named(data)) is not None:
+        given = _given(make_world(world, seed).examples(count), world, "examples to imitate")
+        return [Example(prompt=prompt, response=response) for prompt, response in given]
     if is_record(data):
         return read_examples_of_people(data)
 
@@ -114,10 +114,10 @@ def read_examples(data: str, *, seed: int, count: int) -> list[Example]:
 
 def read_rankings(data: str) -> list[RankedResponses]:
     """Return comparisons and rankings."""
-    if data == SERVICE_DESK:
+    if world_named(data) is not None:
         raise UserError(
-            "ServiceDesk holds no comparisons of its own: have a model answer and someone compare, with prefrl text "
-            "compare, and give the file that it writes."
+            f"The world {data} holds no comparisons of its own: have a model answer and someone compare, with prefrl "
+            "text compare, and give the file that it writes."
         )
     if is_record(data):
         return read_rankings_of_people(data)
@@ -126,7 +126,7 @@ def read_rankings(data: str) -> list[RankedResponses]:
 
 def read_responses(data: str) -> list[tuple[str, tuple[str, ...]]]:
     """Return prompts with two or more responses to each, ranked or not: what a judge compares."""
-    if data == SERVICE_DESK or is_record(data):
+    if world_named(data) is not None or is_record(data):
         return [(ranking.prompt, ranking.responses) for ranking in read_rankings(data)]
 
     def responses(row: Row) -> tuple[str, tuple[str, ...]]:
@@ -142,7 +142,7 @@ def read_likes(data: str) -> list[Liked]:
     """Return likes and dislikes; of comparisons and rankings, the best response of each is liked, the worst is not."""
     if is_record(data) and (likes := read_likes_of_people(data)):
         return likes
-    if data == SERVICE_DESK or is_record(data):
+    if world_named(data) is not None or is_record(data):
         return likes_of(read_rankings(data))
     rows = read_rows(Path(data))
     if "liked" not in rows[0]:
@@ -166,6 +166,35 @@ def read_remarks(data: str) -> list[Remark]:
         )
 
     return _read(data, remark, ("prompt and response, with edited, critique or both",))
+
+
+def world_named(data: str) -> str | None:
+    """Return the name of a world of text if that is what data name: one of `WORLDS`, or a user's `module:Name`."""
+    return data if data in WORLDS or (not is_record(data) and is_function_name(data)) else None
+
+
+def make_world(name: str, seed: int) -> TextWorld:
+    """Return a world by name.
+
+    Raises:
+        UserError: there is none of that name, or it lacks what `TextWorld` lists.
+    """
+    return WORLDS.find(name)(seed)
+
+
+def prompts_of(world: TextWorld, count: int, *, held_out: bool = False) -> list[str]:
+    """Return prompts of a world.
+
+    Raises:
+        UserError: it gives none.
+    """
+    return _given(world.prompts(count, held_out=held_out), type(world).__name__, "prompts")
+
+
+def _given(items: Sequence[_Item], world: str, what: str) -> list[_Item]:
+    if not items:
+        raise UserError(f"The world {world} has no {what}. Give a file of them as data.")
+    return list(items)
 
 
 def is_record(data: str) -> bool:

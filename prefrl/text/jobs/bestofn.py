@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
-
-from prefrl.envs.service_desk import ServiceDesk
 from prefrl.envs.text_rewards import score_responses
+from prefrl.envs.text_worlds import DEFAULT_WORLD
 from prefrl.errors import UserError
 from prefrl.files import write_json
 from prefrl.runs.streams import stream_seed
@@ -18,6 +16,7 @@ from prefrl.text.data.examples import Encoder
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.jobs import JOBS
 from prefrl.text.jobs.parts import Place, load_reward
+from prefrl.text.jobs.worlds import world_of
 from prefrl.text.learn.best_of_n import best_of_n_kl, expected_best_of_n, pick_best
 from prefrl.text.model.generation import SamplingSettings
 from prefrl.text.model.models import context_length, load_model
@@ -32,10 +31,10 @@ class BestOfNJob:
     """Folder, run, or id of the hub."""
     reward: tuple[str, ...]
     """As for ppo."""
-    data: str = sources.SERVICE_DESK
+    data: str = DEFAULT_WORLD
     """Prompts."""
     prompts: int = 128
-    """Of ServiceDesk: held-out ones."""
+    """Of a world: held-out ones."""
     draws: int = 64
     """N."""
     pessimism: float = 1.0
@@ -57,7 +56,8 @@ class BestOfNJob:
         model, tokens = load_model(self.model)
         model.to(runtime.device)
         encoder = Encoder(tokens, context_length(model), self.place.max_tokens)
-        reward = load_reward(self.reward, tokens, runtime, self.pessimism)
+        world = world_of(self.data, seed)
+        reward = load_reward(self.reward, tokens, runtime, self.pessimism, world)
         prompts = sources.read_prompts(self.data, seed=seed, count=self.prompts, held_out=True)
         sampling = SamplingSettings(max_tokens=self.place.max_tokens, temperature=self.temperature)
         with runtime.autocast():
@@ -67,7 +67,10 @@ class BestOfNJob:
         ended = [end for row in drawn.ended for end in row]
         shape = (len(prompts), self.draws)
         proxy = score_responses(reward, flat_prompts, flat).reshape(shape)
-        gold = np.asarray(ServiceDesk.gold(flat_prompts, flat, ended)).reshape(shape)
+        gold = None
+        if world is not None:
+            judged = score_responses(lambda p, r: world.gold(p, r, ended), flat_prompts, flat)
+            gold = judged.reshape(shape)
         n = 1
         while n <= self.draws:
             row: dict[str, Any] = {
@@ -75,7 +78,7 @@ class BestOfNJob:
                 "kl_nats": best_of_n_kl(n),
                 "proxy": float(expected_best_of_n(proxy, proxy, n).mean()),
             }
-            if self.data == sources.SERVICE_DESK:
+            if gold is not None:
                 row["gold"] = float(expected_best_of_n(proxy, gold, n).mean())
             folder.add_evaluation(row)
             n *= 2

@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from prefrl.envs.service_desk import ServiceDesk
+from prefrl.envs.text_worlds import DEFAULT_WORLD
 from prefrl.errors import UserError
 from prefrl.files import write_atomically, write_json
 from prefrl.runs.metrics import finite
@@ -30,7 +30,8 @@ from prefrl.text.jobs.curve import read_chain, summarise_chain
 from prefrl.text.jobs.curve_plot import describe, plot_curves
 from prefrl.text.jobs.demo import Demo, DemoSettings
 from prefrl.text.jobs.folder import TextFolder
-from prefrl.text.jobs.parts import data_of, load_proxy, run_of
+from prefrl.text.jobs.parts import load_proxy, run_of
+from prefrl.text.jobs.worlds import prompts_of_run, world_of
 from prefrl.text.learn.evaluation import answer_prompts, evaluate_policy
 from prefrl.text.learn.runtime import Runtime, on_main_process
 from prefrl.text.model.generation import SamplingSettings
@@ -111,7 +112,7 @@ def resume(run: Folder, *, quiet: bool = False) -> None:
 
 @app.command
 def compare(
-    model: str, *, out: Path, data: str = sources.SERVICE_DESK, prompts: int = 1000, responses: int = 4,
+    model: str, *, out: Path, data: str = DEFAULT_WORLD, prompts: int = 1000, responses: int = 4,
     temperature: float = 0.5, max_tokens: int = 64, seed: int = 1, device: str = "auto",
 ) -> None:  # fmt: skip
     """Have a model answer customers, and rank its answers as an annotator would who feels the gold reward.
@@ -119,7 +120,7 @@ def compare(
     Args:
         model: who answers.
         out: the JSONL file of rankings to write.
-        data: prompts; servicedesk only, since the gold reward belongs to it. For others see judge and ask.
+        data: servicedesk, a world of your own as module:Name, or prompts of one. For others see judge and ask.
         prompts: how many.
         responses: to each prompt, 2 to 9.
         temperature: noise of the annotator (Plackett-Luce); 0: none.
@@ -127,10 +128,14 @@ def compare(
         seed: of prompts, draws and noise.
         device: auto, cpu or cuda.
     """
-    if data != sources.SERVICE_DESK:
-        raise UserError("The gold reward ranks ServiceDesk's answers only. Use prefrl text judge, or ask people: ask.")
+    world = world_of(data, seed)
+    if world is None:
+        raise UserError(
+            f"No world knows the prompts of {data}, so no gold reward can rank responses to them. Use prefrl text "
+            "judge, or ask people: ask."
+        )
     asked, texts = _drawn(model, data, prompts, responses, max_tokens, seed, device)
-    ranked = rank_by(ServiceDesk.gold, asked, texts, temperature=temperature, seed=seed)
+    ranked = rank_by(world.gold, asked, texts, temperature=temperature, seed=seed)
     if not ranked:
         raise UserError(
             f"No prompt got two different answers that end within {max_tokens} tokens; there is nothing to rank. "
@@ -142,18 +147,18 @@ def compare(
 
 @app.command
 def judge(
-    *, out: Path, judge: str = "rule", data: str = sources.SERVICE_DESK, model: str | None = None, prompts: int = 500,
+    *, out: Path, judge: str = "rule", data: str = DEFAULT_WORLD, model: str | None = None, prompts: int = 500,
     constitution: Path | None = None, max_tokens: int = 64, seed: int = 1, device: str = "auto", timeout: float = 60.0,
 ) -> None:  # fmt: skip
     """Have a judge say, in both orders, which of two responses is better under a written constitution.
 
     Args:
         out: the JSONL file of comparisons to write.
-        judge: rule (a written rule of ServiceDesk), a folder or hub id of a causal language model, or the address of an
+        judge: rule (that of servicedesk), a folder or hub id of a causal language model, or the address of an
             OpenAI-compatible server as URL#MODEL, e.g. http://localhost:8000/v1#qwen (its key in PREFRL_JUDGE_KEY).
         data: prompts; or rows with prompt and responses or chosen and rejected, of which every pair is judged (anew).
         model: who answers the prompts, if the data hold none.
-        prompts: of ServiceDesk.
+        prompts: of a world.
         constitution: a text file; default: a short one.
         max_tokens: longest response.
         seed: of prompts and draws.
@@ -175,7 +180,7 @@ def judge(
 
 @app.command
 def ask(
-    model: str, *, record: str, data: str = sources.SERVICE_DESK, prompts: int = 100, responses: int = 2,
+    model: str, *, record: str, data: str = DEFAULT_WORLD, prompts: int = 100, responses: int = 2,
     scale: int | None = None, max_tokens: int = 64, seed: int = 1, device: str = "auto",
 ) -> None:  # fmt: skip
     """Put a model's responses into a record, for people to compare in the viewer; give the record as --data afterwards.
@@ -184,7 +189,7 @@ def ask(
         model: who answers.
         record: the record: a file ending in .sqlite, or the address of a database.
         data: prompts.
-        prompts: of ServiceDesk.
+        prompts: of a world.
         responses: to each prompt: 2 are compared, 3 to 9 are ranked.
         scale: have each response rated from 1 to this, 2 to 9, instead; one response to a prompt will do then.
         max_tokens: longest response.
@@ -223,10 +228,10 @@ def evaluate(
 
     Args:
         model: a run, a folder or a hub id.
-        data: prompts; of ServiceDesk held-out ones. Default: those of what the run was trained on, else ServiceDesk's.
+        data: prompts; of a world held-out ones. Default: those of what the run was trained on, else servicedesk.
         reference: what divergence is measured from; default: what the run started from, or the model itself.
         reward: reward models to use as the proxy.
-        prompts: of ServiceDesk.
+        prompts: of a world.
         max_tokens: longest response.
         temperature: logits are divided by it.
         seed: of the draws.
@@ -237,16 +242,15 @@ def evaluate(
     folder = run_of(model)
     if folder is not None:
         reference = reference or folder.config["settings"].get("model")
-    data = data or (sources.SERVICE_DESK if folder is None else data_of(folder))
+    asked, world = prompts_of_run(folder, data, seed=seed, count=prompts)
     policy, tokens = load_model(model)
     base = load_model(reference)[0] if reference else policy
     encoder = Encoder(tokens, context_length(policy), max_tokens)
     proxy = load_proxy(reward, tokens, runtime, 1.0)
     row = evaluate_policy(
         policy.to(runtime.device), base.to(runtime.device), encoder,
-        sources.read_prompts(data, seed=seed, count=prompts, held_out=True),
-        SamplingSettings(max_tokens=max_tokens, temperature=temperature),
-        gold=ServiceDesk.gold if data == sources.SERVICE_DESK else None,
+        asked, SamplingSettings(max_tokens=max_tokens, temperature=temperature),
+        gold=None if world is None else world.gold,
         proxy=proxy, seed=seed,
     )  # fmt: skip
     row.pop("gold_each", None)
@@ -262,7 +266,7 @@ def sample(
 
     Args:
         model: a run, a folder or a hub id.
-        prompt: what it is asked; default: a few prompts of what the run was trained on, else of ServiceDesk.
+        prompt: what it is asked; default: a few prompts of what the run was trained on, else of servicedesk.
         samples: responses to each.
         max_tokens: longest response.
         temperature: logits are divided by it.
@@ -274,9 +278,7 @@ def sample(
     policy, tokens = load_model(model)
     policy.to(Runtime(device).device)
     encoder = Encoder(tokens, context_length(policy), max_tokens)
-    folder = run_of(model)
-    data = sources.SERVICE_DESK if folder is None or prompt else data_of(folder)
-    some = prompt or sources.read_prompts(data, seed=seed, count=3, held_out=True)[:3]
+    some = list(prompt) or prompts_of_run(run_of(model), None, seed=seed, count=3)[0][:3]
     asked = [text for text in some for _ in range(samples)]
     settings = SamplingSettings(max_tokens=max_tokens, temperature=temperature, greedy=greedy)
     answers = answer_prompts(policy, encoder, asked, settings, seed=seed)

@@ -20,6 +20,11 @@ from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.learn.evaluation import win_rate
 
 Row = Mapping[str, Any]
+FIGURES = (
+    "step", "examples", "kl_nats", "kl_standard_error", "gold", "proxy", "length", "repetition", "end_rate",
+    "language_loss",
+)  # fmt: skip
+"""Numbers that an evaluation may have; any other is the share of a probe of the world that was answered rightly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +112,12 @@ def read_chain(path: Path) -> list[MethodCurve]:
     return curves
 
 
+def probes_of(rows: Sequence[Row]) -> list[str]:
+    """Return the names of the world's probes in evaluations."""
+    numbers = {key: None for row in rows for key, value in row.items() if isinstance(value, int | float)}
+    return [key for key in numbers if key not in FIGURES]
+
+
 def median_curve(curves: Sequence[MethodCurve]) -> MethodCurve:
     """Return the medians over the seeds of one method: of its first evaluations, its second ones, and so on.
 
@@ -143,7 +154,7 @@ def summarise_chain(curves: Sequence[MethodCurve]) -> list[dict[str, Any]]:
             "last_sqrt_kl": max(0.0, last["kl_nats"]) ** 0.5,
             "lost_to_over_optimisation": over_optimisation(curve),
         }
-        for name in ("length", "repetition", "end_rate", "geography", "language_loss"):
+        for name in ("length", "repetition", "end_rate", *probes_of([last]), "language_loss"):
             if name in last:
                 row |= {f"start_{name}": first[name], f"last_{name}": last[name]}
         if "gold_each" in best and "gold_each" in first:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prefrl.runs.figures import make_figure, save_figure
-from prefrl.text.jobs.curve import MethodCurve, fit_curve, median_curve, over_optimisation, summarise_chain
+from prefrl.text.jobs.curve import MethodCurve, fit_curve, median_curve, over_optimisation, probes_of, summarise_chain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,6 @@ PANELS = (
     ("length", "tokens", "Length of responses"),
     ("repetition", "share of repeated 3-grams", "Repetition"),
     ("end_rate", "share", "Responses that came to their end"),
-    ("geography", "accuracy", "Geography that was pretrained"),
     ("language_loss", "nats per token", "Language-model loss on pretraining text"),
 )
 
@@ -38,10 +37,16 @@ def plot_curves(curves: Sequence[MethodCurve], path: Path) -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
+    probes = probes_of([row for curve in curves for row in curve.rows])[:1]  # there is room for one
+    panels = [*PANELS, *((name, "accuracy", f"{name.capitalize()} that was pretrained") for name in probes)]
     figure = make_figure(15, 13.5)
     figure.set_layout_engine("constrained")
     axes = figure.subplot_mosaic(
-        [["curve", "curve", "curve"], ["against", "length", "repetition"], ["end_rate", "geography", "language_loss"]],
+        [
+            ["curve", "curve", "curve"],
+            ["against", "length", "repetition"],
+            ["end_rate", *(probes or ["."]), "language_loss"],
+        ],
         height_ratios=[1.5, 1, 1],
     )
     names = list(dict.fromkeys(curve.name for curve in curves))
@@ -56,12 +61,12 @@ def plot_curves(curves: Sequence[MethodCurve], path: Path) -> None:
         small: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 3, "linewidth": 1}
         rows = [row for row in middle.rows if "proxy" in row]
         axes["against"].plot([row["proxy"] for row in rows], [row["gold"] for row in rows], **small)
-        for key, _, _ in PANELS:
+        for key, _, _ in panels:
             shown = [(d, row[key]) for d, row in zip(middle.distances(), middle.rows, strict=True) if key in row]
             axes[key].plot([d for d, _ in shown], [value for _, value in shown], **small)
     _label(axes["curve"], "sqrt(KL) from the fine-tuned model, nats", "reward", "Gold (solid) and proxy (dashed)")
     _label(axes["against"], "proxy reward", "gold reward", "Gold against proxy")
-    for key, unit, title in PANELS:
+    for key, unit, title in panels:
         _label(axes[key], "sqrt(KL)", unit, title)
     handles = [
         axes["curve"].plot([], [], color=colour, marker=mark, label=name)[0] for name, (colour, mark) in style.items()
@@ -153,7 +158,7 @@ def _conclusions(curves: Sequence[MethodCurve], rows: Sequence[dict[str, Any]]) 
         )
     else:
         said.append("- No method fell by more than 0.1 gold after its best point: none was driven far enough.")
-    said += _kept(rows)
+    said += _kept(rows, probes_of([curve.rows[-1] for curve in curves]))
     long = [row for row in rows if row.get("last_length") and row["last_length"] > 1.3 * row["start_length"]]
     if long:
         names = sorted({row["method"] for row in long})
@@ -165,15 +170,18 @@ def _conclusions(curves: Sequence[MethodCurve], rows: Sequence[dict[str, Any]]) 
     return said
 
 
-def _kept(rows: Sequence[dict[str, Any]]) -> list[str]:
-    mixed = [row for row in rows if row["method"] == "ppo-ptx" and "last_geography" in row]
-    plain = [row for row in rows if row["method"].startswith("ppo-beta") and "last_geography" in row]
+def _kept(rows: Sequence[dict[str, Any]], probes: Sequence[str]) -> list[str]:
+    mixed = [row for row in rows if row["method"] == "ppo-ptx" and "last_language_loss" in row]
+    plain = [row for row in rows if row["method"].startswith("ppo-beta") and "last_language_loss" in row]
     if not mixed or not plain:
         return []
-    worst = min(plain, key=lambda row: row["last_geography"])
-    return [
-        f"- Geography, which has nothing to do with the task: {worst['start_geography']:.0%} right before, "
-        f"{worst['last_geography']:.0%} after {worst['method']}, {median(r['last_geography'] for r in mixed):.0%} "
-        "after PPO-ptx, whose updates mix in pretraining text (loss of the language model "
-        f"{worst['last_language_loss']:.2f} and {median(r['last_language_loss'] for r in mixed):.2f})."
-    ]
+    said = []
+    for name in probes:
+        worst = min(plain, key=lambda row: row[f"last_{name}"])
+        said.append(
+            f"- {name.capitalize()}, which has nothing to do with the task: {worst[f'start_{name}']:.0%} right before, "
+            f"{worst[f'last_{name}']:.0%} after {worst['method']}, {median(r[f'last_{name}'] for r in mixed):.0%} "
+            "after PPO-ptx, whose updates mix in pretraining text (loss of the language model "
+            f"{worst['last_language_loss']:.2f} and {median(r['last_language_loss'] for r in mixed):.2f})."
+        )
+    return said

@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from prefrl.cpus import available_cpus
-from prefrl.envs.service_desk import ServiceDesk
+from prefrl.envs.text_worlds import DEFAULT_WORLD
 from prefrl.errors import INTERRUPTED, UserError
 from prefrl.files import write_json
 from prefrl.runs.codec import to_json
@@ -35,9 +35,9 @@ from prefrl.text.jobs.bestofn import BestOfNJob
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.parts import Place, Watch
 from prefrl.text.learn.optimisation import OptimiserSettings
-from prefrl.text.learn.ppo import PPOSettings
+from prefrl.text.learn.ppo import TextPPOSettings
 from prefrl.text.learn.preference import PreferenceSettings
-from prefrl.text.learn.reward_training import RewardSettings
+from prefrl.text.learn.reward_training import RewardTrainingSettings
 from prefrl.text.learn.sft import SFTSettings
 from prefrl.text.model.generation import SamplingSettings
 from prefrl.text.model.models import context_length, load_model
@@ -51,6 +51,8 @@ class DemoSettings:
         UserError: a value out of its range.
     """
 
+    world: str = DEFAULT_WORLD
+    """Of texts, examples, prompts and gold reward; module:Name for one of your own."""
     size: str = "demo"
     architecture: str = "llama"
     paragraphs: int = 60_000
@@ -106,7 +108,12 @@ class Demo:
         """That each stage took, over all times that the demo was gone on with."""
         self._telling = Lock()
         self.place = Place(device=settings.device, max_tokens=settings.max_tokens, seed=settings.seed)
-        self.watch = Watch(times=settings.evaluations, prompts=settings.evaluation_prompts, world_seed=settings.seed)
+        self.watch = Watch(
+            times=settings.evaluations,
+            prompts=settings.evaluation_prompts,
+            world=settings.world,
+            world_seed=settings.seed,
+        )
 
     def run(self) -> None:
         """Make every stage that is not there yet."""
@@ -135,6 +142,7 @@ class Demo:
     def _pretrain(self) -> jobs.PretrainJob:
         settings = self.settings
         return jobs.PretrainJob(
+            data=settings.world,
             size=settings.size,
             architecture=settings.architecture,
             paragraphs=settings.paragraphs,
@@ -147,7 +155,8 @@ class Demo:
         return jobs.SFTJob(
             model=pretrained,
             examples=self.settings.examples,
-            pretraining=sources.SERVICE_DESK,
+            data=self.settings.world,
+            pretraining=self.settings.world,
             place=self.place,
             training=SFTSettings(batch_size=16, optimiser=rate, seed=self.settings.seed),
         )
@@ -157,12 +166,13 @@ class Demo:
         model, tokens = load_model(sft)
         model.to(self.place.runtime().device)
         encoder = Encoder(tokens, context_length(model), settings.max_tokens)
-        prompts = ServiceDesk(settings.seed + 1).prompts(settings.comparisons)
+        world = sources.make_world(settings.world, settings.seed + 1)
+        prompts = sources.prompts_of(world, settings.comparisons)
         seed = stream_seed(settings.seed, "comparisons")
         sampling = SamplingSettings(max_tokens=settings.max_tokens)
         drawn = draw_responses(model, encoder, prompts, settings.responses_per_prompt, sampling, seed=seed)
         shown = [[text for text in row if encoder.fits(text)] for row in drawn.texts]
-        ranked = rank_by(ServiceDesk.gold, prompts, shown, temperature=settings.annotator_temperature, seed=seed)
+        ranked = rank_by(world.gold, prompts, shown, temperature=settings.annotator_temperature, seed=seed)
         sources.write_rows(path, sources.ranking_rows(ranked))
 
     def _reward(self, sft: str, comparisons: Path, number: int) -> jobs.RewardJob:
@@ -170,25 +180,33 @@ class Demo:
         return jobs.RewardJob(
             model=sft,
             data=str(comparisons),
-            references=sources.SERVICE_DESK,
+            references=self.settings.world,
             place=self.place,
-            training=RewardSettings(
+            training=RewardTrainingSettings(
                 epochs=2, batch_size=16, bootstrap=number > 0, optimiser=rate, seed=self.settings.seed * 100 + number
             ),
         )
 
     def _best_of_n(self, sft: str, reward: str) -> BestOfNJob:
-        return BestOfNJob(model=sft, reward=(reward,), draws=self.settings.best_of, prompts=128, place=self.place)
+        return BestOfNJob(
+            model=sft,
+            data=self.settings.world,
+            reward=(reward,),
+            draws=self.settings.best_of,
+            prompts=128,
+            place=self.place,
+        )
 
     def _ppo(self, sft: str, rewards: tuple[str, ...], beta: float, ptx: float = 0.0) -> jobs.PPOJob:
         settings = self.settings
         return jobs.PPOJob(
             model=sft,
+            data=settings.world,
             reward=rewards,
-            pretraining=sources.SERVICE_DESK if ptx else None,
+            pretraining=settings.world if ptx else None,
             place=self.place,
             watch=self.watch,
-            training=PPOSettings(
+            training=TextPPOSettings(
                 episodes=settings.episodes,
                 batch_size=64,
                 minibatch_size=64,

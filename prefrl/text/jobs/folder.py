@@ -2,7 +2,7 @@
 
 config.json        what was asked for, with versions
 metrics.jsonl      one row for each step, also in tensorboard/
-evaluations.jsonl  one row for each evaluation: on held-out prompts of ServiceDesk, or on a data set's own
+evaluations.jsonl  one row for each evaluation: on held-out prompts of a world, or on a data set's own
 checkpoints/       the newest two
 model/             the result, as `transformers` loads it
 summary.json       figures at the end; a run that has it is finished

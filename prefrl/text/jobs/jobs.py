@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from prefrl.envs.geography import Geography
+from prefrl.envs.text_worlds import DEFAULT_WORLD
 from prefrl.errors import UserError
 from prefrl.runs.codec import from_json, to_json
 from prefrl.runs.streams import stream_seed
@@ -26,14 +26,14 @@ from prefrl.text.jobs.parts import (
     split_rankings,
 )
 from prefrl.text.jobs.running import run_trainer
-from prefrl.text.learn.evaluation import completion_accuracy
+from prefrl.text.jobs.worlds import probe, world_of
 from prefrl.text.learn.optimisation import OptimiserSettings
-from prefrl.text.learn.ppo import PPOSettings, PPOTrainer
+from prefrl.text.learn.ppo import PPOTrainer, TextPPOSettings
 from prefrl.text.learn.preference import PreferenceSettings, PreferenceTrainer
 from prefrl.text.learn.reward_model import ModelReward, RewardModel
 from prefrl.text.learn.reward_training import (
-    RewardSettings,
     RewardTrainer,
+    RewardTrainingSettings,
     encode_rankings,
     judge_reward,
     score_rankings,
@@ -51,14 +51,14 @@ class PretrainJob:
     """Train a small language model and its tokenizer from nothing, on texts."""
 
     verb: ClassVar[str] = "pretrain"
-    data: str = sources.SERVICE_DESK
-    """servicedesk, or a JSONL or Parquet file with a column `text`."""
+    data: str = DEFAULT_WORLD
+    """servicedesk, a world of your own as module:Name, or a JSONL or Parquet file with a column `text`."""
     size: str = "demo"
     """tiny, demo (0.4 M parameters), small (3 M) or medium (20 M)."""
     architecture: str = "llama"
     """llama, gpt2 or qwen3."""
     paragraphs: int = 60_000
-    """Of ServiceDesk."""
+    """Of a world."""
     block_tokens: int = 96
     place: Place = field(default_factory=Place)
     training: SFTSettings = field(
@@ -85,9 +85,8 @@ class PretrainJob:
                 "parameters": num_parameters(model),
                 "held_out_loss": language_model_loss(model, held_out or learned[:64], pad_id=tokens.pad_id),
             }
-            if self.data == sources.SERVICE_DESK:
-                figures["geography"] = completion_accuracy(model, tokens, Geography(seed).questions())
-            return figures
+            world = sources.world_named(self.data)
+            return figures if world is None else figures | probe(sources.make_world(world, seed), model, tokens)
 
         run_trainer(
             trainer,
@@ -106,10 +105,11 @@ class SFTJob:
     verb: ClassVar[str] = "sft"
     model: str
     """Folder, run, or id of the hub."""
-    data: str = sources.SERVICE_DESK
-    """servicedesk, a record, or a JSONL or Parquet file with prompt and response."""
+    data: str = DEFAULT_WORLD
+    """servicedesk, a world of your own as module:Name, a record, or a JSONL or Parquet file with prompt and
+    response."""
     examples: int = 8_000
-    """Of ServiceDesk."""
+    """Of a world."""
     pretraining: str | None = None
     """Texts (as for pretrain) to mix in, so that what they taught is kept (InstructGPT, app. C.3, mixes in a tenth)."""
     pretraining_share: float = 0.1
@@ -138,9 +138,8 @@ class SFTJob:
                 "held_out_loss": language_model_loss(model, held_out or learned, pad_id=tokens.pad_id),
                 "examples": len(learned),
             }
-            if self.pretraining == sources.SERVICE_DESK:
-                figures["geography"] = completion_accuracy(model, tokens, Geography(seed).questions())
-            return figures
+            world = None if self.pretraining is None else sources.world_named(self.pretraining)
+            return figures if world is None else figures | probe(sources.make_world(world, seed), model, tokens)
 
         run_trainer(
             trainer,
@@ -164,7 +163,7 @@ class RewardJob:
     references: str | None = None
     """Examples whose responses score 0 on average, as for sft; default: the best responses of the data."""
     place: Place = field(default_factory=Place)
-    training: RewardSettings = field(default_factory=RewardSettings)
+    training: RewardTrainingSettings = field(default_factory=RewardTrainingSettings)
 
     def run(self, folder: TextFolder, *, quiet: bool) -> None:
         """Do it."""
@@ -202,11 +201,13 @@ class PPOJob:
     model: str
     """The fine-tuned model."""
     reward: tuple[str, ...]
-    """Folder of a reward model; several are an ensemble; or FILE.py:FUNCTION of (prompts, responses); or gold."""
-    data: str = sources.SERVICE_DESK
-    """Prompts: servicedesk, a record, or a JSONL or Parquet file with a column `prompt`."""
+    """Folder of a reward model; several are an ensemble; or FILE.py:FUNCTION of (prompts, responses); or gold, the
+    world's own."""
+    data: str = DEFAULT_WORLD
+    """Prompts: servicedesk, a world of your own as module:Name, a record, or a JSONL or Parquet file with a column
+    `prompt`."""
     prompts: int = 4_000
-    """Of ServiceDesk."""
+    """Of a world."""
     pessimism: float = 1.0
     """With an ensemble: the reward is the mean less this many standard deviations over its members."""
     pretraining: str | None = None
@@ -215,7 +216,7 @@ class PPOJob:
     lora: LoraSettings = field(default_factory=LoraSettings)
     place: Place = field(default_factory=Place)
     watch: Watch = field(default_factory=Watch)
-    training: PPOSettings = field(default_factory=PPOSettings)
+    training: TextPPOSettings = field(default_factory=TextPPOSettings)
 
     def __post_init__(self) -> None:
         limit = self.training.sampling.max_tokens
@@ -230,7 +231,8 @@ class PPOJob:
         runtime, seed = self.place.runtime(), self.place.seed
         model, tokens = load_model(self.model)
         encoder = Encoder(tokens, context_length(model), self.training.sampling.max_tokens)
-        reward = load_reward(self.reward, tokens, runtime, self.pessimism)
+        world = world_of(self.data, seed, self.watch.world)
+        reward = load_reward(self.reward, tokens, runtime, self.pessimism, world)
         blocks: list[TokenPair] = []
         if self.training.ptx_coefficient:
             if self.pretraining is None:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from prefrl.envs.geography import Geography
-from prefrl.envs.service_desk import Message, ServiceDesk
 from prefrl.envs.text_rewards import TextReward
+from prefrl.envs.text_worlds import TextWorld
 from prefrl.errors import UserError
 from prefrl.runs.streams import stream, stream_seed
 from prefrl.seams import is_function_name, load_function
@@ -17,11 +16,12 @@ from prefrl.text.data import sources
 from prefrl.text.data.examples import Encoder
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.running import Evaluation, run_trainer
-from prefrl.text.learn.evaluation import GoldReward, completion_accuracy, evaluate_policy
-from prefrl.text.learn.ppo import PPOSettings
+from prefrl.text.jobs.worlds import probe, world_of
+from prefrl.text.learn.evaluation import evaluate_policy
+from prefrl.text.learn.ppo import TextPPOSettings
 from prefrl.text.learn.preference import PreferenceSettings
 from prefrl.text.learn.reward_model import ModelReward, RewardModel
-from prefrl.text.learn.reward_training import EncodedRanking, RewardSettings
+from prefrl.text.learn.reward_training import EncodedRanking, RewardTrainingSettings
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.sft import SFTSettings, TokenPair, encode_texts, language_model_loss
 from prefrl.text.learn.trainer import TextTrainer
@@ -30,7 +30,7 @@ from prefrl.text.model.models import context_length, load_model, save_model
 from prefrl.text.model.tokens import Tokens
 
 HELD_OUT_SHARE = 0.1
-_Training = TypeVar("_Training", SFTSettings, RewardSettings, PPOSettings, PreferenceSettings)
+_Training = TypeVar("_Training", SFTSettings, RewardTrainingSettings, TextPPOSettings, PreferenceSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +59,18 @@ class Place:
 class Watch:
     """Evaluations of a policy along the way: what the curve is drawn from.
 
-    The prompts are held-out ones of ServiceDesk if it learns from that, else those of its data.
+    The prompts are held-out ones of the world if it learns from one, else those of its data.
     """
 
     times: int = 5
     """Evaluations after the one at the start; 0: none at all. Number i of n comes after (i / n)^2 of the steps, since a
     policy goes farthest from where it was at first."""
     prompts: int = 256
+    world: str | None = None
+    """Whose held-out prompts are answered and whose gold reward is told: a world's name, or module:Name of your own;
+    default: the world that the data name, or one that knows their prompts, if there is one."""
     world_seed: int = 0
-    """Of ServiceDesk and its geography."""
+    """Of that world."""
 
     def __post_init__(self) -> None:
         if self.times < 0 or self.prompts < 1:
@@ -131,7 +134,7 @@ def make_evaluation(
     Args:
         watch: how much is looked at.
         start: the model that the policy started from.
-        data: what it learns from; if that are customers of ServiceDesk, so are the held-out prompts, and gold is known.
+        data: what it learns from; if those are prompts of a world, held-out ones are watched, and gold is known.
         model: the policy.
         encoder: turns strings into ids.
         sampling: how responses are drawn.
@@ -139,32 +142,43 @@ def make_evaluation(
         proxy: a learned reward to tell as well.
     """
     reference = load_model(start)[0].to(runtime.device)
-    world = watch.world_seed
-    prompts = sources.read_prompts(data, seed=world, count=watch.prompts, held_out=True)[: watch.prompts]
-    on_desk = Message.from_prompt(prompts[0]) is not None
-    if on_desk:
-        prompts = ServiceDesk(world).prompts(watch.prompts, held_out=True)
-    geography = Geography(world)
+    seed = watch.world_seed
+    world = world_of(data, seed, watch.world)
+    corpus: Sequence[str] = ()
+    if world is None:
+        prompts = sources.read_prompts(data, seed=seed, count=watch.prompts, held_out=True)[: watch.prompts]
+    else:
+        prompts = sources.prompts_of(world, watch.prompts, held_out=True)
+        corpus = world.texts(200, held_out=True)
     context = context_length(model)
-    corpus = geography.corpus(200, stream=2) if on_desk else []
-    blocks = encode_texts(encoder.tokens, corpus, min(96, context - 1), context) if on_desk else []
-    gold: GoldReward | None = ServiceDesk.gold if on_desk else None
+    blocks = encode_texts(encoder.tokens, corpus, min(96, context - 1), context) if corpus else []
 
     def evaluation() -> dict[str, Any]:
         with runtime.autocast():
             row = evaluate_policy(
-                model, reference, encoder, prompts, sampling, gold=gold, proxy=proxy, seed=stream_seed(world, "watch")
-            )
-            if on_desk:
-                row["geography"] = completion_accuracy(model, encoder.tokens, geography.questions())
+                model, reference, encoder, prompts, sampling,
+                gold=None if world is None else world.gold, proxy=proxy, seed=stream_seed(seed, "watch"),
+            )  # fmt: skip
+            if world is not None:
+                row |= probe(world, model, encoder.tokens)
+            if blocks:
                 row["language_loss"] = language_model_loss(model, blocks, pad_id=encoder.tokens.pad_id)
         return row
 
     return evaluation
 
 
-def load_reward(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimism: float) -> TextReward | ModelReward:
+def load_reward(
+    names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimism: float, world: TextWorld | None = None
+) -> TextReward | ModelReward:
     """Return the reward that names mean: folders of reward models, one FILE.py:FUNCTION or MODULE:FUNCTION, or `gold`.
+
+    Args:
+        names: of the reward.
+        tokens: of the policy.
+        runtime: where it is computed.
+        pessimism: of several reward models.
+        world: whose gold reward `gold` means.
 
     Raises:
         UserError: it cannot be had, or a reward model has another tokenizer than the policy.
@@ -172,7 +186,9 @@ def load_reward(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimis
     if not names:
         raise UserError("Name a reward: the folder of a reward model, FILE.py:FUNCTION, or gold.")
     if list(names) == ["gold"]:
-        return ServiceDesk.gold
+        if world is None:
+            raise UserError("The reward gold is the true reward of a world, and no world knows these prompts.")
+        return world.gold
     if len(names) == 1 and is_function_name(names[0]):
         return cast(TextReward, load_function(names[0], "reward function", "prompts and responses"))
     members = []
@@ -200,18 +216,6 @@ def run_of(model: str) -> TextFolder | None:
     """Return the run that a model is the result of; None where the name is that of another folder, or of the hub."""
     is_run = (Path(model) / "config.json").is_file() and (Path(model) / "model").is_dir()
     return TextFolder.open(Path(model)) if is_run else None
-
-
-def data_of(folder: TextFolder) -> str:
-    """Return where the prompts of what a run was trained on are to be had.
-
-    That is ServiceDesk itself for comparisons of answers to its customers, whose held-out customers nobody trained on.
-    """
-    data = folder.config["settings"].get("data", sources.SERVICE_DESK)
-    if folder.config["command"] == "pretrain":  # texts have no prompts
-        return sources.SERVICE_DESK
-    prompts = sources.read_prompts(data, seed=0, count=1)
-    return sources.SERVICE_DESK if prompts and Message.from_prompt(prompts[0]) is not None else data
 
 
 def some_blocks(tokens: Tokens, model: Any, data: str, block_tokens: int, count: int, seed: int) -> list[TokenPair]:

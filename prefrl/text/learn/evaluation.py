@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prefrl.envs.service_desk import repeated_share, words_of
+from prefrl.envs.text_measures import repeated_share, words_of
 from prefrl.envs.text_rewards import score_responses
 from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError

@@ -38,7 +38,7 @@ PARTS = 4  # parts of similar length in a minibatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOSettings:
+class TextPPOSettings:
     """PPO; the defaults are those of Huang et al. 2024 for summaries, in episodes instead of their 1,000,000.
 
     Raises:
@@ -146,7 +146,7 @@ class PPOTrainer(TextTrainer):
         encoder: Encoder,
         prompts: Sequence[str],
         reward: TextReward | ModelReward,
-        settings: PPOSettings,
+        settings: TextPPOSettings,
         *,
         runtime: Runtime,
         value_model: RewardModel | None = None,

@@ -24,7 +24,7 @@ CALIBRATION_BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardSettings:
+class RewardTrainingSettings:
     """Fitting one reward model; one epoch, more overfits (InstructGPT, app. C.2).
 
     Raises:
@@ -94,7 +94,7 @@ class RewardTrainer(TextTrainer):
         self,
         model: RewardModel,
         data: Sequence[EncodedRanking],
-        settings: RewardSettings,
+        settings: RewardTrainingSettings,
         *,
         pad_id: int,
         runtime: Runtime,

@@ -1,0 +1,82 @@
+"""Which world the prompts of a job belong to, and what a finished run is to be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefrl.envs.text_tokens import TextTokenizer
+from prefrl.envs.text_worlds import DEFAULT_WORLD, WORLDS, TextWorld
+from prefrl.errors import UserError
+from prefrl.text.data import sources
+from prefrl.text.jobs.folder import TextFolder
+from prefrl.text.learn.evaluation import completion_accuracy
+
+BEGINNING_WORDS = 8
+"""Of a text that was pretrained on: how it goes on is what a pretrained model can be asked."""
+
+
+def world_of(data: str, seed: int, asked: str | None = None) -> TextWorld | None:
+    """Return the world that judges responses to prompts of `data`.
+
+    Args:
+        data: what a job learns from: a world, a record or a file.
+        seed: that the world is made with.
+        asked: name of the world; None: the one that `data` names, else one of this package that knows the first prompt.
+
+    Returns:
+        The world; None where no world knows the prompts.
+
+    Raises:
+        UserError: the data cannot be read, or the world that was asked for does not know their prompts.
+    """
+    named = sources.world_named(data)
+    if asked is None and named is not None:
+        return sources.make_world(named, seed)
+    prompt = None if named is not None else sources.read_prompts(data, seed=seed, count=1)[0]
+    if asked is None:
+        found = (make(seed) for make in WORLDS.values())
+        return next((world for world in found if world.knows(str(prompt))), None)
+    world = sources.make_world(asked, seed)
+    if prompt is not None and not world.knows(prompt):
+        raise UserError(
+            f"The world {asked} does not know the prompts of {data}, of which the first begins {prompt[:80]!r}. Name "
+            "the world that they are of, or none."
+        )
+    return world
+
+
+def prompts_of_run(
+    folder: TextFolder | None, data: str | None, *, seed: int, count: int
+) -> tuple[list[str], TextWorld | None]:
+    """Return prompts to ask a policy, and the world that judges its responses if there is one.
+
+    Args:
+        folder: the run that made the policy; None: no run did.
+        data: where prompts are to come from instead.
+        seed: of the world.
+        count: prompts of a world; of a file or a record all are returned.
+
+    Returns:
+        Held-out prompts of the world that the run was trained on, also if it learned from a file of that world's
+        prompts; else the prompts of its file or record; if it was pretrained on texts, how these begin.
+    """
+    settings: Mapping[str, Any] = {} if folder is None else folder.config["settings"]
+    asked = None if data is not None else settings.get("watch", {}).get("world")
+    if data is None:
+        data = str(settings.get("data", DEFAULT_WORLD))
+        if folder is not None and folder.config["command"] == "pretrain" and sources.world_named(data) is None:
+            texts = sources.read_texts(data, seed=seed, count=count)[:count]
+            return [" ".join(text.split()[:BEGINNING_WORDS]) for text in texts], None
+        world = world_of(data, seed, asked)
+    else:
+        named = sources.world_named(data)
+        world = None if named is None else sources.make_world(named, seed)
+    if world is not None and (folder is not None or sources.world_named(data) is not None):
+        return sources.prompts_of(world, count, held_out=True), world
+    return sources.read_prompts(data, seed=seed, count=count, held_out=True), world
+
+
+def probe(world: TextWorld, model: Any, tokens: TextTokenizer) -> dict[str, float]:
+    """Return the share of right completions for each of a world's probes."""
+    return {name: completion_accuracy(model, tokens, asked) for name, asked in world.probes().items() if asked}
