@@ -40,10 +40,13 @@ class Task:
     """Steps for which an end is held, in the fixed-horizon form."""
     segment_length: int = 50
     """Steps per segment."""
+    num_members: int = 3
+    """Members of the reward ensemble (Christiano et al. 2017: 3)."""
     note: str = ""
     """One line for people."""
 
 
+_SWIMMERS = 10  # what it gains in a step is a tenth of what it sways: errors that members do not share cancel out
 FALL_HOLD = 3  # steps for which a fall is held: held longer, it teaches to stand still
 _NEVER_ENDS = "never ends early"
 _FALLS = "ends when it falls: staying alive alone is rewarded"
@@ -98,7 +101,7 @@ _KNOWN: dict[str, Task] = {
     row.env_id: row
     for row in (
         Task(env_id="HalfCheetah-v5", note=_NEVER_ENDS),
-        Task(env_id="Swimmer-v5", note=_NEVER_ENDS),
+        Task(env_id="Swimmer-v5", num_members=_SWIMMERS, note=_NEVER_ENDS),
         Task(env_id="Reacher-v5", segment_length=10, note=f"{_NEVER_ENDS}; 50 steps"),
         Task(env_id="Pendulum-v1", note=f"{_NEVER_ENDS}; 200 steps"),
         Task(
@@ -148,6 +151,7 @@ _KNOWN: dict[str, Task] = {
             Task(
                 env_id=f"prefrl/Christiano-{name}-v0",
                 segment_length=paper.segment_length,
+                num_members=_SWIMMERS if name == "Swimmer" else 3,
                 note=f"of Christiano et al. 2017; {paper.horizon} steps",
             )
             for name, paper in PAPER_SIZES.items()

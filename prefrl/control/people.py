@@ -1,8 +1,9 @@
 """Learning the reward from people: queries wait in the record, and training goes on beside.
 
 A few queries are always open. Answers are taken as they come, the reward is fitted when some are new, and more are
-asked when few are open, about what the agent does by then. The agent trains on meanwhile, but rests when it is far
-ahead of the answers: a reward that stands still is exploited, until the agent has unlearned to try anything else.
+asked when few are open, about what the agent does by then. The agent trains on meanwhile, but rests when it is ahead of
+the schedule by which a teacher program answers: a reward that stands still is exploited, until the agent has unlearned
+to try anything else.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from prefrl.segments import Rollout, Segment
 FEW_OPEN, MANY_OPEN = 8, 12  # more are asked when fewer than the first are open, up to the second
 FIT_AFTER = 5  # new answers
 FIT_AFTER_SECONDS = 20.0  # or one new answer and so much time
-AHEAD = 0.1  # of the run's steps that the agent may be ahead of the answers
+AHEAD = 0.05  # of the run's steps that the agent may be ahead of the schedule of the labels
 LAST_STRETCH = 0.2  # of the run's steps are made with the last answers
 POLL_SECONDS = 0.2
 TELL_SECONDS = 1.0
@@ -69,7 +70,7 @@ class People:
 
 
 class PeopleTeaching:
-    """Keeps a few queries open, takes answers as they come, and rests where the agent is far ahead of them.
+    """Keeps a few queries open, takes answers as they come, and rests where the agent is ahead of them.
 
     Args:
         learner: the reward and its record; its annotator is `People`.
@@ -81,6 +82,9 @@ class PeopleTeaching:
         self.learner, self.settings, self._teacher = learner, settings, teacher
         self.total_labels, self.total_env_steps = settings.labels, settings.steps
         self._instruction = text_or_file(settings.instruction)
+        schedule = settings.label_schedule()
+        first_share = min(schedule.initial_share, settings.wait / settings.labels)
+        self._schedule = replace(schedule, initial_share=first_share)
         self._fitted_row, self._fitted_at = 0, time.monotonic()  # row of the record at the last fit, and when
         self._last_fit_steps = 0
         self._told_at = 0.0
@@ -181,8 +185,9 @@ class PeopleTeaching:
     def _reason_to_wait(self, num_env_steps: int) -> str:
         if len(self.learner.data) < self.settings.wait:
             return f"the agent waits for the first {self.settings.wait} answers"
-        allowed = (AHEAD + self.labels / self.settings.labels) * self.total_env_steps
-        if not self._complete and num_env_steps >= allowed:
+        due = self._schedule.labels_due(int(num_env_steps - AHEAD * self.total_env_steps))
+        last_stretch = num_env_steps >= (1 - LAST_STRETCH) * self.total_env_steps
+        if self.labels < due or (last_stretch and not self._complete):
             return f"training rests at {num_env_steps:,} steps until answers come"
         return ""
 

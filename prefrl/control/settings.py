@@ -233,6 +233,7 @@ class TrainSettings:
             "fixed_horizon": horizon or 0,
             "terminal_reward": terminal,
             "hyperparameters": _merged(defaults.hyperparameters, self.hyperparameters),
+            "reward": replace(self.reward, num_members=self.reward.num_members or known.num_members),
         }
         resolved = RunSettings(**asked | {"wait": 0} | found)
         wait = resolved.label_schedule().labels_due(0) if self.wait is None else self.wait

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ FORMAT = "prefrl.reward"
 FORMAT_VERSION = 1
 INPUTS = ("s", "sa", "sas")
 STATISTICS = ("input_mean", "input_std", "least_input_std", "reward_mean", "reward_std")
+NUM_MEMBERS = 3  # where the settings name none
 LEAST_SCALE = 0.03  # of the first standard deviation of an input
 CHUNK = 4_096  # transitions evaluated at once: bounds memory, and small parts stay in the cache
 IMAGE_CHUNK = 1_024
@@ -52,8 +53,8 @@ IMAGE_CHUNK = 1_024
 class RewardSettings:
     """What a reward ensemble is made of."""
 
-    num_members: int = 3
-    """M; Christiano et al. 2017 used 3."""
+    num_members: int | None = None
+    """M; default: what suits the environment, mostly 3 (Christiano et al. 2017)."""
     inputs: str = "auto"
     """"s" for r(s), "sa" for r(s, a), "sas" for r(s, a, s'); "auto": "s" for images, else "sa"."""
     hidden: tuple[int, ...] = (64, 64)
@@ -69,7 +70,7 @@ class RewardSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network", NETWORKS.name(self.network))
-        if self.num_members < 1:
+        if self.num_members is not None and self.num_members < 1:
             raise UserError(f"num_members must be at least 1. Received {self.num_members}")
         if self.inputs not in (*INPUTS, "auto"):
             raise UserError(f"inputs must be one of {', '.join(INPUTS)} or auto. Received {self.inputs!r}")
@@ -109,7 +110,9 @@ class RewardEnsemble:
         check_observation_space(observation_space)
         check_action_space(action_space)
         self.observation_space, self.action_space = observation_space, action_space
-        self.settings = settings = settings or RewardSettings()
+        settings = settings or RewardSettings()
+        self.num_members = settings.num_members or NUM_MEMBERS
+        self.settings = settings = replace(settings, num_members=self.num_members)
         self.device = torch.device(device)
         self.images = is_image(observation_space)
         self.inputs = settings.inputs if settings.inputs != "auto" else ("s" if self.images else "sa")
@@ -123,22 +126,17 @@ class RewardEnsemble:
         generator = torch.Generator().manual_seed(seed)
         self.network: nn.Module
         if factory is not None:
-            self.network = members_of(factory, settings.num_members, seed)
+            self.network = members_of(factory, self.num_members, seed)
         else:
             shape = self._image_shape() if self.images else None
             inputs = NetworkInputs(num_inputs=self.num_inputs, image_shape=shape, hidden=settings.hidden)
-            self.network = NETWORKS.find(settings.network)(inputs, settings.num_members, generator)
+            self.network = NETWORKS.find(settings.network)(inputs, self.num_members, generator)
         self.network.to(self.device).eval()
         self.input_mean = torch.zeros(self.num_inputs, device=self.device)
         self.input_std = torch.ones(self.num_inputs, device=self.device)
         self.least_input_std = torch.zeros(self.num_inputs, device=self.device)
-        self.reward_mean = torch.zeros(settings.num_members, 1, device=self.device)
-        self.reward_std = torch.ones(settings.num_members, 1, device=self.device)
-
-    @property
-    def num_members(self) -> int:
-        """M."""
-        return self.settings.num_members
+        self.reward_mean = torch.zeros(self.num_members, 1, device=self.device)
+        self.reward_std = torch.ones(self.num_members, 1, device=self.device)
 
     def _image_shape(self) -> tuple[int, int, int]:
         space = self.observation_space

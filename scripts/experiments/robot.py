@@ -16,11 +16,13 @@ from prefrl.store import PreferenceStore
 def open_screen() -> None:
     """Start a virtual screen where there is none; it ends with this program."""
     if not os.environ.get("DISPLAY"):
-        os.environ["DISPLAY"] = ":93"
-        command = ["Xvfb", ":93", "-screen", "0", "1400x900x24"]
-        screen = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        number, told = os.pipe()  # the screen chooses a number that no other has
+        command = ["Xvfb", "-displayfd", str(told), "-screen", "0", "1400x900x24"]
+        screen = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[told])
         atexit.register(screen.terminate)
-        time.sleep(1.0)
+        os.close(told)
+        with os.fdopen(number) as read:
+            os.environ["DISPLAY"] = f":{read.readline().strip()}"
 
 
 class Robot:

@@ -22,6 +22,7 @@ def main(
     labels: int = 150,
     steps: int | None = None,
     seconds: float = 1.0,
+    seed: int = 0,
     out: Path = Path("runs/taught-by-keys"),
 ) -> None:
     """Teach, then print the score.
@@ -29,12 +30,13 @@ def main(
     Args:
         env: what to train on.
         labels: answers to give.
+        seed: of the run.
         steps: least steps of the training; None: the environment's.
         seconds: looked at each pair of clips for.
         out: the run folder.
     """
     open_screen()
-    command = ["train", env, "--annotator", "human", "--labels", str(labels), "--out", str(out)]
+    command = ["train", env, "--annotator", "human", "--labels", str(labels), "--seed", str(seed), "--out", str(out)]
     command += ["--baseline", "--json", "--no-video", *(["--steps", str(steps)] if steps else [])]
     training = subprocess.Popen([sys.executable, "-m", "prefrl", *command], stdout=subprocess.PIPE, text=True)
     record = out / "record.sqlite"

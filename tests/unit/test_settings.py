@@ -10,6 +10,7 @@ import pytest
 from prefrl.control.defaults import PPO, agent_defaults
 from prefrl.control.settings import RunSettings, TrainSettings
 from prefrl.errors import UserError
+from prefrl.rewards import RewardSettings
 from prefrl.runs.codec import from_json, to_json
 
 
@@ -67,3 +68,11 @@ def test_what_is_resolved_holds_everything_and_resolves_to_itself() -> None:
     made = resolved()
     assert None not in (made.steps, made.num_envs, made.segment_length, made.warmup_steps, made.wait, made.warmup)
     assert made.resolve() == made
+
+
+def test_members_left_out_are_those_that_suit_the_environment() -> None:
+    def members(env_id: str, **changes: Any) -> int | None:
+        return TrainSettings(env_id=env_id, **changes).resolve().reward.num_members
+
+    assert (members("Pendulum-v1"), members("Swimmer-v5"), members("prefrl/Swimmer-v5")) == (3, 10, 10)
+    assert members("Swimmer-v5", reward=RewardSettings(num_members=2)) == 2

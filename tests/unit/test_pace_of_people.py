@@ -1,0 +1,52 @@
+"""How far training goes beside people: as far as a teacher program's schedule would have it."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from prefrl.control import TrainSettings
+from prefrl.control.people import AHEAD, LAST_STRETCH, PeopleTeaching
+
+SETTINGS = TrainSettings(env_id="Pendulum-v1", annotator="human", labels=100, steps=100_000)
+
+
+def rests(answers: int, num_env_steps: int, settings: TrainSettings = SETTINGS) -> bool:
+    learner: Any = SimpleNamespace(labels=answers, data=range(answers))
+    return bool(PeopleTeaching(learner, settings.resolve(), None)._reason_to_wait(num_env_steps))
+
+
+def test_nothing_is_learned_before_the_first_quarter_of_the_answers() -> None:
+    assert rests(24, 0)
+    assert not rests(25, 0)
+
+
+@pytest.mark.parametrize("answers", [25, 40, 60, 80, 99])
+def test_the_agent_is_never_further_ahead_of_the_schedule_than_a_twentieth_of_the_run(answers: int) -> None:
+    schedule = SETTINGS.resolve().label_schedule()
+    furthest = max(step for step in range(0, 100_000, 500) if not rests(answers, step))
+    assert schedule.labels_due(int(furthest - AHEAD * 100_000)) <= answers
+    assert furthest < (1 - LAST_STRETCH) * 100_000
+    assert (
+        furthest + 500 >= (1 - LAST_STRETCH) * 100_000
+        or schedule.labels_due(int(furthest + 500 - AHEAD * 100_000)) > answers
+    )
+
+
+def test_after_a_quarter_of_the_answers_the_agent_has_made_no_third_of_the_run() -> None:
+    assert rests(29, 20_000)
+    assert not rests(29, 8_000)
+
+
+def test_the_last_fifth_is_made_with_all_answers() -> None:
+    assert rests(99, 80_000)
+    assert not rests(100, 80_000)
+
+
+def test_who_waits_for_fewer_answers_goes_on_with_fewer() -> None:
+    early = TrainSettings(env_id="Pendulum-v1", annotator="human", labels=100, steps=100_000, wait=5)
+    assert rests(4, 0, early)
+    assert not rests(5, 5_000, early)
+    assert rests(5, 20_000, early)
+    free = TrainSettings(env_id="Pendulum-v1", annotator="human", labels=100, steps=100_000, wait=0)
+    assert not rests(0, 4_000, free)
