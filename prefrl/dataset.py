@@ -23,19 +23,19 @@ from typing import Any
 import numpy as np
 
 from prefrl.errors import UserError, require
-from prefrl.feedback import Answer, Comparison, Edit, Query, Ranking, Response, Undo
+from prefrl.feedback import Answer, Edit, Entry, Query, Response, Undo
 from prefrl.files import npz_bytes, write_atomically, write_json
 from prefrl.segments import Segment, segment_arrays, segment_from_arrays
 from prefrl.spaces import Array
 from prefrl.store import Clip, PreferenceStore
-from prefrl.store.rows import answer_value, read_value
+from prefrl.store.rows import entry_value, make_entry
 
 FORMAT, VERSION = "prefrl dataset", 1
 AT_ONCE = 200  # queries whose segments are in memory
 _DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError)  # of an .npz
 _PARQUET_ROWS = 10_000  # per group
 _QUERY_FIELDS = ("kind", "session", "num_env_steps", "scale", "instruction", "overlap", "repeat_of", "reserved_for")
-_ANSWER_FIELDS = ("query_id", "annotator", "seconds", "shown", "shown_at", "answered_at", "comment", "claim")
+_ENTRY_FIELDS = ("query_id", "annotator", "seconds", "shown", "shown_at", "answered_at", "comment", "claim")
 _CLIP_FIELDS = ("format", "frames_per_second", "width", "height", "num_frames")
 
 
@@ -91,7 +91,7 @@ def _export(store: PreferenceStore, folder: Path) -> str:
     answers = store.answers()
     names = store.query_ids()
     folder.mkdir(parents=True, exist_ok=True)
-    num_segments, num_clips, rows, clip_rows = 0, 0, [], []
+    num_segments, num_clips, rows, clip_rows, kinds = 0, 0, [], [], {}
     written: set[str] = set()
     for begin in range(0, len(names), AT_ONCE):
         cards = {card.id: card for card in store.cards(names[begin : begin + AT_ONCE])}
@@ -106,26 +106,19 @@ def _export(store: PreferenceStore, folder: Path) -> str:
             num_clips += 1
         for query_id in names[begin : begin + AT_ONCE]:
             card = cards[query_id]
-            fields = (
-                "kind",
-                "session",
-                "num_env_steps",
-                "scale",
-                "instruction",
-                "overlap",
-                "repeat_of",
-                "reserved_for",
-            )
-            row = {field: getattr(card, field) for field in fields}
+            kinds[query_id] = card.kind
+            row = {field: getattr(card, field) for field in _QUERY_FIELDS}
             texts = [response.text for response in card.responses]
             prompt = card.responses[0].prompt if card.responses else None
             rows.append(
                 {"id": card.id, "segments": list(card.segment_ids), "prompt": prompt, "responses": texts, **row}
             )
     _write_table(folder / "queries.parquet", rows, _query_schema())
-    _write_table(folder / "answers.parquet", [_answer_row(row, answer) for row, answer in answers], _answer_schema())
-    kinds = [{"name": name, "kind": kind} for name, kind in store.annotators().items()]
-    _write_table(folder / "annotators.parquet", kinds, _schema({"name": "string", "kind": "string"}))
+    _write_table(
+        folder / "answers.parquet", [_entry_row(row, entry, kinds) for row, entry in answers], _answer_schema()
+    )
+    annotators = [{"name": name, "kind": kind} for name, kind in store.annotators().items()]
+    _write_table(folder / "annotators.parquet", annotators, _schema({"name": "string", "kind": "string"}))
     _write_table(folder / "clips.parquet", clip_rows, _clip_schema())
     lines = list(text_comparisons(store))
     if lines:
@@ -155,7 +148,7 @@ def _import(folder: Path, store: PreferenceStore) -> str:
         store.add_clip(row["segment_id"], Clip(data=data, **{field: row[field] for field in _CLIP_FIELDS}))
     rows: dict[int, int] = {}
     answers = _read_table(folder / "answers.parquet")
-    batch: list[tuple[int, Answer]] = []
+    batch: list[tuple[int, Entry]] = []
 
     def flush() -> None:
         rows.update(zip([number for number, _ in batch], store.add_answers([a for _, a in batch]), strict=True))
@@ -165,7 +158,7 @@ def _import(folder: Path, store: PreferenceStore) -> str:
         undoes = row["undoes"]
         if undoes is not None and undoes not in rows:
             flush()
-        batch.append((row["row"], _read_answer(row, None if undoes is None else rows[undoes])))
+        batch.append((row["row"], _read_entry(row, None if undoes is None else rows[undoes])))
         if len(batch) == AT_ONCE:
             flush()
     flush()
@@ -184,17 +177,13 @@ def text_comparisons(store: PreferenceStore) -> Iterator[dict[str, str]]:
             yield {"prompt": responses[0].prompt, "chosen": chosen, "rejected": rejected}
 
 
-def _better_first(answer: Answer, responses: Sequence[Response]) -> Iterator[tuple[str, str]]:
-    if isinstance(answer, Comparison) and answer.preference in (0.0, 1.0):
-        first, second = responses if answer.preference == 1.0 else reversed(responses)
-        yield first.text, second.text
-    elif isinstance(answer, Ranking) and answer.ranks is not None:
-        for i, chosen in enumerate(responses):
-            for j, rejected in enumerate(responses):
-                if answer.ranks[i] < answer.ranks[j]:
-                    yield chosen.text, rejected.text
-    elif isinstance(answer, Edit):
-        yield answer.text, responses[answer.item].text
+def _better_first(entry: Entry, responses: Sequence[Response]) -> Iterator[tuple[str, str]]:
+    if isinstance(entry, Edit):
+        yield entry.text, responses[entry.item].text
+    elif isinstance(entry, Answer):
+        better = [(i, j) if preference == 1 else (j, i) for i, j, preference in entry.pairs() if preference != 0.5]
+        for i, j in sorted(better):
+            yield responses[i].text, responses[j].text
 
 
 def _packed(segment: Segment) -> bytes:
@@ -233,17 +222,18 @@ def _read_query(folder: Path, row: Mapping[str, Any]) -> Query:
     )
 
 
-def _answer_row(row: int, answer: Answer) -> dict[str, Any]:
-    values = {field: getattr(answer, field) for field in _ANSWER_FIELDS}
-    values["shown"] = None if answer.shown is None else list(answer.shown)
-    undoes = answer.undoes if isinstance(answer, Undo) else None
-    return {"row": row, "kind": answer.kind, "value": json.dumps(answer_value(answer)), "undoes": undoes, **values}
+def _entry_row(row: int, entry: Entry, kinds: Mapping[str, str]) -> dict[str, Any]:
+    values = {field: getattr(entry, field) for field in _ENTRY_FIELDS}
+    values["shown"] = None if entry.shown is None else list(entry.shown)
+    undoes = entry.undoes if isinstance(entry, Undo) else None
+    kind = kinds[entry.query_id] if isinstance(entry, Answer) else entry.kind
+    return {"row": row, "kind": kind, "value": json.dumps(entry_value(entry)), "undoes": undoes, **values}
 
 
-def _read_answer(row: Mapping[str, Any], undoes: int | None) -> Answer:
-    common = {field: row[field] for field in _ANSWER_FIELDS}
+def _read_entry(row: Mapping[str, Any], undoes: int | None) -> Entry:
+    common = {field: row[field] for field in _ENTRY_FIELDS}
     common["shown"] = None if row["shown"] is None else tuple(row["shown"])
-    return read_value(row["kind"], json.loads(row["value"]), undoes, common)
+    return make_entry(row["kind"], json.loads(row["value"]), undoes, common)
 
 
 def _schema(columns: Mapping[str, str]) -> Any:

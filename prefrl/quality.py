@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from prefrl.errors import require
-from prefrl.feedback import Answer, Comparison, Ranking, Rating
+from prefrl.feedback import Answer, Comparison
 from prefrl.store import PreferenceStore, QueryCard
 
 
@@ -39,7 +39,7 @@ class AnnotatorQuality:
     name: str
     kind: str
     num_answers: int
-    """Comparisons, rankings and ratings that stand, repeats too."""
+    """Answers that stand, repeats too."""
     num_ties: int
     """Among comparisons."""
     num_cannot_tell: int
@@ -97,12 +97,12 @@ class Quality:
 
 def measure_quality(store: PreferenceStore) -> Quality:
     """Measure the answers that stand in a record."""
-    answers = [a for _, a in store.answers(standing=True) if isinstance(a, Comparison | Ranking | Rating)]
+    answers = [a for _, a in store.answers(standing=True) if isinstance(a, Answer)]
     names = list(dict.fromkeys(answer.query_id for answer in answers))
     cards = {card.id: card for card in store.cards(names)}
     kinds = store.annotators()
     first = [answer for answer in answers if cards[answer.query_id].repeat_of is None]
-    judgements, ratings = _judgements(first, cards), _ratings(first, cards)
+    judgements, ratings = _judgements(first), _ratings(first, cards)
     everybody = list(dict.fromkeys(answer.annotator for answer in answers))
     shared = _shared(judgements)
     return Quality(
@@ -142,16 +142,12 @@ def share_of(hits: Sequence[bool]) -> Share | None:
     return Share(num=len(hits), share=float(np.mean(hits)), low=float(interval.low), high=float(interval.high))
 
 
-def _judgements(answers: Sequence[Answer], cards: Mapping[str, QueryCard]) -> dict[Any, Unit]:
-    """Return who said what of each pair of a query: comparisons, and the pairs of rankings; 1: the first is better."""
+def _judgements(answers: Sequence[Answer]) -> dict[Any, Unit]:
+    """Return who said what of each pair of a query: 1: the first is better."""
     units: dict[Any, Unit] = {}
     for answer in answers:
-        if isinstance(answer, Comparison) and answer.preference is not None:
-            units.setdefault((answer.query_id, 0, 1), {})[answer.annotator] = answer.preference
-        elif isinstance(answer, Ranking) and answer.ranks is not None:
-            for i, j in itertools.combinations(range(cards[answer.query_id].num_items), 2):
-                value = 0.5 * (1 + np.sign(answer.ranks[j] - answer.ranks[i]))
-                units.setdefault((answer.query_id, i, j), {})[answer.annotator] = float(value)
+        for i, j, preference in answer.pairs():
+            units.setdefault((answer.query_id, i, j), {})[answer.annotator] = preference
     return units
 
 
@@ -159,10 +155,10 @@ def _ratings(answers: Sequence[Answer], cards: Mapping[str, QueryCard]) -> dict[
     """Return who gave which grade, in shares of the scale."""
     units: dict[Any, Unit] = {}
     for answer in answers:
-        if isinstance(answer, Rating) and answer.rating is not None:
-            scale = cards[answer.query_id].scale
-            assert scale is not None
-            units.setdefault(answer.query_id, {})[answer.annotator] = (answer.rating - 1) / (scale - 1)
+        scale = cards[answer.query_id].scale
+        share = None if scale is None else answer.share_of_scale(scale)
+        if share is not None:
+            units.setdefault(answer.query_id, {})[answer.annotator] = share
     return units
 
 

@@ -73,6 +73,9 @@ class Registry(Mapping[str, T]):
         Raises:
             UserError: there is none of that name, or the object lies where it cannot be found.
         """
+        for name, known in self._known.items():
+            if given is known:
+                return name
         if not isinstance(given, str):
             return place_of(given, self.what)
         if given not in self._known:

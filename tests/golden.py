@@ -136,7 +136,7 @@ def run_control(name: str, place: Path) -> dict[str, str]:
     household = Household(out / "record.sqlite") if name == "people" else None
     folder = train(CONTROL[name], out, quiet=True, annotator=household)
     with PreferenceStore(out / "record.sqlite") as store:
-        answers = [[row, a.kind, a.annotator, a.query_id, a.value] for row, a in store.answers()]
+        answers = [[row, a.kind, a.annotator, a.query_id, getattr(a, "value", None)] for row, a in store.answers()]
     rows = [{key: row[key] for key in ROW if key in row} for row in folder.read_metrics()]
     summary = folder.read_summary()
     return {

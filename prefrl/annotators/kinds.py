@@ -7,17 +7,6 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.feedback import Answer, Comparison, Query, Ranking, Rating
-
-
-def cannot_tell(query: Query, annotator: str) -> Answer:
-    """Return the answer that declines to answer."""
-    if query.kind == "ranking":
-        return Ranking(query_id=query.id, ranks=None, annotator=annotator)
-    if query.kind == "rating":
-        return Rating(query_id=query.id, rating=None, annotator=annotator)
-    return Comparison(query_id=query.id, preference=None, annotator=annotator)
-
 
 def ranks_of(
     felt: NDArray[np.float64], sums: NDArray[np.float64], tie_below: float, *, tie_equal: bool

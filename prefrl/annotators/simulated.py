@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.annotators.kinds import cannot_tell, grade, ranks_of
+from prefrl.annotators.kinds import grade, ranks_of
 from prefrl.annotators.reward_functions import SegmentReward, evaluate, name_of
 from prefrl.errors import UserError
-from prefrl.feedback import Answer, Comparison, Query, Ranking, Rating
+from prefrl.feedback import Answer, Comparison, Query
+from prefrl.feedback.answers import groups_of
 from prefrl.history import Episode
 from prefrl.segments import Segment
 
@@ -163,19 +164,24 @@ class SimulatedTeacher:
         """
         judged = [[self._judge(segment) for segment in query.segments] for query in queries]
         typical = self._typical(queries, judged)
-        graded = [one[0] for query, one in zip(queries, judged, strict=True) if query.kind == "rating"]
+        graded = [one[0] for query, one in zip(queries, judged, strict=True) if query.answer_kind.graded]
         return [self._answer(query, one, typical, graded) for query, one in zip(queries, judged, strict=True)]
 
     def _answer(self, query: Query, judged: Sequence[_Judged], typical: _Typical, graded: Sequence[_Judged]) -> Answer:
-        if query.kind == "comparison":
-            preference = self._prefer(query, judged[0], judged[1], typical)
-            return Comparison(query_id=query.id, preference=preference, annotator=self.name)
+        return query.answer_kind.saying(
+            self._value(query, judged, typical, graded), query_id=query.id, annotator=self.name
+        )
+
+    def _value(self, query: Query, judged: Sequence[_Judged], typical: _Typical, graded: Sequence[_Judged]) -> Any:
+        kind = query.answer_kind
+        if kind is Comparison:
+            return self._prefer(query, judged[0], judged[1], typical)
         skip, _, worst, earned = self._thresholds(query, typical)
         if skip * earned > 0 and not max(one.total for one in judged) - worst > skip * earned:
-            return cannot_tell(query, self.name)
-        if query.kind == "ranking":
-            return Ranking(query_id=query.id, ranks=self._rank(query, judged, typical), annotator=self.name)
-        return Rating(query_id=query.id, rating=self._grade(query, judged[0], graded), annotator=self.name)
+            return None
+        if kind.graded:
+            return self._grade(query, judged[0], graded)
+        return kind.from_order(groups_of(self._rank(query, judged, typical)), len(judged))
 
     def _rank(self, query: Query, judged: Sequence[_Judged], typical: _Typical) -> tuple[int, ...]:
         settings, (_, equal, _, earned) = self.settings, self._thresholds(query, typical)

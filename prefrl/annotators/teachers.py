@@ -13,11 +13,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from prefrl.annotators.kinds import grade
 from prefrl.annotators.protocol import Annotator
 from prefrl.annotators.reward_functions import SegmentReward
 from prefrl.annotators.simulated import SimulatedTeacher, TeacherSettings, checked_seed, draws
 from prefrl.errors import UserError
-from prefrl.feedback import Answer, Comparison, Query, Ranking, Rating
+from prefrl.feedback import Answer, Query
 from prefrl.history import Episode
 from prefrl.seams import Registry, check_call, check_members
 
@@ -49,18 +50,18 @@ class CoinFlippingTeacher:
         """Do nothing."""
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
-        """Flip a coin for each comparison, shuffle each ranking, and throw a die for each rating."""
+        """Flip a coin for each comparison, and throw dice for all else."""
         return [self._answer(query) for query in queries]
 
     def _answer(self, query: Query) -> Answer:
-        drawn = draws(self.seed, query, max(2, len(query.items)))
-        if query.kind == "ranking":
-            order = tuple(int(place) + 1 for place in np.argsort(np.argsort(drawn)))
-            return Ranking(query_id=query.id, ranks=order, annotator=self.name)
-        if query.kind == "rating":
-            assert query.scale is not None
-            return Rating(query_id=query.id, rating=1 + int(drawn[0] * query.scale), annotator=self.name)
-        return Comparison(query_id=query.id, preference=float(drawn[0] < 0.5), annotator=self.name)
+        kind, num_items = query.answer_kind, len(query.items)
+        drawn = draws(self.seed, query, max(2, num_items))
+        if query.scale is not None:
+            value: Any = grade(drawn[0], 0.0, 1.0, query.scale)
+        else:
+            shuffled = [int(drawn[0] >= 0.5), int(drawn[0] < 0.5)] if num_items == 2 else np.argsort(drawn).tolist()
+            value = kind.from_order([[item] for item in shuffled], num_items)
+        return kind.saying(value, query_id=query.id, annotator=self.name)
 
     def state(self) -> dict[str, Any]:
         """Return nothing: its answers follow from the seed and the query."""
@@ -89,7 +90,7 @@ class InvertedTeacher:
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """Turn the teacher's answers round."""
         answers = zip(self.teacher.answer(queries), queries, strict=True)
-        return [dataclasses.replace(_turned_round(answer, query), annotator=self.name) for answer, query in answers]
+        return [dataclasses.replace(answer.opposite(query.scale), annotator=self.name) for answer, query in answers]
 
     def state(self) -> dict[str, Any]:
         """Return the teacher's state, as JSON."""
@@ -98,17 +99,6 @@ class InvertedTeacher:
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `state` gave."""
         self.teacher.restore(state)
-
-
-def _turned_round(answer: Answer, query: Query) -> Answer:
-    if isinstance(answer, Comparison) and answer.preference is not None:
-        return dataclasses.replace(answer, preference=1 - answer.preference)
-    if isinstance(answer, Ranking) and answer.ranks is not None:
-        worst = max(answer.ranks)
-        return dataclasses.replace(answer, ranks=tuple(worst + 1 - rank for rank in answer.ranks))
-    if isinstance(answer, Rating) and answer.rating is not None and query.scale is not None:
-        return dataclasses.replace(answer, rating=query.scale + 1 - answer.rating)
-    return answer
 
 
 class MakeTeacher(Protocol):

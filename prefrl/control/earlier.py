@@ -12,7 +12,7 @@ import numpy as np
 
 from prefrl.control.folder import ControlFolder
 from prefrl.errors import UserError
-from prefrl.feedback import Answer, Edit, Query
+from prefrl.feedback import Answer, Query
 from prefrl.spaces import to_arrays
 from prefrl.store import PreferenceStore
 
@@ -68,7 +68,7 @@ def _open(earlier: Path) -> ControlFolder:
 
 
 def _answered(store: PreferenceStore, earlier: Path) -> list[tuple[int, Answer]]:
-    rows = [(row, a) for row, a in store.answers(standing=True, repeats=False) if not isinstance(a, Edit)]
+    rows = [(row, a) for row, a in store.answers(standing=True, repeats=False) if isinstance(a, Answer)]
     if not rows:
         raise UserError(f"Nothing was answered in the run in {earlier}, so there is nothing to start from.")
     return rows

@@ -12,10 +12,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prefrl.feedback import Answer, Query, Undo
+from prefrl.feedback import Answer, Entry, Query, Undo
 
-Row = tuple[int, Answer]
-"""An answer with its number in the record."""
+Row = tuple[int, Entry]
+"""An answer, or what takes one back, with its number in the record."""
+Counting = tuple[int, Answer]
+"""An answer that is learned from, with its number in the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class Change:
 
     removed: tuple[int, ...] = ()
     """Numbers of rows that count no longer."""
-    added: tuple[Row, ...] = ()
+    added: tuple[Counting, ...] = ()
     """Rows that count from now on, ascending."""
 
 
@@ -32,7 +34,7 @@ class Change:
 class _Asked:
     """What must be known of a query; its segments would fill the memory."""
 
-    kind: str
+    kind: type[Answer]
     overlap: int
     session: int
 
@@ -58,10 +60,10 @@ class Intake:
         """Number of the row up to which every row has been taken in."""
         self._asked: dict[str, _Asked] = {}
         self._open: dict[str, None] = {}
-        self._rows: dict[int, Answer] = {}
+        self._rows: dict[int, Entry] = {}
         self._rows_of: dict[str, list[int]] = {}
         self._answerers: dict[str, list[str]] = {}
-        self._counting: dict[str, list[int]] = {}
+        self._counting: dict[str, dict[int, Answer]] = {}
         self._cost: dict[str, int] = {}
 
     # ------------------------------------------------------------------------------------------------ what is known
@@ -70,6 +72,11 @@ class Intake:
     def open(self) -> tuple[str, ...]:
         """Names of the queries of this run that want more answers, in the order in which they were opened."""
         return tuple(self._open)
+
+    def answers(self) -> list[Answer]:
+        """Return the answers that count, in the order of `taken`."""
+        found = {number: answer for counting in self._counting.values() for number, answer in counting.items()}
+        return [found[number] for number in self.taken]
 
     def answerers(self, query_id: str) -> Sequence[str]:
         """Return the annotators whose answers to a query stand and are wanted, "can't tell" among them."""
@@ -81,7 +88,7 @@ class Intake:
         """Note that queries were asked; rows about others are left for later."""
         for query in queries:
             if query.id not in self._asked:
-                self._asked[query.id] = _Asked(kind=query.kind, overlap=query.overlap, session=query.session)
+                self._asked[query.id] = _Asked(kind=query.answer_kind, overlap=query.overlap, session=query.session)
                 if query.session >= self.first_session:
                     self._open[query.id] = None
 
@@ -101,26 +108,27 @@ class Intake:
             if number not in self._rows:
                 break
             self.read_up_to = max(self.read_up_to, number)
-        before = [number for name in touched for number in self._counting.get(name, ())]
+        before = {number for name in touched for number in self._counting.get(name, ())}
         for name in touched:
             self._count(name)
-        after = [number for name in touched for number in self._counting[name]]
-        removed = [number for number in before if number not in after]
-        added = sorted(number for number in after if number not in before)
-        self.taken = [number for number in self.taken if number not in removed] + added
-        return Change(removed=tuple(removed), added=tuple((number, self._rows[number]) for number in added))
+        after = {number: answer for name in touched for number, answer in self._counting[name].items()}
+        removed = tuple(sorted(before - after.keys()))
+        added = tuple((number, after[number]) for number in sorted(after.keys() - before))
+        self.taken = [number for number in self.taken if number not in removed] + [number for number, _ in added]
+        return Change(removed=removed, added=added)
 
     def _count(self, name: str) -> None:
         """Find which rows of a query count, who gave them and what they cost."""
         query, numbers = self._asked[name], sorted(self._rows_of[name])
         undone = {row.undoes for row in map(self._rows.__getitem__, numbers) if isinstance(row, Undo)}
         answerers: list[str] = []
-        counting: list[int] = []
+        counting: dict[int, Answer] = {}
         skips = 0
         for number in numbers:
             answer = self._rows[number]
-            wanted = answer.kind == query.kind and number not in undone and answer.annotator not in answerers
-            if not wanted or len(answerers) >= query.overlap:
+            if not isinstance(answer, query.kind) or number in undone or answer.annotator in answerers:
+                continue
+            if len(answerers) >= query.overlap:
                 continue
             answerers.append(answer.annotator)
             if answer.annotator in self.without:
@@ -128,7 +136,7 @@ class Intake:
             if answer.value is None:
                 skips += 1
             else:
-                counting.append(number)
+                counting[number] = answer
         self._answerers[name], self._counting[name] = answerers, counting
         if query.session >= self.first_session:
             cost = len(counting) + skips * self.skips_cost_labels

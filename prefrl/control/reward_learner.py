@@ -213,14 +213,15 @@ class RewardLearner:
     def fit(self, history: History) -> None:
         """Fit the reward to all answers that count."""
         seed, number = self.settings.seed, self.fitter.num_fits
-        if self.fitted and self.reward.num_inputs and self.data.tie_share < MANY_TIES:
+        many_ties = (self.data.share_of_ties() or 0.0) >= MANY_TIES
+        if self.fitted and self.reward.num_inputs and not many_ties:
             recent = max(1, int(INPUTS_FROM * self.settings.steps))
             steps = history.sample_steps(INPUT_STEPS, stream(seed, "inputs", number), last_steps=recent)
             self.reward.follow_inputs(*stack_transitions(steps))
         with torch_threads(self.fit_threads):
             self.fit_report = self.fitter.fit(self.data, torch_stream(seed, "fit", number))
         reference = stream(seed, "reference", number)
-        if self.data.tie_share < MANY_TIES:
+        if not many_ties:
             segments = history.sample(self.settings.reference_segments, self.settings.segment_length, reference)
             self.reward.normalise(*stack_transitions(segments))
         else:
@@ -276,7 +277,7 @@ class RewardLearner:
                     encoded[query.id], scales[query.id] = self.data.encode(query.segments), query.scale
         self.intake.restore(values, list(rows.items()))
         place_of = {row: place for place, row in enumerate(values["taken"])}
-        answers = [rows[row] for row in self.intake.taken]
+        answers = self.intake.answers()
         self.data.add_answers(
             [encoded[a.query_id] for a in answers],
             answers,

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from prefrl.control.folder import ControlFolder
 from prefrl.control.reward_learner import RewardLearner
 from prefrl.control.settings import RunSettings
@@ -96,15 +94,15 @@ class ScheduledTeaching:
         learner = self.learner
         due = self.up_front = self.schedule.labels_due(num_env_steps)
         while self.labels + learner.num_open < due:
-            begin = len(learner.data.preferences)
+            begin = len(learner.data)
             learner.ask(history, num_env_steps, min(UP_FRONT_AT_ONCE, due - self.labels - learner.num_open))
             learner.take_answers()
-            new = learner.data.preferences[begin:]
+            ties = learner.data.share_of_ties(begin)
             if learner.num_open > 0:
                 continue  # answers will come later: nothing to go by
-            if len(new) == 0:
+            if ties is None:
                 break
-            if np.mean(new == 0.5) >= UP_FRONT_TIES and due < self.total_labels:
+            if ties >= UP_FRONT_TIES and due < self.total_labels:
                 self.postponed = due - self.labels
                 break
 

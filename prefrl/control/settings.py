@@ -11,8 +11,8 @@ from prefrl.annotators import TEACHERS
 from prefrl.control.defaults import agent_defaults
 from prefrl.envs import TASKS, episode_length, task
 from prefrl.errors import UserError, require
-from prefrl.feedback import FEWEST_RANKED, SMALLEST_SCALE
-from prefrl.queries import METHODS, SCHEDULES, LabelSchedule, QueryMaker
+from prefrl.feedback import FEWEST_RANKED, KINDS, SMALLEST_SCALE
+from prefrl.queries import METHODS, MIXED, SCHEDULES, LabelSchedule, QueryMaker
 from prefrl.rewards import FitSettings, RewardSettings
 from prefrl.seams import Named
 
@@ -27,8 +27,9 @@ class QuerySettings:
     method: Named = "disagreement"
     """uniform, disagreement, entropy, k-center, k-center+disagreement, k-center+entropy, or module:Name for your own
     (the first session is always uniform)."""
-    feedback: Literal["comparison", "ranking", "rating", "mixed"] = "comparison"
-    """What is asked for: comparisons of two, rankings, ratings, or these in turn."""
+    feedback: Named = "comparison"
+    """What is asked for: comparison (of two), ranking, rating, mixed (these in turn), or module:Name for a kind of your
+    own."""
     num_ranked: int = 4
     """Segments of a ranking, 3 to 9."""
     scale: int = 5
@@ -60,6 +61,8 @@ class QuerySettings:
         return QueryMaker(feedback=self.feedback, num_ranked=self.num_ranked, scale=self.scale)
 
     def __post_init__(self) -> None:
+        if self.feedback != MIXED:
+            object.__setattr__(self, "feedback", KINDS.name(self.feedback))
         object.__setattr__(self, "method", METHODS.name(self.method))
         object.__setattr__(self, "schedule", SCHEDULES.name(self.schedule))
         if not 0 < self.decay < math.inf:

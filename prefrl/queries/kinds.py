@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 
-from prefrl.feedback import KINDS, Query
+from prefrl.feedback import KINDS, Answer, Query
 from prefrl.segments import Segment
+
+MIXED = "mixed"
+"""Not a kind, but all that have a bare name in turn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +22,11 @@ class QueryMaker:
     """
 
     feedback: str = "comparison"
-    """comparison, ranking, rating, or mixed: these in turn."""
+    """comparison, ranking, rating, mixed (these in turn), or module:Name of a kind of one's own."""
     num_ranked: int = 4
-    """Segments of a ranking."""
+    """Segments of a query, as far as its kind leaves a choice."""
     scale: int = 5
-    """Grades of a rating."""
+    """Grades of a scale."""
 
     def num_pairs(self, num_queries: int) -> int:
         """Return how many pairs hold the segments of so many queries."""
@@ -39,13 +42,14 @@ class QueryMaker:
             segments = tuple(islice(left, self._num_shown(kind)))
             if len(segments) < self._num_shown(kind):
                 break
-            scale = self.scale if kind == "rating" else None
+            scale = self.scale if KINDS.find(kind).graded else None
             query = Query(segments=segments, kind=kind, scale=scale, session=session, num_env_steps=num_env_steps)
             queries.append(query)
         return queries
 
     def _kinds(self, num_queries: int) -> list[str]:
-        return list(islice(cycle(KINDS if self.feedback == "mixed" else (self.feedback,)), num_queries))
+        return list(islice(cycle(KINDS if self.feedback == MIXED else (self.feedback,)), num_queries))
 
     def _num_shown(self, kind: str) -> int:
-        return {"comparison": 2, "rating": 1}.get(kind, self.num_ranked)
+        asked: type[Answer] = KINDS.find(kind)
+        return min(max(asked.fewest, self.num_ranked), asked.most)

@@ -1,14 +1,13 @@
-"""What answers say of the sums of learned rewards: the log-likelihood of a minibatch of comparisons, rankings, ratings.
+"""How well learned rewards explain answers: the log-likelihood of a minibatch, whatever kinds of answers are in it.
 
-All segments of a minibatch pass through the network at once, whatever kind of answer shows them, and every kind
-teaches the same ensemble. Grades need cut points, which are fitted along: one set for each member, annotator and scale,
-since people use scales differently.
+All segments of a minibatch pass through the network at once, and every kind of answer teaches the same ensemble by its
+own likelihood (`prefrl.feedback.Answer`). Grades need cut points, which are fitted along: one set for each member,
+annotator and scale, since people use scales differently.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.feedback import LARGEST_SCALE
-from prefrl.likelihood import bradley_terry_log_likelihood, ranking_log_likelihood, rating_log_likelihood
-from prefrl.rewards.data import COMPARISON, RANKING, RATING, ComparisonData
+from prefrl.feedback import KINDS, LARGEST_SCALE, Answer
+from prefrl.rewards.data import ComparisonData
 from prefrl.rewards.ensemble import CHUNK, IMAGE_CHUNK, RewardEnsemble
 
 LEAST_GAP = 1e-3  # between cut points
@@ -42,12 +40,17 @@ class CutPoints:
 
     def follow(self, data: ComparisonData, ensemble: RewardEnsemble) -> None:
         """Begin the scales that are new in `data`: at the log-odds of the grades so far, around the sums so far."""
-        for number in range(len(self.names), len(data.scales)):
-            name, num_grades = data.scales[number]
-            rows = np.flatnonzero(data.scale_of == number)
-            grades = torch.from_numpy(data.grades[rows])
+        rows_of: dict[tuple[str, int], list[int]] = {}
+        for row, (answer, num_grades) in enumerate(zip(data.answers, data.scales, strict=True)):
+            if num_grades is not None:
+                rows_of.setdefault((answer.annotator, num_grades), []).append(row)
+        for (name, num_grades), rows in rows_of.items():
+            if (name, num_grades) in self.names:
+                continue
+            grades = torch.tensor([data.answers[row].value for row in rows])
             with torch.no_grad():
-                means = returns_of(ensemble, data, torch.from_numpy(data.rated[rows]).to(self._device)).mean(1)
+                items = torch.tensor([data.items[row][0] for row in rows], device=self._device)
+                means = returns_of(ensemble, data, items).mean(1)
             above = torch.stack([(grades > grade).sum() for grade in range(1, num_grades)]) + 0.5
             cuts = -torch.logit(above / (len(grades) + 1.0))
             gaps = cuts.diff().clamp(min=0.1).log()
@@ -80,17 +83,79 @@ class CutPoints:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What a minibatch of B answers came to."""
+class Explained:
+    """How well B answers of a minibatch are explained."""
 
     order: Tensor
-    """`(B,)` int64: number of each answer in the data; comparisons first, then rankings, then ratings."""
+    """`(B,)` int64: number of each answer in the data; kind after kind."""
     log_likelihood: Tensor
     """`(M, B)`, in nats."""
     right: Tensor
-    """`(M, B)` float: 1 where the answer is the likelier one (of a ranking: share of its pairs in the right order)."""
+    """`(M, B)` float in [0, 1]: 1 where the answer is the likeliest; of several pairs the share in the right order."""
     decided: Tensor
     """`(B,)` float: 1 where an answer can be right or wrong (a tie cannot)."""
+
+
+class _OfOneKind:
+    """The answers of one kind as tensors on the device.
+
+    Args:
+        kind: of the answers.
+        data: what holds them.
+        rows: their numbers in it.
+        cut_points: of the scales in `data`.
+        device: where to.
+    """
+
+    def __init__(
+        self, kind: type[Answer], data: ComparisonData, rows: Sequence[int], cut_points: CutPoints, device: torch.device
+    ) -> None:
+        self.kind, self._cut_points = kind, cut_points
+        answers, items = [data.answers[row] for row in rows], [data.items[row] for row in rows]
+        scales = [data.scales[row] for row in rows]
+        self.width = max(map(len, items))
+        # what fills up is never looked at
+        self.items = torch.tensor([[*shown, *[0] * (self.width - len(shown))] for shown in items], device=device)
+        self._encoded = [
+            torch.from_numpy(part.astype(np.float32) if part.dtype.kind == "f" else part).to(device)
+            for part in kind.encode(answers)
+        ]
+        if kind.graded:
+            numbers = [cut_points.names.index((a.annotator, c)) for a, c in zip(answers, scales, strict=True) if c]
+            self._scale_of = torch.tensor(numbers, device=device)
+        pairs = [answer.pairs() for answer in answers]
+        outcomes = [kind.num_outcomes(len(shown), scale) for shown, scale in zip(items, scales, strict=True)]
+        self.log_num_outcomes = torch.tensor(outcomes).log()  # on the CPU, as the next one
+        self.tied = torch.tensor([any(p == 0.5 for _, _, p in said) for said in pairs])
+        better = torch.zeros(len(rows), self.width, self.width)  # i was said to be better than j
+        for row, said in enumerate(pairs):
+            for i, j, preference in said:
+                if preference != 0.5:
+                    better[(row, i, j) if preference == 1 else (row, j, i)] = 1.0
+        self._better = better.to(device)
+
+    def explain(self, order: Tensor, places: Tensor, sums: Tensor, error_rate: float | Tensor) -> Explained:
+        """Return how well summed rewards explain answers.
+
+        Args:
+            order: `(B,)`: their numbers in the data.
+            places: `(B,)`: among those of the kind.
+            sums: `(M, B * K)`, of their items.
+            error_rate: one number or `(B,)`.
+        """
+        scores = sums.unflatten(1, (-1, self.width))
+        encoded = [part[places] for part in self._encoded]
+        if self.kind.graded:
+            encoded.append(self._cut_points.table()[:, self._scale_of[places]])  # (M, B, 8)
+        log_likelihood = self.kind.log_likelihood(scores, encoded, error_rate)
+        with torch.no_grad():
+            right, better = self.kind.right(scores, encoded), self._better[places]
+            num = better.sum((-2, -1))
+            if right is None:
+                agree = (scores.unsqueeze(-1) > scores.unsqueeze(-2)).float()
+                right = (agree * better).sum((-2, -1)) / num.clamp(min=1)
+        decided = torch.ones_like(num) if self.kind.graded else (num > 0).float()
+        return Explained(order, log_likelihood, right, decided)
 
 
 class Examples:
@@ -103,74 +168,61 @@ class Examples:
     """
 
     def __init__(self, ensemble: RewardEnsemble, data: ComparisonData, cut_points: CutPoints) -> None:
-        self.ensemble, self.data, self.cut_points = ensemble, data, cut_points
+        self.ensemble, self.data = ensemble, data
         device = ensemble.device
         self.counts = torch.from_numpy(data.counts).to(device).T.contiguous()  # (M, N)
-        self.annotator_of = torch.from_numpy(data.annotator_of).to(device)
-        self._kinds = torch.from_numpy(data.kinds).to(device)
-        self._places = torch.from_numpy(data.places).to(device)
-        self._pairs = torch.from_numpy(data.pairs).to(device)
-        self._preferences = torch.from_numpy(data.preferences).to(device)
-        self._left, self._chosen = (part.to(device) for part in _stacked_choices(data))
-        self._width = self._left.shape[-1]  # K of the longest ranking
-        self._ranked = torch.from_numpy(data.ranked[:, : self._width]).to(device)
-        self._rated = torch.from_numpy(data.rated).to(device)
-        self._grades = torch.from_numpy(data.grades).to(device)
-        self._scale_of = torch.from_numpy(data.scale_of).to(device)
-        self._mixed = bool((data.kinds != COMPARISON).any())
+        number_of = {name: number for number, name in enumerate(data.annotators)}
+        self.annotator_of = torch.tensor([number_of[answer.annotator] for answer in data.answers], device=device)
+        kinds = _in_order({type(answer) for answer in data.answers})
+        rows = [[row for row, answer in enumerate(data.answers) if type(answer) is kind] for kind in kinds]
+        self._kinds = [_OfOneKind(kind, data, mine, cut_points, device) for kind, mine in zip(kinds, rows, strict=True)]
+        kind_of, places = torch.empty(len(data), dtype=torch.int64), torch.empty(len(data), dtype=torch.int64)
+        for number, mine in enumerate(rows):
+            kind_of[mine], places[mine] = number, torch.arange(len(mine))
+        self._kind_of, self._places = kind_of.to(device), places.to(device)
 
     def __len__(self) -> int:
-        return len(self._kinds)
+        return len(self.data)
 
     @cached_property
     def log_num_outcomes(self) -> Tensor:
         """`(N,)`: logarithm of the number of answers that could have been given, ties aside."""
-        data = self.data
-        grades = torch.tensor([num_grades for _, num_grades in data.scales]).log()
-        return self._by_kind(
-            torch.full((len(data.pairs),), math.log(2)),
-            torch.lgamma(self._left.any(1).sum(1) + 1.0).cpu(),
-            grades[torch.from_numpy(data.scale_of)] if len(data.scales) else torch.zeros(0),
-        )
+        return self._of_all([kind.log_num_outcomes for kind in self._kinds])
 
     @cached_property
     def tied(self) -> Tensor:
         """`(N,)` bool: answers that hold a tie."""
-        one_each = (self._chosen > 0).sum(-1).amax(-1) == 1 if len(self._chosen) else torch.ones(0, dtype=torch.bool)
-        no_rating = torch.zeros(len(self._rated), dtype=torch.bool)
-        return self._by_kind((self._preferences == 0.5).cpu(), ~one_each.cpu(), no_rating)
+        return self._of_all([kind.tied for kind in self._kinds])
 
-    def _by_kind(self, comparisons: Tensor, rankings: Tensor, ratings: Tensor) -> Tensor:
+    def _of_all(self, parts: Sequence[Tensor]) -> Tensor:
         """Return values of the answers of each kind in the order of all answers."""
-        values = torch.empty(len(self), dtype=comparisons.dtype)
-        for kind, of_kind in ((COMPARISON, comparisons), (RANKING, rankings), (RATING, ratings)):
-            rows = self.data.kinds == kind
-            values[torch.from_numpy(rows)] = of_kind[torch.from_numpy(self.data.places[rows])]
+        values = torch.empty(len(self), dtype=parts[0].dtype)
+        for number, part in enumerate(parts):
+            values[(self._kind_of == number).cpu()] = part
         return values.to(self.ensemble.device)
 
-    def batch(self, chosen: Tensor, error_rates: float | Tensor) -> Batch:
-        """Return what the answers numbered `chosen` `(B,)` come to.
+    def batch(self, chosen: Tensor, error_rates: float | Tensor) -> Explained:
+        """Return how well the answers numbered `chosen` `(B,)` are explained.
 
         Args:
             chosen: numbers of answers.
             error_rates: share of random answers, one number or `(A,)` by annotator.
         """
-        if not self._mixed:
-            pairs = self._places[chosen]
-            compared = returns_of(self.ensemble, self.data, self._pairs[pairs].flatten())
-            return self._compared(chosen, pairs, compared, error_rates)
-        kinds = self._kinds[chosen]
-        orders = [chosen[kinds == kind] for kind in (COMPARISON, RANKING, RATING)]
+        orders = [chosen]
+        if len(self._kinds) > 1:
+            kind_of = self._kind_of[chosen]
+            orders = [chosen[kind_of == number] for number in range(len(self._kinds))]
         places = [self._places[order] for order in orders]
-        shown = [self._pairs[places[0]].flatten(), self._ranked[places[1]].flatten(), self._rated[places[2]]]
+        shown = [kind.items[place].flatten() for kind, place in zip(self._kinds, places, strict=True)]
         sums = returns_of(self.ensemble, self.data, torch.cat(shown)).split([len(part) for part in shown], dim=1)
-        judges = (self._compared, self._ranking, self._rating)
         parts = [
-            judge(order, place, of_kind, error_rates)
-            for judge, order, place, of_kind in zip(judges, orders, places, sums, strict=True)
+            kind.explain(order, place, of_kind, self._rates(error_rates, order))
+            for kind, order, place, of_kind in zip(self._kinds, orders, places, sums, strict=True)
             if len(order)
         ]
-        return Batch(
+        if len(parts) == 1:
+            return parts[0]
+        return Explained(
             torch.cat([part.order for part in parts]),
             torch.cat([part.log_likelihood for part in parts], dim=1),
             torch.cat([part.right for part in parts], dim=1),
@@ -178,9 +230,9 @@ class Examples:
         )
 
     @torch.no_grad()
-    def everything(self, error_rates: float | Tensor) -> Iterator[Batch]:
-        """Return what all answers come to, part by part."""
-        per_answer = self.data.length * max(2, self._width)
+    def everything(self, error_rates: float | Tensor) -> Iterator[Explained]:
+        """Return how well all answers are explained, part by part."""
+        per_answer = self.data.length * max(2, *(kind.width for kind in self._kinds))
         size = max(1, (IMAGE_CHUNK if self.ensemble.images else CHUNK) // per_answer)
         for chosen in torch.arange(len(self), device=self.ensemble.device).split(size):
             yield self.batch(chosen, error_rates)
@@ -188,50 +240,14 @@ class Examples:
     def _rates(self, error_rates: float | Tensor, order: Tensor) -> float | Tensor:
         return error_rates[self.annotator_of[order]] if isinstance(error_rates, Tensor) else error_rates
 
-    def _compared(self, order: Tensor, places: Tensor, sums: Tensor, error_rates: float | Tensor) -> Batch:
-        both = sums.unflatten(1, (-1, 2))
-        logits, preferences = both[..., 0] - both[..., 1], self._preferences[places]
-        likelihood = bradley_terry_log_likelihood(logits, preferences, self._rates(error_rates, order))
-        right = ((logits > 0) == (preferences > 0.5)).float()
-        return Batch(order, likelihood, right.detach(), (preferences != 0.5).float())
 
-    def _ranking(self, order: Tensor, places: Tensor, sums: Tensor, error_rates: float | Tensor) -> Batch:
-        scores = sums.unflatten(1, (-1, self._width))
-        left, chosen = self._left[places], self._chosen[places]
-        likelihood = ranking_log_likelihood(scores, left, chosen, self._rates(error_rates, order))
-        with torch.no_grad():
-            # i was placed before j: chosen while j was left and never chosen there
-            before = (chosen.unsqueeze(-1) > 0) & (left & (chosen == 0)).unsqueeze(-2)  # (B, P, K, K)
-            pairs = before.any(1).float()
-            agree = (scores.unsqueeze(-1) > scores.unsqueeze(-2)).float()
-            num = pairs.sum((-2, -1))
-            right = (agree * pairs).sum((-2, -1)) / num.clamp(min=1)
-        return Batch(order, likelihood, right, (num > 0).float())
-
-    def _rating(self, order: Tensor, places: Tensor, sums: Tensor, error_rates: float | Tensor) -> Batch:
-        cuts = self.cut_points.table()[:, self._scale_of[places]]  # (M, B, 8)
-        grades = self._grades[places].expand(len(sums), -1)
-        likelihood = rating_log_likelihood(sums, grades, cuts, self._rates(error_rates, order))
-        with torch.no_grad():
-            all_grades = torch.arange(1, LARGEST_SCALE + 1, device=sums.device).view(-1, 1, 1).expand(-1, *sums.shape)
-            exists = all_grades <= (cuts < torch.inf).sum(-1) + 1
-            each = rating_log_likelihood(sums, all_grades.clamp(max=LARGEST_SCALE), cuts)
-            right = (each.masked_fill(~exists, -torch.inf).argmax(0) + 1 == grades).float()
-        return Batch(order, likelihood, right, torch.ones(len(order), device=sums.device))
+def _in_order(kinds: set[type[Answer]]) -> list[type[Answer]]:
+    """Return kinds in an order that is the same in every process: those of this package, then those of users."""
+    known = [kind for kind in KINDS.values() if kind in kinds]
+    return known + sorted(kinds - set(known), key=lambda kind: kind.__qualname__)
 
 
 def returns_of(ensemble: RewardEnsemble, data: ComparisonData, segments: Tensor) -> Tensor:
     """Return the sum of each member's raw rewards over segments by their numbers `(n,)`: `(M, n)`."""
     rewards = ensemble.network(data.features(segments))
     return rewards.reshape(ensemble.num_members, len(segments), data.length).sum(-1)
-
-
-def _stacked_choices(data: ComparisonData) -> tuple[Tensor, Tensor]:
-    """Return the choices of all rankings `(N, P, K)`, filled up."""
-    longest = max((len(left) for left, _ in data.choices), default=0)
-    shape = (len(data.choices), longest, max((left.shape[1] for left, _ in data.choices), default=0))
-    left, chosen = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape)
-    for row, (sets, weights) in enumerate(data.choices):
-        left[row, : len(sets), : sets.shape[1]] = sets
-        chosen[row, : len(sets), : sets.shape[1]] = weights.float()
-    return left, chosen

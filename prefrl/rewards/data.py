@@ -1,4 +1,4 @@
-"""ComparisonData: comparisons, rankings and ratings, encoded once and kept on the device as tensors."""
+"""ComparisonData: the answers that a reward is fitted to, and the features of the segments that they are about."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from gymnasium import spaces
 from torch import Tensor
 
 from prefrl.errors import UserError
-from prefrl.feedback import MOST_RANKED, Answer, Comparison, Ranking, Rating
-from prefrl.likelihood import choices
+from prefrl.feedback import Answer, Comparison
 from prefrl.rewards.ensemble import RewardEnsemble
 from prefrl.rewards.images import ImageBank
 from prefrl.rewards.networks import Features
 from prefrl.segments import Segment
 from prefrl.spaces import Array, channels_first
 
-COMPARISON, RANKING, RATING = 0, 1, 2
 SEGMENTS_AT_ONCE = 20  # to give the features of
 
 
 class ComparisonData:
-    """Answers about segments of k steps, for `prefrl.rewards.fit`: comparisons, rankings, ratings or all of these.
+    """Answers of any kinds about segments of k steps, for `prefrl.rewards.fit`.
 
     Vector features of every segment are kept as one tensor `(S, k, D)`, as they are, and standardised batch by batch,
     since the ensemble's input statistics move; image stacks as single images, in an
@@ -37,26 +35,18 @@ class ComparisonData:
         ensemble: the ensemble whose features are kept.
         length: k, steps per segment.
         bootstrap: draw the counts; otherwise every member is fitted on everything and nothing is held out.
-        capacity: number of comparisons to make room for at first.
+        capacity: number of pairs of segments to make room for at first.
     """
 
     def __init__(self, ensemble: RewardEnsemble, length: int, *, bootstrap: bool = True, capacity: int = 256) -> None:
         self.ensemble, self.length, self.bootstrap = ensemble, length, bootstrap
         self._index: dict[str, int] = {}
-        self.pairs = np.zeros((0, 2), np.int64)
-        self.preferences = np.zeros(0, np.float32)
-        self.ranked = np.zeros((0, MOST_RANKED), np.int64)  # segments of rankings; what fills up is never looked at
-        self.choices: list[tuple[Tensor, Tensor]] = []  # that each ranking is made of
-        self.rated = np.zeros(0, np.int64)
-        self.grades = np.zeros(0, np.int64)
-        self.scale_of = np.zeros(0, np.int64)  # of each rating, by its number in `scales`
-        self.scales: list[tuple[str, int]] = []  # annotator and number of grades: each uses a scale their own way
-        # one row for each answer of whatever kind, in the order in which they came
+        # one for each answer, in the order in which they came
+        self.answers: list[Answer] = []
+        self.items: list[tuple[int, ...]] = []  # segments that it is about, by their numbers
+        self.scales: list[int | None] = []  # number of grades, of those that give one
         self.counts = np.zeros((0, ensemble.num_members), np.float32)
-        self.kinds = np.zeros(0, np.int64)
-        self.places = np.zeros(0, np.int64)  # among the answers of the kind
-        self.annotator_of = np.zeros(0, np.int64)  # by its number in `annotators`
-        self.annotators: list[str] = []
+        self.annotators: list[str] = []  # in the order in which they first answered
         self._capacity = max(1, capacity) * 2
         self._vector: Tensor | None = None
         self.images = ImageBank(ensemble.device)
@@ -69,13 +59,12 @@ class ComparisonData:
 
         Args:
             pairs: the segments of each.
-            preferences: probability that the first is better, in [0, 1].
+            preferences: probability that the first is better: 1, 0 or 1/2.
             rng: source of the bootstrap counts.
         """
-        if not pairs:
-            return
-        counts = self.draw_counts(len(pairs), rng)
-        self.add_encoded([self.encode(pair) for pair in pairs], np.asarray(preferences, np.float32), counts)
+        answers = [Comparison(query_id="", annotator="anybody", preference=float(p)) for p in preferences]
+        items = [self.encode(pair) for pair in pairs]
+        self.add_answers(items, answers, [None] * len(answers), self.draw_counts(len(answers), rng))
 
     def draw_counts(self, num: int, rng: np.random.Generator) -> Array:
         """Draw bootstrap counts `(num, M)` for answers that have come."""
@@ -83,80 +72,50 @@ class ComparisonData:
         return rng.poisson(1.0, shape) if self.bootstrap else np.ones(shape)
 
     def encode(self, segments: Sequence[Segment]) -> tuple[int, ...]:
-        """Keep the features of segments; return their numbers, for `add_encoded` and `add_answers`."""
+        """Keep the features of segments; return their numbers, for `add_answers`."""
         return tuple(self._segment_index(segment) for segment in segments)
-
-    def add_encoded(
-        self, pairs: Sequence[Sequence[int]], preferences: Array, counts: Array, annotators: Sequence[str] | None = None
-    ) -> None:
-        """Take in comparisons of segments kept by `encode`, with bootstrap counts `(N, M)` drawn before."""
-        first = len(self.preferences)
-        self.pairs = np.concatenate([self.pairs, np.asarray(pairs, np.int64).reshape(-1, 2)])
-        self.preferences = np.concatenate([self.preferences, preferences.astype(np.float32)])
-        places = np.arange(first, len(self.preferences))
-        self._add_rows([COMPARISON] * len(places), places, counts, annotators or [""] * len(places))
 
     def add_answers(
         self, items: Sequence[Sequence[int]], answers: Sequence[Answer], scales: Sequence[int | None], counts: Array
     ) -> None:
-        """Take in answers of any kinds, in the order given.
+        """Take in answers, in the order given.
 
         Args:
             items: segments of each query, numbered by `encode`.
-            answers: comparisons, rankings and ratings, none of them "can't tell".
-            scales: number of grades of each query for a rating, else None.
+            answers: of any kinds, none of them "can't tell".
+            scales: number of grades of each query, None where it has none.
             counts: bootstrap counts `(N, M)`, of `draw_counts`.
+
+        Raises:
+            UserError: an answer says nothing.
         """
-        compared = [answer.preference for answer in answers if isinstance(answer, Comparison)]
-        if len(compared) == len(answers):
-            self.add_encoded(items, np.array(compared, np.float32), counts, [a.annotator for a in answers])
-            return
-        for number, (shown, answer, scale) in enumerate(zip(items, answers, scales, strict=True)):
-            row, annotator = counts[number : number + 1], [answer.annotator]
-            if isinstance(answer, Comparison):
-                self.add_encoded([shown], np.array([answer.preference], np.float32), row, annotator)
-            elif isinstance(answer, Ranking) and answer.ranks is not None:
-                filled = [*shown, *[0] * (MOST_RANKED - len(shown))]
-                self.ranked = np.concatenate([self.ranked, np.array([filled])])
-                self.choices.append(choices(answer.ranks))
-                self._add_rows([RANKING], [len(self.ranked) - 1], row, annotator)
-            elif isinstance(answer, Rating) and answer.rating is not None and scale is not None:
-                key = (answer.annotator, scale)
-                if key not in self.scales:
-                    self.scales.append(key)
-                self.rated = np.append(self.rated, shown[0])
-                self.grades = np.append(self.grades, answer.rating)
-                self.scale_of = np.append(self.scale_of, self.scales.index(key))
-                self._add_rows([RATING], [len(self.rated) - 1], row, annotator)
-            else:
-                raise UserError(f"Only an answered comparison, ranking or rating can be fitted to; got {answer}.")
+        for answer in answers:
+            if answer.value is None:
+                raise UserError(f"Only what says something can be fitted to; got {answer}.")
+        self.items += [tuple(shown) for shown in items]
+        self.answers += answers
+        self.scales += scales
+        self.counts = np.concatenate([self.counts, counts.astype(np.float32)])
+        self.annotators = list(dict.fromkeys([*self.annotators, *(answer.annotator for answer in answers)]))
 
     def remove(self, row: int) -> None:
         """Leave out the answer numbered `row`, which was taken back; those after it move up."""
-        for name in ("counts", "kinds", "places", "annotator_of"):
-            setattr(self, name, np.delete(getattr(self, name), row, axis=0))
+        for rows in (self.answers, self.items, self.scales):
+            del rows[row]
+        self.counts = np.delete(self.counts, row, axis=0)
 
-    def _add_rows(
-        self, kinds: Sequence[int], places: Sequence[int] | Array, counts: Array, names: Sequence[str]
-    ) -> None:
-        self.annotators += [name for name in dict.fromkeys(names) if name not in self.annotators]
-        numbers = {name: number for number, name in enumerate(self.annotators)}
-        self.counts = np.concatenate([self.counts, counts.astype(np.float32)])
-        self.kinds = np.concatenate([self.kinds, np.asarray(kinds, np.int64)])
-        self.places = np.concatenate([self.places, np.asarray(places, np.int64)])
-        self.annotator_of = np.concatenate([self.annotator_of, np.array([numbers[name] for name in names], np.int64)])
-
-    @property
-    def tie_share(self) -> float:
-        """Share of ties among the comparisons; 0 without any."""
-        standing = self.preferences[self.places[self.kinds == COMPARISON]]
-        return float(np.mean(standing == 0.5)) if len(standing) else 0.0
+    def share_of_ties(self, start: int = 0) -> float | None:
+        """Return the share of ties among the answers about two segments, from number `start` on; None without any."""
+        pairs = zip(self.items[start:], self.answers[start:], strict=True)
+        ties = [answer.is_tie for items, answer in pairs if len(items) == 2]
+        return float(np.mean(ties)) if ties else None
 
     def pair_embeddings(self) -> Array | None:
         """Return the features of all pairs `(N, 2 k D)`, as `prefrl.queries.pair_embeddings`; None for images."""
         if self._vector is None or len(self.images):
             return None
-        vector = self.ensemble.standardise(self._vector[torch.from_numpy(self.pairs)])
+        pairs = torch.tensor([items for items in self.items if len(items) == 2], dtype=torch.int64).reshape(-1, 2)
+        vector = self.ensemble.standardise(self._vector[pairs])
         rows: Array = vector.flatten(1).cpu().numpy()
         return rows
 

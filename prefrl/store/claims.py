@@ -16,7 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from prefrl.errors import UserError
-from prefrl.feedback import KINDS
+from prefrl.feedback import Comparison
 from prefrl.store import tables
 from prefrl.store.engine import chunks
 from prefrl.store.rows import QueryCard
@@ -50,7 +50,7 @@ def count_missing(connection: sa.Connection, query_ids: Iterable[str]) -> None:
     answer = tables.answers.alias()
     given = (
         sa.select(sa.func.count(sa.distinct(answer.c.annotator)))
-        .where(answer.c.query_id == tables.queries.c.id, answer.c.kind.in_(KINDS), standing(answer))
+        .where(answer.c.query_id == tables.queries.c.id, tables.is_answer(answer), standing(answer))
         .scalar_subquery()
     )
     left = tables.queries.c.overlap - given
@@ -68,17 +68,15 @@ def find_open(
     limit: int,
     now: float,
     *,
-    kinds: Collection[str],
+    kinds: Collection[str] | None,
     with_clips: bool,
 ) -> list[str]:
-    """Return names of queries that the annotator may answer now, those asked first in front."""
+    """Return names of queries that the annotator may answer now, those asked first in front; of all kinds, if None."""
     query = tables.queries.c
-    statement = (
-        sa.select(query.id)
-        .where(may_answer(annotator, now), query.kind.in_(kinds))
-        .order_by(query.session, query.position)
-        .limit(limit)
-    )
+    statement = sa.select(query.id).where(may_answer(annotator, now)).order_by(query.session, query.position)
+    statement = statement.limit(limit)
+    if kinds is not None:
+        statement = statement.where(query.kind.in_(kinds))
     if with_clips:
         item = tables.query_items.c
         drawn = sa.exists().where(tables.clips.c.segment_id == item.segment_id)
@@ -92,7 +90,7 @@ def may_answer(annotator: str, now: float) -> sa.ColumnElement[bool]:
     live = sa.select(sa.func.count()).where(claim.query_id == query.id, claim.expires_at > now).scalar_subquery()
     mine = sa.exists().where(claim.query_id == query.id, claim.annotator == annotator, claim.expires_at > now)
     answered = sa.exists().where(
-        answer.query_id == query.id, answer.annotator == annotator, answer.kind.in_(KINDS), standing()
+        answer.query_id == query.id, answer.annotator == annotator, tables.is_answer(), standing()
     )
     return sa.and_(
         tables.is_open,
@@ -166,7 +164,7 @@ def choose_repeat(
         .join(tables.queries)
         .where(
             answer.annotator == annotator,
-            answer.kind == "comparison",
+            answer.kind == Comparison.kind,
             answer.shown.isnot(None),
             standing(),
             query.repeat_of.is_(None),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
 from prefrl.errors import UserError
-from prefrl.feedback import KINDS, Answer, Query, Response
+from prefrl.feedback import KINDS, Entry, Query, Response, Undo
 from prefrl.segments import Segment
 from prefrl.store import tables
 from prefrl.store.claims import standing as stands
 from prefrl.store.engine import chunks
-from prefrl.store.rows import QueryCard, query_fields, read_answer, read_card, read_segment
+from prefrl.store.rows import QueryCard, query_fields, read_card, read_entry, read_segment
 
 
 def queries(
@@ -84,33 +84,45 @@ def segments(
     return found
 
 
-def answers(connection: sa.Connection, condition: sa.ColumnElement[bool], name: str) -> list[tuple[int, Answer]]:
+def answers(connection: sa.Connection, condition: sa.ColumnElement[bool], name: str) -> list[tuple[int, Entry]]:
     """Return answers with their rows, ascending; the condition may speak of their queries."""
     statement = sa.select(tables.answers).join(tables.queries).where(condition).order_by(tables.answers.c.id)
+    rows = connection.execute(statement).all()
+    _load_kinds(row.kind for row in rows)
     try:
-        return [(row.id, read_answer(row)) for row in connection.execute(statement)]
+        return [(row.id, read_entry(row)) for row in rows]
     except (ValueError, UserError) as error:
         raise damaged(name, error) from error
 
 
-def answer(connection: sa.Connection, row: int, name: str, *, standing: bool = True) -> Answer | None:
+def answer(connection: sa.Connection, row: int, name: str, *, standing: bool = True) -> Entry | None:
     """Return one answer, with `standing` only if it was not taken back; or None."""
     condition = (tables.answers.c.id == row) & (stands() if standing else sa.true())
     found = connection.execute(sa.select(tables.answers).where(condition)).first()
+    if found is None:
+        return None
+    _load_kinds([found.kind])
     try:
-        return None if found is None else read_answer(found)
+        return read_entry(found)
     except (ValueError, UserError) as error:
         raise damaged(name, error) from error
 
 
+def _load_kinds(names: Iterable[str]) -> None:
+    """Load kinds of a user's own, so that one whose module is not here is not taken for damage."""
+    for name in dict.fromkeys(names):
+        if ":" in name:
+            KINDS.find(name)
+
+
 def num_answers(connection: sa.Connection, annotator: str | None) -> int:
-    """Return how many comparisons, rankings and ratings stand."""
+    """Return how many answers stand."""
     column, undo = tables.answers.c, tables.answers.alias()
-    given = sa.select(sa.func.count()).select_from(tables.answers).where(column.kind.in_(KINDS))
+    given = sa.select(sa.func.count()).select_from(tables.answers).where(tables.is_answer())
     taken_back = (
         sa.select(sa.func.count())
         .select_from(tables.answers.join(undo, undo.c.undoes == column.id))
-        .where(column.kind.in_(KINDS), undo.c.kind == "undo")
+        .where(tables.is_answer(), undo.c.kind == Undo.kind)
     )
     if annotator is not None:
         given = given.where(column.annotator == annotator)
@@ -122,7 +134,7 @@ def num_idle(connection: sa.Connection, annotator: str | None) -> int:
     """Return how many of those that stand teach nothing: "can't tell", and answers to what was asked again."""
     column, query = tables.answers.c, tables.queries.c
     joined = sa.select(sa.func.count()).select_from(tables.answers.join(tables.queries))
-    joined = joined.where(column.kind.in_(KINDS), stands())
+    joined = joined.where(tables.is_answer(), stands())
     if annotator is not None:
         joined = joined.where(column.annotator == annotator)
     again = joined.where(query.repeat_of.isnot(None))  # two counts: each finds its few rows by an index, or in one pass

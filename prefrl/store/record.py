@@ -20,7 +20,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from prefrl.errors import UserError
-from prefrl.feedback import KINDS, Answer, Query, Undo
+from prefrl.feedback import Comparison, Entry, Query, Undo
 from prefrl.segments import Segment
 from prefrl.store import claims, clips, forgetting, known, reading, tables, writing
 from prefrl.store.claims import Claim
@@ -79,8 +79,8 @@ class PreferenceStore:
         """Record queries that are about to be asked, in one transaction; those already recorded stay as they are."""
         self._database.write(lambda c: writing.add_queries(c, queries))
 
-    def add_answers(self, answers: Sequence[Answer]) -> list[int]:
-        """Record answers, in one transaction that is on the disk when this returns; return their rows.
+    def add_answers(self, answers: Sequence[Entry]) -> list[int]:
+        """Record answers, and edits, in one transaction that is on the disk when this returns; return their rows.
 
         An answer to a claim is recorded once, however often it is sent. What comes when the query has been answered by
         others, because the claim ran out, is kept too.
@@ -128,7 +128,7 @@ class PreferenceStore:
         limit: int = 1,
         *,
         lease_seconds: float = LEASE_SECONDS,
-        kinds: Collection[str] = KINDS,
+        kinds: Collection[str] | None = None,
         with_clips: bool = False,
         repeat_share: float = REPEAT_SHARE,
     ) -> list[Claim]:
@@ -142,7 +142,7 @@ class PreferenceStore:
             annotator: who will answer; nobody is given a query that they have answered or claimed.
             limit: how many.
             lease_seconds: time to answer in; `renew` extends it.
-            kinds: kinds of queries that can be answered.
+            kinds: names of the kinds of answers that can be given; None: all.
             with_clips: only those all of whose segments have clips.
             repeat_share: in [0, 1).
         """
@@ -157,7 +157,7 @@ class PreferenceStore:
             made = []
             for card, again in zip(reading.cards(connection, names), repeats, strict=True):
                 shown = claims.shown_before(connection, card.repeat_of, annotator) if card.repeat_of else None
-                if again and not card.repeat_of and "comparison" in kinds:
+                if again and not card.repeat_of and (kinds is None or Comparison.kind in kinds):
                     chosen = claims.choose_repeat(connection, annotator, self._rng)
                     if chosen is not None:
                         card, shown = writing.add_repeat(connection, chosen[0], annotator), chosen[1]
@@ -274,8 +274,8 @@ class PreferenceStore:
 
     def answers(
         self, after: int = 0, up_to_session: int | None = None, *, standing: bool = False, repeats: bool = True
-    ) -> list[tuple[int, Answer]]:
-        """Return answers with their row numbers, ascending.
+    ) -> list[tuple[int, Entry]]:
+        """Return answers, edits and what was taken back with their row numbers, ascending.
 
         Args:
             after: leave out rows up to and including this number: what was read before.
@@ -287,13 +287,13 @@ class PreferenceStore:
         if up_to_session is not None:
             condition &= tables.queries.c.session <= up_to_session
         if standing:
-            condition &= claims.standing() & (tables.answers.c.kind != "undo")
+            condition &= claims.standing() & (tables.answers.c.kind != Undo.kind)
         if not repeats:
             condition &= tables.queries.c.repeat_of.is_(None)
         return self._database.read(lambda c: reading.answers(c, condition, self.name))
 
     def num_answers(self, annotator: str | None = None, *, teaching: bool = False) -> int:
-        """Return how many comparisons, rankings and ratings stand, of everybody or of one annotator.
+        """Return how many answers stand, of everybody or of one annotator.
 
         With `teaching`, without those that teach nothing: "can't tell", and what was asked again.
         """

@@ -14,7 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from prefrl.errors import UserError
-from prefrl.feedback import Answer, Comparison, Edit, Query, Ranking, Rating, Response, Undo
+from prefrl.feedback import KINDS, Answer, Edit, Entry, Query, Response, Undo
 from prefrl.files import npz_bytes
 from prefrl.segments import Segment, segment_arrays, segment_from_arrays
 from prefrl.spaces import Array
@@ -106,57 +106,54 @@ def item_rows(query: Query) -> list[dict[str, Any]]:
     ]
 
 
-def answer_row(answer: Answer, token: str, now: float) -> dict[str, Any]:
-    """Return the row of an answer recorded `now`, in seconds since 1970."""
+def entry_row(entry: Entry, kind: str, token: str, now: float) -> dict[str, Any]:
+    """Return the row of an entry recorded `now`, in seconds since 1970; `kind` is the name of its kind."""
     return {
         "token": token,
-        "query_id": answer.query_id,
-        "kind": answer.kind,
-        "value": json.dumps(answer_value(answer)),
-        "annotator": answer.annotator,
-        "shown": None if answer.shown is None else json.dumps(list(answer.shown)),
-        "shown_at": answer.shown_at,
-        "answered_at": answer.answered_at,
-        "seconds": float(answer.seconds),
-        "comment": answer.comment,
-        "undoes": answer.undoes if isinstance(answer, Undo) else None,
+        "query_id": entry.query_id,
+        "kind": kind,
+        "value": json.dumps(entry_value(entry)),
+        "annotator": entry.annotator,
+        "shown": None if entry.shown is None else json.dumps(list(entry.shown)),
+        "shown_at": entry.shown_at,
+        "answered_at": entry.answered_at,
+        "seconds": float(entry.seconds),
+        "comment": entry.comment,
+        "undoes": entry.undoes if isinstance(entry, Undo) else None,
         "recorded_at": now,
     }
 
 
-def answer_value(answer: Answer) -> Any:
-    """Return what was answered as a JSON value; `read_value` is the inverse."""
-    if isinstance(answer, Edit):
-        return {"item": answer.item, "text": answer.text}
-    return list(answer.value) if isinstance(answer.value, tuple) else answer.value
+def entry_value(entry: Entry) -> Any:
+    """Return what an entry says as a JSON value; `make_entry` is the inverse."""
+    if isinstance(entry, Edit):
+        return {"item": entry.item, "text": entry.text}
+    return entry.to_json() if isinstance(entry, Answer) else None
 
 
-def read_value(kind: str, value: Any, undoes: int | None, common: Mapping[str, Any]) -> Answer:
-    """Rebuild an answer from its kind, its JSON value and what answers of all kinds carry.
+def make_entry(kind: str, value: Any, undoes: int | None, common: Mapping[str, Any]) -> Entry:
+    """Rebuild an entry from the name of its kind, its JSON value and what entries of all kinds carry.
 
     Raises:
-        ValueError: a kind that this version does not know, or values that cannot be.
+        ValueError: a kind that this version does not know.
+        UserError: values that cannot be, or a kind of a user's own that is not here.
     """
-    match kind:
-        case "comparison":
-            return Comparison(preference=value, **common)
-        case "ranking":
-            return Ranking(ranks=None if value is None else tuple(value), **common)
-        case "rating":
-            return Rating(rating=value, **common)
-        case "edit":
-            return Edit(item=value["item"], text=value["text"], **common)
-        case "undo":
-            assert undoes is not None
-            return Undo(undoes=undoes, **common)
-    raise ValueError(f"an answer is of the kind {kind!r}, which this version does not know")
+    if kind == Undo.kind:
+        assert undoes is not None
+        return Undo(undoes=undoes, **common)
+    if kind == Edit.kind:
+        return Edit(item=value["item"], text=value["text"], **common)
+    if ":" not in kind and kind not in KINDS:
+        raise ValueError(f"an answer is of the kind {kind!r}, which this version does not know")
+    return KINDS.find(kind).from_json(value, **common)
 
 
-def read_answer(row: sa.Row[Any]) -> Answer:
-    """Rebuild an answer from its row.
+def read_entry(row: sa.Row[Any]) -> Entry:
+    """Rebuild an entry from its row.
 
     Raises:
-        ValueError: the row holds no answer.
+        ValueError: the row holds none.
+        UserError: likewise.
     """
     common = {
         "query_id": row.query_id,
@@ -168,7 +165,7 @@ def read_answer(row: sa.Row[Any]) -> Answer:
         "comment": row.comment,
         "claim": row.token,
     }
-    return read_value(row.kind, json.loads(row.value), row.undoes, common)
+    return make_entry(row.kind, json.loads(row.value), row.undoes, common)
 
 
 def read_card(row: sa.Row[Any], items: Sequence[str | Response]) -> QueryCard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prefrl.errors import require
+from prefrl.feedback.answers import BESIDE
 
 try:
     import sqlalchemy as sa
@@ -138,3 +139,8 @@ renders = sa.Table(  # claims of rendering work, and why it cannot be done
     sa.Column("expires_at", sa.Double, nullable=False),
     sa.Column("error", sa.Text),
 )
+
+
+def is_answer(entry: sa.FromClause = answers) -> sa.ColumnElement[bool]:
+    """Return the condition that a row of `answers` answers its query: it is no edit, and takes nothing back."""
+    return entry.c.kind.not_in(BESIDE)

@@ -15,11 +15,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from prefrl.errors import UserError
-from prefrl.feedback import Answer, Edit, Query, Ranking, Rating, Undo
+from prefrl.feedback import KINDS, Answer, Edit, Entry, Query
 from prefrl.store import reading, tables
 from prefrl.store.claims import count_missing
 from prefrl.store.engine import chunks
-from prefrl.store.rows import QueryCard, answer_row, item_rows, pack, query_row, segment_row
+from prefrl.store.rows import QueryCard, entry_row, item_rows, pack, query_row, segment_row
 
 ANNOTATOR_KINDS = ("person", "teacher", "model", "unknown")
 
@@ -69,24 +69,25 @@ def add_repeat(connection: sa.Connection, query_id: str, annotator: str) -> Quer
     return reading.cards(connection, [again.id])[0]
 
 
-def make_tokens(answers: Sequence[Answer | None]) -> list[str]:
+def make_tokens(answers: Sequence[Entry | None]) -> list[str]:
     """Return a name for each answer that makes recording it twice harmless: its claim's, or a new one."""
     return [uuid.uuid4().hex if a is None or a.claim is None else a.claim for a in answers]
 
 
-def add_answers(connection: sa.Connection, answers: Sequence[Answer], tokens: Sequence[str], name: str) -> list[int]:
+def add_answers(connection: sa.Connection, answers: Sequence[Entry], tokens: Sequence[str], name: str) -> list[int]:
     """Record those answers that are not recorded yet; return the rows of all."""
     if not answers:
         return []
     rows = rows_of(connection, tokens)
     fresh = {token: answer for token, answer in zip(tokens, answers, strict=True) if token not in rows}
-    _check(connection, list(fresh.values()), name)
+    kinds = _check(connection, list(fresh.values()), name)
     known = set(connection.scalars(sa.select(tables.annotators.c.name)))
     for annotator in dict.fromkeys(answer.annotator for answer in fresh.values()):
         if annotator not in known:
             connection.execute(sa.insert(tables.annotators), {"name": annotator, "kind": "unknown"})
     now = time.time()
-    _insert(connection, tables.answers, [answer_row(answer, token, now) for token, answer in fresh.items()])
+    made = zip(fresh.items(), kinds, strict=True)
+    _insert(connection, tables.answers, [entry_row(answer, kind, token, now) for (token, answer), kind in made])
     count_missing(connection, (answer.query_id for answer in fresh.values()))
     for chunk in chunks(fresh):
         connection.execute(sa.delete(tables.claims).where(tables.claims.c.token.in_(chunk)))
@@ -111,34 +112,31 @@ def set_facts(connection: sa.Connection, facts: Mapping[str, Any]) -> None:
     _insert(connection, tables.facts, [{"key": k, "value": json.dumps(v)} for k, v in facts.items()])
 
 
-def _check(connection: sa.Connection, answers: Sequence[Answer], name: str) -> None:
-    """Raise `UserError` unless every answer fits its query."""
-    kinds: dict[str, tuple[str, int | None]] = {}
-    for chunk in chunks(dict.fromkeys(answer.query_id for answer in answers)):
-        columns = tables.queries.c.id, tables.queries.c.kind, tables.queries.c.scale
-        for row in connection.execute(sa.select(*columns).where(tables.queries.c.id.in_(chunk))):
-            kinds[row.id] = row.kind, row.scale
-    for answer in answers:
-        if answer.query_id not in kinds:
+def _check(connection: sa.Connection, entries: Sequence[Entry], name: str) -> list[str]:
+    """Raise `UserError` unless every entry fits its query; return the names of their kinds."""
+    queries = {}
+    item, query = tables.query_items.c, tables.queries.c
+    for chunk in chunks(dict.fromkeys(entry.query_id for entry in entries)):
+        num_items = sa.func.count(item.position)
+        statement = sa.select(query.id, query.kind, query.scale, num_items).join(tables.query_items)
+        for row in connection.execute(statement.where(query.id.in_(chunk)).group_by(query.id)):
+            queries[row[0]] = row[1:]
+    names = []
+    for entry in entries:
+        if entry.query_id not in queries:
             raise UserError(
-                f"The record {name} holds no query {answer.query_id!r}, so it cannot be answered. "
+                f"The record {name} holds no query {entry.query_id!r}, so it cannot be answered. "
                 "Record the query first (add_queries), or open the record it was asked in."
             )
-        kind, scale = kinds[answer.query_id]
-        if isinstance(answer, Undo):
-            continue
-        if isinstance(answer, Edit):
-            _check_edit(connection, answer)
-        elif answer.kind != kind:
-            raise UserError(f"The query {answer.query_id} asks for a {kind}; got a {answer.kind}.")
-        elif isinstance(answer, Rating) and answer.rating is not None and scale and answer.rating > scale:
-            raise UserError(f"The query {answer.query_id} asks for a grade of 1 to {scale}. Received {answer.rating}")
-        elif isinstance(answer, Ranking) and answer.ranks is not None:
-            (card,) = reading.cards(connection, [answer.query_id])
-            if len(answer.ranks) != card.num_items:
-                raise UserError(
-                    f"The query {answer.query_id} asks to rank {card.num_items}; got {len(answer.ranks)} ranks."
-                )
+        kind, scale, num_items = queries[entry.query_id]
+        if isinstance(entry, Answer):
+            if type(entry) is not KINDS.find(kind):
+                raise UserError(f"The query {entry.query_id} asks for a {kind}; got a {entry.kind}.")
+            entry.check(num_items, scale)
+        elif isinstance(entry, Edit):
+            _check_edit(connection, entry)
+        names.append(kind if isinstance(entry, Answer) else entry.kind)
+    return names
 
 
 def _check_edit(connection: sa.Connection, edit: Edit) -> None:

@@ -13,9 +13,8 @@ import torch
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import make_run_env
 from prefrl.errors import UserError
-from prefrl.feedback import Answer, Comparison, Query, Ranking
+from prefrl.feedback import Answer, Comparison, Query
 from prefrl.files import write_json
-from prefrl.likelihood import bradley_terry_log_likelihood, choices, ranking_log_likelihood
 from prefrl.quality import Quality, measure_quality
 from prefrl.rewards import RewardEnsemble
 from prefrl.runs.checkpoint import newest_checkpoint
@@ -95,7 +94,7 @@ def run_quality(folder: ControlFolder, num_surprises: int = 10) -> RunQuality:
 def expectations(
     store: PreferenceStore, reward: RewardEnsemble, error_rate: float
 ) -> list[tuple[float, Surprise, bool]]:
-    """Return how well a reward explains each comparison and ranking of segments that stands.
+    """Return how well a reward explains each answer that stands about several segments.
 
     Returns:
         for each: its probability in a form that can be compared between kinds (the geometric mean for a pair: 1/2 is
@@ -104,7 +103,7 @@ def expectations(
     answers = [
         (row, answer)
         for row, answer in store.answers(standing=True)
-        if isinstance(answer, Comparison | Ranking) and answer.value not in (None, 0.5)
+        if isinstance(answer, Answer) and answer.value is not None and not answer.graded and not answer.is_tie
     ]
     found = []
     for begin in range(0, len(answers), AT_ONCE):
@@ -127,17 +126,11 @@ def expectations(
 
 
 def _probability(reward: RewardEnsemble, query: Query, answer: Answer, error_rate: float) -> tuple[float, float]:
-    returns = torch.from_numpy(reward.segment_returns(list(query.segments))).double()  # (M, K)
-    if isinstance(answer, Comparison):
-        preference = torch.tensor(float(answer.preference or 0.0))
-        logs = bradley_terry_log_likelihood(returns[:, 0] - returns[:, 1], preference, error_rate)
-        probability = float(logs.exp().mean())
-        return probability, probability
-    assert isinstance(answer, Ranking) and answer.ranks is not None
-    left, chosen = choices(answer.ranks)
-    probability = float(ranking_log_likelihood(returns, left, chosen, error_rate).exp().mean())
-    orders = math.factorial(len(answer.ranks))
-    return probability, probability ** (math.log(2) / math.log(orders)) if probability > 0 else 0.0
+    returns = torch.from_numpy(reward.segment_returns(list(query.segments))).double().unsqueeze(1)  # (M, 1, K)
+    encoded = [torch.from_numpy(part) for part in answer.encode([answer])]
+    probability = float(answer.log_likelihood(returns, encoded, error_rate).exp().mean())
+    outcomes = answer.num_outcomes(len(query.segments), query.scale)
+    return probability, probability ** (math.log(2) / math.log(outcomes)) if probability > 0 else 0.0
 
 
 def _reward_of(folder: ControlFolder) -> tuple[RewardEnsemble | None, dict[str, float] | None]:

@@ -10,7 +10,7 @@ import numpy as np
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import make_run_env
 from prefrl.errors import UserError
-from prefrl.feedback import KINDS, Answer
+from prefrl.feedback import Answer
 from prefrl.rewards import ComparisonData, FitReport, FitSettings, Fitter, RewardEnsemble
 from prefrl.runs.streams import stream, stream_seed, torch_stream
 from prefrl.segments import Segment, stack_transitions
@@ -65,7 +65,7 @@ def fit_record(
     answers = [
         answer
         for _, answer in store.answers(standing=True, repeats=False)
-        if answer.kind in KINDS and answer.value is not None and answer.annotator not in without
+        if isinstance(answer, Answer) and answer.value is not None and answer.annotator not in without
     ]
     reference = _some_segments(store, answers)
     if not reference:

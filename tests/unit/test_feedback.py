@@ -52,7 +52,7 @@ def test_segments_of_unequal_length_are_refused() -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_a_query_needs_two_segments(number: int) -> None:
-    with pytest.raises(UserError, match=f"needs two segments; got {number}"):
+    with pytest.raises(UserError, match=f"A query for a comparison shows 2 segments; got {number}"):
         Query(segments=tuple([segment(0)] * number))  # type: ignore[arg-type]
 
 

@@ -287,7 +287,7 @@ def test_counts_of_earlier_comparisons_never_change() -> None:
 def test_segments_are_kept_once_however_often_they_are_compared() -> None:
     (a, b), (c, _) = make_pairs(2)
     data = make_data(make_reward(), [(a, b), (c, a), (b, c), (a, b)], [1.0, 0.0, 1.0, 0.5])
-    assert data.pairs.tolist() == [[0, 1], [2, 0], [1, 2], [0, 1]]
+    assert data.items == [(0, 1), (2, 0), (1, 2), (0, 1)]
 
 
 def test_features_of_segments_are_those_that_the_ensemble_reads() -> None:
@@ -301,11 +301,11 @@ def test_features_of_segments_are_those_that_the_ensemble_reads() -> None:
 
 def test_the_share_of_ties_is_of_the_answers_that_stand() -> None:
     reward, pairs = make_reward(), make_pairs(4)
-    assert make_data(reward, [], []).tie_share == 0
+    assert make_data(reward, [], []).share_of_ties() is None
     data = make_data(reward, pairs, [1.0, 0.5, 0.5, 0.0])
-    assert data.tie_share == 0.5
+    assert data.share_of_ties() == 0.5
     data.remove(1)
-    assert data.tie_share == pytest.approx(1 / 3)
+    assert data.share_of_ties() == pytest.approx(1 / 3)
 
 
 def test_features_of_segments_follow_the_ensembles_statistics() -> None:

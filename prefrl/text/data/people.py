@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.errors import UserError
-from prefrl.feedback import SMALLEST_SCALE, Answer, Comparison, Edit, Query, Ranking, Rating, Response
+from prefrl.feedback import SMALLEST_SCALE, Answer, Edit, Entry, Query, Rating, Response
 from prefrl.store import PreferenceStore
 from prefrl.text.data.examples import Example, Liked, RankedResponses
 
@@ -86,7 +86,7 @@ def record_remarks(record: str, remarks: Sequence[Remark], annotator: str) -> No
     Raises:
         UserError: the record cannot be written.
     """
-    queries, answers = [], list[Answer]()
+    queries, answers = [], list[Entry]()
     with _opened(record) as store:
         session = store.num_open() + store.num_answers()
         for remark in remarks:
@@ -112,15 +112,16 @@ def read_rankings_of_people(record: str) -> list[RankedResponses]:
     for query, answer in _answered(record):
         texts = tuple(response.text for response in query.responses)
         prompt = query.responses[0].prompt
-        if isinstance(answer, Comparison) and answer.preference is not None:
-            ranks = {1.0: (0, 1), 0.0: (1, 0), 0.5: (0, 0)}[answer.preference]
-            rankings.append(RankedResponses(prompt=prompt, responses=texts, ranks=ranks))
-        elif isinstance(answer, Ranking) and answer.ranks is not None:
-            ranks_of = tuple(rank - 1 for rank in answer.ranks)
-            rankings.append(RankedResponses(prompt=prompt, responses=texts, ranks=ranks_of))
-        elif isinstance(answer, Edit):
+        if isinstance(answer, Edit):
             pair = (answer.text, texts[answer.item])
             rankings.append(RankedResponses(prompt=prompt, responses=pair, ranks=(0, 1)))
+        elif answer.order is not None:
+            ranks = tuple(rank - 1 for rank in answer.order)
+            rankings.append(RankedResponses(prompt=prompt, responses=texts, ranks=ranks))
+        else:
+            for i, j, preference in answer.pairs():
+                ranks = {1.0: (0, 1), 0.0: (1, 0), 0.5: (0, 0)}[preference]
+                rankings.append(RankedResponses(prompt=prompt, responses=(texts[i], texts[j]), ranks=ranks))
     if not rankings:
         raise UserError(
             f"The record {record} holds no comparison, ranking or edit of responses yet. Answer some first."
@@ -160,22 +161,21 @@ def read_likes_of_people(record: str) -> list[Liked]:
     """Return likes and dislikes from ratings: above and below the middle of their scale; empty without ratings."""
     likes = []
     for query, answer in _answered(record):
-        if isinstance(answer, Rating) and answer.rating is not None and query.scale is not None:
-            middle = (query.scale + 1) / 2
-            if answer.rating != middle:
-                item = query.responses[0]
-                likes.append(Liked(prompt=item.prompt, response=item.text, liked=answer.rating > middle))
+        share = None if isinstance(answer, Edit) or query.scale is None else answer.share_of_scale(query.scale)
+        if share not in (None, 0.5):
+            item = query.responses[0]
+            likes.append(Liked(prompt=item.prompt, response=item.text, liked=share > 0.5))
     return likes
 
 
-def _answered(record: str) -> list[tuple[Query, Answer]]:
+def _answered(record: str) -> list[tuple[Query, Answer | Edit]]:
     """Return queries of responses with the answers that stand."""
     if "://" not in record and not Path(record.removeprefix("sqlite:")).is_file():
         raise UserError(f"There is no record {record}. Make one with: prefrl text ask --record {record}")
     with _opened(record) as store:
         answers = [answer for _, answer in store.answers(standing=True, repeats=False)]
         found = {name: store.query(name) for name in dict.fromkeys(answer.query_id for answer in answers)}
-    return [(found[answer.query_id], answer) for answer in answers if found[answer.query_id].responses]
+    return [(found[a.query_id], a) for a in answers if isinstance(a, Answer | Edit) and found[a.query_id].responses]
 
 
 @contextmanager
