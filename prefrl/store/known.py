@@ -8,11 +8,9 @@ from __future__ import annotations
 import numpy as np
 import sqlalchemy as sa
 
-from prefrl.feedback import Answer, Edit, Undo
+from prefrl.feedback import Answer, Undo
 from prefrl.store import reading, tables
 from prefrl.store.claims import standing
-
-_BESIDE = (Edit.kind, Undo.kind)
 
 
 def choose(
@@ -34,18 +32,18 @@ def choose(
         .join(tables.queries)
         .where(
             answer.annotator == known_by,
-            answer.kind.not_in(_BESIDE),
+            tables.is_answer(),
             answer.value.not_in(("null", "0.5")),
             standing(),
             query.repeat_of.is_(None),
             ~sa.exists().where(item.query_id == query.id, item.segment_id.isnot(None), ~drawn),
             ~sa.exists().where(
-                theirs.c.query_id == query.id, theirs.c.annotator == annotator, theirs.c.kind != "undo",
+                theirs.c.query_id == query.id, theirs.c.annotator == annotator, theirs.c.kind != Undo.kind,
                 standing(theirs),
             ),
             ~sa.exists().where(claim.query_id == query.id, claim.annotator == annotator, claim.expires_at > now),
             ~sa.exists().where(
-                asked, given.c.query_id == again.c.id, given.c.kind != "undo", standing(given)
+                asked, given.c.query_id == again.c.id, given.c.kind != Undo.kind, standing(given)
             ),
             ~sa.exists().where(
                 asked, claim.query_id == again.c.id, claim.annotator == annotator, claim.expires_at > now
@@ -68,12 +66,13 @@ def both(connection: sa.Connection, annotator: str, known_by: str, name: str) ->
     if annotator == known_by:
         return []
     answer, query = tables.answers.c, tables.queries.c
-    condition = answer.kind.not_in(_BESIDE) & standing()
+    condition = tables.is_answer() & standing()
     asked = condition & (answer.annotator == annotator) & (query.reserved_for == annotator)
     said = reading.answers(connection, asked & query.repeat_of.isnot(None), name)
     of = dict(connection.execute(sa.select(query.id, query.repeat_of).where(query.reserved_for == annotator)).all())
     originals = {
         known.query_id: known
         for _, known in reading.answers(connection, condition & (answer.annotator == known_by), name)
+        if isinstance(known, Answer)
     }
-    return [(originals[of[a.query_id]], a) for _, a in said if of[a.query_id] in originals]
+    return [(originals[of[a.query_id]], a) for _, a in said if of[a.query_id] in originals and isinstance(a, Answer)]

@@ -20,7 +20,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from prefrl.errors import UserError
-from prefrl.feedback import Comparison, Entry, Query, Undo
+from prefrl.feedback import Answer, Comparison, Entry, Query, Undo
 from prefrl.segments import Segment
 from prefrl.store import claims, clips, forgetting, known, reading, tables, writing
 from prefrl.store.claims import Claim
