@@ -1,6 +1,6 @@
-"""Between the window and the record: claims questions ahead, decodes their clips, records replies, in its own threads.
+"""Between the window and the record: claims questions ahead, decodes their clips, records answers, in its own threads.
 
-The window never waits for it. A reply is kept until the record has it, however long that takes: the claim that it
+The window never waits for it. An answer is kept until the record has it, however long that takes: the claim that it
 answers makes sure that it is recorded once.
 """
 
@@ -13,12 +13,12 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 from prefrl.clips.codec import decode_clip
 from prefrl.errors import UserError
-from prefrl.feedback import Answer, Comparison, Ranking, Rating
-from prefrl.human_ui.questions import Item, Question, Reply, Standing
+from prefrl.feedback import Answer
+from prefrl.human_ui.questions import Item, Question, Standing
 from prefrl.human_ui.sitting import Sitting
 from prefrl.store import Claim, PreferenceStore
 
@@ -58,7 +58,7 @@ class Desk:
         self._open_record, self.annotator = open_record, annotator
         self._sitting = Sitting(annotator, run=run, environment=environment, repeat_share=repeat_share)
         self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
-        self._work: queue.SimpleQueue[tuple[str, Reply, str]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[str, Answer, str]] = queue.SimpleQueue()
         self._num_unsaved = 0
         self._lock = threading.Lock()
         self._claims: dict[str, Claim] = {}  # by query: claimed and not answered
@@ -84,23 +84,23 @@ class Desk:
 
     @property
     def num_unsaved(self) -> int:
-        """Replies that the record does not have yet."""
+        """Answers that the record does not have yet."""
         return self._num_unsaved
 
-    def save(self, reply: Reply) -> None:
-        """Record a reply, as soon as may be."""
+    def save(self, answer: Answer) -> None:
+        """Record an answer, as soon as may be."""
         with self._lock:
             self._num_unsaved += 1
-        self._work.put(("save", reply, ""))
+        self._work.put(("save", answer, ""))
 
-    def take_back(self, reply: Reply) -> None:
-        """Undo a reply in the record; its question is news again then."""
+    def take_back(self, answer: Answer) -> None:
+        """Take an answer back in the record; its question is news again then."""
         with self._lock:
             self._num_unsaved += 1
-        self._work.put(("undo", reply, uuid.uuid4().hex))
+        self._work.put(("undo", answer, uuid.uuid4().hex))
 
     def close(self, patience_seconds: float = 5.0) -> int:
-        """Finish what is to be recorded, give back what was claimed; return how many replies could not be recorded."""
+        """Finish what is to be recorded, give back what was claimed; return how many answers could not be recorded."""
         deadline = time.monotonic() + patience_seconds
         while self._num_unsaved and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -120,16 +120,16 @@ class Desk:
         store: PreferenceStore | None = None
         while not self._stop.is_set():
             try:
-                what, reply, token = self._work.get(timeout=POLL_SECONDS)
+                what, answer, token = self._work.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 continue
             while not self._stop.is_set():
                 try:
                     store = store or self._open_record()
                     if what == "save":
-                        self._record(store, reply)
+                        self._record(store, answer)
                     else:
-                        self._undo(store, reply, token)
+                        self._undo(store, answer, token)
                     break
                 except UserError as error:
                     kept = f"{self._num_unsaved} not recorded yet; they are kept here and tried again"
@@ -143,31 +143,13 @@ class Desk:
         if store is not None:
             store.close()
 
-    def _record(self, store: PreferenceStore, reply: Reply) -> None:
-        query_id = reply.question.query_id
-        claim = self._claims.get(query_id)
-        common: dict[str, Any] = {
-            "query_id": query_id,
-            "annotator": self.annotator,
-            "seconds": max(0.0, reply.answered_at - reply.shown_at),
-            "shown": reply.question.order,
-            "shown_at": reply.shown_at,
-            "answered_at": reply.answered_at,
-            "claim": None if claim is None else claim.token,
-        }
-        answer: Answer
-        if reply.question.kind == "comparison":
-            answer = Comparison(preference=reply.preference, **common)
-        elif reply.question.kind == "ranking":
-            answer = Ranking(ranks=reply.ranks, **common)
-        else:
-            answer = Rating(rating=reply.rating, **common)
-        (self._rows[query_id],) = store.add_answers([answer])
+    def _record(self, store: PreferenceStore, answer: Answer) -> None:
+        (self._rows[answer.query_id],) = store.add_answers([answer])
         with self._lock:
-            self._claims.pop(query_id, None)
+            self._claims.pop(answer.query_id, None)
 
-    def _undo(self, store: PreferenceStore, reply: Reply, token: str) -> None:
-        query_id = reply.question.query_id
+    def _undo(self, store: PreferenceStore, answer: Answer, token: str) -> None:
+        query_id = answer.query_id
         row = self._rows.get(query_id)
         if row is None:
             return
@@ -224,7 +206,7 @@ class Desk:
             while len(self._kept) > 1 and sum(question.num_bytes for question in self._kept) > KEPT_BYTES:
                 self._kept.popleft()  # decoded again if it is taken back
         self._to_bring.popleft()
-        self.news.put(kept)
+        self.news.put(replace(kept, claim=claim.token))  # another one, where it was taken back
         return True
 
     def _claim_undrawable(self, store: PreferenceStore) -> list[Claim]:
@@ -266,7 +248,9 @@ def _question(store: PreferenceStore, claim: Claim) -> Question:
     items += [Item(text=response.text) for response in card.responses]
     return Question(
         query_id=card.id,
-        kind=card.kind,  # type: ignore[arg-type]  # the record holds no others
+        kind=card.kind,
+        annotator=claim.annotator,
+        claim=claim.token,
         items=tuple(items),
         order=claim.shown,
         prompt=card.responses[0].prompt if card.responses else None,

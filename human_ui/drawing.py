@@ -13,11 +13,6 @@ from prefrl.human_ui.session import Screen, Session
 from prefrl.human_ui.theme import HIGH_CONTRAST, PLAIN, Colour, Theme
 
 MAX_SMOOTH = 1000  # pixels: larger clips are enlarged the quick way
-HINTS = {
-    "comparison": "LEFT ARROW left is better     RIGHT ARROW right is better     UP equal     DOWN can't tell",
-    "ranking": "Press the numbers from best to worst     UP, then a number: equal to the last     DOWN can't tell",
-    "rating": "Press a number: 1 is worst, {scale} is best     DOWN can't tell",
-}
 LEAVING = "Not in the record yet: {num}. The window closes when they are. Q again gives them up; any other key stays."
 COMMON_HINT = "Z undo     SPACE pause     R replay     I what to look for     H all keys     Q leave"
 
@@ -51,7 +46,7 @@ class Painter:
                 aspect=aspect,
                 has_prompt=question.prompt is not None,
                 has_instruction=bool(session.look_for),
-                points=question.scale if question.kind == "rating" else 0,
+                points=question.scale if question.answer_kind.graded else 0,
             )
             self._question(surface, session, question, self.layout, theme)
         else:
@@ -115,7 +110,7 @@ class Painter:
                 (f"PAUSED at frame {session.frame + 1} of {question.num_frames}: space goes on", theme.warning)
             )
         elif session.screen is Screen.QUESTION and question is not None:
-            lines.append((HINTS[question.kind].format(scale=question.scale), theme.ink))
+            lines.append((question.hint, theme.ink))
         lines.append((COMMON_HINT, theme.pale_ink))
         rows = [(row, colour) for text, colour in lines for row in self._wrap(text, size, width - round(28 * unit))]
         top = height - round(9 * unit) - len(rows) * round(24 * unit)
@@ -164,9 +159,9 @@ class Painter:
             colour = theme.places[place]
             if item.clip is not None:
                 self._picture(surface, item, session.frame, box)
-            if question.kind == "comparison":
+            if len(question.items) == 2:
                 self._badge(surface, ("LEFT", "RIGHT")[place], box, colour, layout.unit)
-            elif question.kind == "ranking":
+            elif len(question.items) > 2:
                 self._badge(surface, str(place + 1), box, colour, layout.unit)
                 if place in ranks:
                     self._badge(surface, f"rank {ranks[place]}", box, theme.chosen, layout.unit, right=True)

@@ -1,13 +1,11 @@
-"""What a person is asked, and what they say: plain values, without a window, a record or a simulator."""
+"""What a person is asked, and how the run stands: plain values, without a window, a record or a simulator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from prefrl.clips.codec import Pictures
-
-Kind = Literal["comparison", "ranking", "rating"]
+from prefrl.feedback import KINDS, Answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +27,12 @@ class Question:
     """A query as it is put to a person."""
 
     query_id: str
-    kind: Kind
+    kind: str
+    """Name of the kind of answer that is asked for."""
+    annotator: str
+    """Name of the person."""
+    claim: str | None = None
+    """Name of the claim by which the person has it; goes into the answer."""
     items: tuple[Item, ...]
     """In the order of the query."""
     order: tuple[int, ...]
@@ -40,6 +43,16 @@ class Question:
     """Points of the scale of a rating, 1 (worst) to this."""
     instruction: str = ""
     """What to judge by, as whoever asked put it."""
+
+    @property
+    def answer_kind(self) -> type[Answer]:
+        """The class of its answer."""
+        return KINDS.find(self.kind)
+
+    @property
+    def hint(self) -> str:
+        """What to press to answer it."""
+        return self.answer_kind.keys.format(scale=self.scale)
 
     @property
     def shown(self) -> tuple[Item, ...]:
@@ -59,26 +72,6 @@ class Question:
     def num_frames(self) -> int:
         """Frames of the longest clip."""
         return max(item.num_frames for item in self.items)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Reply:
-    """What a person said to a question; the items are numbered as in the query, wherever they were shown."""
-
-    question: Question
-    preference: float | None = None
-    """Of a comparison: 1 (the first is better), 0, or 1/2 for a tie."""
-    ranks: tuple[int, ...] | None = None
-    """Of a ranking: the rank of each item, 1 for the best; equal ranks are ties."""
-    rating: int | None = None
-    """Of a rating: 1 to the question's scale."""
-    shown_at: float
-    """Seconds since 1970."""
-    answered_at: float
-
-    @property
-    def cannot_tell(self) -> bool:
-        return self.preference is None and self.ranks is None and self.rating is None
 
 
 @dataclass(frozen=True, kw_only=True)

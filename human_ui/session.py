@@ -1,7 +1,7 @@
 """The session of a person who answers: a pure object, driven by events, that knows nothing of windows or records.
 
 Whoever owns it calls `press`, `click`, `tick` and `offer`, draws what its attributes say, and carries out what
-`take_commands` gives: saving a reply, taking one back, fetching a question again, leaving.
+`take_commands` gives: saving an answer, taking one back, fetching a question again, leaving.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
-from prefrl.human_ui.questions import Question, Reply, Standing
+from prefrl.feedback import Answer
+from prefrl.human_ui.questions import Question, Standing
 
 SPEEDS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0)
 REST = 0.4  # seconds for which the last frame stands before the clips begin again
@@ -53,16 +55,16 @@ class Screen(Enum):
 
 @dataclass(frozen=True)
 class Save:
-    """Put a reply into the record."""
+    """Put an answer into the record."""
 
-    reply: Reply
+    answer: Answer
 
 
 @dataclass(frozen=True)
 class TakeBack:
-    """Undo the reply in the record and bring its question again."""
+    """Take an answer back in the record and bring its question again."""
 
-    reply: Reply
+    answer: Answer
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Session:
     def __init__(self, standing: Standing, instruction: str = "", now: Callable[[], float] = time.time) -> None:
         self.standing, self.instruction, self._now = standing, instruction, now
         self.question: Question | None = None
-        self.given: list[Reply] = []  # by this person in this session, those taken back left out
+        self.given: list[Answer] = []  # by this person in this session, those taken back left out
         self.ready: deque[Question] = deque()
         self.ranked: list[list[int]] = []  # places, best first; those in one list are tied
         self.show_help = self.show_instruction = False
@@ -96,11 +98,11 @@ class Session:
         self.notice = ""
         self.problem = ""  # of the record, for as long as it lasts
         self.finished = False
-        self.unsaved = 0  # replies and undos handed over that the record does not have yet
+        self.unsaved = 0  # answers and undos handed over that the record does not have yet
         self.leaving = False  # as soon as it has them
         self._notice_left = 0.0
         self._tie_next = False
-        self._awaited: str | None = None  # query whose reply was taken back and which comes again
+        self._awaited: str | None = None  # query whose answer was taken back and which comes again
         self._more_undos = 0
         self._began = now()
         self._shown_at = now()
@@ -132,7 +134,7 @@ class Session:
 
     @property
     def per_hour(self) -> float | None:
-        """Replies per hour of this session; None before the first."""
+        """Answers per hour of this session; None before the first."""
         if not self.given:
             return None
         return 3600 * len(self.given) / max(self._now() - self._began, 1.0)
@@ -227,22 +229,16 @@ class Session:
             self.press(Action.CONFIRM)
         elif self.question is None:
             self.tell("Nothing is shown yet: that key was not counted.")
-        elif self.question.kind == "ranking":
-            self._rank(number - 1, self.question)
-        elif self.question.kind == "rating":
-            if number <= self.question.scale:
-                self._give(self.question, rating=number)
-            else:
-                self.tell(f"The scale goes from 1 to {self.question.scale}.")
-        elif number <= 2:
-            self.press((Action.LEFT, Action.RIGHT)[number - 1])
+        elif not self.question.answer_kind.graded:
+            self._choose([number - 1], self.question)
+        elif number <= self.question.scale:
+            self._give(self.question, number)
         else:
-            self.tell("There are two to choose from: left or right arrow.")
+            self.tell(f"The scale goes from 1 to {self.question.scale}.")
 
     def click(self, place: int) -> None:
         """The item at a place, from 0 at the left, was clicked; for a rating, that point of its scale."""
-        if self.question is None or self.question.kind in ("ranking", "rating") or place < 2:
-            self.digit(place + 1)
+        self.digit(place + 1)
 
     def take_commands(self) -> list[Command]:
         """Return what is to be done since the last call, in order."""
@@ -284,65 +280,61 @@ class Session:
         self.position = frame / question.frames_per_second
 
     def _judge(self, action: Action, question: Question) -> None:
+        arrows = {Action.LEFT: [0], Action.RIGHT: [1], Action.TIE: [0, 1]}
         if action is Action.CANNOT_TELL:
-            self._give(question)
-        elif question.kind == "comparison":
-            if action is Action.TIE:
-                self._give(question, preference=0.5)
-            elif action in (Action.LEFT, Action.RIGHT):
-                place = 0 if action is Action.LEFT else 1
-                self._give(question, preference=1.0 if question.order[place] == 0 else 0.0)
-        elif question.kind == "ranking" and action is Action.TIE:
-            if not self.ranked:
-                self.tell("Press the number of the best one first; up, then a number, ties it with the one before.")
-            else:
-                self._tie_next = True
-                self.tell("The next number ties with the one before.")
-        elif question.kind == "ranking":
-            self.tell("Press the numbers from the best to the worst.")
-        elif question.kind == "rating" and action is not Action.CONFIRM:
-            self.tell(f"Press a number from 1 (worst) to {question.scale} (best).")
+            self._give(question, None)
+        elif len(question.items) == 2 and action in arrows:
+            self._choose(arrows[action], question)
+        elif action is Action.TIE and self.ranked:
+            self._tie_next = True
+            self.tell("The next number ties with the one before.")
+        elif action is not Action.CONFIRM:
+            self.tell(question.hint)
 
-    def _rank(self, place: int, question: Question) -> None:
-        if place >= len(question.items):
-            self.tell(f"There are {len(question.items)} to rank.")
+    def _choose(self, places: list[int], question: Question) -> None:
+        """Choose the next best, or several that are equally good."""
+        num = len(question.items)
+        if self._refused(question):
             return
-        if any(place in group for group in self.ranked):
-            self.tell(f"{place + 1} is ranked already; Z takes the last one back.")
+        if places[-1] >= num:
+            self.tell("There are two to choose from: left or right arrow." if num == 2 else f"There are {num} of them.")
+            return
+        if any(place in group for group in self.ranked for place in places):
+            self.tell(f"{places[0] + 1} is ranked already; Z takes the last one back.")
             return
         if self._tie_next:
-            self.ranked[-1].append(place)
+            self.ranked[-1] += places
         else:
-            self.ranked.append([place])
+            self.ranked.append(places)
         self._tie_next = False
-        if sum(len(group) for group in self.ranked) == len(question.items):
-            ranks = [0] * len(question.items)
-            for rank, group in enumerate(self.ranked, 1):
-                for where in group:
-                    ranks[question.order[where]] = rank
-            self._give(question, ranks=tuple(ranks))
+        groups = [[question.order[place] for place in group] for group in self.ranked]
+        said = question.answer_kind.from_order(groups, num)
+        if said is not None:
+            self._give(question, said)
 
-    def _give(
-        self,
-        question: Question,
-        *,
-        preference: float | None = None,
-        ranks: tuple[int, ...] | None = None,
-        rating: int | None = None,
-    ) -> None:
-        if any(item.problem is not None for item in question.items) and (preference, ranks, rating) != (None,) * 3:
+    def _refused(self, question: Question) -> bool:
+        """Tell a person that they cannot judge what cannot be shown, where that is so; return whether."""
+        refused = any(item.problem is not None for item in question.items)
+        if refused:
             self.tell("One of these cannot be shown: press the down arrow (can't tell) to go on.")
+        return refused
+
+    def _give(self, question: Question, said: Any) -> None:
+        if said is not None and self._refused(question):
             return
-        reply = Reply(
-            question=replace(question, items=tuple(replace(item, clip=None) for item in question.items)),
-            preference=preference,
-            ranks=ranks,
-            rating=rating,
+        now = self._now()
+        answer = question.answer_kind.saying(
+            said,
+            query_id=question.query_id,
+            annotator=question.annotator,
+            seconds=max(0.0, now - self._shown_at),
+            shown=question.order,
             shown_at=self._shown_at,
-            answered_at=self._now(),
+            answered_at=now,
+            claim=question.claim,
         )
-        self.given.append(reply)
-        self._commands.append(Save(reply))
+        self.given.append(answer)
+        self._commands.append(Save(answer))
         self.tell(f"Answer {len(self.given)} is taken; Z takes it back.", 1.0)
         self._next()
 
@@ -359,10 +351,10 @@ class Session:
         if not self.given:
             self.tell("There is nothing to take back in this session.")
             return
-        reply = self.given.pop()
+        answer = self.given.pop()
         if self.question is not None:
             self.ready.appendleft(self.question)
             self.question = None
-        self._awaited = reply.question.query_id
-        self._commands.append(TakeBack(reply))
+        self._awaited = answer.query_id
+        self._commands.append(TakeBack(answer))
         self.tell("Taken back: answer it again.")

@@ -23,7 +23,7 @@ class Window:
 
     Args:
         session: what is shown.
-        desk: where questions come from and replies go; started already.
+        desk: where questions come from and answers go; started already.
         title: of the window.
         size: width and height; None: what suits the screen.
 
@@ -146,8 +146,8 @@ class Window:
     def _carry_out(self) -> None:
         for command in self.session.take_commands():
             if isinstance(command, Save):
-                self.desk.save(command.reply)
+                self.desk.save(command.answer)
             elif isinstance(command, TakeBack):
-                self.desk.take_back(command.reply)
+                self.desk.take_back(command.answer)
             elif isinstance(command, Leave):
                 self._leaving = True

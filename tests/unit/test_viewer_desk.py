@@ -15,7 +15,7 @@ from prefrl.errors import UserError
 from prefrl.feedback import Comparison, Query, Response, Undo
 from prefrl.human_ui import desk as desks
 from prefrl.human_ui.desk import Desk
-from prefrl.human_ui.questions import Question, Reply, Standing
+from prefrl.human_ui.questions import Question, Standing
 from prefrl.store import PreferenceStore
 
 SECONDS = 10.0
@@ -57,8 +57,9 @@ def question(desk: Desk, query_id: str | None = None) -> Question:
     return found
 
 
-def reply(asked: Question) -> Reply:
-    return Reply(question=asked, preference=1.0, shown_at=1.0, answered_at=2.0)
+def answer(asked: Question) -> Comparison:
+    common = {"query_id": asked.query_id, "annotator": asked.annotator, "claim": asked.claim, "shown": asked.order}
+    return Comparison(preference=1.0, seconds=1.0, shown_at=1.0, answered_at=2.0, **common)  # type: ignore[arg-type]
 
 
 def fails(monkeypatch: pytest.MonkeyPatch, name: str, *, done: bool) -> None:
@@ -94,11 +95,11 @@ def test_what_is_taken_back_while_the_record_goes_away_is_taken_back_once_and_as
     record: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch, done: bool
 ) -> None:
     asked = question(desk)
-    desk.save(reply(asked))
+    desk.save(answer(asked))
     fails(monkeypatch, "undo", done=done)
-    desk.take_back(reply(asked))
+    desk.take_back(answer(asked))
     assert "away" in news(desk, lambda n: isinstance(n, str) and n)
-    desk.save(reply(question(desk, asked.query_id)))
+    desk.save(answer(question(desk, asked.query_id)))
     while desk.num_unsaved:
         time.sleep(0.02)
     with PreferenceStore(record) as store:
@@ -132,8 +133,8 @@ def test_large_clips_are_not_kept_for_long_and_come_again_when_taken_back(
     desk.start()
     first, _, _ = question(desk), question(desk), question(desk)
     assert len(desk._kept) == 1
-    desk.save(reply(first))
-    desk.take_back(reply(first))
+    desk.save(answer(first))
+    desk.take_back(answer(first))
     again = question(desk, first.query_id)
     assert again is not first and again.order == first.order
     desk.close()

@@ -29,7 +29,17 @@ def fonts() -> Iterator[None]:
 def session(instruction: str, *, prompt: str = "Why?", told: str = "") -> Session:
     made = Session(Standing(run="r", environment="e"), instruction)
     items = (Item(text="Because."), Item(text="Why not?"))
-    made.offer(Question(query_id="a", kind="comparison", items=items, order=(0, 1), prompt=prompt, instruction=told))
+    made.offer(
+        Question(
+            query_id="a",
+            kind="comparison",
+            annotator="anna",
+            items=items,
+            order=(0, 1),
+            prompt=prompt,
+            instruction=told,
+        )
+    )
     return made
 
 

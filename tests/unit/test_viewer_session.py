@@ -29,7 +29,16 @@ def clip(num_frames: int = 10) -> Item:
 
 
 def ask(name: str, **options: Any) -> Question:
-    return Question(**{"query_id": name, "kind": "comparison", "items": (clip(), clip()), "order": (0, 1), **options})
+    return Question(
+        **{
+            "query_id": name,
+            "kind": "comparison",
+            "annotator": "anna",
+            "items": (clip(), clip()),
+            "order": (0, 1),
+            **options,
+        }
+    )
 
 
 def begun(*questions: Question, clock: Clock | None = None) -> Session:
@@ -41,7 +50,7 @@ def begun(*questions: Question, clock: Clock | None = None) -> Session:
 
 
 def saved(session: Session) -> list[Any]:
-    return [command.reply for command in session.take_commands() if isinstance(command, Save)]
+    return [command.answer for command in session.take_commands() if isinstance(command, Save)]
 
 
 def test_the_instruction_comes_first_and_no_key_counts_as_an_answer_there() -> None:
@@ -69,11 +78,10 @@ def test_an_arrow_prefers_what_is_shown_on_its_side(
 ) -> None:
     session = begun(ask("a", order=order), ask("b"))
     session.press(action)
-    (reply,) = saved(session)
-    assert reply.preference == preference
-    assert reply.cannot_tell == (preference is None)
-    assert reply.question.order == order
-    assert all(item.clip is None for item in reply.question.items), "answered clips would fill the memory"
+    (answer,) = saved(session)
+    assert (answer.kind, answer.query_id, answer.annotator) == ("comparison", "a", "anna")
+    assert answer.preference == preference
+    assert answer.shown == order
     assert session.question is not None
     assert session.question.query_id == "b"
 
@@ -83,8 +91,8 @@ def test_an_answer_says_when_its_question_was_shown_and_answered() -> None:
     session = begun(ask("a"), clock=clock)
     clock.now = 1007.5
     session.press(Action.LEFT)
-    (reply,) = saved(session)
-    assert (reply.shown_at, reply.answered_at) == (1000.0, 1007.5)
+    (answer,) = saved(session)
+    assert (answer.shown_at, answer.answered_at, answer.seconds) == (1000.0, 1007.5, 7.5)
 
 
 def test_clips_loop_in_step_at_real_speed_and_rest_on_their_last_frame() -> None:
@@ -131,7 +139,7 @@ def test_undo_goes_back_as_far_as_the_session_goes_and_then_says_so() -> None:
         session.press(Action.UNDO)
         (command,) = session.take_commands()
         assert isinstance(command, TakeBack)
-        assert command.reply.question.query_id == name
+        assert command.answer.query_id == name
         assert session.question is None, "nothing can be answered before the question is back"
         session.offer(next(question for question in questions if question.query_id == name))
         assert session.question is not None
@@ -173,7 +181,7 @@ def test_undo_pressed_quickly_goes_back_one_by_one() -> None:
     for _ in range(3):
         (command,) = session.take_commands()
         assert isinstance(command, TakeBack)
-        taken.append(command.reply.question.query_id)
+        taken.append(command.answer.query_id)
         session.offer(ask(taken[-1]))
     assert taken == ["c", "b", "a"]
     assert session.take_commands() == []
@@ -204,8 +212,8 @@ def test_digits_rank_from_best_to_worst_with_ties_by_place() -> None:
     session.digit(2)
     assert session.take_commands() == []
     session.digit(4)
-    (reply,) = saved(session)
-    assert reply.ranks == (2, 3, 1, 1)  # places 3 and 1 hold items 3 and 2, place 2 item 0, place 4 item 1
+    (answer,) = saved(session)
+    assert answer.ranks == (2, 3, 1, 1)  # places 3 and 1 hold items 3 and 2, place 2 item 0, place 4 item 1
 
 
 @given(st.permutations(range(5)), st.permutations(range(5)))
@@ -213,8 +221,8 @@ def test_ranks_are_those_of_the_items_wherever_they_are_shown(order: list[int], 
     session = begun(ask("a", kind="ranking", items=tuple(clip(1) for _ in range(5)), order=tuple(order)))
     for item in best_first:
         session.digit(order.index(item) + 1)
-    (reply,) = saved(session)
-    assert [reply.ranks[item] for item in best_first] == [1, 2, 3, 4, 5]
+    (answer,) = saved(session)
+    assert [answer.ranks[item] for item in best_first] == [1, 2, 3, 4, 5]
 
 
 def test_digits_rate_on_the_scale() -> None:
@@ -223,9 +231,10 @@ def test_digits_rate_on_the_scale() -> None:
     assert "1 to 5" in session.notice
     session.press(Action.LEFT)
     assert session.take_commands() == []
+    assert session.notice == "Press a number: 1 is worst, 5 is best     DOWN can't tell"
     session.digit(4)
-    (reply,) = saved(session)
-    assert reply.rating == 4
+    (answer,) = saved(session)
+    assert answer.rating == 4
 
 
 def test_clicks_do_what_keys_do() -> None:
@@ -243,8 +252,8 @@ def test_what_cannot_be_shown_can_only_be_passed_over() -> None:
     assert session.take_commands() == []
     assert "cannot be shown" in session.notice
     session.press(Action.CANNOT_TELL)
-    (reply,) = saved(session)
-    assert reply.cannot_tell
+    (answer,) = saved(session)
+    assert answer.value is None
 
 
 def test_help_and_instruction_lie_over_a_question_that_stands_still() -> None:
@@ -309,7 +318,7 @@ def test_answers_per_hour() -> None:
 
 
 @given(st.lists(st.sampled_from([*Action, *range(1, 10)]), max_size=60), st.integers(0, 2))
-def test_whatever_is_pressed_every_reply_belongs_to_a_question_that_was_shown(events: list[Any], kind: int) -> None:
+def test_whatever_is_pressed_every_answer_belongs_to_a_question_that_was_shown(events: list[Any], kind: int) -> None:
     kinds = ("comparison", "ranking", "rating")
     items = tuple(clip(3) for _ in range((2, 3, 1)[kind]))
     order = tuple(range(len(items)))
@@ -321,10 +330,10 @@ def test_whatever_is_pressed_every_reply_belongs_to_a_question_that_was_shown(ev
         session.tick(0.1)
         for command in session.take_commands():
             if isinstance(command, Save):
-                standing.append(command.reply.question.query_id)
+                standing.append(command.answer.query_id)
             elif isinstance(command, TakeBack):
-                standing.remove(command.reply.question.query_id)
-                session.offer(questions[command.reply.question.query_id])
+                standing.remove(command.answer.query_id)
+                session.offer(questions[command.answer.query_id])
     assert len(standing) == len(set(standing)) == len(session.given)
 
 
