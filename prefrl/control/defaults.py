@@ -51,8 +51,10 @@ def _ppo(steps: int = 400_000, *, num_envs: int = 16, log_std: float = -1.0, **c
 
 
 _CHEETAH = _ppo(300_000, num_envs=8, normalize_until=0.05)
-# A gait is paid for over hundreds of steps: long rollouts, and all of them together in one update.
-_SWIMMER = _ppo(1_000_000, num_envs=8, log_std=0.0, n_steps=1024, batch_size=512, gamma=0.9999, gae_lambda=0.98)
+# A gait is paid for over hundreds of steps, and a slow one is soon good enough: long rollouts, short steps.
+_SWIMMER = _ppo(
+    1_000_000, num_envs=8, log_std=0.0, n_steps=1024, batch_size=512, gamma=0.9999, gae_lambda=0.98, clip_range=0.1
+)
 # What an action is worth shows within a few steps, and the target is a point.
 _REACHER: dict[str, Any] = {"log_std": -2.0, "gamma": 0.9}
 
