@@ -181,7 +181,11 @@ def _better_first(entry: Entry, responses: Sequence[Response]) -> Iterator[tuple
     if isinstance(entry, Edit):
         yield entry.text, responses[entry.item].text
     elif isinstance(entry, Answer):
-        better = [(i, j) if preference == 1 else (j, i) for i, j, preference in entry.pairs() if preference != 0.5]
+        better = [
+            (i, j) if preference == 1 else (j, i)
+            for i, j, preference in entry.pairs(len(responses))
+            if preference != 0.5
+        ]
         for i, j in sorted(better):
             yield responses[i].text, responses[j].text
 

@@ -117,7 +117,7 @@ def ranking_log_likelihood(scores: Tensor, left: Tensor, chosen: Tensor, error_r
     total = torch.logsumexp(behind.masked_fill(~(left | ~happens.unsqueeze(-1)), -math.inf), dim=-1)
     log_probability = ((chosen * behind).sum(-1) - chosen.sum(-1) * total).sum(-1)
     num_items = left.any(-2).sum(-1)
-    return _mixed_with(log_probability, error_rate, torch.lgamma(num_items + 1.0).to(scores.dtype))
+    return mixed_with_chance(log_probability, error_rate, torch.lgamma(num_items + 1.0).to(scores.dtype))
 
 
 def rating_log_likelihood(
@@ -145,7 +145,7 @@ def rating_log_likelihood(
     # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), of which no factor cancels
     log_probability = logsigmoid(above - returns) + logsigmoid(returns - below) + _log1m_exp(below - above)
     num_grades = (cut_points < math.inf).sum(-1) + 1.0
-    return _mixed_with(log_probability, error_rate, torch.log(num_grades).to(returns.dtype))
+    return mixed_with_chance(log_probability, error_rate, torch.log(num_grades).to(returns.dtype))
 
 
 def _log1m_exp(x: Tensor) -> Tensor:
@@ -157,10 +157,22 @@ def _log1m_exp(x: Tensor) -> Tensor:
 
 
 def _mixed(log_probability: Tensor, error_rate: float | Tensor, num_outcomes: int) -> Tensor:
-    return _mixed_with(log_probability, error_rate, torch.full_like(log_probability, math.log(num_outcomes)))
+    return mixed_with_chance(log_probability, error_rate, torch.full_like(log_probability, math.log(num_outcomes)))
 
 
-def _mixed_with(log_probability: Tensor, error_rate: float | Tensor, log_num_outcomes: Tensor) -> Tensor:
+def mixed_with_chance(log_probability: Tensor, error_rate: float | Tensor, log_num_outcomes: Tensor) -> Tensor:
+    """Return the log-likelihood of answers that are given at random now and then.
+
+    P' = (1 - error_rate) P + error_rate / num_outcomes (Christiano et al. 2017, s. 2.2.3).
+
+    Args:
+        log_probability: `(...)` float, at most 0, in nats: of answers by the reward.
+        error_rate: share of uniformly random answers, in [0, 1), one number or `(...)`.
+        log_num_outcomes: `(...)` float: logarithm of the number of answers that could have been given.
+
+    Raises:
+        UserError: `error_rate` outside [0, 1).
+    """
     if isinstance(error_rate, Tensor):
         return torch.logaddexp(
             log_probability + torch.log1p(-error_rate),

@@ -102,7 +102,7 @@ def measure_quality(store: PreferenceStore) -> Quality:
     cards = {card.id: card for card in store.cards(names)}
     kinds = store.annotators()
     first = [answer for answer in answers if cards[answer.query_id].repeat_of is None]
-    judgements, ratings = _judgements(first), _ratings(first, cards)
+    judgements, ratings = _judgements(first, cards), _ratings(first, cards)
     everybody = list(dict.fromkeys(answer.annotator for answer in answers))
     shared = _shared(judgements)
     return Quality(
@@ -142,11 +142,11 @@ def share_of(hits: Sequence[bool]) -> Share | None:
     return Share(num=len(hits), share=float(np.mean(hits)), low=float(interval.low), high=float(interval.high))
 
 
-def _judgements(answers: Sequence[Answer]) -> dict[Any, Unit]:
+def _judgements(answers: Sequence[Answer], cards: Mapping[str, QueryCard]) -> dict[Any, Unit]:
     """Return who said what of each pair of a query: 1: the first is better."""
     units: dict[Any, Unit] = {}
     for answer in answers:
-        for i, j, preference in answer.pairs():
+        for i, j, preference in answer.pairs(cards[answer.query_id].num_items):
             units.setdefault((answer.query_id, i, j), {})[answer.annotator] = preference
     return units
 

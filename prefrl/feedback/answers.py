@@ -117,16 +117,13 @@ class Answer(Entry):
         """The rank of each item, 1 the best, equal for ties; None if the answer does not tell it of all of them."""
         return None
 
-    def pairs(self) -> list[tuple[int, int, float]]:
-        """Return what is said of pairs of items: (i, j, probability that i is better: 1, 0, or 1/2 for a tie)."""
-        order = self.order or ()
-        both = combinations(range(len(order)), 2)
+    def pairs(self, num_items: int) -> list[tuple[int, int, float]]:
+        """Return what is said of pairs of items i < j: (i, j, probability that i is better: 1, 0, or 1/2 for a tie)."""
+        order = self.order
+        if order is None:
+            return []
+        both = combinations(range(num_items), 2)
         return [(i, j, 0.5 * (1 + (order[i] < order[j]) - (order[i] > order[j]))) for i, j in both]
-
-    @property
-    def is_tie(self) -> bool:
-        """Whether it says no more than that two items are equally good."""
-        return self.pairs() == [(0, 1, 0.5)]
 
     def share_of_scale(self, scale: int) -> float | None:
         """Return where on the scale, 0 to 1, a graded answer puts its item; None for other kinds."""
@@ -177,8 +174,8 @@ class Answer(Entry):
         """Return the log-likelihood of answers given the summed rewards of what they are about.
 
         Args:
-            scores: `(M, B, K)` float: sums of M members for the items of B queries; of queries with fewer than K items,
-                whatever fills up at the end must be ignored.
+            scores: `(M, B, K)` float: sums of M members for the items of B queries; -infinity fills up where there are
+                fewer than K items.
             encoded: rows `(B, ...)` of what `encode` gave, floating-point numbers in the type of the scores. Of graded
                 kinds the cut points `(M, B, C - 1)` of each answer's annotator and scale come last, ascending;
                 +infinity fills up.

@@ -114,8 +114,9 @@ class _OfOneKind:
         answers, items = [data.answers[row] for row in rows], [data.items[row] for row in rows]
         scales = [data.scales[row] for row in rows]
         self.width = max(map(len, items))
-        # what fills up is never looked at
         self.items = torch.tensor([[*shown, *[0] * (self.width - len(shown))] for shown in items], device=device)
+        missing = torch.tensor([[place >= len(shown) for place in range(self.width)] for shown in items], device=device)
+        self._missing = missing if missing.any() else None
         self._encoded = [
             torch.from_numpy(part.astype(np.float32) if part.dtype.kind == "f" else part).to(device)
             for part in kind.encode(answers)
@@ -123,7 +124,7 @@ class _OfOneKind:
         if kind.graded:
             numbers = [cut_points.names.index((a.annotator, c)) for a, c in zip(answers, scales, strict=True) if c]
             self._scale_of = torch.tensor(numbers, device=device)
-        pairs = [answer.pairs() for answer in answers]
+        pairs = [answer.pairs(len(shown)) for answer, shown in zip(answers, items, strict=True)]
         outcomes = [kind.num_outcomes(len(shown), scale) for shown, scale in zip(items, scales, strict=True)]
         self.log_num_outcomes = torch.tensor(outcomes).log()  # on the CPU, as the next one
         self.tied = torch.tensor([any(p == 0.5 for _, _, p in said) for said in pairs])
@@ -144,6 +145,8 @@ class _OfOneKind:
             error_rate: one number or `(B,)`.
         """
         scores = sums.unflatten(1, (-1, self.width))
+        if self._missing is not None:
+            scores = scores.masked_fill(self._missing[places], -torch.inf)
         encoded = [part[places] for part in self._encoded]
         if self.kind.graded:
             encoded.append(self._cut_points.table()[:, self._scale_of[places]])  # (M, B, 8)

@@ -107,7 +107,7 @@ class ComparisonData:
     def share_of_ties(self, start: int = 0) -> float | None:
         """Return the share of ties among the answers about two segments, from number `start` on; None without any."""
         pairs = zip(self.items[start:], self.answers[start:], strict=True)
-        ties = [answer.is_tie for items, answer in pairs if len(items) == 2]
+        ties = [answer.pairs(2) == [(0, 1, 0.5)] for items, answer in pairs if len(items) == 2]
         return float(np.mean(ties)) if ties else None
 
     def pair_embeddings(self) -> Array | None:

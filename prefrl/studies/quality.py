@@ -103,7 +103,7 @@ def expectations(
     answers = [
         (row, answer)
         for row, answer in store.answers(standing=True)
-        if isinstance(answer, Answer) and answer.value is not None and not answer.graded and not answer.is_tie
+        if isinstance(answer, Answer) and answer.value is not None and not answer.graded
     ]
     found = []
     for begin in range(0, len(answers), AT_ONCE):
@@ -111,7 +111,7 @@ def expectations(
         queries = {query.id: query for query in store.queries([answer.query_id for _, answer in part])}
         for row, answer in part:
             query = queries[answer.query_id]
-            if query.segments:
+            if query.segments and any(preference != 0.5 for _, _, preference in answer.pairs(len(query.segments))):
                 probability, fair = _probability(reward, query, answer, error_rate)
                 surprise = Surprise(
                     row=row,

@@ -25,7 +25,7 @@ OWN = TrainSettings(
     env_id="mine:CORRIDOR",
     agent="mine:HillClimb",
     teacher="mine:Hurried",
-    queries=QuerySettings(method="mine:nearest_to_a_tie", schedule="mine:early"),
+    queries=QuerySettings(method="mine:nearest_to_a_tie", schedule="mine:early", feedback="mine:Best", num_ranked=3),
     reward=RewardSettings(network="mine:wide"),
     labels=12,
     steps=2_000,
@@ -46,7 +46,7 @@ def folder_with_mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def test_the_command_of_the_page_trains_and_what_it_made_can_be_used(capsys: pytest.CaptureFixture[str]) -> None:
-    found = re.search(r"^    prefrl train mine:.*(?:\\\n.*)+", PAGE.read_text(), re.MULTILINE)
+    found = re.search(r"^    prefrl train mine:(?:.*\\\n)+.*", PAGE.read_text(), re.MULTILINE)
     assert found is not None
     arguments = found.group(0).replace("\\\n", " ").split()[1:]
     quick = {"40": "12", "10000": "3000"}
@@ -59,10 +59,17 @@ def test_the_command_of_the_page_trains_and_what_it_made_can_be_used(capsys: pyt
     assert settings["hyperparameters"] == {"change": 0.5}
     assert "best" in folder.read_metrics()[-1]
     with PreferenceStore(folder.record) as store:
-        assert {answer.annotator for _, answer in store.answers()} == {"hurried"}
+        answers = [answer for _, answer in store.answers()]
+        assert {(answer.annotator, answer.kind) for answer in answers} == {("hurried", "mine:Best")}
+    assert folder.read_metrics()[-1]["reward_train_accuracy"] > 0.6
     assert RewardEnsemble.load(folder.path).settings.network == "mine:wide"
     assert main(["evaluate", "run", "--policy", "best", "--episodes", "3"]) == 0
     assert main(["report", "run"]) == 0
+    assert main(["quality", "run"]) == 0
+    assert main(["export", "run", "--to", "data"]) == 0
+    assert main(["import", "data", "--to", "copy.sqlite"]) == 0
+    with PreferenceStore(Path("copy.sqlite")) as store:
+        assert [answer for _, answer in store.answers()] == answers
 
 
 def test_a_run_of_ones_own_that_was_stopped_ends_as_one_that_was_not(monkeypatch: pytest.MonkeyPatch) -> None:

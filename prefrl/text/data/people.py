@@ -119,7 +119,7 @@ def read_rankings_of_people(record: str) -> list[RankedResponses]:
             ranks = tuple(rank - 1 for rank in answer.order)
             rankings.append(RankedResponses(prompt=prompt, responses=texts, ranks=ranks))
         else:
-            for i, j, preference in answer.pairs():
+            for i, j, preference in answer.pairs(len(texts)):
                 ranks = {1.0: (0, 1), 0.0: (1, 0), 0.5: (0, 0)}[preference]
                 rankings.append(RankedResponses(prompt=prompt, responses=(texts[i], texts[j]), ranks=ranks))
     if not rankings:
