@@ -14,10 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from prefrl.annotators import Annotator
-from prefrl.control.folder import ControlFolder
 from prefrl.control.reward_learner import RewardLearner
 from prefrl.control.settings import RunSettings
-from prefrl.control.teaching import Lesson
+from prefrl.control.teaching import AnswerTeaching, Lesson
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Query
 from prefrl.files import text_or_file
@@ -69,7 +68,7 @@ class People:
             self.teacher.restore(state)
 
 
-class PeopleTeaching:
+class PeopleTeaching(AnswerTeaching):
     """Keeps a few queries open, takes answers as they come, and rests where the agent is ahead of them.
 
     Args:
@@ -79,8 +78,8 @@ class PeopleTeaching:
     """
 
     def __init__(self, learner: RewardLearner, settings: RunSettings, teacher: Annotator | None) -> None:
-        self.learner, self.settings, self._teacher = learner, settings, teacher
-        self.total_labels, self.total_env_steps = settings.labels, settings.steps
+        super().__init__(learner, settings)
+        self._teacher = teacher
         self._instruction = text_or_file(settings.instruction)
         schedule = settings.label_schedule()
         first_share = min(schedule.initial_share, settings.wait / settings.labels)
@@ -88,16 +87,6 @@ class PeopleTeaching:
         self._fitted_row, self._fitted_at = 0, time.monotonic()  # row of the record at the last fit, and when
         self._last_fit_steps = 0
         self._told_at = 0.0
-
-    @property
-    def reward(self) -> RewardFunction | None:
-        """The learned reward, once it has been fitted."""
-        return self.learner.reward if self.learner.fitted else None
-
-    @property
-    def labels(self) -> int:
-        """Answers that were paid for."""
-        return self.learner.labels
 
     def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
         """Take the statistics of the inputs from the warm-up and ask the first queries."""
@@ -108,19 +97,6 @@ class PeopleTeaching:
         self.learner.take_up_recorded()
         self._ask_more(history, num_env_steps)
         self.tell(num_env_steps, "the agent waits for the first answers", at_once=True)
-
-    def observe(self, episodes: Sequence[Episode]) -> None:
-        """Tell the teacher of training episodes that ended."""
-        self.learner.observe(episodes)
-
-    def finish(self, folder: ControlFolder, best_policy: dict[str, Any]) -> None:
-        """Keep the best policy and the reward."""
-        folder.save_policy("best", best_policy)
-        self.learner.save(folder.reward_path)
-
-    def metrics(self) -> dict[str, float | None]:
-        """Return how well the reward fits."""
-        return self.learner.metrics()
 
     def state(self) -> State:
         """Return what a checkpoint must hold."""
@@ -254,4 +230,4 @@ class PeopleTeaching:
             told = "training has ended" if complete else "training was stopped"
             self.tell(0, told, at_once=True, state="finished" if complete else "stopped")
         finally:
-            self.learner.close()
+            super().close()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-from prefrl.control.folder import ControlFolder
 from prefrl.control.reward_learner import RewardLearner
 from prefrl.control.settings import RunSettings
-from prefrl.control.teaching import Lesson
-from prefrl.history import Episode, History
+from prefrl.control.teaching import AnswerTeaching, Lesson
+from prefrl.history import History
 from prefrl.rewards.function import RewardFunction
 from prefrl.runs import State
 from prefrl.segments import Rollout
@@ -20,7 +18,7 @@ UP_FRONT_TIES = 0.8  # share of ties among these from which on the others are po
 ATTEMPTS = 5  # times a session asks again for what its annotator skipped
 
 
-class ScheduledTeaching:
+class ScheduledTeaching(AnswerTeaching):
     """Asks what is due, and fits the reward whenever an answer has come.
 
     Args:
@@ -29,31 +27,16 @@ class ScheduledTeaching:
     """
 
     def __init__(self, learner: RewardLearner, settings: RunSettings) -> None:
-        self.learner = learner
+        super().__init__(learner, settings)
         self.schedule = settings.label_schedule()
-        self.total_labels, self.total_env_steps = settings.labels, settings.steps
         self.up_front = 0  # labels that were due before training
         self.postponed = 0  # those of them that are asked later
-
-    @property
-    def reward(self) -> RewardFunction | None:
-        """The learned reward, once it has been fitted."""
-        return self.learner.reward if self.learner.fitted else None
-
-    @property
-    def labels(self) -> int:
-        """Answers that were paid for."""
-        return self.learner.labels
 
     def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
         """Take the statistics of the inputs from the warm-up, ask the labels due before training and fit."""
         self.learner.begin(warmup)
         self._ask_up_front(history, num_env_steps)
         self._learn(history, num_env_steps)
-
-    def observe(self, episodes: Sequence[Episode]) -> None:
-        """Tell the annotator of training episodes that ended."""
-        self.learner.observe(episodes)
 
     def hold(self, history: History, num_env_steps: int, stopping: Callable[[], bool]) -> RewardFunction | None:
         """Wait for nothing: answers that come later are taken in when they are there."""
@@ -119,15 +102,6 @@ class ScheduledTeaching:
         asked = self.up_front - self.postponed
         return asked + round(share * (total - asked))
 
-    def finish(self, folder: ControlFolder, best_policy: dict[str, Any]) -> None:
-        """Keep the best policy and the reward."""
-        folder.save_policy("best", best_policy)
-        self.learner.save(folder.reward_path)
-
-    def metrics(self) -> dict[str, float | None]:
-        """Return how well the reward fits."""
-        return self.learner.metrics()
-
     def state(self) -> State:
         """Return what a checkpoint must hold."""
         state = self.learner.state()
@@ -137,7 +111,3 @@ class ScheduledTeaching:
         """Go on from what `state` gave."""
         self.learner.restore(state)
         self.up_front, self.postponed = state.values["up_front"], state.values["postponed"]
-
-    def close(self) -> None:
-        """Close the record."""
-        self.learner.close()

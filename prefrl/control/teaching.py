@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from prefrl.control.folder import ControlFolder
+from prefrl.control.reward_learner import RewardLearner
+from prefrl.control.settings import RunSettings
 from prefrl.history import Episode, History
 from prefrl.rewards.function import RewardFunction
 from prefrl.runs import State
@@ -65,6 +67,46 @@ class Teaching(Protocol):
 
     def close(self) -> None:
         """Close what is open."""
+
+
+class AnswerTeaching:
+    """What teaching from answers has in common, whoever decides when something is asked and fitted.
+
+    Args:
+        learner: the reward and its record.
+        settings: of the run.
+    """
+
+    def __init__(self, learner: RewardLearner, settings: RunSettings) -> None:
+        self.learner, self.settings = learner, settings
+        self.total_labels, self.total_env_steps = settings.labels, settings.steps
+
+    @property
+    def reward(self) -> RewardFunction | None:
+        """The learned reward, once it has been fitted."""
+        return self.learner.reward if self.learner.fitted else None
+
+    @property
+    def labels(self) -> int:
+        """Answers that were paid for."""
+        return self.learner.labels
+
+    def observe(self, episodes: Sequence[Episode]) -> None:
+        """Tell the annotator of training episodes that ended."""
+        self.learner.observe(episodes)
+
+    def finish(self, folder: ControlFolder, best_policy: dict[str, Any]) -> None:
+        """Keep the best policy and the reward."""
+        folder.save_policy("best", best_policy)
+        self.learner.save(folder.reward_path)
+
+    def metrics(self) -> dict[str, float | None]:
+        """Return how well the reward fits."""
+        return self.learner.metrics()
+
+    def close(self) -> None:
+        """Close the record."""
+        self.learner.close()
 
 
 class TrueReward:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import given
+import numpy as np
+from hypothesis import given, settings
 
 from prefrl.control.intake import Change, Intake, Row
 from prefrl.feedback import Answer, Comparison, Query, Rating, Response, Undo
+from prefrl.store import PreferenceStore
 
 NAMES = ("anna", "ben", "cleo")
 
@@ -182,3 +186,69 @@ def test_each_annotator_counts_once_for_a_query_and_no_more_than_it_wants(
         names = [answer.annotator for answer in taken if answer.query_id == asked.id]
         assert len(names) == len(set(names)) <= asked.overlap
         assert (asked.id in intake.open) == (len(intake.answerers(asked.id)) < asked.overlap)
+
+
+@given(data=st.data())
+def test_the_order_in_which_people_answer_does_not_matter_where_nobody_is_too_late(data: st.DataObject) -> None:
+    queries = [query(number, overlap=data.draw(st.integers(1, 3))) for number in range(data.draw(st.integers(1, 4)))]
+    answers = [
+        says(asked, name, data.draw(st.sampled_from([0.0, 0.5, 1.0, None])))
+        for asked in queries
+        for name in NAMES[: asked.overlap]
+    ]
+    found = []
+    for order in (answers, data.draw(st.permutations(answers))):
+        intake = Intake()
+        intake.ask(queries)
+        for end in range(1, len(order) + 1):
+            intake.take_in(numbered(*order)[:end])
+        taught = sorted((a.query_id, a.annotator, a.value) for a in intake.answers())
+        found.append((taught, intake.labels, intake.open))
+    assert found[0] == found[1]
+    assert found[0][1] == sum(a.value is not None for a in answers)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_the_data_are_the_same_however_a_record_was_written_and_read(data: st.DataObject) -> None:
+    """Several people claim, answer, take back and are asked again, while a reader reads, is killed and starts again."""
+    queries = [query(number, overlap=data.draw(st.integers(1, 2))) for number in range(data.draw(st.integers(2, 9)))]
+    rng, steps = (
+        np.random.default_rng(data.draw(st.integers(0, 9))),
+        ["answer", "answer", "undo", "read", "save", "kill"],
+    )
+    with TemporaryDirectory() as place, PreferenceStore(Path(place) / "record.sqlite", rng=rng) as store:
+        store.add_queries(queries)
+        given_rows: dict[str, list[int]] = {name: [] for name in NAMES}
+        intake = Intake()
+        intake.ask(queries)
+        held: list[int] = []
+        checkpoint: tuple[dict[str, Any], list[int]] = intake.state(), []
+        for step in data.draw(st.lists(st.sampled_from(steps), max_size=40)):
+            name = data.draw(st.sampled_from(NAMES))
+            if step == "answer":
+                for claim in store.claim(name, 1, repeat_share=0.5):
+                    said = {"preference": data.draw(st.sampled_from([0.0, 0.5, 1.0, None])), "shown": claim.shown}
+                    answer = Comparison(query_id=claim.query.id, annotator=name, claim=claim.token, **said)
+                    given_rows[name] += store.add_answers([answer, answer][: data.draw(st.integers(1, 2))])[:1]
+            elif step == "undo" and given_rows[name]:
+                store.release([store.undo(given_rows[name].pop(), name)])
+            elif step == "read":
+                change = intake.take_in(store.answers(after=intake.read_up_to, repeats=False))
+                held = [row for row in held if row not in change.removed] + [row for row, _ in change.added]
+            elif step == "save":
+                checkpoint = intake.state(), list(held)
+            elif step == "kill":
+                intake = Intake()
+                intake.ask(queries)
+                intake.restore(checkpoint[0], store.answers(repeats=False))
+                held = list(checkpoint[1])
+        change = intake.take_in(store.answers(after=intake.read_up_to, repeats=False))
+        held = [row for row in held if row not in change.removed] + [row for row, _ in change.added]
+        at_once = Intake()
+        at_once.ask(queries)
+        at_once.take_in(store.answers(repeats=False))
+        assert held == intake.taken
+        assert sorted(held) == sorted(at_once.taken)
+        assert intake.labels == at_once.labels == len(held) == store.num_answers(teaching=True)
+        assert set(intake.open) == {asked.id for asked in store.open_queries()}
