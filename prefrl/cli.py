@@ -33,9 +33,9 @@ from prefrl.runs.folder import RESUME, format_of  # noqa: E402
 from prefrl.runs.guard import Interrupted  # noqa: E402
 from prefrl.studies import text_runs  # noqa: E402
 from prefrl.studies.film import record_video  # noqa: E402
-from prefrl.studies.quality import run_quality  # noqa: E402
 from prefrl.studies.refit import refit  # noqa: E402
 from prefrl.studies.report import report_run  # noqa: E402
+from prefrl.studies.run_quality import run_quality  # noqa: E402
 from prefrl.studies.tables import show_fit, show_quality, show_text_report  # noqa: E402
 from prefrl.text.jobs.folder import TextFolder  # noqa: E402
 

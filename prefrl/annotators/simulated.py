@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.annotators.kinds import grade, ranks_of
+from prefrl.annotators.judging import grade, ranks_of
 from prefrl.annotators.reward_functions import SegmentReward, evaluate, name_of
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Comparison, Query

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from prefrl.annotators.kinds import grade
+from prefrl.annotators.judging import grade
 from prefrl.annotators.protocol import Annotator
 from prefrl.annotators.reward_functions import SegmentReward
 from prefrl.annotators.simulated import SimulatedTeacher, TeacherSettings, checked_seed, draws

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.runs.figures import (
+from prefrl.runs.plotting import (
     CURVE_COLOURS,
     GREY,
     LINE_STYLES,

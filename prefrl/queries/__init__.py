@@ -1,7 +1,7 @@
 """Which segments to ask about, and when."""
 
-from prefrl.queries.kinds import MIXED as MIXED
-from prefrl.queries.kinds import QueryMaker as QueryMaker
+from prefrl.queries.maker import MIXED as MIXED
+from prefrl.queries.maker import QueryMaker as QueryMaker
 from prefrl.queries.methods import METHODS as METHODS
 from prefrl.queries.methods import Pair as Pair
 from prefrl.queries.methods import QueryMethod as QueryMethod

@@ -3,7 +3,7 @@
 Christiano et al. 2017, s. 2.2.3: cross-entropy under Bradley-Terry, each member on its own bootstrap of the
 comparisons, what a member's bootstrap left out held out for it, and an l2 coefficient adapted so that held-out loss /
 training loss stays in [1.1, 1.5]. Rankings and ratings enter the same loss with their own likelihoods
-(`prefrl.rewards.answers`), and each annotator's reliability can be estimated along (`prefrl.rewards.reliability`).
+(`prefrl.rewards.explaining`), and each annotator's reliability can be estimated along (`prefrl.rewards.reliability`).
 
 All members see the same minibatches, weighted by their bootstrap counts, so one pass through the batched network serves
 every member.
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from prefrl.errors import UserError
-from prefrl.rewards.answers import CutPoints, Examples
 from prefrl.rewards.data import ComparisonData
 from prefrl.rewards.ensemble import RewardEnsemble
+from prefrl.rewards.explaining import CutPoints, Examples
 from prefrl.rewards.reliability import Reliability
 
 

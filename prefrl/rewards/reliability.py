@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from prefrl.rewards.answers import Examples
+from prefrl.rewards.explaining import Examples
 
 START = 0.9  # Christiano et al. 2017, s. 2.2.3 assume a tenth of random answers
 PRIOR_ANSWERS = 3.0  # the prior is as if so many comparisons had been answered as expected, for certain, ...

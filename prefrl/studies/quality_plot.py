@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prefrl.quality import Quality, Share
-from prefrl.runs.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, make_figure, save_figure
+from prefrl.runs.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, make_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,8 +20,8 @@ from prefrl.runs.metrics import finite
 from prefrl.runs.streams import stream
 from prefrl.segments import Segment
 from prefrl.store import PreferenceStore
-from prefrl.studies.quality import run_quality
 from prefrl.studies.report_plot import plot_report
+from prefrl.studies.run_quality import run_quality
 
 REPORT_SEGMENTS = 600
 
@@ -29,7 +29,7 @@ REPORT_SEGMENTS = 600
 def report_run(folder: ControlFolder) -> ReportCard:
     """Judge the learned reward on segments it was not fitted on; write `report.json` and `report.png`.
 
-    The answers it was learned from are judged too, see `prefrl.studies.quality`.
+    The answers it was learned from are judged too, see `prefrl.studies.run_quality`.
 
     The segments are windows of the run's own history that overlap none that was asked about.
 

@@ -11,7 +11,7 @@ import numpy as np
 from prefrl.control.curves import Row, series
 from prefrl.quality import Quality
 from prefrl.rewards.report import ReportCard
-from prefrl.runs.figures import (
+from prefrl.runs.plotting import (
     BLUE,
     GREEN,
     GREY,

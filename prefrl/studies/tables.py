@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from prefrl.quality import Share
 from prefrl.rewards import FitReport
-from prefrl.studies.quality import RunQuality
+from prefrl.studies.run_quality import RunQuality
 
 
 def show_quality(found: RunQuality, console: Console) -> None:

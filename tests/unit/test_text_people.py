@@ -11,7 +11,7 @@ from prefrl.errors import UserError
 from prefrl.feedback import Comparison, Edit, Query, Ranking, Rating, Response
 from prefrl.store import PreferenceStore
 from prefrl.text.data.examples import Example, Liked, RankedResponses
-from prefrl.text.data.people import ask_people
+from prefrl.text.data.recorded import ask_people
 from prefrl.text.data.sources import read_examples, read_likes, read_prompts, read_rankings, read_remarks, write_rows
 
 

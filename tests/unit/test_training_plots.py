@@ -19,7 +19,7 @@ from prefrl.errors import MissingExtraError, UserError
 from prefrl.quality import AnnotatorQuality, Quality, Share
 from prefrl.rewards.calibration import Calibration
 from prefrl.rewards.report import ReportCard, Tercile
-from prefrl.runs import figures
+from prefrl.runs import plotting
 from prefrl.studies import report_plot
 from prefrl.studies.report_plot import plot_report
 
@@ -76,7 +76,7 @@ ROWS = [{"num_env_steps": 1000 * i, "labels": 10 * i, "true_return": 5.0 * i, "l
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that were saved."""
     kept: list[Any] = []
-    save = figures.save_figure
+    save = plotting.save_figure
 
     def keep(figure: Any, path: Path) -> None:
         kept.append(figure)

@@ -25,7 +25,7 @@ from prefrl.errors import UserError, require
 from prefrl.files import write_atomically
 from prefrl.seams import is_function_name
 from prefrl.text.data.examples import Example, Liked, RankedResponses, likes_of, ranks_from_order
-from prefrl.text.data.people import (
+from prefrl.text.data.recorded import (
     Remark,
     read_examples_of_people,
     read_likes_of_people,

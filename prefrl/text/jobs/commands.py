@@ -23,7 +23,7 @@ from prefrl.text.data import sources
 from prefrl.text.data.annotating import draw_responses, rank_by
 from prefrl.text.data.examples import Encoder
 from prefrl.text.data.judge import DEFAULT_CONSTITUTION, judge_pairs, make_judge
-from prefrl.text.data.people import ask_people, record_remarks
+from prefrl.text.data.recorded import ask_people, record_remarks
 from prefrl.text.jobs import jobs
 from prefrl.text.jobs.bestofn import BestOfNJob
 from prefrl.text.jobs.curve import read_chain, summarise_chain

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prefrl.runs.figures import make_figure, save_figure
+from prefrl.runs.plotting import make_figure, save_figure
 from prefrl.text.jobs.curve import MethodCurve, fit_curve, median_curve, over_optimisation, probes_of, summarise_chain
 
 if TYPE_CHECKING:

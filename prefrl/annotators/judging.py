@@ -1,4 +1,4 @@
-"""What simulated teachers share when they rank and rate."""
+"""From summed rewards to ranks and grades: what simulated teachers share."""
 
 from __future__ import annotations
 
