@@ -12,30 +12,35 @@ comparisons.jsonl    texts: prompt, chosen, rejected
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import zipfile
-import zlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prefrl.errors import UserError, require
+from prefrl.errors import UserError, first_line, require
 from prefrl.feedback import Answer, Edit, Entry, Query, Response, Undo
-from prefrl.files import npz_bytes, write_atomically, write_json
+from prefrl.files import MOST_BYTES, npz_arrays, npz_bytes, read_inside, write_atomically, write_json
 from prefrl.segments import Segment, segment_arrays, segment_from_arrays
-from prefrl.spaces import Array
+from prefrl.spaces import Array, check_finite
 from prefrl.store import Clip, PreferenceStore
+from prefrl.store.addition import Addition
 from prefrl.store.rows import entry_value, make_entry
 
 FORMAT, VERSION = "prefrl dataset", 1
 AT_ONCE = 200  # queries whose segments are in memory
-_DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError)  # of an .npz
+MOST_ROWS = 10_000_000  # of a table
+_NAME = re.compile("[0-9a-f]{32}")  # of a segment, from which that of its file is made
 _PARQUET_ROWS = 10_000  # per group
 _QUERY_FIELDS = ("kind", "session", "num_env_steps", "scale", "instruction", "overlap", "repeat_of", "reserved_for")
 _ENTRY_FIELDS = ("query_id", "annotator", "seconds", "shown", "shown_at", "answered_at", "comment", "claim")
+_MAY_BE_NULL = {"prompt", "scale", "repeat_of", "reserved_for", "shown", "shown_at", "answered_at", "claim", "undoes"}
 _CLIP_FIELDS = ("format", "frames_per_second", "width", "height", "num_frames")
 
 
@@ -75,16 +80,23 @@ def import_record(folder: Path, where: Path | str) -> str:
     path = folder / "dataset.json"
     if not path.is_file():
         raise UserError(f"There is no data set in {folder}: it has no dataset.json. Give a folder that export wrote.")
-    try:
-        about = json.loads(path.read_text())
+    with _reading(folder, "dataset.json"):
+        about = json.loads(read_inside(folder, "dataset.json"))
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise UserError(f"{path} was not written by prefrl export.")
+        if not isinstance(about.get("version"), int):
+            raise ValueError(f"version should be a number, not {about.get('version')!r}")
         if about["version"] > VERSION:
             raise UserError(f"{folder} was written by a newer prefrl (version {about['version']}). Update prefrl.")
+    fresh = isinstance(where, Path) and not where.exists()
+    try:
         with PreferenceStore(where) as store:
-            return _import(folder, store)
-    except (*_DAMAGES, OSError, ValueError, KeyError, TypeError) as error:  # those of pyarrow are among them
-        raise UserError(f"The data set in {folder} is damaged: {error}. Copy it again.") from error
+            return store.add_together(lambda addition: _import(folder, addition))
+    except BaseException:
+        if fresh:  # nothing is in it
+            for ending in ("", "-wal", "-shm"):
+                Path(f"{where}{ending}").unlink(missing_ok=True)
+        raise
 
 
 def _export(store: PreferenceStore, folder: Path) -> str:
@@ -118,7 +130,7 @@ def _export(store: PreferenceStore, folder: Path) -> str:
         folder / "answers.parquet", [_entry_row(row, entry, kinds) for row, entry in answers], _answer_schema()
     )
     annotators = [{"name": name, "kind": kind} for name, kind in store.annotators().items()]
-    _write_table(folder / "annotators.parquet", annotators, _schema({"name": "string", "kind": "string"}))
+    _write_table(folder / "annotators.parquet", annotators, _annotator_schema())
     _write_table(folder / "clips.parquet", clip_rows, _clip_schema())
     lines = list(text_comparisons(store))
     if lines:
@@ -128,41 +140,55 @@ def _export(store: PreferenceStore, folder: Path) -> str:
     return ", ".join(f"{number} {what}" for what, number in counts.items())
 
 
-def _import(folder: Path, store: PreferenceStore) -> str:
-    for row in _read_table(folder / "annotators.parquet"):
+def _import(folder: Path, record: Addition) -> str:
+    for row in _read_table(folder, "annotators.parquet", _annotator_schema()):
         if row["kind"] != "unknown":
-            store.add_annotator(row["name"], row["kind"])
-    names: dict[str, str] = {}  # a name follows from the content: it is computed anew
-    queries = _read_table(folder / "queries.parquet")
+            record.add_annotator(row["name"], row["kind"])
+    queries = _read_table(folder, "queries.parquet", _query_schema())
+    known = {row["id"] for row in queries}
     for begin in range(0, len(queries), AT_ONCE):
-        made = []
-        for row in queries[begin : begin + AT_ONCE]:
-            query = _read_query(folder, row)
-            if query.id != row["id"]:
-                raise ValueError(f"query {row['id']} is not what was exported")
-            names[row["id"]] = query.id
-            made.append(query)
-        store.add_queries(made)
-    for row in _read_table(folder / "clips.parquet"):
-        data = (folder / "clips" / f"{row['segment_id']}.{row['format']}").read_bytes()
-        store.add_clip(row["segment_id"], Clip(data=data, **{field: row[field] for field in _CLIP_FIELDS}))
+        record.add_queries([_read_query(folder, row) for row in queries[begin : begin + AT_ONCE]])
+    segments = {name for row in queries for name in row["segments"]}
+    for row in _read_table(folder, "clips.parquet", _clip_schema()):
+        with _reading(folder, "clips.parquet", row["segment_id"]):
+            if row["segment_id"] not in segments:
+                raise ValueError("no query shows that segment")
+            clip = Clip(data=b"", **{field: row[field] for field in _CLIP_FIELDS})  # checks the format, a file's ending
+            data = read_inside(folder, f"clips/{row['segment_id']}.{clip.format}")
+        record.add_clip(row["segment_id"], replace(clip, data=data))
     rows: dict[int, int] = {}
-    answers = _read_table(folder / "answers.parquet")
+    answers = _read_table(folder, "answers.parquet", _answer_schema())
     batch: list[tuple[int, Entry]] = []
 
     def flush() -> None:
-        rows.update(zip([number for number, _ in batch], store.add_answers([a for _, a in batch]), strict=True))
+        rows.update(zip([number for number, _ in batch], record.add_answers([a for _, a in batch]), strict=True))
         batch.clear()
 
     for row in answers:
         undoes = row["undoes"]
         if undoes is not None and undoes not in rows:
             flush()
-        batch.append((row["row"], _read_entry(row, None if undoes is None else rows[undoes])))
+        with _reading(folder, "answers.parquet", f"row {row['row']}"):
+            if row["query_id"] not in known:
+                raise ValueError(f"there is no query {row['query_id']!r}")
+            batch.append((row["row"], _read_entry(row, None if undoes is None else rows[undoes])))
         if len(batch) == AT_ONCE:
             flush()
     flush()
     return f"{len(queries)} queries, {len(answers)} answers"
+
+
+@contextmanager
+def _reading(folder: Path, file: str, place: str = "") -> Iterator[None]:
+    """Say of whatever a file of strangers makes Python raise where it was."""
+    try:
+        yield
+    except Exception as error:  # pyarrow, NumPy, zlib and JSON raise many kinds
+        if isinstance(error, UserError) and not place:
+            raise
+        reason = (f"{error} is missing" if isinstance(error, KeyError) else first_line(error)).rstrip(".")
+        where = " ".join(part for part in (file, place) if part)
+        raise UserError(f"The data set in {folder} is damaged: {where}: {reason}. Copy it again.") from error
 
 
 def text_comparisons(store: PreferenceStore) -> Iterator[dict[str, str]]:
@@ -200,30 +226,42 @@ def _packed(segment: Segment) -> bytes:
     return npz_bytes(arrays, compressed=True)
 
 
-def _read_segment(path: Path) -> Segment:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
+def _read_segment(folder: Path, name: str) -> Segment:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a segment")
+    arrays = npz_arrays(read_inside(folder, f"segments/{name}.npz"))
     steps, replay = (
         {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         for prefix in ("steps/", "replay/")
     )
-    return segment_from_arrays(
+    segment = segment_from_arrays(
         steps,
-        arrays["true_rewards"],
+        np.asarray(arrays["true_rewards"], np.float64),
         terminated=bool(arrays["terminated"]),
         truncated=bool(arrays["truncated"]),
         episode=int(arrays["episode"]),
         start=int(arrays["start"]),
         replay=replay or None,
     )
+    if segment.id != name:
+        raise ValueError(f"segment {name} is not what was exported")
+    check_finite(segment.observations, "An observation")
+    check_finite(segment.actions, "An action")
+    return segment
 
 
 def _read_query(folder: Path, row: Mapping[str, Any]) -> Query:
-    return Query(
-        segments=tuple(_read_segment(folder / "segments" / f"{name}.npz") for name in row["segments"]),
-        responses=tuple(Response(prompt=row["prompt"], text=text) for text in row["responses"]),
-        **{field: row[field] for field in _QUERY_FIELDS},
-    )
+    with _reading(folder, "queries.parquet", f"query {row['id']}"):
+        if row["responses"] and not all(isinstance(text, str) for text in (row["prompt"], *row["responses"])):
+            raise ValueError("a prompt or response is null")
+        query = Query(
+            segments=tuple(_read_segment(folder, name) for name in row["segments"]),
+            responses=tuple(Response(prompt=row["prompt"], text=text) for text in row["responses"]),
+            **{field: row[field] for field in _QUERY_FIELDS},
+        )
+        if query.id != row["id"]:  # a name follows from the content
+            raise ValueError("it is not what was exported")
+    return query
 
 
 def _entry_row(row: int, entry: Entry, kinds: Mapping[str, str]) -> dict[str, Any]:
@@ -237,6 +275,8 @@ def _entry_row(row: int, entry: Entry, kinds: Mapping[str, str]) -> dict[str, An
 def _read_entry(row: Mapping[str, Any], undoes: int | None) -> Entry:
     common = {field: row[field] for field in _ENTRY_FIELDS}
     common["shown"] = None if row["shown"] is None else tuple(row["shown"])
+    if row["claim"] is None:  # of another program: a name that follows from the content
+        common["claim"] = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:32]
     return make_entry(row["kind"], json.loads(row["value"]), undoes, common)
 
 
@@ -244,6 +284,10 @@ def _schema(columns: Mapping[str, str]) -> Any:
     arrow = require("pyarrow", "data")
     kinds = {"strings": arrow.list_(arrow.string()), "integers": arrow.list_(arrow.int32())}
     return arrow.schema([(name, kinds.get(kind) or getattr(arrow, kind)()) for name, kind in columns.items()])
+
+
+def _annotator_schema() -> Any:
+    return _schema({"name": "string", "kind": "string"})
 
 
 def _query_schema() -> Any:
@@ -272,6 +316,20 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: Any) -> 
     write_atomically(path, buffer.getvalue())
 
 
-def _read_table(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = require("pyarrow.parquet", "data").read_table(path).to_pylist()
-    return rows
+def _read_table(folder: Path, name: str, schema: Any) -> list[dict[str, Any]]:
+    """Return the rows of a table whose columns are those of a schema, null only where it allows that."""
+    parquet = require("pyarrow.parquet", "data")
+    with _reading(folder, name):
+        file = parquet.ParquetFile(io.BytesIO(read_inside(folder, name)))
+        about = file.metadata
+        size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
+        if about.num_rows > MOST_ROWS or size > MOST_BYTES:
+            raise ValueError(f"it has {about.num_rows:,} rows of {size:,} bytes: too many")
+        if missing := set(schema.names) - set(file.schema_arrow.names):
+            raise ValueError(f"it has no column {', '.join(sorted(missing))}")
+        table = file.read(columns=schema.names).select(schema.names).cast(schema)
+        for column in schema.names:
+            if column not in _MAY_BE_NULL and table[column].null_count:
+                raise ValueError(f"the column {column} holds nulls")
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows

@@ -1,11 +1,13 @@
-"""Writing files so that a crash or a full disk never damages what was there."""
+"""Writing files so that a crash or a full disk never damages what was there, and reading those of strangers."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
+import math
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.errors import UserError
+
+MOST_BYTES = 1 << 30
+"""Of one file, or of the arrays that it unpacks to: more is refused before it is read."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -60,6 +65,56 @@ def npz_bytes(arrays: Mapping[str, NDArray[Any]], *, compressed: bool = False) -
     save: Any = np.savez_compressed if compressed else np.savez
     save(buffer, **arrays)
     return buffer.getvalue()
+
+
+def npz_arrays(data: bytes) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an `.npz` file; what it says of its sizes is checked before memory is taken.
+
+    Raises:
+        ValueError: it is damaged, holds Python objects, or unpacks to more than `MOST_BYTES`.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            total = sum(member.file_size for member in file.infolist())
+            if total > MOST_BYTES:
+                raise ValueError(f"it unpacks to {total:,} bytes; {MOST_BYTES:,} at most are read")
+            return {member.filename.removesuffix(".npy"): _npy_array(file.read(member)) for member in file.infolist()}
+    except ValueError:
+        raise
+    except Exception as error:  # of zipfile, zlib and the parser of the header: many kinds
+        raise ValueError(f"it is no .npz file: {error or type(error).__name__}") from error
+
+
+def _npy_array(data: bytes) -> NDArray[Any]:
+    buffer = io.BytesIO(data)
+    version = np.lib.format.read_magic(buffer)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"an array is in version {version} of its format")
+    shape, _, dtype = read(buffer)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - buffer.tell():
+        raise ValueError(f"an array of shape {shape} and type {dtype} does not fit its {len(data)} bytes")
+    buffer.seek(0)
+    return np.asarray(np.lib.format.read_array(buffer, allow_pickle=False))
+
+
+def read_inside(folder: Path, name: str) -> bytes:
+    """Return the content of a file of a folder that somebody else may have made.
+
+    Raises:
+        ValueError: it leads out of the folder, is no plain file, or is larger than `MOST_BYTES`.
+        OSError: it cannot be read.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{name} leads out of the folder")
+    if not path.is_file():
+        raise ValueError(f"{name} is missing, or no plain file")
+    with open(path, "rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"{name} is larger than the {MOST_BYTES:,} bytes that are read")
+    return data
 
 
 def text_or_file(text: str) -> str:

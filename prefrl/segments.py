@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from prefrl.clips.trail import Marks
 from prefrl.errors import UserError
+from prefrl.files import MOST_BYTES
 from prefrl.frames import FrameTrack
 from prefrl.spaces import Array, Batch, batch_length, from_arrays, map_batch, to_arrays, zip_batches
 
@@ -206,6 +207,8 @@ def segment_from_arrays(arrays: Mapping[str, Array], true_rewards: Array, **wher
             _, number, name = name.split("@", 2)
             axis = int(number)
         leaves[name] = FrameTrack.restore(stored, num_observations, axis).window(0, num_observations)
+    if (size := sum(leaf.nbytes for leaf in leaves.values())) > MOST_BYTES:
+        raise UserError(f"A segment must have no more than {MOST_BYTES:,} bytes of observations; got {size:,}.")
     return Segment(
         observations=from_arrays("observations", leaves), actions=arrays["actions"], true_rewards=true_rewards, **where
     )

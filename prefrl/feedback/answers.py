@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor  # what is never fitted to, as in the viewer, needs no torch
 
 Array = NDArray[Any]
+LONGEST_SECONDS = 366 * 24 * 3600
+LATEST = 1e11  # in the year 5138; what is larger is in milliseconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,12 @@ class Entry:
             raise UserError(f"A {self.kind} must carry the name of its annotator; got an empty one.")
         if self.shown is not None and sorted(self.shown) != list(range(len(self.shown))):
             raise UserError(f"shown must hold every item once, by its number from 0. Received {self.shown}")
+        if not 0 <= self.seconds <= LONGEST_SECONDS:
+            raise UserError(f"seconds must be from 0 to {LONGEST_SECONDS:,}, a year. Received {self.seconds}")
+        for name in ("shown_at", "answered_at"):
+            when = getattr(self, name)
+            if when is not None and not 0 <= when <= LATEST:
+                raise UserError(f"{name} must be in seconds since 1970, not milliseconds. Received {when}")
 
 
 class _KindOfOnesOwn:

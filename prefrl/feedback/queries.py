@@ -72,6 +72,10 @@ class Query:
             raise UserError(f"A {self.kind} has no scale. Received {self.scale}")
         if self.overlap < 1:
             raise UserError(f"overlap must be at least 1 annotator. Received {self.overlap}")
+        if self.session < 0 or self.num_env_steps < 0:
+            raise UserError(
+                f"session and num_env_steps must be 0 or more. Received {self.session} and {self.num_env_steps}"
+            )
         lengths = [len(segment) for segment in self.segments]
         if len(set(lengths)) > 1:
             raise UserError(

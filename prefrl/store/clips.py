@@ -12,9 +12,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from prefrl.clips.codec import FORMAT
 from prefrl.errors import UserError
 from prefrl.store import tables
 from prefrl.store.engine import chunks
+
+FORMATS = (FORMAT,)
+"""All there are: the format ends the names of files."""
+LARGEST = 100_000  # pixels, frames and frames per second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +37,12 @@ class Clip:
     num_frames: int
 
     def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise UserError(f"The format of a clip must be {' or '.join(FORMATS)}. Received {self.format!r}")
         for name in ("frames_per_second", "width", "height", "num_frames"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} of a clip must be positive. Received {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < LARGEST:
+                raise UserError(f"{name} of a clip must be positive and below {LARGEST}. Received {value!r}")
 
 
 def claim_renders(connection: sa.Connection, limit: int, expires_at: float, now: float) -> list[str]:
@@ -84,7 +92,10 @@ def read_clips(connection: sa.Connection, segment_ids: Sequence[str]) -> dict[st
     for chunk in chunks(dict.fromkeys(segment_ids)):
         for row in connection.execute(sa.select(tables.clips).where(tables.clips.c.segment_id.in_(chunk))):
             values: dict[str, Any] = {name: getattr(row, name) for name in Clip.__dataclass_fields__}
-            found[row.segment_id] = Clip(**values)
+            try:
+                found[row.segment_id] = Clip(**values)
+            except UserError as error:
+                raise ValueError(f"the clip of segment {row.segment_id}: {error}") from None
     return found
 
 

@@ -11,10 +11,10 @@ compressed `.npz`, each image of a stack of images once, its true rewards in a c
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -23,6 +23,7 @@ from prefrl.errors import UserError
 from prefrl.feedback import Answer, Comparison, Entry, Query, Undo
 from prefrl.segments import Segment
 from prefrl.store import claims, clips, forgetting, known, reading, tables, writing
+from prefrl.store.addition import Addition
 from prefrl.store.claims import Claim
 from prefrl.store.clips import Clip
 from prefrl.store.engine import Database, chunks
@@ -31,6 +32,7 @@ from prefrl.store.links import Links
 from prefrl.store.migration import open_schema
 from prefrl.store.rows import QueryCard
 
+_Result = TypeVar("_Result")
 LEASE_SECONDS = 120.0
 REPEAT_SHARE = 0.1
 
@@ -90,6 +92,13 @@ class PreferenceStore:
         """
         tokens = writing.make_tokens(answers)
         return self._database.write(lambda c: writing.add_answers(c, answers, tokens, self.name))
+
+    def add_together(self, work: Callable[[Addition], _Result]) -> _Result:
+        """Let `work` add queries, answers, annotators and clips in one transaction: all of it is recorded, or nothing.
+
+        It may be run again if a server goes away: it must do no harm when done twice.
+        """
+        return self._database.write(lambda c: work(Addition(c, self.name)))
 
     def undo(
         self, row: int, annotator: str, lease_seconds: float = LEASE_SECONDS, *, token: str | None = None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ import sqlalchemy as sa
 
 from prefrl.errors import UserError
 from prefrl.feedback import KINDS, Answer, Edit, Entry, Query, Response, Undo
-from prefrl.files import npz_bytes
+from prefrl.files import MOST_BYTES, npz_arrays, npz_bytes
 from prefrl.segments import Segment, segment_arrays, segment_from_arrays
 from prefrl.spaces import Array
 
@@ -73,7 +71,7 @@ def read_segment(row: sa.Row[Any], replay: bytes | None = None) -> Segment:
             start=row.start,
             replay=None if replay is None else unpack(replay),
         )
-    except (zlib.error, zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, UserError) as error:
+    except Exception as error:  # whatever a damaged row makes NumPy and zlib raise
         raise ValueError(f"segment {row.id} cannot be unpacked") from error
     if segment.id != row.id:
         raise ValueError(f"segment {row.id} is not what was stored")
@@ -185,11 +183,26 @@ def query_fields(row: sa.Row[Any]) -> dict[str, Any]:
 
 
 def pack(arrays: Mapping[str, Array]) -> bytes:
-    """Return arrays as compressed bytes; `unpack` is the inverse."""
-    return zlib.compress(npz_bytes(arrays), level=1)
+    """Return arrays as compressed bytes; `unpack` is the inverse.
+
+    Raises:
+        UserError: more than can be read back.
+    """
+    data = npz_bytes(arrays)
+    if len(data) > MOST_BYTES:
+        raise UserError(f"A segment must have no more than {MOST_BYTES:,} bytes; got {len(data):,}. Use shorter ones.")
+    return zlib.compress(data, level=1)
 
 
 def unpack(data: bytes) -> dict[str, Array]:
-    """Return the arrays that `pack` packed."""
-    with np.load(io.BytesIO(zlib.decompress(data)), allow_pickle=False) as arrays:
-        return dict(arrays)
+    """Return the arrays that `pack` packed.
+
+    Raises:
+        ValueError: the bytes are damaged, or unpack to more than `MOST_BYTES`.
+        zlib.error: likewise.
+    """
+    unpacker = zlib.decompressobj()
+    unpacked = unpacker.decompress(data, MOST_BYTES + 1)
+    if len(unpacked) > MOST_BYTES or not unpacker.eof:
+        raise ValueError("the arrays are cut short, or unpack to too much")
+    return npz_arrays(unpacked)
