@@ -157,7 +157,7 @@ def run_text(place: Path) -> dict[str, str]:
         if main(["text", *map(str, arguments)]) != 0:
             raise SystemExit(f"prefrl text {' '.join(map(str, arguments))} failed")
 
-    fast = ["--place.device", "cpu", "--quiet"]
+    fast = ["--device", "cpu", "--quiet"]
     run("pretrain", "--size", "tiny", "--paragraphs", "150", "--out", place / "base", *fast)
     sft = ["--model", place / "base", "--examples", "100", "--training.optimiser.learning-rate", "1e-3"]
     run("sft", *sft, "--out", place / "sft", *fast)

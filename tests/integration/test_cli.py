@@ -304,3 +304,11 @@ def test_options_are_read_as_json_or_as_python_spells_them() -> None:
     given = ["a=1", "b=true", "c=False", "d=None", "e=linear:0.1", "f=[1, 2]"]
     read = {"a": 1, "b": True, "c": False, "d": None, "e": "linear:0.1", "f": [1, 2]}
     assert _pairs(given, "options", "a=1") == read
+
+
+@pytest.mark.parametrize(("old", "new"), [("--place.seed", "--seed"), ("--place.max-tokens=9", "--max-tokens")])
+def test_options_of_text_that_were_called_otherwise_are_refused_with_their_name_of_today(
+    old: str, new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["text", "sft", "--model", "m", "--out", "o", old, "3"]) == 2
+    assert f"{old.partition('=')[0]} is called {new} now" in capsys.readouterr().err

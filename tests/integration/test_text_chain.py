@@ -28,7 +28,7 @@ from prefrl.text.model.generation import SamplingSettings, sample
 from prefrl.text.model.lora import LoraSettings
 from prefrl.text.model.models import ARCHITECTURES, load_model, save_model
 
-FAST = ["--place.device", "cpu", "--quiet"]
+FAST = ["--device", "cpu", "--quiet"]
 
 
 def run(*arguments: str | Path) -> int:
@@ -64,7 +64,7 @@ def test_the_whole_chain(start: Path) -> None:
                             ("kto", [])):  # fmt: skip
         name = start / f"{method}{len(options)}"
         assert run(method, *sft, *data, *options, *watch, "--proxy", rewards[0], "--out", name, *FAST) == 0
-    best = ["--draws", "4", "--prompts", "8", "--place.max-tokens", "12"]
+    best = ["--draws", "4", "--prompts", "8", "--max-tokens", "12"]
     assert run("bestofn", *sft, "--reward", rewards[0], *best, "--out", start / "best", *FAST) == 0
 
     row = TextFolder.open(start / "ppo").read_evaluations()
@@ -333,9 +333,9 @@ def test_what_is_held_out_of_rankings_can_judge_a_reward_however_many_ties_there
         (["pretrain", "--paragraphs", "50", "--block-tokens", "0", "--out", "OUT"], "block_tokens must be"),
         (["reward", "--model", "BASE", "--data", "PAIRS", "--members", "0", "--out", "OUT"], "members must be"),
         (["compare", "--model", "BASE", "--prompts", "2", "--max-tokens", "1", "--out", "OUT"], "nothing to rank"),
-        (["dpo", "--model", "BASE", "--data", "LONGER", "--out", "OUT"], "(--place.max-tokens)"),
+        (["dpo", "--model", "BASE", "--data", "LONGER", "--out", "OUT"], "(--max-tokens)"),
         (
-            ["ppo", "--model", "BASE", "--reward", "gold", "--place.max-tokens", "4", "--out", "OUT"],
+            ["ppo", "--model", "BASE", "--reward", "gold", "--max-tokens", "4", "--out", "OUT"],
             "sampling.max-tokens",
         ),
         (["pretrain", "--size", "tiny", "--block-tokens", "5000", "--out", "OUT"], "--block-tokens"),
@@ -388,7 +388,7 @@ def test_the_seed_of_a_run_is_that_of_its_training(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = []
-    for name, seed in (("a", ["--place.seed", "0"]), ("b", ["--place.seed", "1"]), ("c", ["--training.seed", "1"])):
+    for name, seed in (("a", ["--seed", "0"]), ("b", ["--seed", "1"]), ("c", ["--training.seed", "1"])):
         options = ["--data", llama / "pairs.jsonl", "--training.batch-size", "4", "--watch.times", "0", *seed]
         assert run("dpo", "--model", llama / "base", *options, "--out", tmp_path / name, *FAST) == 0
         first.append(TextFolder.open(tmp_path / name).read_metrics()[0]["chosen_log_prob"])
@@ -396,7 +396,7 @@ def test_the_seed_of_a_run_is_that_of_its_training(
 
     made: list[Any] = []
     monkeypatch.setattr(jobs, "start", lambda job, out, quiet: made.append(job) or TextFolder(tmp_path / "a"))
-    options = ["--members", "2", "--place.seed", "1", "--data", llama / "pairs.jsonl", "--out", tmp_path / "members"]
+    options = ["--members", "2", "--seed", "1", "--data", llama / "pairs.jsonl", "--out", tmp_path / "members"]
     assert run("reward", "--model", llama / "base", *options, *FAST) == 0
     assert [job.place.seeded(job.training).seed for job in made] == [100, 101]
 

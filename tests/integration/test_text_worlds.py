@@ -19,7 +19,7 @@ from prefrl.text.jobs.worlds import world_of
 from tests.documents import write_files
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
-FAST = ["--place.device", "cpu", "--quiet"]
+FAST = ["--device", "cpu", "--quiet"]
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_comparisons_are_of_the_world_that_is_named_beside_them(capsys: pytest.C
         "base",
         "--data",
         "pairs.jsonl",
-        "--place.max-tokens",
+        "--max-tokens",
         "24",
         "--watch.times",
         "1",

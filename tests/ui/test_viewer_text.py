@@ -15,7 +15,7 @@ pytestmark = needs_screen
 
 
 def test_pairs_of_answers_labelled_in_the_window_train_a_reward_model(tmp_path: Path, display: Display) -> None:
-    record, fast = tmp_path / "people.sqlite", ["--place.device", "cpu", "--quiet"]
+    record, fast = tmp_path / "people.sqlite", ["--device", "cpu", "--quiet"]
     base, sft, reward = str(tmp_path / "base"), str(tmp_path / "sft"), tmp_path / "reward"
     assert main(["text", "pretrain", "--size", "tiny", "--paragraphs", "150", "--out", base, *fast]) == 0
     learning = ["--examples", "100", "--training.optimiser.learning-rate", "1e-3"]

@@ -157,7 +157,7 @@ class Encoder:
         if len(ids) > self.max_response_tokens:
             raise UserError(
                 f"A response has {len(ids)} tokens with its end, more than the limit of {self.max_response_tokens}. "
-                f"Raise the limit (--place.max-tokens) or shorten it. It begins: {text[:80]!r}"
+                f"Raise the limit (--max-tokens) or shorten it. It begins: {text[:80]!r}"
             )
         return ids
 

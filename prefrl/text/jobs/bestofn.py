@@ -15,7 +15,7 @@ from prefrl.text.data.annotating import draw_responses
 from prefrl.text.data.examples import Encoder
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.jobs import JOBS
-from prefrl.text.jobs.parts import Place, load_reward
+from prefrl.text.jobs.parts import Place, Placed, load_reward
 from prefrl.text.jobs.worlds import world_of
 from prefrl.text.learn.best_of_n import best_of_n_kl, expected_best_of_n, pick_best
 from prefrl.text.model.generation import SamplingSettings
@@ -39,7 +39,7 @@ class BestOfNJob:
     """N."""
     pessimism: float = 1.0
     temperature: float = 1.0
-    place: Place = field(default_factory=Place)
+    place: Placed = field(default_factory=Place)
 
     def __post_init__(self) -> None:
         if self.draws < 1 or self.prompts < 1:

@@ -37,6 +37,9 @@ from prefrl.text.learn.runtime import Runtime, on_main_process
 from prefrl.text.model.generation import SamplingSettings
 from prefrl.text.model.models import context_length, load_model
 
+OLD_PREFIX = "--place."
+"""How --device, --seed, --bf16 and --max-tokens of jobs used to begin."""
+
 app = tyro.extras.SubcommandApp()
 Folder = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 Whole = tyro.conf.arg(name="")
@@ -321,6 +324,10 @@ def demo(settings: Annotated[DemoSettings, Whole], *, out: Path = Path("runs/tex
 
 def main(arguments: Sequence[str]) -> None:
     """Run `prefrl text`."""
+    for given in arguments:
+        if given.startswith(OLD_PREFIX):
+            new = "--" + given.removeprefix(OLD_PREFIX)
+            raise UserError(f"{given.partition('=')[0]} is called {new.partition('=')[0]} now, as in every command.")
     quieten_libraries()
     app.cli(prog="prefrl text", description="Language models from preferences.", args=list(arguments))
 

@@ -16,6 +16,7 @@ from prefrl.text.data.examples import Encoder
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.parts import (
     Place,
+    Placed,
     Watch,
     load_proxy,
     load_reward,
@@ -60,7 +61,7 @@ class PretrainJob:
     paragraphs: int = 60_000
     """Of a world."""
     block_tokens: int = 96
-    place: Place = field(default_factory=Place)
+    place: Placed = field(default_factory=Place)
     training: SFTSettings = field(
         default_factory=lambda: SFTSettings(
             batch_size=16,
@@ -116,7 +117,7 @@ class SFTJob:
     """Blocks of pretraining text for each example."""
     block_tokens: int = 96
     lora: LoraSettings = field(default_factory=LoraSettings)
-    place: Place = field(default_factory=Place)
+    place: Placed = field(default_factory=Place)
     training: SFTSettings = field(default_factory=SFTSettings)
 
     def run(self, folder: TextFolder, *, quiet: bool) -> None:
@@ -162,7 +163,7 @@ class RewardJob:
     """A record, or a JSONL or Parquet file: prompt, chosen, rejected; or prompt, responses, ranking."""
     references: str | None = None
     """Examples whose responses score 0 on average, as for sft; default: the best responses of the data."""
-    place: Place = field(default_factory=Place)
+    place: Placed = field(default_factory=Place)
     training: RewardTrainingSettings = field(default_factory=RewardTrainingSettings)
 
     def run(self, folder: TextFolder, *, quiet: bool) -> None:
@@ -214,7 +215,7 @@ class PPOJob:
     """Texts for PPO-ptx (as for pretrain); their weight is --training.ptx-coefficient."""
     block_tokens: int = 96
     lora: LoraSettings = field(default_factory=LoraSettings)
-    place: Place = field(default_factory=Place)
+    place: Placed = field(default_factory=Place)
     watch: Watch = field(default_factory=Watch)
     training: TextPPOSettings = field(default_factory=TextPPOSettings)
 
@@ -222,7 +223,7 @@ class PPOJob:
         limit = self.training.sampling.max_tokens
         if self.place.max_tokens not in (Place.max_tokens, limit):
             raise UserError(
-                f"The longest response of ppo is --training.sampling.max-tokens ({limit}). Received --place.max-tokens "
+                f"The longest response of ppo is --training.sampling.max-tokens ({limit}). Received --max-tokens "
                 f"{self.place.max_tokens}; leave it out."
             )
 
@@ -261,7 +262,7 @@ class DPOJob:
     proxy: tuple[str, ...] = ()
     """Reward models to draw beside the gold reward in the curve; training does not read them."""
     lora: LoraSettings = field(default_factory=LoraSettings)
-    place: Place = field(default_factory=Place)
+    place: Placed = field(default_factory=Place)
     watch: Watch = field(default_factory=Watch)
     training: PreferenceSettings = field(default_factory=PreferenceSettings)
 

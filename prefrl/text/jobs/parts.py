@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
+
+import tyro
 
 from prefrl.envs.text_rewards import TextReward
 from prefrl.envs.text_worlds import TextWorld
@@ -53,6 +55,10 @@ class Place:
     def seeded(self, training: _Training) -> _Training:
         """Return settings of training with this seed, unless they have one of their own."""
         return training if training.seed else replace(training, seed=self.seed)
+
+
+Placed = Annotated[Place, tyro.conf.arg(name="")]
+"""Of a job: on the command line its options are --device, --seed, ..., as those of control runs are."""
 
 
 @dataclass(frozen=True, kw_only=True)

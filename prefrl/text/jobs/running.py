@@ -22,7 +22,7 @@ from prefrl.text.learn.trainer import Metrics, TextTrainer
 SHOWN = ("loss", "objective", "score", "kl_nats", "length", "accuracy")
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 LESS_MEMORY = (
-    "Use a smaller --training.batch-size or --place.max-tokens; for ppo a smaller --training.minibatch-size or "
+    "Use a smaller --training.batch-size or --max-tokens; for ppo a smaller --training.minibatch-size or "
     "--training.sampling.max-tokens."
 )
 

@@ -76,7 +76,7 @@ class TextPPOSettings:
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     seed: int = 0
-    """In a run 0 means that of --place.seed."""
+    """In a run 0 means that of --seed."""
 
     def __post_init__(self) -> None:
         if min(self.episodes, self.batch_size, self.minibatch_size, self.epochs, self.ptx_batch_size) < 1:

@@ -58,7 +58,7 @@ class PreferenceSettings:
         default_factory=lambda: OptimiserSettings(learning_rate=1e-6, warmup_share=0.1, decay="linear", adam_eps=1e-8)
     )
     seed: int = 0
-    """In a run 0 means that of --place.seed."""
+    """In a run 0 means that of --seed."""
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):

@@ -42,7 +42,7 @@ class RewardTrainingSettings:
         default_factory=lambda: OptimiserSettings(learning_rate=9e-6, warmup_share=0.03, decay="cosine", adam_eps=1e-8)
     )
     seed: int = 0
-    """In a run 0 means that of --place.seed."""
+    """In a run 0 means that of --seed."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:

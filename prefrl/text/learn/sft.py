@@ -36,7 +36,7 @@ class SFTSettings:
         default_factory=lambda: OptimiserSettings(learning_rate=1e-5, warmup_share=0.05, decay="cosine", adam_eps=1e-8)
     )
     seed: int = 0
-    """In a run 0 means that of --place.seed."""
+    """In a run 0 means that of --seed."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
