@@ -45,8 +45,8 @@ def main(arguments: Sequence[str]) -> int:
     require("pygame", "ui")
     require("av", "ui")
     size = _size(given.size)
-    where, run, config = _find(given.run)
-    name = given.name or _login_name()
+    where, run, config = find_record(given.run)
+    name = given.name or login_name()
     if not 0 <= given.repeat_share < 1:
         raise UserError(f"--repeat-share must be at least 0 and less than 1. Received {given.repeat_share}")
     _check_screen()
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _find(run: str) -> tuple[Path | str, str, dict[str, Any]]:
+def find_record(run: str) -> tuple[Path | str, str, dict[str, Any]]:
     """Return where the record is, what to call the run, and its settings."""
     if "://" in run:
         return run, run.rpartition("/")[2], {}
@@ -123,7 +123,8 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return width, height
 
 
-def _login_name() -> str:
+def login_name() -> str:
+    """Return the name that somebody is logged in by."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -18,6 +18,10 @@ from prefrl.errors import require
 from prefrl.feedback import Answer, Comparison
 from prefrl.store import PreferenceStore, QueryCard
 
+TOO_FAST_SECONDS = 0.5
+"""Below this nobody has looked at two clips and chosen: the bare choice between two keys takes some 0.3 to 0.4 s."""
+MANY_TOO_FAST = 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
@@ -51,6 +55,15 @@ class AnnotatorQuality:
     """Share of judgements that others made too, in which they said the same."""
     median_seconds: float | None
     """Per answer."""
+    too_fast: Share | None
+    """Share of a person's answers that took less than `TOO_FAST_SECONDS`, in which nobody looks and chooses."""
+    gold: Share | None
+    """Share of questions with known answers to which they said what is known."""
+
+    @property
+    def is_too_fast(self) -> bool:
+        """More than one answer in ten was too fast to have been thought of."""
+        return self.too_fast is not None and self.too_fast.low > MANY_TOO_FAST
 
     @property
     def prefers_a_side(self) -> bool:
@@ -95,6 +108,18 @@ class Quality:
         return values
 
 
+def same_judgement(known: Answer, said: Answer) -> bool:
+    """Tell whether an answer says what is known: of ratings within a point, of rankings nothing turned round."""
+    if known.value is None or said.value is None:
+        return False
+    if isinstance(known, Ranking) and isinstance(said, Ranking) and known.ranks and said.ranks:
+        pairs = itertools.permutations(range(len(known.ranks)), 2)
+        return all(said.ranks[i] <= said.ranks[j] for i, j in pairs if known.ranks[i] < known.ranks[j])
+    if isinstance(known, Rating) and isinstance(said, Rating):
+        return abs((known.rating or 0) - (said.rating or 0)) <= 1
+    return known.value == said.value
+
+
 def measure_quality(store: PreferenceStore) -> Quality:
     """Measure the answers that stand in a record."""
     answers = [a for _, a in store.answers(standing=True) if isinstance(a, Answer)]
@@ -105,8 +130,10 @@ def measure_quality(store: PreferenceStore) -> Quality:
     judgements, ratings = _judgements(first, cards), _ratings(first, cards)
     everybody = list(dict.fromkeys(answer.annotator for answer in answers))
     shared = _shared(judgements)
+    known_by = store.facts().get("known_by")
+    gold = {name: store.known_answers(name, known_by) if known_by else [] for name in everybody}
     return Quality(
-        annotators=tuple(_annotator(name, kinds[name], answers, cards, shared) for name in sorted(everybody)),
+        annotators=tuple(_annotator(n, kinds[n], answers, cards, shared, gold[n]) for n in sorted(everybody)),
         pairs=tuple(_pairs(shared)),
         alpha_comparisons=krippendorff_alpha(judgements.values(), "nominal"),
         alpha_ratings=krippendorff_alpha(ratings.values(), "ordinal"),
@@ -185,6 +212,7 @@ def _annotator(
     answers: Sequence[Answer],
     cards: Mapping[str, QueryCard],
     shared: Mapping[tuple[str, str], Sequence[Unit]],
+    gold: Sequence[tuple[Answer, Answer]],
 ) -> AnnotatorQuality:
     mine = [answer for answer in answers if answer.annotator == name]
     compared = [answer for answer in mine if isinstance(answer, Comparison)]
@@ -209,4 +237,6 @@ def _annotator(
         chose_left=share_of(left),
         agreement=share_of(same),
         median_seconds=float(np.median(seconds)) if seconds else None,
+        too_fast=share_of([time < TOO_FAST_SECONDS for time in seconds]) if kind == "person" else None,
+        gold=share_of([same_judgement(known, given) for known, given in gold]),
     )

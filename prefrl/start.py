@@ -16,6 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from prefrl.human_ui.command import main as label
 
             return label(given[1:])
+        if given[:1] in (["serve"], ["invite"], ["forget"]):
+            from prefrl.human_ui.page import command
+
+            verbs = {"serve": command.serve, "invite": command.invite, "forget": command.forget}
+            return verbs[given[0]](given[1:])
         from prefrl.cli import main as every_other_verb
 
         return every_other_verb(given)

@@ -55,6 +55,13 @@ def choose(
     return names[int(rng.integers(len(names)))] if names else None
 
 
+def has_answered(connection: sa.Connection, query_id: str, annotator: str) -> bool:
+    """Tell whether an annotator's answer to a query stands."""
+    answer = tables.answers.c
+    of_theirs = (answer.query_id == query_id) & (answer.annotator == annotator) & answer.kind.not_in(_BESIDE)
+    return connection.scalar(sa.select(answer.id).where(of_theirs, standing()).limit(1)) is not None
+
+
 def held(connection: sa.Connection, query_id: str, annotator: str) -> str | None:
     """Return the query by which an annotator was asked `query_id` before, and did not answer."""
     query = tables.queries.c

@@ -210,6 +210,10 @@ class PreferenceStore:
         """Return what an annotator said where somebody else's answer is taken to be right, in order: (known, said)."""
         return self._database.read(lambda c: known.both(c, annotator, known_by, self.name))
 
+    def has_answered(self, query_id: str, annotator: str) -> bool:
+        """Tell whether an annotator's answer to a query stands."""
+        return self._database.read(lambda c: known.has_answered(c, query_id, annotator))
+
     def answer_of_claim(self, token: str) -> int | None:
         """Return the row of the answer to a claim, None if it was not answered."""
         return self._database.read(lambda c: writing.rows_of(c, [token])).get(token)

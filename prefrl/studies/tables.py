@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from prefrl.quality import Share
+from prefrl.quality import AnnotatorQuality, Share
 from prefrl.rewards import FitReport
 from prefrl.studies.run_quality import RunQuality
 
@@ -25,7 +25,9 @@ def show_quality(found: RunQuality, console: Console) -> None:
         "chose left",
         "same as others",
     )
-    table = Table(*columns, "seconds", *(["reliability"] if found.reliability else []), title="Answers by annotator")
+    has_gold = any(one.gold for one in found.quality.annotators)
+    more = [name for name, there in (("known answers", has_gold), ("reliability", found.reliability)) if there]
+    table = Table(*columns, "seconds", *more, title="Answers by annotator")
     for one in found.quality.annotators:
         left = _share(one.chose_left) + (" [bold]prefers a side[/bold]" if one.prefers_a_side else "")
         row = [
@@ -36,8 +38,10 @@ def show_quality(found: RunQuality, console: Console) -> None:
             _share(one.consistency),
             left,
             _share(one.agreement),
-            "-" if one.median_seconds is None else f"{one.median_seconds:.1f}",
+            _seconds(one),
         ]
+        if has_gold:
+            row.append(_share(one.gold))
         if found.reliability:
             row.append(_number(found.reliability.get(one.name)))
         table.add_row(*row)
@@ -55,6 +59,12 @@ def show_quality(found: RunQuality, console: Console) -> None:
             probability = f"{surprise.probability:.1%}"
             table.add_row(str(surprise.row), surprise.annotator, str(surprise.value), probability, surprise.query_id)
         console.print(table)
+
+
+def _seconds(one: AnnotatorQuality) -> str:
+    """Return the time of an annotator's answers, and how many took too little where that is many."""
+    told = "-" if one.median_seconds is None else f"{one.median_seconds:.1f}"
+    return told + (f" [bold]too fast: {one.too_fast.share:.0%}[/bold]" if one.is_too_fast and one.too_fast else "")
 
 
 def show_fit(report: FitReport, console: Console) -> None:

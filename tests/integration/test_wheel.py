@@ -66,7 +66,8 @@ def test_the_links_change_nothing(wheels: tuple[Path, Path]) -> None:
 def test_the_wheel_holds_every_module_once_and_nothing_else(wheels: tuple[Path, Path]) -> None:
     expected = {"prefrl/py.typed"}
     for folder in ("prefrl", *MAPPED):
-        for path in (ROOT / folder).rglob("*.py"):
+        page = [*(ROOT / folder).glob("page/static/*"), *(ROOT / folder).glob("page/templates/*")]
+        for path in (*(ROOT / folder).rglob("*.py"), *page):
             name = path.relative_to(ROOT)
             if name.parts[:2] not in [tuple(link.split("/")) for link in LINKS]:
                 expected.add(str(Path(MAPPED.get(folder, folder), *name.parts[1:])))

@@ -32,6 +32,10 @@ OPTIONAL = (
     "accelerate",
     "peft",
     "pyarrow",
+    "starlette",
+    "uvicorn",
+    "jinja2",
+    "itsdangerous",
 )
 CORE = (
     "errors",

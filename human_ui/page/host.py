@@ -1,0 +1,493 @@
+"""What the page may be asked, by whom, and what it says: no web framework, no waiting, one record.
+
+Whoever comes with a link's token gets a signed cookie; what is handed out afterwards (a question's ticket, the name of
+a clip) is signed for that person alone, so that nobody can use what is another's. Nothing of a question is kept here:
+an answer that comes after a restart, an hour late or twice is recorded once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prefrl.errors import UserError, require
+from prefrl.feedback import Answer, Comparison, Ranking, Rating
+from prefrl.human_ui.page.practice import Stage, rights, stage_of
+from prefrl.human_ui.sitting import Sitting
+from prefrl.quality import measure_quality
+from prefrl.store import Claim, PreferenceStore, QueryCard
+
+LEASE_SECONDS = 150.0  # browsers let a page that nobody sees work once a minute
+COOKIE_SECONDS = 60 * 24 * 3600
+SEEN_SECONDS = 4.0
+STANDING_SECONDS = 1.0
+MOST_AHEAD = 5  # questions that a page may hold
+LONGEST_SECONDS = 24 * 3600.0
+LONGEST_COMMENT = 2000
+CURVE_POINTS = 200
+
+
+class Refused(Exception):
+    """Something that is not done, with the status of HTTP that says so."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """Who asks."""
+
+    name: str
+    role: str
+    cookie: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Campaign:
+    """How questions are put to everybody.
+
+    Raises:
+        UserError: a share that is none.
+    """
+
+    must_see: float = 0.25
+    """Share of the clips' length that must have been shown before an answer counts."""
+    repeat_share: float = 0.1
+    """Share of the questions that are earlier ones of the same person's, with the sides swapped."""
+    known_by: str | None = None
+    """Annotator whose answers are taken to be right, for practice and gold questions; None: there are none."""
+    practice: int = 0
+    """Practice questions with known answers before the first real one."""
+    pass_mark: float = 0.6
+    """Share of them that must be right."""
+    gold_share: float = 0.0
+    """Share of the later questions whose answer is known."""
+
+    def __post_init__(self) -> None:
+        for name in ("must_see", "repeat_share", "pass_mark", "gold_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} is a share, from 0 to 1. Received {getattr(self, name)}")
+        if self.practice < 0:
+            raise UserError(f"--practice is a number of questions. Received {self.practice}")
+        if (self.practice or self.gold_share) and self.known_by is None:
+            raise UserError("--practice and --gold-share need somebody whose answers are right: --known-by NAME.")
+
+
+class Host:
+    """The record as the page needs it; its methods may be called from several threads.
+
+    Args:
+        store: the record.
+        run: what to call the run.
+        environment: name of its environment, "" if there is none.
+        instruction: what to look for.
+        folder: of the run, for its curve and film; None: there is a record only.
+        campaign: how questions are put.
+    """
+
+    def __init__(
+        self,
+        store: PreferenceStore,
+        *,
+        run: str,
+        environment: str = "",
+        instruction: str = "",
+        folder: Path | None = None,
+        campaign: Campaign | None = None,
+    ) -> None:
+        self.store, self.run, self.environment, self.instruction = store, run, environment, instruction
+        self.folder, self.campaign = folder, campaign or Campaign()
+        self._secret = store.links.secret()
+        self._sittings: dict[str, Sitting] = {}
+        self._seen: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._standing: tuple[float, dict[str, Any]] = (-1e9, {})
+        store.set_facts({"known_by": self.campaign.known_by})
+
+    @property
+    def cookie_name(self) -> str:
+        """Name of the cookie: another for each record, since cookies do not tell ports apart."""
+        return "prefrl_" + hashlib.sha256(self._secret.encode()).hexdigest()[:8]
+
+    # ------------------------------------------------------------------------------------------------ who may
+
+    def sign_in(self, token: object) -> str:
+        """Exchange a link's token for a cookie.
+
+        Raises:
+            Refused: no such link, or it was revoked.
+        """
+        link = self.store.links.of_token(token) if isinstance(token, str) and token else None
+        if link is None:
+            raise Refused(401, "This link is not valid, or not any more. Ask whoever sent it for another.")
+        return str(self._signer("cookie", "URLSafeTimedSerializer").dumps([link.hash, secrets.token_urlsafe(8)]))
+
+    def who(self, cookie: str | None) -> Person | None:
+        """Return whose cookie it is; None where it is nobody's, too old, or its link was revoked."""
+        try:
+            content = self._signer("cookie", "URLSafeTimedSerializer").loads(cookie or "", max_age=COOKIE_SECONDS)
+        except require("itsdangerous", "serve").BadData:
+            return None
+        link = self.store.links.of_hash(str(content[0]))
+        return None if link is None else Person(name=link.annotator, role=link.role, cookie=str(cookie))
+
+    def csrf(self, person: Person) -> str:
+        """Return what every request that changes something must carry, which no other site can read."""
+        return hmac.new(self._secret.encode(), f"csrf {person.cookie}".encode(), "sha256").hexdigest()
+
+    # ------------------------------------------------------------------------------------------------ asking
+
+    def next(self, person: Person, held: Sequence[object] = (), want: object = 1) -> dict[str, Any]:
+        """Return more questions, and how the run stands; keep those that the page holds for it.
+
+        Args:
+            person: who asks.
+            held: tickets of the questions that the page holds already.
+            want: how many more it would like.
+        """
+        sitting = self._sitting(person)
+        kept, lost = self._renew(person, held)
+        room = min(int(want) if isinstance(want, int) else 0, MOST_AHEAD - len(kept))
+        stage = self._stage(person)
+        questions: list[dict[str, Any]] = []
+        if stage is Stage.PRACTISING and not kept and room > 0:
+            claims = self.store.claim_known(person.name, str(self.campaign.known_by), LEASE_SECONDS)
+            stage = stage if claims else self._stage(person, more=False)
+            questions = [self._question(person, claim, practice=True) for claim in claims]
+        if stage is Stage.PASSED:
+            while len(questions) < room and (claim := self._claim(person, sitting)):
+                questions.append(self._question(person, claim))
+        standing = self._stand(sitting)
+        return {
+            "questions": questions,
+            "lost": lost,
+            "standing": standing,
+            "stage": stage.value,
+            "finished": stage is Stage.PASSED
+            and not (questions or kept or standing["running"])
+            and self.store.num_open(person.name) == 0,
+            "given": self.store.num_answers(person.name),
+        }
+
+    def answer(self, person: Person, ticket: object, said: Mapping[str, Any]) -> dict[str, Any]:
+        """Record an answer; when this returns it is on the disk.
+
+        Args:
+            person: who answers.
+            ticket: of the question.
+            said: `order`, places in groups of equals, best first, or `grade`, or neither for "can't tell"; `seconds`
+                that it took, `ago` seconds since it was given, `seen` share of the clips that was shown, `comment`.
+
+        Raises:
+            Refused: it is not a question of theirs, the clips were not seen, or the record cannot be written now.
+        """
+        token, query_id, shown = self._of_ticket(person, ticket)
+        if self.store.answer_of_claim(token) is not None:
+            return {"recorded": True, "again": True}
+        cards = self.store.cards([query_id])
+        if not cards:
+            raise Refused(410, "This question is no longer in the record.")
+        (card,) = cards
+        seconds, ago = _number(said, "seconds", 0, LONGEST_SECONDS), _number(said, "ago", 0, 30 * LONGEST_SECONDS)
+        comment = said.get("comment", "")
+        if not isinstance(comment, str) or len(comment) > LONGEST_COMMENT:
+            raise Refused(422, f"A comment has at most {LONGEST_COMMENT} characters.")
+        now = time.time()
+        answer = _answer(
+            card,
+            said,
+            shown,
+            annotator=person.name,
+            seconds=seconds,
+            shown_at=now - ago - seconds,
+            answered_at=now - ago,
+            comment=comment,
+            claim=token,
+        )
+        seen = _number(said, "seen", 0, 1)
+        if answer.value is not None and card.segment_ids and seen < self.campaign.must_see - 1e-6:
+            raise Refused(422, "Look at the clips first: too little of them has been shown yet.")
+        if self.store.has_answered(query_id, person.name):
+            return {"recorded": True, "again": True, "notice": "You have answered this one already, in another window."}
+        self.store.add_answers([answer])
+        result: dict[str, Any] = {"recorded": True}
+        if self._practises(card, person):
+            right = self._right(person, query_id)
+            if right is not None:
+                result["right"] = right
+        return result
+
+    def undo(self, person: Person, ticket: object) -> dict[str, Any]:
+        """Take an answer back; return its question, to be answered again.
+
+        Raises:
+            Refused: there is no such answer of theirs, or practice, which stands.
+        """
+        token, query_id, _ = self._of_ticket(person, ticket)
+        row = self.store.answer_of_claim(token)
+        cards = self.store.cards([query_id])
+        if row is None or not cards:
+            raise Refused(409, "That answer is not in the record.")
+        if self._practises(cards[0], person) and self._right(person, query_id) is not None:
+            raise Refused(409, "An answer to a practice question stands.")
+        name = f"undo {token}"
+        if not self.store.has_answered(query_id, person.name) and self.store.answer_of_claim(name) is None:
+            raise Refused(409, "That answer was taken back already.")
+        claim = self.store.undo(row, person.name, LEASE_SECONDS, token=name)
+        return {"question": self._question(person, claim)}
+
+    def release(self, person: Person, held: Sequence[object]) -> dict[str, Any]:
+        """Give questions back that a page held when it was closed."""
+        claims = [claim for claim in self._claims_of(person, held) if claim is not None]
+        self.store.release(claims)
+        return {"released": len(claims)}
+
+    def clip(self, person: Person, name: str) -> bytes:
+        """Return a clip as a file, H.264 in MP4.
+
+        Raises:
+            Refused: it is not of a question of theirs, or there is none.
+        """
+        content = self._opened(f"clip {person.name}", name)
+        cards = [] if content is None else self.store.cards([content[0]])
+        if content is None or not cards:
+            raise Refused(404, "There is no such clip.")
+        segment_id = cards[0].segment_ids[content[1]]
+        clips = self.store.clips([segment_id])
+        if segment_id not in clips:
+            raise Refused(404, "There is no such clip.")
+        return clips[segment_id].data
+
+    # ------------------------------------------------------------------------------------------------ what came of it
+
+    def progress(self, person: Person) -> dict[str, Any]:
+        """Return what a person's answers, and everybody's, have come to."""
+        mine = [answer for _, answer in self.store.answers(standing=True) if answer.annotator == person.name]
+        film = self.film
+        return {
+            "given": self.store.num_answers(person.name),
+            "seconds": sum(answer.seconds for answer in mine),
+            "standing": self._stand(self._sitting(person)),
+            "curve": [] if self.folder is None else _learned_returns(self.folder / "metrics.jsonl"),
+            "film": None if film is None else f"film?{int(film.stat().st_mtime)}",
+        }
+
+    @property
+    def film(self) -> Path | None:
+        """The film of the run, if there is one."""
+        path = None if self.folder is None else self.folder / "videos" / "training.mp4"
+        return path if path is not None and path.is_file() else None
+
+    def people(self, person: Person) -> dict[str, Any]:
+        """Return how everybody answers, for the owner.
+
+        Raises:
+            Refused: somebody else asks.
+        """
+        if person.role != "owner":
+            raise Refused(403, "Only the owner's link opens this.")
+        links: dict[str, dict[str, Any]] = {}
+        for link in self.store.links.all():
+            links.setdefault(link.annotator, {"links": 0, "revoked": 0})
+            links[link.annotator]["links" if link.revoked_at is None else "revoked"] += 1
+        quality = measure_quality(self.store)
+        found = {one.name: asdict(one) for one in quality.annotators}
+        names = sorted({*links, *found})
+        return {
+            "people": [{"name": name, **links.get(name, {}), **found.get(name, {"num_answers": 0})} for name in names],
+            "alpha": quality.alpha_comparisons,
+            "standing": self._stand(self._sitting(person)),
+        }
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    def _sitting(self, person: Person) -> Sitting:
+        with self._lock:
+            sitting = self._sittings.get(person.name)
+            if sitting is None:
+                sitting = Sitting(
+                    person.name,
+                    run=self.run,
+                    environment=self.environment,
+                    repeat_share=min(self.campaign.repeat_share, 0.99),
+                )
+                sitting.begin(self.store)
+                self._sittings[person.name] = sitting
+            elif time.monotonic() - self._seen.get(person.name, 0.0) > SEEN_SECONDS:
+                sitting.note_presence(self.store)
+            else:
+                return sitting
+            self._seen[person.name] = time.monotonic()
+            return sitting
+
+    def _stand(self, sitting: Sitting) -> dict[str, Any]:
+        at, standing = self._standing
+        if time.monotonic() - at > STANDING_SECONDS:
+            found = sitting.standing(self.store)
+            standing = {**asdict(found), "left": found.left}
+            self._standing = time.monotonic(), standing
+        return standing
+
+    def _claim(self, person: Person, sitting: Sitting) -> Claim | None:
+        known_by, share = self.campaign.known_by, self.campaign.gold_share
+        claims: list[Claim] = []
+        if known_by not in (None, person.name) and secrets.randbelow(10**6) < share * 10**6:
+            claims = self.store.claim_known(person.name, str(known_by), LEASE_SECONDS)
+        claims = claims or sitting.claim(self.store, 1, LEASE_SECONDS)
+        claims = claims or sitting.claim_undrawable(self.store, LEASE_SECONDS)
+        return claims[0] if claims else None
+
+    def _stage(self, person: Person, *, more: bool = True) -> Stage:
+        known_by = self.campaign.known_by
+        if not self.campaign.practice or known_by in (None, person.name) or person.role == "owner":
+            return Stage.PASSED
+        right = rights(self.store.known_answers(person.name, str(known_by)))
+        return stage_of(right, self.campaign.practice, self.campaign.pass_mark, more=more)
+
+    def _practises(self, card: QueryCard, person: Person) -> bool:
+        """Tell whether an answer to a question is one of a person's practice, or is gold."""
+        return self.campaign.known_by is not None and card.repeat_of is not None and card.reserved_for == person.name
+
+    def _right(self, person: Person, query_id: str) -> bool | None:
+        """Tell whether a practice question was answered as it is known; None if it was not practice."""
+        both = self.store.known_answers(person.name, str(self.campaign.known_by))
+        marks = rights(both)
+        for place, (_, said) in enumerate(both):
+            if said.query_id == query_id:
+                before = stage_of(marks[:place], self.campaign.practice, self.campaign.pass_mark, more=True)
+                return marks[place] if before is Stage.PRACTISING else None
+        return None
+
+    def _question(self, person: Person, claim: Claim, *, practice: bool = False) -> dict[str, Any]:
+        card = claim.query
+        clips = self.store.clips(card.segment_ids)
+        failures = self.store.render_failures(card.segment_ids)
+        items: list[dict[str, Any]] = []
+        for number in claim.shown:
+            if card.responses:
+                items.append({"text": card.responses[number].text})
+                continue
+            clip = clips.get(card.segment_ids[number])
+            if clip is None:
+                items.append({"problem": failures.get(card.segment_ids[number], "Its clip is not in the record.")})
+                continue
+            name = self._signed(f"clip {person.name}", [card.id, number])
+            rate = clip.frames_per_second
+            size = {"width": clip.width, "height": clip.height}
+            items.append({"clip": f"clips/{name}", "frames": clip.num_frames, "rate": rate, **size})
+        return {
+            "ticket": self._signed(f"ticket {person.name}", [claim.token, card.id, list(claim.shown)]),
+            "kind": card.kind,
+            "scale": card.scale,
+            "prompt": card.responses[0].prompt if card.responses else None,
+            "instruction": card.instruction,
+            "items": items,
+            "practice": practice,
+        }
+
+    def _of_ticket(self, person: Person, ticket: object) -> tuple[str, str, tuple[int, ...]]:
+        content = self._opened(f"ticket {person.name}", ticket if isinstance(ticket, str) else "")
+        if content is None:
+            raise Refused(403, "This is not a question of yours.")
+        return content[0], content[1], tuple(content[2])
+
+    def _claims_of(self, person: Person, held: Sequence[object]) -> list[Claim | None]:
+        opened = []
+        for ticket in list(held)[: 4 * MOST_AHEAD]:
+            opened.append(self._of_ticket(person, ticket))
+        cards = {card.id: card for card in self.store.cards([query_id for _, query_id, _ in opened])}
+        return [
+            Claim(token=token, query=cards[query_id], annotator=person.name, shown=shown, expires_at=0.0)
+            if query_id in cards
+            else None
+            for token, query_id, shown in opened
+        ]
+
+    def _renew(self, person: Person, held: Sequence[object]) -> tuple[list[Claim], list[object]]:
+        """Keep what a page holds; return what it has, and the tickets of what it has lost."""
+        kept, lost = [], []
+        for ticket, claim in zip(held, self._claims_of(person, held), strict=False):
+            if claim is not None and self.store.renew(claim, LEASE_SECONDS):
+                kept.append(claim)
+            else:
+                lost.append(ticket)
+        return kept, lost
+
+    def _signer(self, purpose: str, kind: str = "URLSafeSerializer") -> Any:
+        return getattr(require("itsdangerous", "serve"), kind)(self._secret, salt=purpose)
+
+    def _signed(self, purpose: str, content: object) -> str:
+        return str(self._signer(purpose).dumps(content))
+
+    def _opened(self, purpose: str, signed: str) -> Any:
+        """Return what was signed for a purpose; None if it was not."""
+        try:
+            return self._signer(purpose).loads(signed)
+        except require("itsdangerous", "serve").BadData:
+            return None
+
+
+def _answer(card: QueryCard, said: Mapping[str, Any], shown: tuple[int, ...], **common: Any) -> Answer:
+    """Return what was said as an answer to a query.
+
+    Raises:
+        Refused: it does not fit.
+    """
+    common |= {"query_id": card.id, "shown": shown}
+    order, grade = said.get("order"), said.get("grade")
+    if card.kind == "rating":
+        if grade is not None and (not isinstance(grade, int) or not 1 <= grade <= (card.scale or 0)):
+            raise Refused(422, f"A grade is a number from 1 to {card.scale}.")
+        return Rating(rating=grade, **common)
+    ranks = None if order is None else _ranks(order, shown)
+    if card.kind == "ranking":
+        return Ranking(ranks=ranks, **common)
+    preference = None if ranks is None else {(1, 2): 1.0, (2, 1): 0.0, (1, 1): 0.5}[ranks]
+    return Comparison(preference=preference, **common)
+
+
+def _ranks(order: object, shown: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the rank of each item from groups of places, best first."""
+    groups = [list(group) if isinstance(group, list) else [] for group in order] if isinstance(order, list) else []
+    places = [place for group in groups for place in group]
+    whole = all(isinstance(place, int) for place in places) and sorted(places) == list(range(len(shown)))
+    if not whole or not all(groups):
+        raise Refused(422, f"An order holds each of the places 0 to {len(shown) - 1} once.")
+    ranks = [0] * len(shown)
+    for rank, group in enumerate(groups, 1):
+        for place in group:
+            ranks[shown[place]] = rank
+    return tuple(ranks)
+
+
+def _number(said: Mapping[str, Any], name: str, least: float, most: float) -> float:
+    value = said.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise Refused(422, f"{name} is a number from {least:g} to {most:g}.")
+    return float(value)
+
+
+def _learned_returns(path: Path) -> list[tuple[int, float]]:
+    """Return the learned return along a training, as (steps, return)."""
+    if not path.is_file():
+        return []
+    points = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # is being written
+        if isinstance(row.get("learned_return"), int | float) and isinstance(row.get("num_env_steps"), int):
+            points.append((row["num_env_steps"], float(row["learned_return"])))
+    return points[:: max(1, len(points) // CURVE_POINTS)]
