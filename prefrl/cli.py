@@ -29,6 +29,7 @@ from prefrl.dataset import export_record, import_record  # noqa: E402
 from prefrl.envs import list_envs  # noqa: E402
 from prefrl.envs.measures import known_measures  # noqa: E402
 from prefrl.human_ui.command import main as viewer_command  # noqa: E402
+from prefrl.human_ui.page import command as page_command  # noqa: E402
 from prefrl.runs.folder import RESUME, format_of  # noqa: E402
 from prefrl.runs.guard import Interrupted  # noqa: E402
 from prefrl.studies import text_runs  # noqa: E402
@@ -52,6 +53,7 @@ def train(
     out: Path | None = None,
     baseline: bool = False,
     viewer: bool = True,
+    serve: bool = False,
     video: bool = True,
     quiet: bool = False,
     json: bool = False,
@@ -65,6 +67,7 @@ def train(
         out: folder of the run; default: a name made of the settings, under runs/.
         baseline: also train on the environment's own reward with the same settings, and draw both curves.
         viewer: where people are asked, open the viewer if there is a screen.
+        serve: where people are asked, also serve the questions to browsers; links for them are made by prefrl invite.
         video: record the agent before, during and after training.
         quiet: no progress.
         json: print the result as one JSON object.
@@ -74,17 +77,21 @@ def train(
         hyperparameters={**settings.hyperparameters, **_pairs(hyper, "hyper-parameters", "learning_rate=0.001")},
         env_options={**settings.env_options, **_pairs(env, "options of the environment", "hide_life_loss=false")},
     )
-    folder = runs.train(settings, out, baseline=baseline, quiet=quiet, viewer=viewer)
+    folder = runs.train(settings, out, baseline=baseline, quiet=quiet, viewer=viewer, serve=serve)
     _after_training(folder, video=video, quiet=quiet, as_json=json)
 
 
 @app.command
-def resume(run: RunPath, *, viewer: bool = True, video: bool = True, quiet: bool = False, json: bool = False) -> None:
+def resume(
+    run: RunPath, *, viewer: bool = True, serve: bool = False, video: bool = True, quiet: bool = False,
+    json: bool = False,
+) -> None:  # fmt: skip
     """Go on with a run of any kind that was stopped or killed.
 
     Args:
         run: folder of the run.
         viewer: where people are asked, open the viewer if there is a screen and none is open.
+        serve: where people are asked, also serve the questions to browsers.
         video: record the agent before, during and after training.
         quiet: no progress.
         json: print the result as one JSON object.
@@ -94,7 +101,7 @@ def resume(run: RunPath, *, viewer: bool = True, video: bool = True, quiet: bool
         if json:
             _print_json(summary)
         return
-    folder = runs.resume(run, quiet=quiet, viewer=viewer)
+    folder = runs.resume(run, quiet=quiet, viewer=viewer, serve=serve)
     _after_training(folder, video=video, quiet=quiet, as_json=json)
 
 
@@ -239,6 +246,38 @@ def label(run: RunPath) -> None:
         run: folder of the run.
     """
     viewer_command([str(run)])
+
+
+@app.command
+def serve(run: RunPath) -> None:
+    """Let people compare clips in any browser, while a run trains or after; more with: prefrl serve --help.
+
+    Args:
+        run: folder of the run.
+    """
+    page_command.serve([str(run)])
+
+
+@app.command
+def invite(run: RunPath, *, name: str) -> None:
+    """Make a link by which somebody may answer in the browser; more with: prefrl invite --help.
+
+    Args:
+        run: folder of the run.
+        name: of the person.
+    """
+    page_command.invite([str(run), "--name", name])
+
+
+@app.command
+def forget(run: RunPath, *, annotator: str) -> None:
+    """Remove everything that a person said from a run.
+
+    Args:
+        run: folder of the run.
+        annotator: who withdraws.
+    """
+    page_command.forget([str(run), "--annotator", annotator])
 
 
 @app.command

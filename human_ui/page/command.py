@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,6 +62,9 @@ def serve(arguments: Sequence[str]) -> int:
     ):
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{told} (default: {default})")
     parser.add_argument("--known-by", default=None, metavar="NAME", help="annotator whose answers are right")
+    parser.add_argument(
+        "--leave-after", type=float, default=None, metavar="MINUTES", help="end when all is still so long"
+    )
     parser.add_argument("--practice", type=int, default=0, metavar="N", help="practice questions at the beginning")
     given = parser.parse_args(arguments)
     for package in ("starlette", "uvicorn", "jinja2", "itsdangerous"):
@@ -77,7 +81,7 @@ def serve(arguments: Sequence[str]) -> int:
         pass_mark=given.pass_mark,
         gold_share=given.gold_share,
     )
-    listener = _listen(given.host, given.port)
+    listener = listen(given.host, given.port)
     port = listener.getsockname()[1]
     pages: dict[str, Any] = {}
     stores = []
@@ -102,7 +106,14 @@ def serve(arguments: Sequence[str]) -> int:
             pages[place] = Page(host, given.framed_by)
             _introduce(store, one, run, f"http://{_shown(given.host)}:{port}/{place}{'/' if place else ''}")
         _tell_the_way(given.host, port)
-        _run(make_app(pages), listener)
+        server = make_server(make_app(pages))
+        if given.leave_after is not None:
+            hosts = [page.host for page in pages.values()]
+            watch = threading.Thread(
+                target=_leave_when_still, args=(server, hosts, 60 * given.leave_after), daemon=True
+            )
+            watch.start()
+        server.run(sockets=[listener])
     finally:
         listener.close()
         for store in stores:
@@ -212,7 +223,7 @@ def _tell_the_way(host: str, port: int) -> None:
     _say("  Ctrl-C ends it; nothing that was answered is lost.")
 
 
-def _listen(host: str, port: int | None) -> socket.socket:
+def listen(host: str, port: int | None) -> socket.socket:
     """Return a socket that listens, at the port asked for or the usual one; if that is taken, at one that is free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in (PORT, 0) if port is None else (port,):
@@ -237,7 +248,15 @@ def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _run(app: Any, listener: socket.socket) -> None:
+def _leave_when_still(server: Any, hosts: Sequence[Any], seconds: float) -> None:
+    """End a server when no training runs and nobody has asked for anything for so long."""
+    while any(host.is_asked_within(seconds) for host in hosts):
+        time.sleep(min(5.0, seconds))
+    server.should_exit = True
+
+
+def make_server(app: Any) -> Any:
+    """Return a server of uvicorn's for an application."""
     uvicorn = require("uvicorn", "serve")
     config = uvicorn.Config(
         app,
@@ -249,7 +268,7 @@ def _run(app: Any, listener: socket.socket) -> None:
         timeout_graceful_shutdown=3,
         lifespan="off",
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)
 
 
 def _say(line: str) -> None:

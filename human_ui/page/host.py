@@ -113,6 +113,7 @@ class Host:
         self._seen: dict[str, float] = {}
         self._lock = threading.Lock()
         self._standing: tuple[float, dict[str, Any]] = (-1e9, {})
+        self._asked_at = time.monotonic()
         store.set_facts({"known_by": self.campaign.known_by})
 
     @property
@@ -156,6 +157,7 @@ class Host:
             held: tickets of the questions that the page holds already.
             want: how many more it would like.
         """
+        self._asked_at = time.monotonic()
         sitting = self._sitting(person)
         kept, lost = self._renew(person, held)
         room = min(int(want) if isinstance(want, int) else 0, MOST_AHEAD - len(kept))
@@ -309,6 +311,15 @@ class Host:
             "alpha": quality.alpha_comparisons,
             "standing": self._stand(self._sitting(person)),
         }
+
+    def is_asked_within(self, seconds: float) -> bool:
+        """Tell whether a training runs, or somebody has asked for questions within so many seconds."""
+        if time.monotonic() - self._asked_at < seconds:
+            return True
+        try:
+            return Sitting("", run=self.run, environment="").standing(self.store).running
+        except UserError:
+            return True  # the record is away for now
 
     # ------------------------------------------------------------------------------------------------ inside
 

@@ -21,9 +21,9 @@ from prefrl.control.folder import ControlFolder
 from prefrl.control.loop import Progress, Trainer
 from prefrl.control.policies import KeptPolicy, make_run_env
 from prefrl.control.settings import RunSettings, TrainSettings
-from prefrl.control.viewer import open_viewer
+from prefrl.control.viewer import open_viewer, serve_page
 from prefrl.envs.measures import measures_of
-from prefrl.errors import UserError
+from prefrl.errors import UserError, require
 from prefrl.files import write_json
 from prefrl.runs.folder import RESUME
 from prefrl.runs.guard import Interrupted, locked, stopping
@@ -59,6 +59,7 @@ def train(
     quiet: bool = False,
     annotator: Annotator | None = None,
     viewer: bool = False,
+    serve: bool = False,
 ) -> ControlFolder:
     """Train an agent from comparisons, into a new run folder.
 
@@ -69,12 +70,14 @@ def train(
         quiet: no progress.
         annotator: who answers, instead of the teacher that the settings name.
         viewer: where people are asked, open the viewer if there is a screen, else print the command for it.
+        serve: where people are asked, serve the questions to browsers as well.
 
     Raises:
         UserError: the settings cannot work here, or the folder is taken.
         Interrupted: the user stopped it; it can be resumed.
     """
     resolved = settings.resolve()
+    _check_serve(serve, resolved)
     if resolved.from_run is not None:
         with closing(make_run_env(resolved)) as env:
             check_earlier(Path(resolved.from_run), env.observation_space, resolved.segment_length)
@@ -82,7 +85,7 @@ def train(
     try:
         if baseline:
             ControlFolder.create(folder.path / "baseline", resolved, baseline=True)
-        _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer)
+        _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer, serve=serve)
     except Interrupted:
         raise
     except Exception:
@@ -92,7 +95,12 @@ def train(
 
 
 def resume(
-    path: Path, *, quiet: bool = False, annotator: Annotator | None = None, viewer: bool = False
+    path: Path,
+    *,
+    quiet: bool = False,
+    annotator: Annotator | None = None,
+    viewer: bool = False,
+    serve: bool = False,
 ) -> ControlFolder:
     """Go on with a run that was stopped or killed; the arguments are those of `train`.
 
@@ -105,14 +113,24 @@ def resume(
         main = path.resolve().parent
         raise UserError(f"{path} is the baseline of the run in {main}. Go on with both by: {RESUME} {main}")
     folder.refuse_if_finished()
-    _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer)
+    _check_serve(serve, folder.settings)
+    _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer, serve=serve)
     return folder
 
 
-def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, viewer: bool) -> None:
+def _check_serve(serve: bool, settings: RunSettings) -> None:
+    """Refuse to serve what nobody is asked, before anything is done."""
+    if serve and not settings.asks_people:
+        raise UserError("--serve is for runs that people teach. Train with: --annotator human --serve")
+    if serve:
+        require("uvicorn", "serve")
+
+
+def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, viewer: bool, serve: bool) -> None:
     settings = folder.settings
     with locked(folder.path):
-        over = _train_one(folder, f"{settings.env_id} from {settings.labels} comparisons", quiet, annotator, viewer)
+        title = f"{settings.env_id} from {settings.labels} comparisons"
+        over = _train_one(folder, title, quiet, annotator, viewer, serve)
         if over and folder.baseline is not None:
             over = _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
         if not over:
@@ -122,7 +140,12 @@ def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, v
 
 
 def _train_one(
-    folder: ControlFolder, title: str, quiet: bool, annotator: Annotator | None, viewer: bool = False
+    folder: ControlFolder,
+    title: str,
+    quiet: bool,
+    annotator: Annotator | None,
+    viewer: bool = False,
+    serve: bool = False,
 ) -> bool:
     """Train a run or a baseline to its end, if it is not there yet; return False if the user stopped it."""
     if (folder.policies / "last.pt").is_file():
@@ -139,6 +162,8 @@ def _train_one(
         if folder.settings.asks_people and not trainer.is_baseline:
             stack.enter_context(clip_worker(folder))
             open_viewer(folder, wanted=viewer)
+            if serve:
+                serve_page(folder)
         stack.enter_context(stopping(trainer.stop))
         return trainer.run()
 

@@ -1,4 +1,4 @@
-"""Opening the viewer beside a training, as a process of its own that lives on when the training ends."""
+"""Opening the viewer, and the page, beside a training: processes of their own that live on when the training ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 import time
 
 from prefrl.control.folder import ControlFolder
+from prefrl.errors import require
 
+STILL_MINUTES = 15  # after which the page of a training that has ended is closed
 SEEN_SECONDS = 15.0  # a viewer says that it is there every few seconds
 
 
@@ -31,6 +33,18 @@ def open_viewer(folder: ControlFolder, *, wanted: bool) -> subprocess.Popen[byte
         )
     print(f"Clips wait to be compared. Open the viewer with: prefrl label {folder.path}", file=sys.stderr)  # noqa: T201
     return None
+
+
+def serve_page(folder: ControlFolder) -> subprocess.Popen[bytes]:
+    """Serve a run's questions to browsers, until the training has ended and nobody looks any more.
+
+    Raises:
+        MissingExtraError: the extra `serve` is not installed.
+    """
+    for package in ("starlette", "uvicorn", "jinja2", "itsdangerous"):
+        require(package, "serve")
+    command = [sys.executable, "-m", "prefrl", "serve", str(folder.path), "--leave-after", str(STILL_MINUTES)]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True)
 
 
 def _has_screen() -> bool:

@@ -1,0 +1,269 @@
+"""What strangers, and people with a link of their own, cannot do to the page: each attack is refused."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ui"))
+pytest.importorskip("starlette", reason="needs the extra serve")
+pytest.importorskip("uvicorn", reason="needs the extra serve")
+
+from browsers import Site, serving
+from screens import fill
+
+from prefrl.store import PreferenceStore
+
+Answered = tuple[int, dict[str, str], bytes]
+
+
+class Client:
+    """A browser without a window: a cookie, and the page's secret."""
+
+    def __init__(self, site: Site, name: str | None = None) -> None:
+        self.site, self.cookie, self.csrf, self.token = site, "", "", ""
+        if name is not None:
+            self.token = site.host.store.links.make(name)
+            self.enter(self.token)
+
+    def enter(self, token: str) -> None:
+        status, headers, _ = self.post("enter", {"token": token})
+        assert status == 200
+        self.cookie = headers["set-cookie"].partition(";")[0]
+        settings = self.get("")[2].decode().partition('id="settings">')[2].partition("</script>")[0]
+        self.csrf = json.loads(settings)["csrf"]
+
+    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answered:
+        connection = http.client.HTTPConnection("127.0.0.1", self.site.port, timeout=30)
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if self.cookie:
+            given.setdefault("cookie", self.cookie)
+        try:
+            connection.request(method, f"/{path}", body, given)
+            found = connection.getresponse()
+            return found.status, {k.lower(): v for k, v in found.getheaders()}, found.read()
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answered:
+        return self.request("GET", path, **headers)
+
+    def post(self, path: str, said: Any, **headers: str) -> Answered:
+        headers = {"content_type": "application/json", "x_prefrl": self.csrf, **headers}
+        return self.request("POST", path, json.dumps(said).encode(), **headers)
+
+    def next(self, want: int = 1) -> list[dict[str, Any]]:
+        status, _, content = self.post("next", {"want": want})
+        assert status == 200, content
+        questions: list[dict[str, Any]] = json.loads(content)["questions"]
+        return questions
+
+    def answer(self, question: dict[str, Any], **said: Any) -> Answered:
+        return self.post("answer", {"ticket": question["ticket"], "order": [[0], [1]], "seconds": 2, "seen": 1, **said})
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with PreferenceStore(tmp_path / "record.sqlite") as store:
+        fill(store, [(0, 1), (2, 3), (4, 5), (6, 0), (1, 2)])
+    with serving(tmp_path / "record.sqlite") as opened:
+        yield opened
+
+
+def answers(site: Site) -> int:
+    return len(site.host.store.answers())
+
+
+def test_a_stranger_reads_nothing_but_the_page_that_asks_for_a_link(site: Site) -> None:
+    anna, stranger = Client(site, "anna"), Client(site)
+    clip = anna.next()[0]["items"][0]["clip"]
+    status, headers, content = stranger.get("")
+    assert status == 401 and b"by invitation" in content
+    for secret in (b"a run", b"anna", b"settings", b"static/"):
+        assert secret not in content
+    assert headers["referrer-policy"] == "no-referrer" and headers["cache-control"] == "no-store"
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+    assert "access-control-allow-origin" not in headers and "server" not in headers
+    paths = [
+        "static/app.js",
+        "static/style.css",
+        "progress",
+        "people",
+        "film",
+        clip,
+        "clips/x",
+        "next",
+        "docs",
+        "openapi.json",
+    ]
+    for path in paths:
+        status, _, content = stranger.get(path)
+        assert status == 401 and b"Open the link" in content, path
+    for path in ("next", "answer", "undo", "release", "leave", "anything"):
+        assert stranger.post(path, {"want": 1})[0] == 401, path
+
+
+@pytest.mark.parametrize("token", ["", "x", "a" * 32, None, 5, ["a"], {"$ne": ""}, "' OR 1=1 --", "\ud800", "é" * 3000])
+def test_nobody_comes_in_without_a_link(site: Site, token: Any) -> None:
+    status, headers, _ = Client(site).post("enter", {"token": token})
+    assert status == 401 and "set-cookie" not in headers
+
+
+def test_a_forged_or_changed_cookie_is_nobodys(site: Site) -> None:
+    anna = Client(site, "anna")
+    name, _, value = anna.cookie.partition("=")
+    for forged in ("", "x", value[:-1], value + "A", value.replace(".", "..", 1), "a.b.c", "🐟", value.swapcase()):
+        stranger = Client(site)
+        stranger.cookie, stranger.csrf = f"{name}={forged}".encode("latin-1", "replace").decode("latin-1"), anna.csrf
+        assert stranger.get("progress")[0] == 401, forged
+
+
+def test_a_revoked_link_lets_nobody_in_and_its_cookie_can_not_be_used_again(site: Site) -> None:
+    anna = Client(site, "anna")
+    (question,) = anna.next()
+    assert site.host.store.links.revoke("anna") == 1
+    assert anna.answer(question)[0] == 401
+    assert anna.get(question["items"][0]["clip"])[0] == 401
+    assert Client(site).post("enter", {"token": anna.token})[0] == 401
+    assert answers(site) == 0
+
+
+def test_nobody_answers_sees_or_takes_back_what_is_anothers(site: Site) -> None:
+    anna, ben = Client(site, "anna"), Client(site, "ben")
+    (hers,), (his,) = anna.next(), ben.next()
+    assert anna.get(hers["items"][0]["clip"])[0] == 200
+    assert ben.get(hers["items"][0]["clip"])[0] == 404
+    assert ben.answer(hers)[0] == 403
+    assert ben.post("next", {"held": [hers["ticket"]]})[0] == 403
+    assert ben.post("release", {"held": [hers["ticket"]]})[0] == 403
+    assert anna.answer(hers)[0] == 200
+    assert ben.post("undo", {"ticket": hers["ticket"]})[0] == 403
+    assert ben.post("undo", {"ticket": his["ticket"]})[0] == 409
+    assert ben.get("people")[0] == 403
+    assert answers(site) == 1
+
+
+def test_an_answer_sent_again_changes_nothing(site: Site) -> None:
+    anna = Client(site, "anna")
+    (question,) = anna.next()
+    assert anna.answer(question)[0] == 200
+    assert json.loads(anna.answer(question, order=[[1], [0]])[2])["again"] is True
+    assert anna.post("undo", {"ticket": question["ticket"]})[0] == 200
+    assert anna.post("undo", {"ticket": question["ticket"]})[0] == 200, "its receipt was lost"
+    entries = [entry.kind for _, entry in site.host.store.answers()]
+    assert entries == ["comparison", "undo"]
+
+
+def test_other_sites_and_forms_change_nothing(site: Site) -> None:
+    anna = Client(site, "anna")
+    (question,) = anna.next()
+    for headers in (
+        {"x_prefrl": ""},
+        {"x_prefrl": "0" * 64},
+        {"x_prefrl": Client(site, "ben").csrf},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+        {"content_type": "text/plain"},
+        {"content_type": "application/x-www-form-urlencoded"},
+    ):
+        status, _, _ = anna.post("answer", {"ticket": question["ticket"], "order": [[0], [1]]}, **headers)
+        assert status in (403, 415), headers
+    assert Client(site).post("enter", {"token": anna.token}, sec_fetch_site="cross-site")[0] == 403
+    assert anna.request("OPTIONS", "answer", origin="https://evil.example")[0] == 405
+    assert answers(site) == 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "static/../host.py", "static/%2e%2e/host.py", "static/..%2f..%2fdesk.py", "static//etc/passwd",
+        "../../etc/passwd", "static/app.py", "clips/../../record.sqlite", "clips/%00", "film/../record.sqlite",
+        "record.sqlite", "templates/page.html",
+    ],
+)  # fmt: skip
+def test_no_other_file_is_read(site: Site, path: str) -> None:
+    status, _, content = Client(site, "anna").get(path)
+    assert status == 404 and b"SQLite" not in content and b"root:" not in content
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"order": [[0]]}, {"order": [[0], [0]]}, {"order": [[0], [2]]}, {"order": [[], [0, 1]]}, {"order": "01"},
+        {"order": {"0": 1}}, {"order": [[0.5], [1]]}, {"order": [[True], [False]]}, {"seconds": -1}, {"seconds": "2"},
+        {"seconds": 1e300}, {"ago": -1}, {"seen": 2}, {"comment": 5}, {"comment": "x" * 2001}, {"ticket": None},
+        {"ticket": ["a"]}, {"ticket": ""},
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_to_the_question_is_refused(site: Site, said: dict[str, Any]) -> None:
+    anna = Client(site, "anna")
+    (question,) = anna.next()
+    status, _, content = anna.answer(question, **said)
+    assert status in (403, 422) and json.loads(content)["error"]
+    assert answers(site) == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"[" * 5000, b"\xff\xfe", b'{"want": NaN'])
+def test_what_is_no_json_object_is_refused(site: Site, body: bytes) -> None:
+    anna = Client(site, "anna")
+    assert anna.request("POST", "next", body, content_type="application/json", x_prefrl=anna.csrf)[0] == 400
+
+
+def test_large_bodies_and_long_lists_are_refused_or_cut(site: Site) -> None:
+    anna, stranger = Client(site, "anna"), Client(site)
+    large = json.dumps({"token": "x" * 70_000}).encode()
+    assert stranger.request("POST", "enter", large, content_type="application/json")[0] == 413
+    assert anna.request("POST", "answer", large, content_type="application/json", x_prefrl=anna.csrf)[0] == 413
+    assert len(anna.next(want=10_000)) <= 5
+    assert anna.post("next", {"held": "x"})[0] == 422
+
+
+def test_a_flood_is_turned_away_while_others_go_on(site: Site) -> None:
+    anna = Client(site, "anna")
+    (question,) = anna.next()
+    found: list[int] = []
+
+    def flood() -> None:
+        stranger = Client(site)
+        for _ in range(150):
+            found.append(stranger.post("enter", {"token": "x"})[0])
+            found.append(stranger.get("progress")[0])
+
+    threads = [threading.Thread(target=flood) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    ben = Client(site, "ben")  # comes in all the same
+    assert anna.answer(question)[0] == 200
+    assert ben.answer(ben.next()[0])[0] == 200
+    for thread in threads:
+        thread.join()
+    assert set(found) == {401, 429} and found.count(429) > len(found) / 2
+    pushed = [anna.get("progress")[0] for _ in range(250)]
+    assert 429 in pushed and ben.get("progress")[0] == 200, "one person's flood is theirs alone"
+
+
+def test_tokens_are_kept_as_hashes_and_no_addresses_at_all(site: Site, tmp_path: Path) -> None:
+    anna = Client(site, "anna")
+    anna.answer(anna.next()[0])
+    kept = b"".join(path.read_bytes() for path in tmp_path.glob("record.sqlite*"))
+    assert anna.token.encode() not in kept and b"127.0.0.1" not in kept
+
+
+def test_the_owner_sees_how_everybody_answers(site: Site) -> None:
+    anna, owner = Client(site, "anna"), Client(site)
+    anna.answer(anna.next()[0], seconds=0.1)
+    owner.enter(site.host.store.links.make("boss", "owner"))
+    status, _, content = owner.get("people")
+    people = {one["name"]: one for one in json.loads(content)["people"]}
+    assert status == 200 and people["anna"]["num_answers"] == 1 and people["anna"]["too_fast"]["share"] == 1.0
+    assert people["boss"]["links"] == 1
