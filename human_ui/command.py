@@ -38,6 +38,12 @@ def main(arguments: Sequence[str]) -> int:
         default=0.1,
         help="share of questions that are earlier ones with their sides swapped (default: 0.1)",
     )
+    parser.add_argument(
+        "--must-see",
+        type=float,
+        default=0.0,
+        help="share of the clips' length that must have been shown before an answer counts (default: 0)",
+    )
     parser.add_argument("--high-contrast", action="store_true", help="white on black; the key C changes it too")
     parser.add_argument("--size", default=None, metavar="WIDTHxHEIGHT", help="of the window, e.g. 1280x800")
     given = parser.parse_args(arguments)
@@ -49,6 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     name = given.name or login_name()
     if not 0 <= given.repeat_share < 1:
         raise UserError(f"--repeat-share must be at least 0 and less than 1. Received {given.repeat_share}")
+    if not 0 <= given.must_see <= 1:
+        raise UserError(f"--must-see is a share, from 0 to 1. Received {given.must_see}")
     _check_screen()
 
     from prefrl.human_ui.desk import Desk
@@ -68,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         environment=environment,
         repeat_share=given.repeat_share,
     )
-    session = Session(Standing(run=run, environment=environment), instruction)
+    session = Session(Standing(run=run, environment=environment), instruction, must_see=given.must_see)
     session.high_contrast = given.high_contrast
     title = " - ".join(part for part in ("prefrl", environment, run, name) if part)
     window = Window(session, desk, title, size)

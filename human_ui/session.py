@@ -82,10 +82,17 @@ class Session:
         standing: how the run stands.
         instruction: what the person is asked to look for, shown first; "" for none.
         now: the clock, in seconds since 1970.
+        must_see: share of the clips' length that must have been shown before an answer counts, in [0, 1].
     """
 
-    def __init__(self, standing: Standing, instruction: str = "", now: Callable[[], float] = time.time) -> None:
-        self.standing, self.instruction, self._now = standing, instruction, now
+    def __init__(
+        self,
+        standing: Standing,
+        instruction: str = "",
+        now: Callable[[], float] = time.time,
+        must_see: float = 0.0,
+    ) -> None:
+        self.standing, self.instruction, self._now, self.must_see = standing, instruction, now, must_see
         self.question: Question | None = None
         self.given: list[Answer] = []  # by this person in this session, those taken back left out
         self.ready: deque[Question] = deque()
@@ -94,6 +101,7 @@ class Session:
         self.paused = self.high_contrast = False
         self.speed = 1.0
         self.position = 0.0  # seconds into the clips
+        self.seen = 0.0  # share of the clips' length that has been shown
         self.scroll = 0  # lines of text
         self.notice = ""
         self.problem = ""  # of the record, for as long as it lasts
@@ -149,10 +157,12 @@ class Session:
         if self._notice_left <= 0:
             self.notice = ""
         question = self.question
-        if question is None or self.paused or self.show_help or self.show_instruction or question.num_frames < 2:
+        covered = self.introducing or self.show_help or self.show_instruction
+        if question is None or self.paused or covered or question.num_frames < 2:
             return
         self.position += seconds * self.speed
         length = question.num_frames / question.frames_per_second
+        self.seen = max(self.seen, min(1.0, self.position / length))
         if self.position >= length + REST * self.speed:
             self.position = 0.0
 
@@ -263,7 +273,7 @@ class Session:
 
     def _show(self, question: Question) -> None:
         self.question = question
-        self.position, self.scroll, self.paused = 0.0, 0, False
+        self.position, self.seen, self.scroll, self.paused = 0.0, 0.0, 0, False
         self.ranked, self._tie_next = [], False
         self._shown_at = self._now()
 
@@ -278,6 +288,7 @@ class Session:
         self.paused = True
         frame = (self.frame + by) % question.num_frames
         self.position = frame / question.frames_per_second
+        self.seen = max(self.seen, (frame + 1) / question.num_frames)
 
     def _judge(self, action: Action, question: Question) -> None:
         arrows = {Action.LEFT: [0], Action.RIGHT: [1], Action.TIE: [0, 1]}
@@ -313,11 +324,14 @@ class Session:
             self._give(question, said)
 
     def _refused(self, question: Question) -> bool:
-        """Tell a person that they cannot judge what cannot be shown, where that is so; return whether."""
-        refused = any(item.problem is not None for item in question.items)
-        if refused:
+        """Tell a person where they cannot judge what cannot be shown, or was not seen; return whether that is so."""
+        if any(item.problem is not None for item in question.items):
             self.tell("One of these cannot be shown: press the down arrow (can't tell) to go on.")
-        return refused
+            return True
+        unseen = question.num_frames > 1 and self.seen < self.must_see
+        if unseen:
+            self.tell("Look at the clips first: that was not counted.")
+        return unseen
 
     def _give(self, question: Question, said: Any) -> None:
         if said is not None and self._refused(question):

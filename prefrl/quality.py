@@ -21,6 +21,7 @@ from prefrl.store import PreferenceStore, QueryCard
 TOO_FAST_SECONDS = 0.5
 """Below this nobody has looked at two clips and chosen: the bare choice between two keys takes some 0.3 to 0.4 s."""
 MANY_TOO_FAST = 0.1
+RIGHT_FROM = 0.75  # share of the pairs whose order is known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,15 +110,14 @@ class Quality:
 
 
 def same_judgement(known: Answer, said: Answer) -> bool:
-    """Tell whether an answer says what is known: of ratings within a point, of rankings nothing turned round."""
-    if known.value is None or said.value is None:
+    """Tell whether an answer says what is known: a grade within a point, three quarters of what is said of pairs."""
+    if known.value is None or said.value is None or type(known) is not type(said):
         return False
-    if isinstance(known, Ranking) and isinstance(said, Ranking) and known.ranks and said.ranks:
-        pairs = itertools.permutations(range(len(known.ranks)), 2)
-        return all(said.ranks[i] <= said.ranks[j] for i, j in pairs if known.ranks[i] < known.ranks[j])
-    if isinstance(known, Rating) and isinstance(said, Rating):
-        return abs((known.rating or 0) - (said.rating or 0)) <= 1
-    return known.value == said.value
+    if known.graded:
+        return abs(known.value - said.value) <= 1
+    pairs = {(i, j): value for i, j, value in said.pairs()}
+    agreed = [1 - abs(value - pairs.get((i, j), 0.5)) for i, j, value in known.pairs() if value != 0.5]
+    return sum(agreed) >= RIGHT_FROM * len(agreed)
 
 
 def measure_quality(store: PreferenceStore) -> Quality:

@@ -162,7 +162,7 @@ class Page:
         if person is None:
             raise Refused(401, "Open the link that you were sent first.")
         if request.headers.get("x-prefrl") != self.host.csrf(person):
-            raise Refused(403, "This did not come from the page.")
+            raise Refused(401, "This did not come from this person's page: open your link again.")
         if path == "leave":
             return {"cookie": "", "max_age": 0}
         held = said.get("held", [])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.errors import UserError, require
-from prefrl.feedback import Answer, Comparison, Ranking, Rating
+from prefrl.feedback import KINDS, Answer
 from prefrl.human_ui.page.practice import Stage, rights, stage_of
 from prefrl.human_ui.sitting import Sitting
 from prefrl.quality import measure_quality
@@ -49,7 +49,6 @@ class Person:
 
     name: str
     role: str
-    cookie: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +140,11 @@ class Host:
         except require("itsdangerous", "serve").BadData:
             return None
         link = self.store.links.of_hash(str(content[0]))
-        return None if link is None else Person(name=link.annotator, role=link.role, cookie=str(cookie))
+        return None if link is None else Person(name=link.annotator, role=link.role)
 
     def csrf(self, person: Person) -> str:
         """Return what every request that changes something must carry, which no other site can read."""
-        return hmac.new(self._secret.encode(), f"csrf {person.cookie}".encode(), "sha256").hexdigest()
+        return hmac.new(self._secret.encode(), f"csrf {person.name}".encode(), "sha256").hexdigest()
 
     # ------------------------------------------------------------------------------------------------ asking
 
@@ -382,6 +381,7 @@ class Host:
 
     def _question(self, person: Person, claim: Claim, *, practice: bool = False) -> dict[str, Any]:
         card = claim.query
+        kind = KINDS.find(card.kind)
         clips = self.store.clips(card.segment_ids)
         failures = self.store.render_failures(card.segment_ids)
         items: list[dict[str, Any]] = []
@@ -399,8 +399,9 @@ class Host:
             items.append({"clip": f"clips/{name}", "frames": clip.num_frames, "rate": rate, **size})
         return {
             "ticket": self._signed(f"ticket {person.name}", [claim.token, card.id, list(claim.shown)]),
-            "kind": card.kind,
-            "scale": card.scale,
+            "graded": kind.graded,
+            "scale": card.scale or 5,
+            "hint": kind.keys.format(scale=card.scale or 5),
             "prompt": card.responses[0].prompt if card.responses else None,
             "instruction": card.instruction,
             "items": items,
@@ -455,31 +456,37 @@ def _answer(card: QueryCard, said: Mapping[str, Any], shown: tuple[int, ...], **
     Raises:
         Refused: it does not fit.
     """
-    common |= {"query_id": card.id, "shown": shown}
+    kind = KINDS.find(card.kind)
     order, grade = said.get("order"), said.get("grade")
-    if card.kind == "rating":
-        if grade is not None and (not isinstance(grade, int) or not 1 <= grade <= (card.scale or 0)):
-            raise Refused(422, f"A grade is a number from 1 to {card.scale}.")
-        return Rating(rating=grade, **common)
-    ranks = None if order is None else _ranks(order, shown)
-    if card.kind == "ranking":
-        return Ranking(ranks=ranks, **common)
-    preference = None if ranks is None else {(1, 2): 1.0, (2, 1): 0.0, (1, 1): 0.5}[ranks]
-    return Comparison(preference=preference, **common)
+    value = None
+    try:
+        if kind.graded and grade is not None:
+            value = _whole(grade, 1, card.scale or 0)
+        elif not kind.graded and order is not None:
+            value = kind.from_order(_groups(order, shown), card.num_items)
+            if value is None:
+                raise Refused(422, "This does not say enough: choose more.")
+        answer = kind.saying(value, query_id=card.id, shown=shown, **common)
+        answer.check(card.num_items, card.scale)
+    except UserError as error:
+        raise Refused(422, str(error)) from None
+    return answer
 
 
-def _ranks(order: object, shown: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the rank of each item from groups of places, best first."""
-    groups = [list(group) if isinstance(group, list) else [] for group in order] if isinstance(order, list) else []
-    places = [place for group in groups for place in group]
-    whole = all(isinstance(place, int) for place in places) and sorted(places) == list(range(len(shown)))
-    if not whole or not all(groups):
-        raise Refused(422, f"An order holds each of the places 0 to {len(shown) - 1} once.")
-    ranks = [0] * len(shown)
-    for rank, group in enumerate(groups, 1):
-        for place in group:
-            ranks[shown[place]] = rank
-    return tuple(ranks)
+def _groups(order: object, shown: tuple[int, ...]) -> list[list[int]]:
+    """Return groups of items, best first, from groups of the places where they were shown."""
+    if not isinstance(order, list) or not order or not all(isinstance(group, list) and group for group in order):
+        raise Refused(422, "An order is a list of groups of places, best first.")
+    places = [_whole(place, 0, len(shown) - 1) for group in order for place in group]
+    if len(set(places)) < len(places):
+        raise Refused(422, "An order holds no place twice.")
+    return [[shown[place] for place in group] for group in order]
+
+
+def _whole(value: object, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:  # True and False are no numbers here
+        raise Refused(422, f"Expected a whole number from {least} to {most}. Received {str(value)[:20]}")
+    return value
 
 
 def _number(said: Mapping[str, Any], name: str, least: float, most: float) -> float:

@@ -58,7 +58,7 @@ def choose(
 def has_answered(connection: sa.Connection, query_id: str, annotator: str) -> bool:
     """Tell whether an annotator's answer to a query stands."""
     answer = tables.answers.c
-    of_theirs = (answer.query_id == query_id) & (answer.annotator == annotator) & answer.kind.not_in(_BESIDE)
+    of_theirs = (answer.query_id == query_id) & (answer.annotator == annotator) & tables.is_answer()
     return connection.scalar(sa.select(answer.id).where(of_theirs, standing()).limit(1)) is not None
 
 

@@ -176,7 +176,7 @@ def test_other_sites_and_forms_change_nothing(site: Site) -> None:
         {"content_type": "application/x-www-form-urlencoded"},
     ):
         status, _, _ = anna.post("answer", {"ticket": question["ticket"], "order": [[0], [1]]}, **headers)
-        assert status in (403, 415), headers
+        assert status in (401, 403, 415), headers
     assert Client(site).post("enter", {"token": anna.token}, sec_fetch_site="cross-site")[0] == 403
     assert anna.request("OPTIONS", "answer", origin="https://evil.example")[0] == 405
     assert answers(site) == 0
@@ -198,7 +198,7 @@ def test_no_other_file_is_read(site: Site, path: str) -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        {"order": [[0]]}, {"order": [[0], [0]]}, {"order": [[0], [2]]}, {"order": [[], [0, 1]]}, {"order": "01"},
+        {"order": []}, {"order": [[0], [0]]}, {"order": [[0], [2]]}, {"order": [[], [0, 1]]}, {"order": "01"},
         {"order": {"0": 1}}, {"order": [[0.5], [1]]}, {"order": [[True], [False]]}, {"seconds": -1}, {"seconds": "2"},
         {"seconds": 1e300}, {"ago": -1}, {"seen": 2}, {"comment": 5}, {"comment": "x" * 2001}, {"ticket": None},
         {"ticket": ["a"]}, {"ticket": ""},

@@ -17,6 +17,7 @@ import pytest
 
 from prefrl.feedback import Query
 from prefrl.human_ui.page.app import Page, make_app
+from prefrl.human_ui.page.command import make_server
 from prefrl.human_ui.page.host import Campaign, Host
 from prefrl.store import PreferenceStore
 
@@ -42,7 +43,7 @@ class Site:
 @contextmanager
 def serving(record: Path, *, place: str = "", port: int = 0, **options: Any) -> Iterator[Site]:
     """Serve a record's page; options are those of `Host` and `Campaign`."""
-    uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
+    pytest.importorskip("uvicorn", reason="needs the extra serve")
     of_host = {name: options.pop(name) for name in ("instruction", "folder", "environment") if name in options}
     campaign = Campaign(**{"repeat_share": 0.0, "must_see": 0.0, **options})
     listener = socket.create_server(("127.0.0.1", port))
@@ -86,9 +87,9 @@ def open_page(context: Any, link: str, *, begin: bool = True) -> Any:
 
 def question(page: Any) -> dict[str, Any]:
     """Wait until a question is shown and its clips are; return it."""
-    page.wait_for_selector("body[data-screen=question]")
+    until(page, "document.body.dataset.screen === 'question' && window.prefrl?.session.question")
     until(page, "[...document.querySelectorAll('.card video')].every((video) => video.readyState >= 2)")
-    until(page, "!document.querySelector('.chosen, .other')")
+    until(page, "prefrl.session.question && !document.querySelector('.chosen, .other')")
     found: dict[str, Any] = page.evaluate("prefrl.session.question")
     return found
 
@@ -96,7 +97,16 @@ def question(page: Any) -> dict[str, Any]:
 def until(page: Any, true: str, seconds: float = 30.0) -> None:
     """Wait until an expression holds in the page; Playwright's own way needs `eval`, which the page forbids."""
     deadline = time.monotonic() + seconds
-    while not page.evaluate(f"Boolean({true})"):
+
+    def holds() -> bool:
+        try:
+            return bool(page.evaluate(f"Boolean({true})"))
+        except Exception as error:
+            if "context was destroyed" not in str(error):  # it goes to another page just now
+                raise
+            return False
+
+    while not holds():
         assert time.monotonic() < deadline, f"waited in vain: {true}"
         time.sleep(0.03)
 

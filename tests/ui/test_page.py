@@ -16,9 +16,10 @@ from screens import COLOURS, clip_of, fill, segment, text_query
 
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison, Query, Ranking, Rating, Undo
+from prefrl.human_ui.page.host import _answer
 from prefrl.human_ui.questions import Item, Question, Standing
 from prefrl.human_ui.session import Action, Save, Session
-from prefrl.store import PreferenceStore
+from prefrl.store import PreferenceStore, QueryCard
 
 pytestmark = pytest.mark.slow
 __all__ = ["browser"]  # a fixture
@@ -147,10 +148,11 @@ def test_rankings_by_keys_and_by_dragging_ratings_and_texts(tmp_path: Path, desk
         page.click("#done")
         by_hand = answered(site.host.store, 2)[1]
         assert [by_hand.ranks[by_hand.shown[place]] for place in range(4)] == [2, 3, 3, 1]
-        assert question(page)["kind"] == "rating"
+        assert question(page)["graded"]
         page.click("text=6")
         rating = answered(site.host.store, 3)[2]
         assert isinstance(rating, Rating) and rating.rating == 6
+        question(page)
         assert "Begin a story." in page.inner_text("#prompt")
         assert page.locator(".card .text").count() == 2
         page.keyboard.press("ArrowRight")
@@ -420,10 +422,15 @@ def test_window_and_page_make_the_same_of_the_same_keys(case: str, site: Site, d
     kinds = ["comparison"] * 3 + ["ranking", "rating"]
     nums = {"comparison": 2, "ranking": 3, "rating": 1}
     session = Session(Standing(run="r", environment="e"))
+    asked = []
     for number, kind in enumerate(kinds):
         items = tuple(Item(text="a") for _ in range(nums[kind]))
         order = tuple(range(nums[kind]))
-        session.offer(Question(query_id=str(number), kind=kind, items=items, order=order))
+        question = Question(query_id=str(number), annotator="anna", kind=kind, items=items, order=order)
+        session.offer(question)
+        graded = question.answer_kind.graded
+        shown = [{"text": "a"}] * nums[kind]
+        asked.append({"ticket": str(number), "graded": graded, "scale": 5, "hint": question.hint, "items": shown})
     notices = []
     for press in SESSION_CASES[case]:
         if press.isdigit():
@@ -431,39 +438,35 @@ def test_window_and_page_make_the_same_of_the_same_keys(case: str, site: Site, d
         else:
             session.press(Action[press.upper()])
         notices.append(session.notice)
-    said = [orders(command.reply) for command in session.take_commands() if isinstance(command, Save)]
+    said = [
+        (command.answer.query_id, command.answer.value)
+        for command in session.take_commands()
+        if isinstance(command, Save)
+    ]
     page = open_page(desktop, site.link("anna"), begin=False)
     page.wait_for_selector("#begin")
     found = page.evaluate(
-        """([presses, kinds, nums]) => {
+        """([presses, asked]) => {
             const session = new prefrl.Session();
-            kinds.forEach((kind, number) => session.offer({ ticket: String(number), kind, scale: 5,
-                items: Array.from({ length: nums[kind] }, () => ({ text: "a" })) }));
+            asked.forEach((question) => session.offer(question));
             const notices = presses.map((press) => {
                 if (/[0-9]/.test(press)) session.digit(Number(press)); else session.press(press);
                 return session.notice;
             });
             const said = session.takeCommands().map(({ save }) => save);
-            return { notices, said: said.map((s) => [s.question.ticket, s.said.order ?? s.said.grade ?? null]) };
+            return { notices, said: said.map((one) => [one.question.ticket, one.said]) };
         }""",
-        [SESSION_CASES[case], kinds, nums],
+        [SESSION_CASES[case], asked],
     )
-    assert [
-        [ticket, [sorted(group) for group in value] if isinstance(value, list) else value]
-        for ticket, value in found["said"]
-    ] == said
-    assert [told.split(",")[0].rstrip(".") for told in found["notices"]] == [
-        t.split(",")[0].rstrip(".") for t in notices
-    ]
+    assert found["notices"] == notices
+    assert [(ticket, value_of(kinds[int(ticket)], told)) for ticket, told in found["said"]] == said
 
 
-def orders(reply: Any) -> list[Any]:
-    """Return what the window says in the form that the page says it."""
-    if reply.rating is not None:
-        return [reply.question.query_id, reply.rating]
-    if reply.preference is not None:
-        return [reply.question.query_id, {1.0: [[0], [1]], 0.0: [[1], [0]], 0.5: [[0, 1]]}[reply.preference]]
-    if reply.ranks is not None:
-        groups = [[i for i, r in enumerate(reply.ranks) if r == rank] for rank in range(1, max(reply.ranks) + 1)]
-        return [reply.question.query_id, groups]
-    return [reply.question.query_id, None]
+def value_of(kind: str, told: dict[str, Any]) -> Any:
+    """Return what the page says as the server makes an answer of it."""
+    num = {"comparison": 2, "ranking": 3, "rating": 1}[kind]
+    card = QueryCard(
+        id="q", kind=kind, session=0, num_env_steps=0, scale=5, instruction="", overlap=1, repeat_of=None,
+        reserved_for=None, segment_ids=tuple(map(str, range(num))), responses=(),
+    )  # fmt: skip
+    return _answer(card, told, tuple(range(num)), annotator="anna").value

@@ -43,7 +43,8 @@ const held = () => [session.question, ...session.ready].filter(Boolean).map((que
 
 async function bring() {
   for (;;) {
-    const want = AHEAD + 1 - held().length;
+    const practising = outbox.some((entry) => entry.practice); // what comes next depends on how it went
+    const want = practising ? 0 : AHEAD + 1 - held().length;
     let brought = 0;
     if (!session.introducing || want > AHEAD) {
       try {
@@ -54,7 +55,6 @@ async function bring() {
         for (const question of found.questions) { await load(question); session.offer(question); brought += 1; }
       } catch (error) {
         if (error.status === 503) recordTrouble = error.message;
-        if (error.status === 403) signedOut = true; // another person signed in here
         brought = 0;
       }
     }
@@ -182,6 +182,7 @@ const make = (tag, properties = {}, ...inside) => {
   return element;
 };
 
+const kindOf = ({ graded, items }) => (graded ? "rating" : items.length === 2 ? "comparison" : "ranking");
 const stacked = () => matchMedia("(max-width: 640px) and (orientation: portrait)").matches;
 const sides = () => (stacked() ? ["Upper", "Lower"] : ["Left", "Right"]);
 
@@ -211,7 +212,7 @@ function showItems() {
     return card;
   });
   $("items").replaceChildren(...cards);
-  $("items").dataset.kind = question.kind === "comparison" ? "comparison" : question.kind === "rating" ? "rating" : "ranking";
+  $("items").dataset.kind = kindOf(question);
   $("items").dataset.num = question.items.length;
   $("items").dataset.text = question.items.some((item) => item.text !== undefined);
   $("timeline").max = session.numFrames - 1;
@@ -226,13 +227,13 @@ function showAnswers() {
   };
   const cannotTell = button("Can't tell", "↓", () => session.press("cannot_tell"), "quiet");
   let buttons;
-  if (question.kind === "comparison") {
+  if (kindOf(question) === "comparison") {
     const [first, second] = sides();
     buttons = [
       button(`${first} is better`, "←", () => session.press("left"), "first"), button("Equal", "↑", () => session.press("tie"), "quiet"),
       cannotTell, button(`${second} is better`, "→", () => session.press("right"), "second"),
     ];
-  } else if (question.kind === "rating") {
+  } else if (question.graded) {
     const grades = Array.from({ length: question.scale }, (_, index) => button(String(index + 1), "", () => session.digit(index + 1), "grade"));
     buttons = [make("span", { className: "end", textContent: "worst" }), ...grades, make("span", { className: "end", textContent: "best" }), cannotTell];
   } else {
@@ -251,7 +252,7 @@ function showOrder() {
   for (const card of $("items").children) {
     const place = Number(card.dataset.place);
     const badge = card.querySelector(".badge");
-    if (badge) badge.textContent = session.question.kind === "comparison" ? sides()[place] : String(place + 1);
+    if (badge) badge.textContent = kindOf(session.question) === "comparison" ? sides()[place] : String(place + 1);
     const mark = card.querySelector(".rank");
     if (mark) mark.textContent = ranks.has(place) ? `rank ${ranks.get(place)}` : "";
     const at = arranged ? arranged.findIndex((one) => one.place === place) : place;
@@ -435,8 +436,9 @@ function letter(event) { // on a Cyrillic or Greek layout a key counts by where 
   return /^Key[A-Z]$/.test(event.code) && event.key.length === 1 && event.key > "\x7f" ? event.code.slice(3).toLowerCase() : event.key;
 }
 
-function choose(act) {
-  if (flashing || session.introducing) { if (session.introducing) act(); return; }
+function choose(act, answers = true) {
+  if (session.introducing || !answers) { act(); return; }
+  if (flashing) return;
   const number = session.given.length + outbox.length, { question } = session;
   const cards = [...$("items").children];
   act();
@@ -477,7 +479,7 @@ addEventListener("keydown", (event) => {
     const action = KEYS[key];
     if ((key === "Enter" || key === " ") && event.target.closest("button, a, video.film")) return;
     if (event.repeat && (ANSWERS.has(action) || action === "undo" || action === "pause")) { event.preventDefault(); return; }
-    choose(() => session.press(action));
+    choose(() => session.press(action), ANSWERS.has(action));
   } else { if (session.introducing && key.length === 1) session.press("confirm"); return; }
   event.preventDefault();
 });

@@ -72,20 +72,15 @@ export class Session {
   }
 
   digit(number) {
-    const question = this.question;
+    const { question } = this;
     if (this.introducing) this.begin();
     else if (!question) this.tell("Nothing is shown yet: that key was not counted.");
-    else if (question.kind === "rating") {
-      if (number <= question.scale) this.give({ grade: number });
-      else this.tell(`The scale goes from 1 to ${question.scale}.`);
-    } else if (question.kind !== "comparison") this.rank(number - 1);
-    else if (number <= 2) this.press(number === 1 ? "left" : "right");
-    else this.tell("There are two to choose from: left or right arrow.");
+    else if (!question.graded) this.choose([number - 1]);
+    else if (number <= question.scale) this.give({ grade: number });
+    else this.tell(`The scale goes from 1 to ${question.scale}.`);
   }
 
-  click(place) {
-    if (!this.question || this.question.kind !== "comparison" || place < 2) this.digit(place + 1);
-  }
+  click(place) { this.digit(place + 1); }
 
   // Put an item at another place of the order, which counts when it is confirmed.
   arrange(place, at) {
@@ -125,35 +120,43 @@ export class Session {
   }
 
   judge(action) {
-    const { kind, scale } = this.question;
+    const { question } = this;
+    const arrows = { left: [0], right: [1], tie: [0, 1] };
     if (action === "cannot_tell") this.give({});
-    else if (kind === "comparison") {
-      if (action === "tie") this.give({ order: [[0, 1]] });
-      else if (action === "left") this.give({ order: [[0], [1]] });
-      else if (action === "right") this.give({ order: [[1], [0]] });
-    } else if (kind === "rating") {
-      if (action !== "confirm") this.tell(`Press a number from 1 (worst) to ${scale} (best).`);
+    else if (question.items.length === 2 && arrows[action]) this.choose(arrows[action]);
+    else if (action === "tie" && this.ranked.length) {
+      this.tieNext = true;
+      this.tell("The next number ties with the one before.");
     } else if (action === "confirm" && this.arranged) {
       const groups = [];
       for (const { place, tied } of this.arranged) if (tied) groups.at(-1).push(place); else groups.push([place]);
       this.give({ order: groups });
-    } else if (action === "tie") {
-      if (!this.ranked.length)
-        this.tell("Press the number of the best one first; up, then a number, ties it with the one before.");
-      else { this.tieNext = true; this.tell("The next number ties with the one before."); }
-    } else this.tell("Press the numbers from the best to the worst, or drag them into order.");
+    } else if (action !== "confirm") this.tell(question.hint);
   }
 
-  rank(place) {
+  choose(places) { // the next best, or several that are equally good
     const num = this.question.items.length;
-    if (place >= num) this.tell(`There are ${num} to rank.`);
-    else if (this.ranked.flat().includes(place)) this.tell(`${place + 1} is ranked already; Z takes the last one back.`);
-    else {
-      this.arranged = null;
-      if (this.tieNext) this.ranked.at(-1).push(place); else this.ranked.push([place]);
-      this.tieNext = false;
-      if (this.ranked.flat().length === num && !this.give({ order: this.ranked })) this.unrank();
+    if (this.refused()) return;
+    if (places.at(-1) >= num) {
+      this.tell(num === 2 ? "There are two to choose from: left or right arrow." : `There are ${num} of them.`);
+      return;
     }
+    if (places.some((place) => this.ranked.flat().includes(place))) {
+      this.tell(`${places[0] + 1} is ranked already; Z takes the last one back.`);
+      return;
+    }
+    this.arranged = null;
+    if (this.tieNext) this.ranked.at(-1).push(...places); else this.ranked.push([...places]);
+    this.tieNext = false;
+    if (num === 2 || this.ranked.flat().length === num) this.give({ order: this.ranked });
+  }
+
+  refused() { // whether a person cannot judge what cannot be shown, or was not seen; they are told
+    if (this.question.items.some((item) => item.problem))
+      this.tell("One of these cannot be shown: press the down arrow (can't tell) to go on.");
+    else if (this.numFrames > 1 && this.seen < this.mustSee) this.tell("Look at the clips first: that was not counted.");
+    else return false;
+    return true;
   }
 
   unrank() {
@@ -164,22 +167,13 @@ export class Session {
 
   give(said) {
     const { question } = this;
-    const says = "order" in said || "grade" in said;
-    if (says && question.items.some((item) => item.problem)) {
-      this.tell("One of these cannot be shown: press the down arrow (can't tell) to go on.");
-      return false;
-    }
-    if (says && this.numFrames > 1 && this.seen < this.mustSee) {
-      this.tell("Look at the clips first: that was not counted.");
-      return false;
-    }
+    if (("order" in said || "grade" in said) && this.refused()) return;
     const answeredAt = this.now();
     const reply = { question, said, seconds: Math.max(0, answeredAt - this.shownAt), answeredAt, seen: this.seen };
     if (!question.practice) this.given.push(reply);
     this.commands.push({ save: reply });
     this.tell(question.practice ? "" : `Answer ${this.given.length} is taken; Z takes it back.`, 1.5);
     this.next();
-    return true;
   }
 
   undo() {
