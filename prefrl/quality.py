@@ -115,8 +115,9 @@ def same_judgement(known: Answer, said: Answer) -> bool:
         return False
     if known.graded:
         return abs(known.value - said.value) <= 1
-    pairs = {(i, j): value for i, j, value in said.pairs()}
-    agreed = [1 - abs(value - pairs.get((i, j), 0.5)) for i, j, value in known.pairs() if value != 0.5]
+    num_items = len(said.shown or known.shown or (0, 1))
+    pairs = {(i, j): value for i, j, value in said.pairs(num_items)}
+    agreed = [1 - abs(value - pairs.get((i, j), 0.5)) for i, j, value in known.pairs(num_items) if value != 0.5]
     return sum(agreed) >= RIGHT_FROM * len(agreed)
 
 

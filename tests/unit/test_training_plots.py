@@ -117,6 +117,8 @@ def test_the_report_shows_the_answers_below(tmp_path: Path, drawn: list[Any]) ->
         chose_left=None,
         agreement=None,
         median_seconds=2.0,
+        too_fast=None,
+        gold=None,
     )
     answers = Quality(annotators=(ann,), pairs=(), alpha_comparisons=0.71, alpha_ratings=None, seconds={"ann": (2.0,)})
     assert answers.anything_known
