@@ -15,7 +15,8 @@ from prefrl.feedback.answers import Answer, Array
 if TYPE_CHECKING:
     from torch import Tensor
 
-FEWEST_RANKED, MOST_RANKED = 3, 9
+FEWEST_RANKED = 3
+MOST_RANKED = 9
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from prefrl.feedback.answers import Answer, Array
 if TYPE_CHECKING:
     from torch import Tensor
 
-SMALLEST_SCALE, LARGEST_SCALE = 2, 9
+SMALLEST_SCALE = 2
+LARGEST_SCALE = 9
 
 
 @dataclass(frozen=True, kw_only=True)
