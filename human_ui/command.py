@@ -10,9 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from prefrl.errors import UserError, require
 from prefrl.files import text_or_file
+from prefrl.seams import trust_data
+from prefrl.trust import check_trust
 
 DESCRIPTION = """\
 Say which of two clips is better, in a window, while the training goes on (or after it was stopped).
@@ -46,12 +49,13 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--high-contrast", action="store_true", help="white on black; the key C changes it too")
     parser.add_argument("--size", default=None, metavar="WIDTHxHEIGHT", help="of the window, e.g. 1280x800")
+    parser.add_argument("--trust", action="store_true", help="let the record name code of a user: a kind of answer")
     given = parser.parse_args(arguments)
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     require("pygame", "ui")
     require("av", "ui")
     size = _size(given.size)
-    where, run, config = find_record(given.run)
+    where, run, config = find_record(given.run, trust=given.trust)
     name = given.name or login_name()
     if not 0 <= given.repeat_share < 1:
         raise UserError(f"--repeat-share must be at least 0 and less than 1. Received {given.repeat_share}")
@@ -91,10 +95,12 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def find_record(run: str) -> tuple[Path | str, str, dict[str, Any]]:
-    """Return where the record is, what to call the run, and its settings."""
+def find_record(run: str, *, trust: bool = False) -> tuple[Path | str, str, dict[str, Any]]:
+    """Return where the record is, what to call the run, and its settings; `trust` is that of `prefrl.trust`."""
+    if trust:
+        trust_data()
     if "://" in run:
-        return run, run.rpartition("/")[2], {}
+        return run, urlsplit(run).path.rpartition("/")[2], {}  # without what may be a password
     path = Path(run)
     if path.is_file():
         return path, path.stem, {}
@@ -102,9 +108,11 @@ def find_record(run: str) -> tuple[Path | str, str, dict[str, Any]]:
     if not config_path.is_file():
         raise UserError(f"There is no run in {path}: it has no config.json. Give the folder of a run of prefrl train.")
     try:
-        settings: dict[str, Any] = json.loads(config_path.read_text())["settings"]
-    except (OSError, ValueError, KeyError) as error:
+        config = json.loads(config_path.read_text())
+        settings: dict[str, Any] = dict(config["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{config_path} cannot be read: {error}") from None
+    check_trust(path, config, trust=trust)
     where: Path | str = settings.get("record") or path / "record.sqlite"
     if isinstance(where, Path) and not where.is_file():
         raise UserError(

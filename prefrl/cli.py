@@ -32,6 +32,8 @@ from prefrl.human_ui.command import main as viewer_command  # noqa: E402
 from prefrl.human_ui.page import command as page_command  # noqa: E402
 from prefrl.runs.folder import RESUME, format_of  # noqa: E402
 from prefrl.runs.guard import Interrupted  # noqa: E402
+from prefrl.seams import trust_data  # noqa: E402
+from prefrl.store.engine import shown_address  # noqa: E402
 from prefrl.studies import text_runs  # noqa: E402
 from prefrl.studies.film import record_video  # noqa: E402
 from prefrl.studies.refit import refit  # noqa: E402
@@ -42,6 +44,8 @@ from prefrl.text.jobs.folder import TextFolder  # noqa: E402
 
 app = tyro.extras.SubcommandApp()
 RunPath = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+RecordPlace = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
+"""A run folder, a file or a URL: a `Path` would make one slash of the two."""
 
 
 @app.command
@@ -84,7 +88,7 @@ def train(
 @app.command
 def resume(
     run: RunPath, *, viewer: bool = True, serve: bool = False, video: bool = True, quiet: bool = False,
-    json: bool = False,
+    json: bool = False, trust: bool = False,
 ) -> None:  # fmt: skip
     """Go on with a run of any kind that was stopped or killed.
 
@@ -95,20 +99,22 @@ def resume(
         video: record the agent before, during and after training.
         quiet: no progress.
         json: print the result as one JSON object.
+        trust: this run was made by another user or on another machine: use what its config.json names, code among it.
     """
     if _is_text(run):
-        summary = text_runs.resume(run, quiet=quiet or json)
+        summary = text_runs.resume(run, quiet=quiet or json, trust=trust)
         if json:
             _print_json(summary)
         return
-    folder = runs.resume(run, quiet=quiet, viewer=viewer, serve=serve)
+    folder = runs.resume(run, quiet=quiet, viewer=viewer, serve=serve, trust=trust)
     _after_training(folder, video=video, quiet=quiet, as_json=json)
 
 
 @app.command
 def evaluate(
-    run: RunPath, *, episodes: int | None = None, policy: str | None = None, seed: int | None = None, json: bool = False
-) -> None:
+    run: RunPath, *, episodes: int | None = None, policy: str | None = None, seed: int | None = None,
+    json: bool = False, trust: bool = False,
+) -> None:  # fmt: skip
     """Measure what a run learned: the true return over whole episodes, or the figures of a language model.
 
     Args:
@@ -117,6 +123,7 @@ def evaluate(
         policy: of a control run: last, best, during or before; default: last.
         seed: seed of the environments or of the draws; default: the run's own seed for evaluation.
         json: print one JSON object.
+        trust: this run was made by another user or on another machine: use what its config.json names, code among it.
     """
     if _is_text(run):
         for name, value in (("--episodes", episodes), ("--policy", policy)):
@@ -125,14 +132,15 @@ def evaluate(
                     f"{name} is of control runs, and the run in {run} is one of prefrl text. Its own options are those "
                     f"of: prefrl text evaluate {run} --help"
                 )
-        text_runs.evaluate(run, seed=seed, as_json=json)
+        text_runs.evaluate(run, seed=seed, as_json=json, trust=trust)
         return
     num_episodes = runs.EVALUATION_EPISODES if episodes is None else episodes
-    _show_summary(runs.summarise(ControlFolder.open(run), num_episodes, seed, policy or "last"), as_json=json)
+    folder = ControlFolder.open(run, trust=trust)
+    _show_summary(runs.summarise(folder, num_episodes, seed, policy or "last"), as_json=json)
 
 
 @app.command
-def report(run: RunPath, *, json: bool = False) -> None:
+def report(run: RunPath, *, json: bool = False, trust: bool = False) -> None:
     """Judge a run's learned reward on segments it was not fitted on; of a text run: its figures along the way.
 
     Of a control run it writes report.png and report.json.
@@ -140,6 +148,7 @@ def report(run: RunPath, *, json: bool = False) -> None:
     Args:
         run: folder of the run, of any kind.
         json: print one JSON object: the report card with the figures of the run.
+        trust: this run was made by another user or on another machine: use what its config.json names, code among it.
     """
     if _is_text(run):
         figures = text_runs.report(run)
@@ -148,7 +157,7 @@ def report(run: RunPath, *, json: bool = False) -> None:
         else:
             show_text_report(figures, run, Console())
         return
-    folder = ControlFolder.open(run)
+    folder = ControlFolder.open(run, trust=trust)
     card = report_run(folder)
     if json:
         _print_json({**runs.summarise(folder), **card.to_json()})
@@ -159,15 +168,16 @@ def report(run: RunPath, *, json: bool = False) -> None:
 
 
 @app.command
-def quality(run: RunPath, *, surprises: int = 10, json: bool = False) -> None:
+def quality(run: RunPath, *, surprises: int = 10, json: bool = False, trust: bool = False) -> None:
     """Tell how good the answers of a run are, by annotator; writes quality.png and quality.json.
 
     Args:
         run: folder of the run; it may still be training.
         surprises: answers that the reward expected least to list, for a second look.
         json: print one JSON object.
+        trust: this run was made by another user or on another machine: use what its config.json names, code among it.
     """
-    found = run_quality(ControlFolder.open(run), surprises)
+    found = run_quality(ControlFolder.open(run, trust=trust), surprises)
     if json:
         _print_json(found.to_json())
     else:
@@ -178,7 +188,7 @@ def quality(run: RunPath, *, surprises: int = 10, json: bool = False) -> None:
 @app.command
 def fit(
     run: RunPath, *, without: tuple[str, ...] = (), reliability: bool = False, out: Path | None = None,
-    json: bool = False,
+    json: bool = False, trust: bool = False,
 ) -> None:  # fmt: skip
     """Fit a reward anew to all answers of a run, e.g. without one of its annotators.
 
@@ -188,8 +198,9 @@ def fit(
         reliability: estimate along what share of each annotator's answers is not random.
         out: write the reward to this file (.safetensors).
         json: print one JSON object.
+        trust: this run was made by another user or on another machine: use what its config.json names, code among it.
     """
-    reward, report = refit(ControlFolder.open(run), without=without, estimate_reliability=reliability)
+    reward, report = refit(ControlFolder.open(run, trust=trust), without=without, estimate_reliability=reliability)
     if out is not None:
         reward.save(out)
     if json:
@@ -199,42 +210,52 @@ def fit(
 
 
 @app.command
-def export(run: RunPath, *, to: Path) -> None:
+def export(run: RecordPlace, *, to: Path, trust: bool = False) -> None:
     """Write the queries, answers, segments and clips of a run as a portable data set (docs/dataset.md).
 
     Args:
         run: folder of the run, or a record: a file or the URL of a database.
         to: the folder to write; it must not exist, or be empty.
+        trust: let what is read name code of a user, e.g. a kind of answer.
     """
+    if trust:
+        trust_data()
     print(f"Wrote {export_record(_record_of(run), to)} to {to}")
 
 
 @app.command(name="import")
-def import_(folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")], *, to: str) -> None:
+def import_(
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")], *, to: str,
+    trust: bool = False,
+) -> None:  # fmt: skip
     """Add a data set that `prefrl export` wrote to a record; what is there already is not added twice.
 
     Args:
         folder: the data set.
         to: a run folder, the file of a record, or the URL of a database; a file is made if there is none.
+        trust: let what is read name code of a user, e.g. a kind of answer.
     """
-    print(f"Read {import_record(folder, _record_of(to))} into {to}")
+    if trust:
+        trust_data()
+    print(f"Read {import_record(folder, _record_of(to))} into {shown_address(to)}")
 
 
 @app.command
-def video(run: RunPath, *, steps: int = 200, out: Path | None = None) -> None:
+def video(run: RunPath, *, steps: int = 200, out: Path | None = None, trust: bool = False) -> None:
     """Record the agent before, during and after training, with learned and true reward as curves.
 
     Args:
         run: folder of the run.
         steps: steps of each clip.
         out: the file (.mp4 or .gif); default: videos/training.mp4 in the run folder.
+        trust: this run was made by another user or on another machine: use what its config.json names, code among it.
     """
     if _is_text(run):
         raise UserError(
             f"There is nothing to film in {run}: it is a run of prefrl text. Read what it says with: "
             f"prefrl text sample {run}"
         )
-    path = record_video(ControlFolder.open(run), out, num_steps=steps)
+    path = record_video(ControlFolder.open(run, trust=trust), out, num_steps=steps)
     print(f"Wrote {path}")
 
 
@@ -386,12 +407,15 @@ def _is_text(path: Path) -> bool:
     return format_of(path) == TextFolder.FORMAT
 
 
-def _record_of(place: Path | str) -> Path | str:
+def _record_of(place: str) -> Path | str:
     """Return where the record of a run folder lies; other places are records themselves."""
-    if isinstance(place, str) and "://" in place:
+    if "://" in place:
         return place
     path = Path(place)
-    return ControlFolder.open(path).record if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    folder = ControlFolder.open(path, reads_only=True)
+    return ControlFolder.open(path).record if isinstance(folder.record, str) else folder.record
 
 
 def _print_json(value: dict[str, Any]) -> None:

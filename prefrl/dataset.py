@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from prefrl.errors import UserError, first_line, require
-from prefrl.feedback import Answer, Edit, Entry, Query, Response, Undo
+from prefrl.feedback import KINDS, Answer, Edit, Entry, Query, Response, Undo
 from prefrl.files import MOST_BYTES, npz_arrays, npz_bytes, read_inside, write_atomically, write_json
 from prefrl.segments import Segment, segment_arrays, segment_from_arrays
 from prefrl.spaces import Array, check_finite
@@ -254,6 +254,7 @@ def _read_query(folder: Path, row: Mapping[str, Any]) -> Query:
     with _reading(folder, "queries.parquet", f"query {row['id']}"):
         if row["responses"] and not all(isinstance(text, str) for text in (row["prompt"], *row["responses"])):
             raise ValueError("a prompt or response is null")
+        KINDS.check_read(row["kind"])
         query = Query(
             segments=tuple(_read_segment(folder, name) for name in row["segments"]),
             responses=tuple(Response(prompt=row["prompt"], text=text) for text in row["responses"]),

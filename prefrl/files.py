@@ -21,8 +21,13 @@ MOST_BYTES = 1 << 30
 """Of one file, or of the arrays that it unpacks to: more is refused before it is read."""
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str, *, private: bool = False) -> None:
     """Write a file whole or not at all: into a neighbour, flushed to disk, then renamed over `path`.
+
+    Args:
+        path: the file.
+        content: of it.
+        private: nobody but its owner may read it.
 
     Raises:
         UserError: it cannot be written (full disk, no permission); what was at `path` before is untouched.
@@ -31,7 +36,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     neighbour = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(neighbour, "wb") as file:
+        with open(neighbour, "wb", opener=_private if private else None) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -45,9 +50,13 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         ) from error
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)
+
+
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
+    """Write `value` as indented JSON, atomically; `private` is that of `write_atomically`."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n", private=private)
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]], *, compressed: bool = False) -> bytes:

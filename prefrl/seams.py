@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 else:
     Named = str  # what the command line reads
 
+_consented: set[str] = set()  # names of code that were given by this user, or in settings that they trust
+_trusting = False  # whatever data name
 _files: dict[Path, tuple[int, ModuleType]] = {}  # loaded so far, and of which time: a file's objects share one module
 
 
@@ -67,6 +69,20 @@ class Registry(Mapping[str, T]):
         self._refuse_unknown(given)
         return self._adopt(load_object(given, self.what), f"{self.what} {given!r}")
 
+    def check_read(self, name: Any) -> None:
+        """Check a name that stands in data, a record or a saved reward: these must not have code imported.
+
+        Raises:
+            UserError: it names code that is not imported yet and that no trusted settings name.
+        """
+        if not isinstance(name, str):
+            raise UserError(f"The name of a {self.what} must be a text. Received {name!r}")
+        if ":" in name and not _trusting and name not in _consented and not _is_imported(name):
+            raise UserError(
+                f"The {self.what} {name!r} is code, which is not run because data name it. If you trust whoever "
+                f"wrote it, import its module first; on the command line: --trust"
+            )
+
     def name(self, given: Any) -> str:
         """Return the name by which a run finds what it was given again; a bare name must be known.
 
@@ -88,6 +104,26 @@ class Registry(Mapping[str, T]):
                 f"There is no {self.what} {name!r}; choose one of {', '.join(self._known)}, or name one of your own as "
                 f"module:Name.{near_names(name, self._known)}"
             )
+
+
+def consent(names: Iterable[str]) -> None:
+    """Let data name this code from now on: this user gave the names, or trusts the settings that do."""
+    _consented.update(names)
+
+
+def trust_data() -> None:
+    """Let data name any code from now on: this user trusts whoever wrote them."""
+    global _trusting
+    _trusting = True
+
+
+def _is_imported(where: str) -> bool:
+    place, _, name = where.rpartition(":")
+    if place.endswith(".py"):
+        main = getattr(sys.modules["__main__"], "__file__", None)
+        path = Path(place).resolve()
+        return path in _files or (main is not None and Path(main).resolve() == path)
+    return hasattr(sys.modules.get(place), name)
 
 
 def load_object(where: str, what: str, kind: str = "object") -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("prefrl")
 torch.set_num_threads(1)
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp()  # what is trusted there is no business of tests
 _numbers = itertools.count()
 
 

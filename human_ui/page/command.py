@@ -66,6 +66,7 @@ def serve(arguments: Sequence[str]) -> int:
         "--leave-after", type=float, default=None, metavar="MINUTES", help="end when all is still so long"
     )
     parser.add_argument("--practice", type=int, default=0, metavar="N", help="practice questions at the beginning")
+    parser.add_argument("--trust", action="store_true", help="the run was made elsewhere: use what it names")
     given = parser.parse_args(arguments)
     for package in ("starlette", "uvicorn", "jinja2", "itsdangerous"):
         require(package, "serve")
@@ -87,7 +88,7 @@ def serve(arguments: Sequence[str]) -> int:
     stores = []
     try:
         for one in given.runs:
-            where, run, config = find_record(one)
+            where, run, config = find_record(one, trust=given.trust)
             store = PreferenceStore(where, patience_seconds=5.0)
             stores.append(store)
             _check_known(store, campaign)

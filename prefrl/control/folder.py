@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -46,6 +46,13 @@ class ControlFolder(RunFolder):
         """
         return cls._create(path, baseline=baseline, settings=to_json(settings))
 
+    @classmethod
+    def open(cls, path: Path, *, trust: bool = False, reads_only: bool = False) -> Self:
+        """Open the folder of a run, and trust the baseline within it as the run itself; see `RunFolder.open`."""
+        if trust and (path / "baseline" / "config.json").is_file():
+            super().open(path / "baseline", trust=True)
+        return super().open(path, trust=trust, reads_only=reads_only)
+
     @property
     def settings(self) -> RunSettings:
         """The resolved settings of the run."""
@@ -75,7 +82,7 @@ class ControlFolder(RunFolder):
     def baseline(self) -> ControlFolder | None:
         """The run on the true reward beside this one, if there is one."""
         path = self.path / "baseline"
-        return ControlFolder(path) if (path / "config.json").is_file() else None
+        return ControlFolder.open(path) if (path / "config.json").is_file() else None
 
     def save_policy(self, name: str, state: dict[str, Any]) -> None:
         """Keep a policy under `policies/NAME.pt`."""

@@ -101,14 +101,15 @@ def resume(
     annotator: Annotator | None = None,
     viewer: bool = False,
     serve: bool = False,
+    trust: bool = False,
 ) -> ControlFolder:
-    """Go on with a run that was stopped or killed; the arguments are those of `train`.
+    """Go on with a run that was stopped or killed; the arguments are those of `train` and of `ControlFolder.open`.
 
     Raises:
         UserError: there is no run, it is finished, or it is the baseline of another.
         Interrupted: the user stopped it again.
     """
-    folder = ControlFolder.open(path)
+    folder = ControlFolder.open(path, trust=trust)
     if folder.config["baseline"]:
         main = path.resolve().parent
         raise UserError(f"{path} is the baseline of the run in {main}. Go on with both by: {RESUME} {main}")

@@ -353,6 +353,7 @@ class RewardEnsemble:
         if description["custom_network"] and factory is None:
             raise UserError(f"{path} holds a network of your own: pass the factory that makes it.")
         settings = dict(description["settings"])
+        NETWORKS.check_read(settings.get("network", "auto"))
         settings["hidden"] = tuple(settings["hidden"])
         ensemble = cls(
             space_from_json(description["observation_space"]),

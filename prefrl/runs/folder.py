@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import uuid
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, Self
 from prefrl.errors import UserError
 from prefrl.files import write_json
 from prefrl.runs.metrics import read_rows
+from prefrl.trust import check_trust, remember
 
 PACKAGES = (
     "prefrl",
@@ -72,15 +74,22 @@ class RunFolder:
             **described,
             "versions": installed_versions(),
         }
-        write_json(folder.config_path, config)
+        write_json(folder.config_path, config, private=_holds_password(described))
+        remember(config)
         return folder
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, *, trust: bool = False, reads_only: bool = False) -> Self:
         """Open the folder of a run.
 
+        Args:
+            path: the folder.
+            trust: use from now on what its settings name, code among it, though somebody else made it.
+            reads_only: nothing that its settings name will be used.
+
         Raises:
-            UserError: there is no run of this kind, or its configuration cannot be read.
+            UserError: there is no run of this kind, its configuration cannot be read, or it is somebody else's and
+                names code, files or addresses (`prefrl.trust`).
         """
         folder = cls(path)
         if not folder.config_path.is_file():
@@ -96,6 +105,8 @@ class RunFolder:
             )
         if config["version"] > cls.FORMAT_VERSION:
             raise UserError(f"{path} was written by a newer prefrl (format {config['version']}). Upgrade prefrl.")
+        if not reads_only:
+            check_trust(path, config, trust=trust)
         return folder
 
     @property
@@ -136,6 +147,11 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the rows of metrics; a last line that a kill cut short is left out."""
         return read_rows(self.metrics_path)
+
+
+def _holds_password(value: Any) -> bool:
+    """Tell whether settings hold the address of a database with a password in it."""
+    return re.search(r"://[^/@\s]*:[^/@\s]+@|://[^\s]*[?&]\w*pass\w*=", json.dumps(value)) is not None
 
 
 def read_config(path: Path) -> dict[str, Any]:

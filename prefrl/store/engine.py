@@ -52,7 +52,7 @@ class Database:
         self.patience_seconds = patience_seconds
         url = _url(where)
         self.on_server = url.get_backend_name() == "postgresql"
-        self.name = url.render_as_string(hide_password=True) if self.on_server else str(url.database)
+        self.name = shown_address(where) if self.on_server else str(url.database)
         if self.on_server:
             require("psycopg", "postgres")
             url = url.set(drivername="postgresql+psycopg")
@@ -160,17 +160,29 @@ def chunks(items: Iterable[_Item]) -> Iterator[list[_Item]]:
         yield chunk
 
 
+def shown_address(where: Path | str) -> str:
+    """Return where a record lies as messages may show it: without the password of a URL."""
+    if isinstance(where, Path) or "://" not in where:
+        return str(where)
+    try:
+        url = sa.make_url(where)
+    except (sa.exc.ArgumentError, ValueError):
+        return "***"
+    secret = {name: "***" for name in url.query if "pass" in name.lower()}
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
+
+
 def _url(where: Path | str) -> sa.URL:
     if isinstance(where, Path) or "://" not in where:
         return sa.URL.create("sqlite", database=str(where))
     try:
         url = sa.make_url(where)
-    except sa.exc.ArgumentError:
-        raise UserError(f"{where!r} is no address of a database. Use postgresql://user@host/database.") from None
+    except (sa.exc.ArgumentError, ValueError):  # not shown: it may hold a password
+        raise UserError("This is no address of a database. Use postgresql://user@host/database.") from None
     if url.get_backend_name() not in ("sqlite", "postgresql") or not url.database:
         raise UserError(
             f"A record lies in a file (its path), or on a server (postgresql://user@host/database). "
-            f"Received {url.render_as_string(hide_password=True)}"
+            f"Received {shown_address(where)}"
         )
     return url
 

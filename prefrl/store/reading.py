@@ -112,6 +112,7 @@ def _load_kinds(names: Iterable[str]) -> None:
     """Load kinds of a user's own, so that one whose module is not here is not taken for damage."""
     for name in dict.fromkeys(names):
         if ":" in name:
+            KINDS.check_read(name)
             KINDS.find(name)
 
 

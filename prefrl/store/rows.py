@@ -178,6 +178,7 @@ def read_card(row: sa.Row[Any], items: Sequence[str | Response]) -> QueryCard:
 
 def query_fields(row: sa.Row[Any]) -> dict[str, Any]:
     """Return the fields that `Query` and `QueryCard` share."""
+    KINDS.check_read(row.kind)
     names = ("kind", "session", "num_env_steps", "scale", "instruction", "overlap", "repeat_of", "reserved_for")
     return {name: getattr(row, name) for name in names}
 

@@ -8,18 +8,18 @@ from typing import Any
 from prefrl.errors import UserError, require
 
 
-def resume(path: Path, *, quiet: bool) -> dict[str, Any]:
+def resume(path: Path, *, quiet: bool, trust: bool = False) -> dict[str, Any]:
     """Go on with a text run; return its summary.
 
     Raises:
         UserError: there is none, or it is finished.
         Interrupted: the user stopped it again.
     """
-    _commands().resume(path, quiet=quiet)
+    _commands().resume(path, quiet=quiet, trust=trust)
     return _folder(path).read_summary()
 
 
-def evaluate(path: Path, *, seed: int | None, as_json: bool) -> None:
+def evaluate(path: Path, *, seed: int | None, as_json: bool, trust: bool = False) -> None:
     """Measure the policy that a text run ended with on prompts of what it was trained on, and print the figures.
 
     Raises:
@@ -31,7 +31,7 @@ def evaluate(path: Path, *, seed: int | None, as_json: bool) -> None:
     if verb in ("reward", "bestofn"):
         what = "a reward model" if verb == "reward" else "responses, no policy"
         raise UserError(f"The run in {path} made {what}; look at its figures with: prefrl report {path}")
-    _commands().evaluate(str(path), seed=seed or 0, json=as_json)
+    _commands().evaluate(str(path), seed=seed or 0, json=as_json, trust=trust)
 
 
 def report(path: Path) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _folder(path: Path) -> Any:
     require("transformers", "text")
     from prefrl.text.jobs.folder import TextFolder
 
-    return TextFolder.open(path)
+    return TextFolder.open(path, reads_only=True)
 
 
 def _commands() -> Any:

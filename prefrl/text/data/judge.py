@@ -12,7 +12,9 @@ import math
 import os
 import re
 import urllib.error
+import urllib.parse
 import urllib.request
+import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -29,6 +31,7 @@ DEFAULT_CONSTITUTION = (
     "and is no longer than it needs to be."
 )
 KEY_VARIABLE = "PREFRL_JUDGE_KEY"
+OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 class Judge(Protocol):
@@ -160,6 +163,7 @@ class ServerJudge:
     """
 
     def __init__(self, address: str, model: str, constitution: str, *, timeout: float = 60.0) -> None:
+        _check_address(address)
         self.name, self.constitution, self.timeout = model, constitution, timeout
         self.address = address.rstrip("/") + "/chat/completions"
 
@@ -177,10 +181,10 @@ class ServerJudge:
         }
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(KEY_VARIABLE):
-            headers["Authorization"] = f"Bearer {key}"
+            headers["Authorization"] = f"Bearer {_checked_key(key)}"
         request = urllib.request.Request(self.address, json.dumps(body).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as reply:
+            with _CLIENT.open(request, timeout=self.timeout) as reply:
                 content = json.load(reply)["choices"][0]["message"]["content"]
         except (OSError, urllib.error.URLError, TimeoutError) as error:
             raise UserError(f"The judge at {self.address} does not answer: {error}. Is it running?") from error
@@ -190,3 +194,39 @@ class ServerJudge:
         if found is None:
             raise UserError(f"The judge {self.name} was to answer A or B. Received {content!r}")
         return float(found[1].upper() == "A")
+
+
+class _RefuseRedirects(urllib.request.HTTPRedirectHandler):
+    """A server that sends elsewhere would have the key sent there too."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
+        place = urllib.parse.urlsplit(newurl)
+        raise UserError(
+            f"The judge at {req.full_url} sends on to {place.scheme}://{place.hostname}{place.path}, where neither the "
+            "question nor the key was sent. If that is right, name that address."
+        )
+
+
+_CLIENT = urllib.request.build_opener(_RefuseRedirects)
+
+
+def _check_address(address: str) -> None:
+    """Check where a judge is asked, and say where its key would be readable on the way."""
+    try:
+        place = urllib.parse.urlsplit(address)
+        host, _ = place.hostname, place.port
+    except ValueError as error:
+        raise UserError(f"The address of the judge is none: {error}.") from None
+    if not host or not address.isascii() or any(letter.isspace() for letter in address):
+        raise UserError(f"The judge's address should be like http://localhost:8000/v1. Received {address!r}")
+    if place.username is not None or place.password is not None:
+        raise UserError(f"The judge's address must hold no name or password: put the key into {KEY_VARIABLE}.")
+    if place.scheme == "http" and host not in OWN_HOSTS and os.environ.get(KEY_VARIABLE):
+        warnings.warn(f"The key in {KEY_VARIABLE} goes to {host} unencrypted (http). Use https.", stacklevel=2)
+
+
+def _checked_key(key: str) -> str:
+    """Return a key that a header can hold; it is never shown."""
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UserError(f"The key in {KEY_VARIABLE} holds a space, a line break or another letter that no key has.")
+    return key

@@ -108,9 +108,15 @@ def bestofn(job: Annotated[BestOfNJob, Whole], *, out: Path, quiet: bool = False
 
 
 @app.command
-def resume(run: Folder, *, quiet: bool = False) -> None:
-    """Go on with a run that was stopped or killed."""
-    _tell(jobs.resume(run, quiet=quiet), quiet)
+def resume(run: Folder, *, quiet: bool = False, trust: bool = False) -> None:
+    """Go on with a run that was stopped or killed.
+
+    Args:
+        run: its folder.
+        quiet: no progress.
+        trust: it was made by another user or on another machine: use what its config.json names.
+    """
+    _tell(jobs.resume(run, quiet=quiet, trust=trust), quiet)
 
 
 @app.command
@@ -226,6 +232,7 @@ def evaluate(
     model: tyro.conf.Positional[str], *, data: str | None = None, reference: str | None = None,
     reward: tuple[str, ...] = (), prompts: int = 256, max_tokens: int = 64, temperature: float = 1.0, seed: int = 0,
     device: str = "auto", json: bool = False,
+    trust: bool = False,
 ) -> None:  # fmt: skip
     """Measure a policy: gold reward, proxy, divergence, length, repetition, end rate.
 
@@ -240,9 +247,10 @@ def evaluate(
         seed: of the draws.
         device: auto, cpu or cuda.
         json: print one JSON object.
+        trust: the run was made by another user or on another machine: use what its config.json names.
     """
     runtime = Runtime(device)
-    folder = run_of(model)
+    folder = run_of(model, trust=trust)
     if folder is not None:
         reference = reference or folder.config["settings"].get("model")
     asked, world = prompts_of_run(folder, data, seed=seed, count=prompts)
@@ -264,6 +272,7 @@ def evaluate(
 def sample(
     model: tyro.conf.Positional[str], *, prompt: tuple[str, ...] = (), samples: int = 1, max_tokens: int = 64,
     temperature: float = 1.0, greedy: bool = False, seed: int = 0, device: str = "auto", json: bool = False,
+    trust: bool = False,
 ) -> None:  # fmt: skip
     """Print responses of a policy.
 
@@ -277,11 +286,12 @@ def sample(
         seed: of the draws.
         device: auto, cpu or cuda.
         json: print one JSON object a line.
+        trust: the run was made by another user or on another machine: use what its config.json names.
     """
     policy, tokens = load_model(model)
     policy.to(Runtime(device).device)
     encoder = Encoder(tokens, context_length(policy), max_tokens)
-    some = list(prompt) or prompts_of_run(run_of(model), None, seed=seed, count=3)[0][:3]
+    some = list(prompt) or prompts_of_run(run_of(model, trust=trust), None, seed=seed, count=3)[0][:3]
     asked = [text for text in some for _ in range(samples)]
     settings = SamplingSettings(max_tokens=max_tokens, temperature=temperature, greedy=greedy)
     answers = answer_prompts(policy, encoder, asked, settings, seed=seed)

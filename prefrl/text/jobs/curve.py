@@ -101,7 +101,7 @@ def read_chain(path: Path) -> list[MethodCurve]:
     """
     curves = []
     for config in sorted(path.glob("*/config.json")):
-        folder = TextFolder.open(config.parent)
+        folder = TextFolder.open(config.parent, reads_only=True)
         rows = [row for row in folder.read_evaluations() if row.get("gold") is not None]
         if rows:
             settings = folder.config["settings"]

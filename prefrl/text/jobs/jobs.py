@@ -324,14 +324,14 @@ def start(job: Job, out: Path, *, quiet: bool = False) -> TextFolder:
     return folder
 
 
-def resume(path: Path, *, quiet: bool = False) -> TextFolder:
+def resume(path: Path, *, quiet: bool = False, trust: bool = False) -> TextFolder:
     """Go on with a job that was stopped or killed.
 
     Raises:
         UserError: there is none, or it is finished.
         Interrupted: the user stopped it again.
     """
-    folder = TextFolder.open(path)
+    folder = TextFolder.open(path, trust=trust)
     config = folder.config
     folder.refuse_if_finished()
     from_json(JOBS[config["command"]], config["settings"]).run(folder, quiet=quiet)

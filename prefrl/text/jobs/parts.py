@@ -218,10 +218,10 @@ def load_proxy(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimism
     return reward
 
 
-def run_of(model: str) -> TextFolder | None:
+def run_of(model: str, *, trust: bool = False) -> TextFolder | None:
     """Return the run that a model is the result of; None where the name is that of another folder, or of the hub."""
     is_run = (Path(model) / "config.json").is_file() and (Path(model) / "model").is_dir()
-    return TextFolder.open(Path(model)) if is_run else None
+    return TextFolder.open(Path(model), trust=trust) if is_run else None
 
 
 def some_blocks(tokens: Tokens, model: Any, data: str, block_tokens: int, count: int, seed: int) -> list[TokenPair]:
