@@ -258,7 +258,7 @@ class Painter:
             given = len(session.given)
             told = f"You gave {given} answer{'' if given == 1 else 's'} in this session; everything is in the record."
             if not standing.wanted or standing.left:
-                told += "\nNo query is open. If the training was stopped, go on with: prefrl resume RUN"
+                told += "\nNo query is open. If the training was stopped, resume it with: prefrl resume RUN"
             self._panel(surface, theme, unit, "Nothing is left to answer", f"{told}\n\nQ leaves; Z takes answers back.")
         else:
             if not standing.open:
@@ -268,7 +268,7 @@ class Painter:
             else:
                 told = (
                     "Somebody else has what is left, or its clips are not drawn yet: "
-                    "that is done while the training runs. Go on with it by: prefrl resume RUN"
+                    "that is done while the training runs. Resume it with: prefrl resume RUN"
                 )
             self._panel(surface, theme, unit, "One moment", told)
 

@@ -358,7 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"prefrl: There is too little memory: {first_line(error)}.", file=sys.stderr)
         return USER_ERROR
     except OSError as error:
-        print(f"prefrl: {error}. What was saved before is untouched; go on with: {RESUME} RUN", file=sys.stderr)
+        print(f"prefrl: {error}. What was saved before is untouched; resume with: {RESUME} RUN", file=sys.stderr)
         return 1
     return 0
 

@@ -112,7 +112,7 @@ def resume(
     folder = ControlFolder.open(path, trust=trust)
     if folder.config["baseline"]:
         main = path.resolve().parent
-        raise UserError(f"{path} is the baseline of the run in {main}. Go on with both by: {RESUME} {main}")
+        raise UserError(f"{path} is the baseline of the run in {main}. Resume both with: {RESUME} {main}")
     folder.refuse_if_finished()
     _check_serve(serve, folder.settings)
     _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer, serve=serve)
@@ -135,7 +135,7 @@ def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, v
         if over and folder.baseline is not None:
             over = _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
         if not over:
-            raise Interrupted(f"Stopped; everything is saved. Go on with: {RESUME} {folder.path}")
+            raise Interrupted(f"Stopped; everything is saved. Resume with: {RESUME} {folder.path}")
         write_json(folder.summary_path, summarise(folder))
         plot_curves(folder)
 

@@ -126,7 +126,7 @@ def save_checkpoint(folder: RunFolder, count: int, state: State) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
             f"Could not write the checkpoint {target}: {error.strerror or error}. Those before it are untouched; "
-            f"free some space and go on with: {RESUME} {folder.path}"
+            f"free some space and resume with: {RESUME} {folder.path}"
         ) from error
     for old in _folders(place)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)

@@ -62,7 +62,7 @@ class RunFolder:
         folder = cls(path)
         if folder.config_path.is_file():
             raise UserError(
-                f"There is a run in {path} already. Go on with it by: {RESUME} {path} - or choose another --out."
+                f"There is a run in {path} already. Resume it with: {RESUME} {path} - or choose another --out."
             )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path} exists already and is not a run folder. Choose another --out.")
@@ -140,7 +140,7 @@ class RunFolder:
             UserError: the run is not finished.
         """
         if not self.finished:
-            raise UserError(f"The run in {self.path} is not finished. Go on with: {RESUME} {self.path}")
+            raise UserError(f"The run in {self.path} is not finished. Resume it with: {RESUME} {self.path}")
         summary: dict[str, Any] = json.loads(self.summary_path.read_text())
         return summary
 

@@ -268,7 +268,7 @@ class Demo:
                 pool.shutdown(cancel_futures=True)
                 if isinstance(error, KeyboardInterrupt | Interrupted):
                     again = f"prefrl text demo --out {self.out}"
-                    raise Interrupted(f"Stopped; everything is saved. Go on with: {again}") from None
+                    raise Interrupted(f"Stopped; everything is saved. Resume with: {again}") from None
                 raise
 
     def _job_alone(self, name: str, job: Any) -> str:

@@ -85,7 +85,7 @@ def run_trainer(
                 _checkpoint(trainer, folder, writer, seconds)
                 saved = now
             if asked[0]:
-                raise Interrupted(f"Stopped; everything is saved. Go on with: {RESUME} {folder.path}")
+                raise Interrupted(f"Stopped; everything is saved. Resume with: {RESUME} {folder.path}")
         if runtime.is_main:
             save()
             figures = {} if summary is None else summary()
