@@ -28,7 +28,7 @@ class Painter:
         """Lines by which the longest text of the last picture can be scrolled."""
 
     def paint(self, surface: pygame.Surface, session: Session) -> None:
-        """Draw everything."""
+        """Draw the whole window as the session is now."""
         theme = HIGH_CONTRAST if session.high_contrast else PLAIN
         surface.fill(theme.paper)
         width, height = surface.get_size()

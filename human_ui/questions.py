@@ -19,6 +19,7 @@ class Item:
 
     @property
     def num_frames(self) -> int:
+        """Frames of its clip; 1 for a text."""
         return 1 if self.clip is None else len(self.clip.frames)
 
 
@@ -61,11 +62,12 @@ class Question:
 
     @property
     def frames_per_second(self) -> float:
+        """Real speed of its clips."""
         return next((item.clip.frames_per_second for item in self.items if item.clip is not None), 30.0)
 
     @property
     def num_bytes(self) -> int:
-        """Memory of its clips."""
+        """Memory that its decoded clips take."""
         return sum(item.clip.frames.nbytes for item in self.items if item.clip is not None)
 
     @property
@@ -86,14 +88,15 @@ class Standing:
     wanted: int = 0
     """Answers that the run asks for in all; 0: as many as there are queries."""
     open: int = 0
-    """Queries that wait."""
+    """Queries to which answers are missing."""
     agreement: float | None = None
     """Share of the comparisons on which the current reward model agrees with the answers."""
     training: str = ""
     """What the training beside is doing, in a few words."""
     running: bool = False
-    """It was heard of lately."""
+    """Whether the training has told of itself within the last seconds."""
 
     @property
     def left(self) -> int:
+        """Answers that are still to be given."""
         return max(self.wanted - self.answered, 0) if self.wanted else self.open

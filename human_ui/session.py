@@ -150,7 +150,7 @@ class Session:
     # ------------------------------------------------------------------------------------------------ events
 
     def tick(self, seconds: float) -> None:
-        """Let time go by."""
+        """Let time go by: clips play on, and notices go."""
         if self.leaving and not self._num_pending:
             self._commands.append(Leave())
         self._notice_left -= seconds
@@ -197,7 +197,7 @@ class Session:
         self.notice, self._notice_left = notice, seconds
 
     def press(self, action: Action) -> None:
-        """A key for `action` was pressed."""
+        """Take in that a key for `action` was pressed."""
         if action is Action.QUIT:
             if self.leaving or not self._num_pending:
                 self._commands.append(Leave())
@@ -234,7 +234,7 @@ class Session:
             self._judge(action, self.question)
 
     def digit(self, number: int) -> None:
-        """A digit from 1 to 9 was pressed: the next best item of a ranking, or the points of a rating."""
+        """Take in that a digit from 1 to 9 was pressed: the next best item of a ranking, or the points of a rating."""
         if self.show_help or self.show_instruction or self.introducing:
             self.press(Action.CONFIRM)
         elif self.question is None:
@@ -247,7 +247,7 @@ class Session:
             self.tell(f"The scale goes from 1 to {self.question.scale}.")
 
     def click(self, place: int) -> None:
-        """The item at a place, from 0 at the left, was clicked; for a rating, that point of its scale."""
+        """Take in that the item at a place, from 0 at the left, was clicked; for a rating, that point of its scale."""
         self.digit(place + 1)
 
     def take_commands(self) -> list[Command]:

@@ -130,7 +130,7 @@ class PpoAgent:
 
     @property
     def num_envs(self) -> int:
-        """E."""
+        """How many copies of the environment run side by side, E."""
         return int(self._stepper.envs.num_envs)
 
     def reset_environments(self, seed: int) -> None:

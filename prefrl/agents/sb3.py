@@ -157,7 +157,7 @@ class Sb3Agent(ABC):
 
     @property
     def num_envs(self) -> int:
-        """E."""
+        """How many copies of the environment run side by side, E."""
         return int(self._env.num_envs)
 
     def reset_environments(self, seed: int) -> None:

@@ -47,7 +47,7 @@ class CoinFlippingTeacher:
         self.name = name
 
     def observe(self, episodes: Sequence[Episode]) -> None:
-        """Do nothing."""
+        """Do nothing: a coin does not look at episodes."""
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """Flip a coin for each comparison, and throw dice for all else."""
@@ -68,7 +68,7 @@ class CoinFlippingTeacher:
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Do nothing."""
+        """Do nothing: there is no state."""
 
 
 class InvertedTeacher:
@@ -84,7 +84,7 @@ class InvertedTeacher:
         return self.teacher.skips_cost_labels
 
     def observe(self, episodes: Sequence[Episode]) -> None:
-        """Pass the episodes on."""
+        """Tell the teacher of the episodes."""
         self.teacher.observe(episodes)
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:

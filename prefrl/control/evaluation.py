@@ -25,7 +25,7 @@ class Evaluation:
 
     @property
     def mean(self) -> float:
-        """Mean true return."""
+        """Mean of the true returns over the episodes."""
         return float(np.mean(self.true_returns))
 
     @property

@@ -74,7 +74,7 @@ class QuerySettings:
             if not least <= getattr(self, name) <= 9:
                 raise UserError(f"queries.{name} must be from {least} to 9. Received {getattr(self, name)}")
         if self.candidates < 1:
-            raise UserError(f"candidates must be at least 1. Received {self.candidates}")
+            raise UserError(f"queries.candidates must be at least 1. Received {self.candidates}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +84,9 @@ class TrainSettings:
     env_id: conf.Positional[Annotated[Named, conf.arg(metavar="ENV")]]
     """Gymnasium's name of the environment, e.g. HalfCheetah-v5, or module:Name for your own."""
     labels: int = 300
-    """Answers to ask for."""
+    """How many answers to ask for; "can't tell" is not counted."""
     steps: int | None = None
-    """Environment steps in all."""
+    """Environment steps of the whole run, all copies together; default: what suits the agent and the environment."""
     teacher: Named = "oracle"
     """Simulated annotator: oracle, noisy, myopic, mistake, skip, equal, coin, inverted, or module:Name for your own."""
     reward_function: str | None = None
@@ -113,7 +113,7 @@ class TrainSettings:
     agent: Named = "ppo"
     """ppo, one of stable-baselines3's (sb3-ppo, a2c, sac, td3 or dqn), or module:Name for your own."""
     num_envs: int | None = None
-    """Copies of the environment."""
+    """Copies of the environment that run side by side; default: what suits the agent and the environment."""
     env_options: conf.Suppress[dict[str, Any]] = field(default_factory=dict)
     """Options of the environment's constructor."""
     hyperparameters: conf.Suppress[dict[str, Any]] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class TrainSettings:
     terminal_reward: float | None = None
     """True reward of each step in which an end is held, in the fixed-horizon form."""
     segment_length: int | None = None
-    """Steps per segment."""
+    """Steps in a segment; default: what suits the environment, at most an episode."""
     warmup_steps: int | None = None
     """Steps at the start in which the agent acts without learning; the first queries are about them."""
     warmup: Literal["policy", "uniform"] | None = None
@@ -135,13 +135,13 @@ class TrainSettings:
     queries: QuerySettings = field(default_factory=QuerySettings)
     """Which segments are asked about, and when."""
     reward: RewardSettings = field(default_factory=RewardSettings)
-    """The reward ensemble."""
+    """The ensemble of networks that learns the reward."""
     fit: FitSettings = field(default_factory=FitSettings)
-    """How it is fitted."""
+    """How the ensemble is fitted to the answers."""
     reference_segments: int = 100
     """Segments drawn afresh at each fit as the reference batch for normalisation."""
     history_mb: int = 256
-    """Cap on the memory of past episodes, in megabytes."""
+    """Most memory that past episodes may take, in megabytes; the oldest go first."""
     num_checkpoints: int = 10
     """Checkpoints over the whole run, fewer where episodes are so long that none would end: the environments are reset
     at each."""
@@ -179,7 +179,7 @@ class TrainSettings:
         if not 0 <= self.shared_share <= 1:
             raise UserError(f"shared_share must lie in [0, 1]. Received {self.shared_share}")
         if self.shared_share and not self.asks_people:
-            raise UserError("shared_share is of the questions to people: it needs --annotator human or both.")
+            raise UserError("--shared-share is of the questions to people, so it needs --annotator human or both.")
         if not self.asks_people and self.from_run is None and self.teacher in self.without:
             raise UserError(f"--without {self.teacher} leaves nobody to learn from: the teacher is the only annotator.")
         if self.fixed_horizon is not None and self.fixed_horizon < 0:
@@ -203,7 +203,7 @@ class TrainSettings:
         horizon = horizon or None
         terminal = self.terminal_reward
         if horizon is None and terminal:
-            raise UserError("terminal_reward has a meaning only in the fixed-horizon form: give fixed_horizon too.")
+            raise UserError("--terminal-reward has a meaning in the fixed-horizon form only: give --fixed-horizon too.")
         if horizon is not None and terminal is None:
             terminal = known.terminal_reward
         longest = horizon or limit

@@ -39,10 +39,10 @@ class Teaching(Protocol):
         """Answers to ask for in all."""
 
     def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
-        """Begin a run, after its warm-up."""
+        """Begin a run, after its warm-up, with the first questions if there are any."""
 
     def observe(self, episodes: Sequence[Episode]) -> None:
-        """Learn of training episodes that ended."""
+        """Take note of training episodes that ended; a teacher judges what is typical by them."""
 
     def hold(self, history: History, num_env_steps: int, stopping: Callable[[], bool]) -> RewardFunction | None:
         """Wait before the agent goes on, if there is a reason to; return the reward if it was fitted meanwhile."""
@@ -54,10 +54,10 @@ class Teaching(Protocol):
         """Tell whether the training is over."""
 
     def finish(self, folder: ControlFolder, best_policy: dict[str, Any]) -> None:
-        """Keep what was learned."""
+        """Write what was learned into the run folder, at the end of a run."""
 
     def metrics(self) -> dict[str, float | None]:
-        """Return the figures of the reward."""
+        """Return how well the reward fits, by name, for a row of metrics."""
 
     def state(self) -> State:
         """Return what a checkpoint must hold."""
@@ -66,7 +66,7 @@ class Teaching(Protocol):
         """Go on from what `state` gave."""
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the record, where there is one."""
 
 
 class AnswerTeaching:
@@ -124,17 +124,17 @@ class TrueReward:
         self.total_env_steps = total_env_steps
 
     def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
-        """Ask nothing."""
+        """Do nothing: no question is ever asked."""
 
     def observe(self, episodes: Sequence[Episode]) -> None:
-        """Learn nothing."""
+        """Do nothing: nobody judges by episodes."""
 
     def hold(self, history: History, num_env_steps: int, stopping: Callable[[], bool]) -> RewardFunction | None:
         """Wait for nothing."""
         return None
 
     def after_rollout(self, history: History, num_env_steps: int) -> Lesson:
-        """Ask nothing."""
+        """Do nothing: no question is ever due."""
         return Lesson()
 
     def at_end(self, num_env_steps: int) -> bool:
@@ -142,18 +142,18 @@ class TrueReward:
         return num_env_steps >= self.total_env_steps
 
     def finish(self, folder: ControlFolder, best_policy: dict[str, Any]) -> None:
-        """Keep nothing: the last policy is the only one."""
+        """Write nothing: the last policy, which every run keeps, is the only one."""
 
     def metrics(self) -> dict[str, float | None]:
-        """Return no figures."""
+        """Return no figures: no reward is fitted."""
         return {}
 
     def state(self) -> State:
-        """Return nothing."""
+        """Return an empty state: there is nothing to go on from."""
         return State()
 
     def restore(self, state: State) -> None:
-        """Take nothing over."""
+        """Do nothing: the state is empty."""
 
     def close(self) -> None:
-        """Close nothing."""
+        """Do nothing: no record is open."""

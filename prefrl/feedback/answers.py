@@ -34,7 +34,7 @@ class Entry:
 
     query_id: str
     annotator: str
-    """Name of who made it."""
+    """Name of the person, teacher or model it comes from."""
     seconds: float = 0.0
     """How long the answer took."""
     shown: tuple[int, ...] | None = None

@@ -54,7 +54,7 @@ class RewardSettings:
     """What a reward ensemble is made of."""
 
     num_members: int | None = None
-    """M; default: what suits the environment, mostly 3 (Christiano et al. 2017)."""
+    """Members of the ensemble, M; default: what suits the environment, mostly 3 (Christiano et al. 2017)."""
     inputs: str = "auto"
     """"s" for r(s), "sa" for r(s, a), "sas" for r(s, a, s'); "auto": "s" for images, else "sa"."""
     hidden: tuple[int, ...] = (64, 64)

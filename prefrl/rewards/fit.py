@@ -34,13 +34,13 @@ class FitSettings:
     learning_rate: float = 1e-3
     """Step size of Adam."""
     batch_size: int = 32
-    """Comparisons per gradient step."""
+    """Answers per gradient step."""
     num_steps: int = 60
     """Gradient steps of a fit, warm-started from the one before."""
     first_steps: int = 120
     """Gradient steps of the first fit."""
     bootstrap: bool = True
-    """Fit each member on its own draw of the comparisons (1/e of them held out); otherwise all on all of them."""
+    """Fit each member on its own draw of the answers (1/e of them held out); otherwise fit every member on all."""
     error_rate: float = 0.0
     """Share of uniformly random answers in the likelihood (Christiano et al. 2017, s. 2.2.3 use 0.1)."""
     estimate_reliability: bool = False

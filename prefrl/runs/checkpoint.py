@@ -44,7 +44,7 @@ class State:
     """Tensors and plain values, nested."""
     arrays: dict[str, Array] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
-    """JSON."""
+    """What is neither tensor nor array, as JSON values."""
 
     @classmethod
     def joined(cls, parts: Mapping[str, State], values: dict[str, Any] | None = None) -> State:

@@ -57,7 +57,7 @@ class MetricsWriter:
         return self._file.tell()
 
     def close(self) -> None:
-        """Flush and close."""
+        """Bring every row to the disk, and close the file."""
         self.sync()
         self._file.close()
         self._tensorboard.close()

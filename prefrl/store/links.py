@@ -40,7 +40,7 @@ class Link:
 
     hash: str
     annotator: str
-    """Who answers by it."""
+    """Name of the person who answers by it."""
     role: str
     """"annotator", or "owner", who also sees how everybody answers."""
     made_at: float

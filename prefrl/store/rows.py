@@ -34,11 +34,11 @@ class QueryCard:
     segment_ids: tuple[str, ...]
     """Names of its segments, in the query's order; their clips are in the record."""
     responses: tuple[Response, ...]
-    """Or its responses to one prompt."""
+    """In place of segments: its responses to one prompt."""
 
     @property
     def num_items(self) -> int:
-        """K."""
+        """How many segments or responses it shows, K."""
         return len(self.segment_ids) or len(self.responses)
 
 
