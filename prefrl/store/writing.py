@@ -130,6 +130,7 @@ def _check(connection: sa.Connection, entries: Sequence[Entry], name: str) -> li
             )
         kind, scale, num_items = queries[entry.query_id]
         if isinstance(entry, Answer):
+            KINDS.check_read(kind)
             if type(entry) is not KINDS.find(kind):
                 raise UserError(f"The query {entry.query_id} asks for a {kind}; got a {entry.kind}.")
             entry.check(num_items, scale)

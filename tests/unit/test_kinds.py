@@ -26,6 +26,7 @@ from prefrl.feedback import KINDS, Answer, Comparison, Query, Ranking, Rating
 from prefrl.feedback.answers import groups_of
 from prefrl.likelihood import mixed_with_chance
 from prefrl.rewards import ComparisonData, FitSettings, Fitter, RewardEnsemble, RewardSettings
+from prefrl.seams import consent
 from prefrl.segments import Segment
 from prefrl.store import PreferenceStore
 
@@ -221,6 +222,12 @@ def test_a_record_whose_kind_of_answer_is_not_here_says_so_and_is_not_called_dam
         store.add_queries([query])
         store.add_answers([module.Mine(best=0, query_id=query.id, annotator="anna")])
         del sys.modules[module.__name__]
+        for read in (store.answers, lambda: store.query(query.id)):
+            with pytest.raises(
+                UserError, match=r"^The kind of answer 'kinds_elsewhere:Mine' is code, which is not run"
+            ):
+                read()
+        consent(["kinds_elsewhere:Mine"])
         for read in (store.answers, lambda: store.query(query.id)):
             with pytest.raises(UserError, match=r"^There is no module 'kinds_elsewhere' to load the kind of"):
                 read()
