@@ -548,7 +548,8 @@ function dropCard(event) {
   card.classList.remove("dragged");
   card.style.translate = "";
   if (moved || event.type === "pointercancel" || Math.hypot(event.clientX - x, event.clientY - y) > 12) return;
-  if (event.target.closest(".text") && (String(getSelection()) || event.pointerType === "touch")) return; // reading, not choosing
+  const pairs = $("items").dataset.kind === "comparison"; // which have buttons as well
+  if (event.target.closest(".text") && (String(getSelection()) || (pairs && event.pointerType === "touch"))) return; // reading
   if ($("items").dataset.kind === "rating") return;
   if (card.isConnected) choose(() => session.click(Number(card.dataset.place)));
 }

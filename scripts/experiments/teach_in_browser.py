@@ -1,0 +1,98 @@
+"""A robot sits in for a person at the page: it presses keys in a real browser, and training goes on meanwhile.
+
+    python scripts/experiments/teach_in_browser.py    # the command of the README, 150 answers, then the score
+    python scripts/experiments/teach_in_browser.py --labels 20 --steps 20000
+
+Needs the package playwright and Debian's chromium. The robot reads from the record which segments are on the page and
+presses the arrow of the one with the larger true return; training never sees that return.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import tyro
+from itsdangerous import URLSafeSerializer
+from playwright.sync_api import sync_playwright
+
+from prefrl.store import PreferenceStore
+
+
+def main(
+    env: str = "Pendulum-v1",
+    labels: int = 150,
+    steps: int | None = None,
+    seconds: float = 1.0,
+    seed: int = 0,
+    out: Path = Path("runs/taught-in-browser"),
+    pictures: Path | None = None,
+) -> None:
+    """Teach, then print the score.
+
+    Args:
+        env: what to train on.
+        labels: answers to give.
+        seed: of the run.
+        steps: least steps of the training; None: the environment's.
+        seconds: looked at each pair of clips for.
+        out: the run folder.
+        pictures: folder for pictures of the page; None: none.
+    """
+    command = ["train", env, "--annotator", "human", "--serve", "--no-viewer", "--labels", str(labels)]
+    command += [
+        "--seed",
+        str(seed),
+        "--out",
+        str(out),
+        "--baseline",
+        "--json",
+        *(["--steps", str(steps)] if steps else []),
+    ]
+    command += ["--instruction", "Swing up, then stand still on top."] if env == "Pendulum-v1" else []
+    training = subprocess.Popen([sys.executable, "-m", "prefrl", *command], stdout=subprocess.PIPE, text=True)
+    record = out / "record.sqlite"
+    while not record.exists():
+        time.sleep(0.5)
+    with PreferenceStore(record) as store, sync_playwright() as playwright:
+        while "served_at" not in store.facts():
+            time.sleep(0.5)
+        invite = [sys.executable, "-m", "prefrl", "invite", str(out), "--name", "robot"]
+        link = subprocess.run(invite, capture_output=True, text=True, check=True).stdout.strip()
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto(link)
+        page.click("#begin")
+        while training.poll() is None and store.facts().get("training_state") != "finished":
+            answer(page, store, seconds)
+            if pictures is not None and store.num_answers() in (1, labels // 2, labels):
+                page.screenshot(path=pictures / f"after_{store.num_answers()}.png")
+        score = json.loads(training.communicate()[0].splitlines()[-1])
+        if pictures is not None:
+            time.sleep(15)
+            page.screenshot(path=pictures / "end.png")
+        random, best = score["random_true_return_mean"], score["baseline_true_return_mean"]
+        score["share_of_true_reward_gain"] = round((score["true_return_mean"] - random) / (best - random), 3)
+        print(json.dumps({**score, "answers": store.num_answers()}, indent=2))
+        browser.close()
+
+
+def answer(page: Any, store: PreferenceStore, seconds: float) -> None:
+    """Answer what the page shows, when it has been looked at for long enough."""
+    asked = page.evaluate("document.body.dataset.screen === 'question' ? prefrl.session.question : null")
+    if asked is None:
+        time.sleep(0.2)
+        return
+    time.sleep(seconds)
+    _, query_id, shown = URLSafeSerializer("").loads_unsafe(asked["ticket"])[1]
+    worth = [part.true_rewards.sum() for part in store.query(query_id).segments]
+    left, right = worth[shown[0]], worth[shown[1]]
+    page.keyboard.press("ArrowUp" if left == right else "ArrowLeft" if left > right else "ArrowRight")
+    time.sleep(0.3)
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)
