@@ -392,7 +392,7 @@ def _show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
         table.add_row(policy, true_return or f"{summary[f'{prefix}true_return_mean']:.5g}", *cells)
 
     add("random actions", "random_")
-    taught = f"from {summary['labels']} comparisons" if summary["labels"] else "trained on the true reward"
+    taught = f"from {summary['labels']} answers" if summary["labels"] else "trained on the true reward"
     own = f"{summary['true_return_mean']:.5g} (spread {summary['true_return_std']:.3g})"
     add(f"{summary['policy']}, {taught}", "", own)
     add("best learned return", "best_")

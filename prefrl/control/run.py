@@ -130,7 +130,7 @@ def _check_serve(serve: bool, settings: RunSettings) -> None:
 def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, viewer: bool, serve: bool) -> None:
     settings = folder.settings
     with locked(folder.path):
-        title = f"{settings.env_id} from {settings.labels} comparisons"
+        title = f"{settings.env_id} from {settings.labels} answers"
         over = _train_one(folder, title, quiet, annotator, viewer, serve)
         if over and folder.baseline is not None:
             over = _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
@@ -265,7 +265,7 @@ def _seconds(rows: list[dict[str, Any]]) -> float:
 def plot_curves(folder: ControlFolder) -> Path:
     """Draw the true return over training, the baseline's beside it; return the picture's path."""
     settings = folder.settings
-    curves = {f"learned from {settings.labels} comparisons": folder.read_metrics()}
+    curves = {f"learned from {settings.labels} answers": folder.read_metrics()}
     if folder.baseline is not None:
         curves["trained on the true reward"] = folder.baseline.read_metrics()
     path = folder.path / "curves.png"

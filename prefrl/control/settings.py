@@ -10,7 +10,7 @@ from prefrl.agents import AGENTS
 from prefrl.annotators import TEACHERS
 from prefrl.control.defaults import agent_defaults
 from prefrl.envs import TASKS, episode_length, task
-from prefrl.errors import UserError, require
+from prefrl.errors import UserError, near_names, require
 from prefrl.feedback import FEWEST_RANKED, KINDS, SMALLEST_SCALE
 from prefrl.queries import METHODS, MIXED, SCHEDULES, LabelSchedule, QueryMaker
 from prefrl.rewards import FitSettings, RewardSettings
@@ -62,6 +62,11 @@ class QuerySettings:
 
     def __post_init__(self) -> None:
         if self.feedback != MIXED:
+            if isinstance(self.feedback, str) and ":" not in self.feedback and self.feedback not in KINDS:
+                raise UserError(
+                    f"queries.feedback must be {', '.join(KINDS)}, {MIXED}, or module:Name for a kind of your own. "
+                    f"Received {self.feedback!r}.{near_names(self.feedback, [*KINDS, MIXED])}"
+                )
             object.__setattr__(self, "feedback", KINDS.name(self.feedback))
         object.__setattr__(self, "method", METHODS.name(self.method))
         object.__setattr__(self, "schedule", SCHEDULES.name(self.schedule))
@@ -239,6 +244,8 @@ class TrainSettings:
             "reward": replace(self.reward, num_members=self.reward.num_members or known.num_members),
         }
         resolved = RunSettings(**asked | {"wait": 0} | found)
+        METHODS.find(self.queries.method)  # what is a user's own is loaded before anything is written
+        self.queries.maker.check()
         wait = resolved.label_schedule().labels_due(0) if self.wait is None else self.wait
         return replace(resolved, wait=wait)
 

@@ -28,6 +28,15 @@ class QueryMaker:
     scale: int = 5
     """Grades of a scale."""
 
+    def check(self) -> None:
+        """Check that what is asked for can be.
+
+        Raises:
+            UserError: there is no such kind of answer, or it cannot be used.
+        """
+        for kind in self._kinds(1):
+            KINDS.find(kind)
+
     def num_pairs(self, num_queries: int) -> int:
         """Return how many pairs hold the segments of so many queries."""
         return -(-sum(self._num_shown(kind) for kind in self._kinds(num_queries)) // 2)

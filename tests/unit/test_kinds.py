@@ -223,9 +223,7 @@ def test_a_record_whose_kind_of_answer_is_not_here_says_so_and_is_not_called_dam
         store.add_answers([module.Mine(best=0, query_id=query.id, annotator="anna")])
         del sys.modules[module.__name__]
         for read in (store.answers, lambda: store.query(query.id)):
-            with pytest.raises(
-                UserError, match=r"^The kind of answer 'kinds_elsewhere:Mine' is code, which is not run"
-            ):
+            with pytest.raises(UserError, match=r"^The kind of answer 'kinds_elsewhere:Mine' is code, which"):
                 read()
         consent(["kinds_elsewhere:Mine"])
         for read in (store.answers, lambda: store.query(query.id)):

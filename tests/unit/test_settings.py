@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prefrl.control.defaults import PPO, agent_defaults
-from prefrl.control.settings import RunSettings, TrainSettings
+from prefrl.control.settings import QuerySettings, RunSettings, TrainSettings
 from prefrl.errors import UserError
 from prefrl.rewards import RewardSettings
 from prefrl.runs.codec import from_json, to_json
@@ -76,3 +76,15 @@ def test_members_left_out_are_those_that_suit_the_environment() -> None:
 
     assert (members("Pendulum-v1"), members("Swimmer-v5"), members("prefrl/Swimmer-v5")) == (3, 10, 10)
     assert members("Swimmer-v5", reward=RewardSettings(num_members=2)) == 2
+
+
+def test_kinds_of_answers_that_there_are_not_are_refused_before_anything_is_written() -> None:
+    with pytest.raises(
+        UserError, match=r"queries.feedback must be comparison, ranking, rating, mixed, or mod"
+    ):
+        QuerySettings(feedback="rankin")
+    for name, what in (("feedback", "kind of answer"), ("method", "query method")):
+        queries: Any = {name: "nowhere:Thing"}
+        settings = TrainSettings(env_id="Pendulum-v1", queries=QuerySettings(**queries))
+        with pytest.raises(UserError, match=f"There is no module 'nowhere' to load the {what} from"):
+            settings.resolve()
