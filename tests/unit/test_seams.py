@@ -22,7 +22,7 @@ from prefrl.errors import UserError
 from prefrl.queries import METHODS, SCHEDULES, LabelSchedule
 from prefrl.rewards import NETWORKS, NetworkInputs, RewardEnsemble, RewardSettings
 from prefrl.runs.codec import from_json, to_json
-from prefrl.seams import load_object, place_of
+from prefrl.seams import consent, load_object, place_of
 
 BOX, ACTION = gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.Box(-1, 1, (1,))
 
@@ -205,6 +205,7 @@ def test_a_network_of_ones_own_is_saved_and_loaded_by_its_name(mine: Path) -> No
     np.testing.assert_array_equal(again(given, actions, given), reward(given, actions, given))
     mine.write_text(SOURCE.replace("nn.Linear(inputs.num_inputs, 1)", "nn.Linear(inputs.num_inputs, 1, bias=False)"))
     sys.modules.pop("seam_things")
+    consent(["seam_things:linear"])  # as one's own run does, that names it
     with pytest.raises(UserError, match=r"(?s)do not fit.*seam_things:linear makes another network now"):
         RewardEnsemble.load(mine.parent / "reward.safetensors")
 
