@@ -70,11 +70,11 @@ def main(arguments: Sequence[str]) -> int:
     from prefrl.store import PreferenceStore
 
     environment = str(config.get("env_id", ""))
-    with PreferenceStore(where, patience_seconds=5.0) as store:
+    with PreferenceStore(where, patience_seconds=5.0, create=False) as store:
         facts = store.facts()
     instruction = find_instruction(given.instruction, facts, config)
     desk = Desk(
-        lambda: PreferenceStore(where, patience_seconds=2.0),
+        lambda: PreferenceStore(where, patience_seconds=2.0, create=False),
         name,
         run=run,
         environment=environment,

@@ -88,7 +88,7 @@ def train(
 @app.command
 def resume(
     run: RunPath, *, viewer: bool = True, serve: bool = False, video: bool = True, quiet: bool = False,
-    json: bool = False, trust: bool = False,
+    json: bool = False, trust: bool = False, accept_lost: bool = False, accept_changed: bool = False,
 ) -> None:  # fmt: skip
     """Go on with a run of any kind that was stopped or killed.
 
@@ -100,13 +100,18 @@ def resume(
         quiet: no progress.
         json: print the result as one JSON object.
         trust: this run was made by another user or on another machine: use what its config.json names, code among it.
+        accept_lost: go on without what the record has lost since the last checkpoint.
+        accept_changed: go on with settings that were changed in config.json since then.
     """
     if _is_text(run):
-        summary = text_runs.resume(run, quiet=quiet or json, trust=trust)
+        summary = text_runs.resume(run, quiet=quiet or json, trust=trust, accept_changed=accept_changed)
         if json:
             _print_json(summary)
         return
-    folder = runs.resume(run, quiet=quiet, viewer=viewer, serve=serve, trust=trust)
+    folder = runs.resume(
+        run, quiet=quiet, viewer=viewer, serve=serve, trust=trust, accept_lost=accept_lost,
+        accept_changed=accept_changed,
+    )  # fmt: skip
     _after_training(folder, video=video, quiet=quiet, as_json=json)
 
 
@@ -392,7 +397,8 @@ def _show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
         table.add_row(policy, true_return or f"{summary[f'{prefix}true_return_mean']:.5g}", *cells)
 
     add("random actions", "random_")
-    taught = f"from {summary['labels']} answers" if summary["labels"] else "trained on the true reward"
+    labels = summary["labels"]  # None: the metrics are gone
+    taught = "trained on the true reward" if labels == 0 else f"from {labels or 'an unknown number of'} answers"
     own = f"{summary['true_return_mean']:.5g} (spread {summary['true_return_std']:.3g})"
     add(f"{summary['policy']}, {taught}", "", own)
     add("best learned return", "best_")

@@ -60,7 +60,7 @@ def export_record(where: Path | str, folder: Path) -> str:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} holds something already. Name a folder that does not exist, or is empty.")
     try:
-        with PreferenceStore(where) as store:
+        with PreferenceStore(where, create=False) as store:
             return _export(store, folder)
     except OSError as error:
         raise UserError(

@@ -42,7 +42,7 @@ def check_trust(path: Path, config: Mapping[str, Any], *, trust: bool) -> None:
     if trust:
         remember(config)
     elif names and not _is_remembered(_digest(config)):
-        shown = ", ".join(map(_shown, names[:5])) + (", ..." if len(names) > 5 else "")
+        shown = ", ".join(without_passwords(names[:5])) + (", ..." if len(names) > 5 else "")
         raise UserError(
             f"The run in {path} was made by another user, on another machine, or its config.json was edited, and it "
             f"names what would be run, read or connected to: {shown}. Look at {path / 'config.json'} and at what it "
@@ -52,8 +52,10 @@ def check_trust(path: Path, config: Mapping[str, Any], *, trust: bool) -> None:
     seams.consent(names)
 
 
-def _shown(name: str) -> str:
-    return re.sub(r"(://[^/@\s:]*:)[^/@\s]+@", r"\1***@", name)
+def without_passwords(value: Any) -> Any:
+    """Return settings with the passwords in addresses masked."""
+    text = re.sub(r"(://[^/@\s:]*:)[^/@\s]+@", r"\1***@", json.dumps(value))
+    return json.loads(re.sub(r"(://[^\s\"]*[?&]\w*pass\w*=)[^&\s\"]+", r"\1***", text))
 
 
 def remember(config: Mapping[str, Any]) -> None:

@@ -89,7 +89,7 @@ def serve(arguments: Sequence[str]) -> int:
     try:
         for one in given.runs:
             where, run, config = find_record(one, trust=given.trust)
-            store = PreferenceStore(where, patience_seconds=5.0)
+            store = PreferenceStore(where, patience_seconds=5.0, create=False)
             stores.append(store)
             _check_known(store, campaign)
             instruction = find_instruction(given.instruction, store.facts(), config)
@@ -140,7 +140,7 @@ def invite(arguments: Sequence[str]) -> int:
     )
     given = parser.parse_args(arguments)
     where, _, _ = find_record(given.run)
-    with PreferenceStore(where, patience_seconds=5.0) as store:
+    with PreferenceStore(where, patience_seconds=5.0, create=False) as store:
         if given.list:
             for link in store.links.all():
                 state = "valid" if link.revoked_at is None else "revoked"
@@ -172,7 +172,7 @@ def forget(arguments: Sequence[str]) -> int:
     parser.add_argument("--annotator", required=True, metavar="NAME", help="who withdraws")
     given = parser.parse_args(arguments)
     where, run, _ = find_record(given.run)
-    with PreferenceStore(where, patience_seconds=5.0) as store:
+    with PreferenceStore(where, patience_seconds=5.0, create=False) as store:
         forgotten = store.forget(given.annotator)
     folder = Path(given.run)
     stale = [folder / name for name in ("quality.json", "quality.png") if folder.is_dir() and (folder / name).is_file()]

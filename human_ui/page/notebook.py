@@ -62,7 +62,7 @@ def show(run: Path | str, *, name: str | None = None, height: int = 720, url: st
     for package in ("starlette", "uvicorn", "jinja2", "itsdangerous"):
         require(package, "serve")
     where, called, config = find_record(str(run))
-    store = PreferenceStore(where, patience_seconds=5.0)
+    store = PreferenceStore(where, patience_seconds=5.0, create=False)
     host = Host(
         store,
         run=called,

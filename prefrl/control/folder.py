@@ -63,13 +63,17 @@ class ControlFolder(RunFolder):
         """Where the record of the run lies: a file in the folder, or the URL that the settings name."""
         return self.settings.record or self.record_path
 
-    def open_record(self) -> PreferenceStore:
+    def open_record(self, *, begins: bool = False) -> PreferenceStore:
         """Open the record of the run.
 
+        Args:
+            begins: the training opens it, which makes it before it writes anything else, and never later.
+
         Raises:
-            UserError: a database on a server that holds the record of another run.
+            UserError: it is not there, or a database on a server holds the record of another run.
         """
-        store, run_id = PreferenceStore(self.record), self.run_id
+        may_be_new = begins and (self.accept_lost or not self.metrics_path.exists())
+        store, run_id = PreferenceStore(self.record, create=may_be_new), self.run_id
         if isinstance(self.record, str):  # a file in the folder can only be its own
             owner = store.facts().get("run_id")
             if owner not in (None, run_id):

@@ -8,6 +8,7 @@ once or one by one, before or after a restart, once or again.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,16 @@ class Intake:
     def open(self) -> tuple[str, ...]:
         """Names of the queries of this run that want more answers, in the order in which they were opened."""
         return tuple(self._open)
+
+    @property
+    def num_read(self) -> int:
+        """Rows that were taken in, whether or not they count."""
+        return len(self._rows)
+
+    def asked(self, num_sessions: int) -> list[int]:
+        """Return how many queries were asked in each of the first sessions."""
+        numbers = Counter(query.session for query in self._asked.values())
+        return [numbers[session] for session in range(num_sessions)]
 
     def answers(self) -> list[Answer]:
         """Return the answers that count, in the order of `taken`."""

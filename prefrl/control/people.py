@@ -107,6 +107,7 @@ class PeopleTeaching(AnswerTeaching):
         """Go on from what `state` gave, and from what was asked and answered since."""
         self.learner.restore(state)
         self._last_fit_steps, self._fitted_row = state.values["people"]
+        self._fitted_row = min(self._fitted_row, self.learner.intake.read_up_to)  # lower where answers were lost
         self.learner.take_up_recorded()
 
     # ------------------------------------------------------------------------------------------------ as it goes

@@ -19,12 +19,15 @@ from prefrl.annotators import Annotator, load_reward_function, make_teacher
 from prefrl.control.earlier import copy_answers
 from prefrl.control.folder import ControlFolder
 from prefrl.control.intake import Intake
+from prefrl.control.lost import find_lost, what_is_known
 from prefrl.control.settings import RunSettings
-from prefrl.feedback import Query
+from prefrl.errors import UserError
+from prefrl.feedback import Entry, Query
 from prefrl.history import Episode, History
 from prefrl.queries import METHODS, propose_pairs, reads_asked
 from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
 from prefrl.runs import State
+from prefrl.runs.folder import RESUME
 from prefrl.runs.streams import stream, stream_seed, torch_stream
 from prefrl.runs.threads import torch_threads
 from prefrl.segments import Rollout, stack_transitions
@@ -63,7 +66,7 @@ class RewardLearner:
         fit_threads: int = 1,
     ) -> None:
         self.settings, self.annotator, self.fit_threads = settings, annotator, fit_threads
-        self.store = folder.open_record()
+        self.store, self._accept_lost = folder.open_record(begins=True), folder.accept_lost
         self.store.patience_seconds = PATIENCE_SECONDS
         seed = stream_seed(settings.seed, "reward")
         self.reward = RewardEnsemble(observation_space, action_space, settings.reward, seed=seed, device=device)
@@ -245,6 +248,7 @@ class RewardLearner:
         """Return what a checkpoint must hold; the segments stay in the record."""
         values = {
             **self.intake.state(),
+            "known": what_is_known(self.intake.answers(), self.intake.num_read, self.intake.asked(self.session)),
             "session": self.session,
             "warned": self._warned,
             "annotator": self.annotator.state(),
@@ -265,9 +269,10 @@ class RewardLearner:
 
     def _restore_data(self, counts: Array, values: dict[str, Any]) -> None:
         self.asked_pairs = self.store.asked_pairs()
+        place_of = {row: place for place, row in enumerate(values["taken"])}
         self.data = self._empty_data()
         rows = dict(self.store.answers(repeats=False))
-        taught = {rows[row].query_id for row in values["taken"]}
+        taught = {rows[row].query_id for row in values["taken"] if row in rows}
         encoded, scales = {}, {}
         for session in range(self.session):  # one at a time: the segments of all would fill the memory
             queries = self.store.session_queries(session)
@@ -275,8 +280,8 @@ class RewardLearner:
             for query in queries:
                 if query.id in taught:
                     encoded[query.id], scales[query.id] = self.data.encode(query.segments), query.scale
+        values = self._without_what_is_lost(values, rows)
         self.intake.restore(values, list(rows.items()))
-        place_of = {row: place for place, row in enumerate(values["taken"])}
         answers = self.intake.answers()
         self.data.add_answers(
             [encoded[a.query_id] for a in answers],
@@ -285,6 +290,24 @@ class RewardLearner:
             counts[[place_of[row] for row in self.intake.taken]],
         )
         self._follow_open({})
+
+    def _without_what_is_lost(self, values: dict[str, Any], rows: dict[int, Entry]) -> dict[str, Any]:
+        """Refuse a record that is not the one that the checkpoint knew, unless the user goes on with what is there."""
+        lost = find_lost(values, rows, self.intake.asked(self.session))
+        if not lost:
+            return values
+        told = f"The record {self.store.name} is not the one that the checkpoint knew: it lacks {lost}."
+        if not self._accept_lost:
+            raise UserError(
+                f"{told} Restore it from a copy, with the file that ends in -wal if there is one beside it; or go on "
+                f"without them: {RESUME} RUN --accept-lost"
+            )
+        warnings.warn(f"{told} The training goes on without them.", stacklevel=2)
+        gone = set(lost.answers)
+        return values | {
+            "taken": [row for row in values["taken"] if row not in gone],
+            "answers_read": min(values["answers_read"], max(rows, default=0)),
+        }
 
     def save(self, path: Path) -> None:
         """Write the reward into a file, with a warning where it was fitted to nothing."""

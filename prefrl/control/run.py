@@ -102,14 +102,17 @@ def resume(
     viewer: bool = False,
     serve: bool = False,
     trust: bool = False,
+    accept_lost: bool = False,
+    accept_changed: bool = False,
 ) -> ControlFolder:
-    """Go on with a run that was stopped or killed; the arguments are those of `train` and of `ControlFolder.open`.
+    """Go on with a run that was stopped or killed; the arguments are those of `train` and of `ControlFolder`.
 
     Raises:
         UserError: there is no run, it is finished, or it is the baseline of another.
         Interrupted: the user stopped it again.
     """
     folder = ControlFolder.open(path, trust=trust)
+    folder.accept_lost, folder.accept_changed = accept_lost, accept_changed
     if folder.config["baseline"]:
         main = path.resolve().parent
         raise UserError(f"{path} is the baseline of the run in {main}. Resume both with: {RESUME} {main}")
@@ -238,8 +241,8 @@ def summarise(
         "best_measures": best.measures,
         "random_true_return_mean": random.mean,
         "random_measures": random.measures,
-        "labels": rows[-1]["labels"] if rows else 0,
-        "steps": rows[-1]["num_env_steps"] if rows else 0,
+        "labels": rows[-1].get("labels") if rows else (0 if folder.config["baseline"] else None),
+        "steps": rows[-1].get("num_env_steps") if rows else None,
         "seconds": _seconds(rows),
         "update": last_figures(rows),
     }
@@ -259,7 +262,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _seconds(rows: list[dict[str, Any]]) -> float:
-    return float(sum(sum(row["seconds"].values()) for row in rows))
+    return float(sum(sum(row.get("seconds", {}).values()) for row in rows))
 
 
 def plot_curves(folder: ControlFolder) -> Path:

@@ -25,6 +25,7 @@ import torch
 from prefrl.errors import UserError
 from prefrl.runs.folder import RESUME, RunFolder
 from prefrl.spaces import Array
+from prefrl.trust import without_passwords
 
 FORMAT = "prefrl.checkpoint"
 FORMAT_VERSION = 2
@@ -77,6 +78,8 @@ class Checkpoint:
     count: int
     """Of the counter of the run's kind."""
     state: State
+    settings: Any = None
+    """Of the run, as its configuration had them; None in checkpoints of earlier versions."""
 
 
 def save_checkpoint(folder: RunFolder, count: int, state: State) -> Path:
@@ -104,6 +107,7 @@ def save_checkpoint(folder: RunFolder, count: int, state: State) -> Path:
         "run_id": folder.run_id,
         "counter": folder.COUNTER,
         "count": count,
+        "settings": without_passwords(folder.config.get("settings")),
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
     files["manifest.json"] = json.dumps(manifest, indent=2).encode()
@@ -158,7 +162,8 @@ def load_checkpoint(path: Path, run_id: str) -> Checkpoint:
             arrays=safetensors.numpy.load(files["arrays.safetensors"]),
             values=json.loads(files["state.json"]),
         )
-        return Checkpoint(count=manifest["num_env_steps" if manifest["version"] == 1 else "count"], state=state)
+        count = manifest["num_env_steps" if manifest["version"] == 1 else "count"]
+        return Checkpoint(count=count, state=state, settings=manifest.get("settings"))
     except CheckpointError:
         raise
     except (
@@ -186,12 +191,34 @@ def newest_checkpoint(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:
 
 
 def checkpoint_to_go_on_from(folder: RunFolder) -> Checkpoint | None:
-    """Return the newest checkpoint of a run that can be read, with a warning for each newer one that cannot."""
+    """Return the newest checkpoint of a run that can be read, with a warning for each newer one that cannot.
+
+    Raises:
+        UserError: the settings in the configuration are not those that it was written with.
+    """
     checkpoint, refused = newest_checkpoint(folder)
+    if checkpoint is not None and checkpoint.settings is not None and not folder.accept_changed:
+        changed = _changes(checkpoint.settings, without_passwords(folder.config.get("settings")))
+        if changed:
+            raise UserError(
+                f"{folder.config_path} was changed since the last checkpoint: {'; '.join(changed[:5])}. Put back what "
+                f"was there, or go on knowingly: {RESUME} {folder.path} --accept-changed"
+            )
     then = "from the checkpoint before it" if checkpoint is not None else "from the beginning of the run"
     for reason in refused:
         warnings.warn(f"{reason} Going on {then}.", stacklevel=2)
     return checkpoint
+
+
+def _changes(before: Any, now: Any, name: str = "") -> list[str]:
+    """Return which settings differ, in words."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            change
+            for key in dict.fromkeys([*before, *now])
+            for change in _changes(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+        ]
+    return [] if before == now else [f"{name} was {before!r} and is {now!r}"]
 
 
 def _folders(place: Path) -> list[Path]:

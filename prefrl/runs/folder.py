@@ -51,6 +51,10 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.checkpoints = path / "checkpoints"
         self.summary_path = path / "summary.json"
+        self.accept_lost = False
+        """The user goes on without what was lost since the last checkpoint, knowingly."""
+        self.accept_changed = False
+        """And with settings that were changed since then."""
 
     @classmethod
     def _create(cls, path: Path, **described: Any) -> Self:

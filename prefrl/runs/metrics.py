@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from prefrl.errors import require
+from prefrl.errors import UserError, require
 
 
 class MetricsPlace(Protocol):
@@ -37,8 +38,23 @@ class MetricsWriter:
         self._counter = folder.COUNTER
         folder.path.mkdir(parents=True, exist_ok=True)
         self._file = open(folder.metrics_path, "ab")  # noqa: SIM115  (lives as long as the writer)
-        self._file.truncate(size)
+        self._file.truncate(self._kept(folder.metrics_path, size))
         self._tensorboard = tensorboard.SummaryWriter(str(folder.tensorboard), purge_step=count + 1 if size else None)
+
+    @staticmethod
+    def _kept(path: Path, size: int) -> int:
+        """Return how many bytes to keep: whole rows only, and no more than there are, where the file was cut short."""
+        there = path.stat().st_size
+        if there >= size:
+            return size
+        with open(path, "rb") as file:
+            kept = file.read().rfind(b"\n") + 1
+        warnings.warn(
+            f"{path} holds {there:,} of the {size:,} bytes that the checkpoint knew: what is missing is missing from "
+            "curves and figures too. The rows that are there are kept.",
+            stacklevel=3,
+        )
+        return kept
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row; numbers that are not finite become null."""
@@ -87,11 +103,32 @@ def _numbers(row: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSONL file, if it is there; a last line that a kill cut short is left out."""
+    """Return the rows of a JSONL file, if it is there; a last line that a kill cut short is left out.
+
+    Lines within it that are no rows are left out with a warning: the file was damaged.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     rows: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    damaged = []
+    for number, line in enumerate(lines[:-1], 1):  # what follows the last end of a line is a row cut short, or nothing
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            damaged.append(number)
+    if damaged:
+        warnings.warn(
+            f"{path} is damaged: {len(damaged)} of its {len(lines) - 1} lines are no rows, the first of them line "
+            f"{damaged[0]}; they are missing from curves and figures.",
+            stacklevel=2,
+        )
     return rows

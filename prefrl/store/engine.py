@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from prefrl.errors import UserError, require
 from prefrl.store.filesystems import network_filesystem
+from prefrl.store.watch import FileWatch
 
 try:
     import sqlalchemy as sa
@@ -43,13 +44,15 @@ class Database:
     Args:
         where: a path, or a URL such as `postgresql://user@host/database`.
         patience_seconds: how long to wait for a server that has gone away before giving up.
+        create: make the file where there is none.
 
     Raises:
         UserError: no such folder, not a file, or a URL that cannot be used.
     """
 
-    def __init__(self, where: Path | str, patience_seconds: float) -> None:
+    def __init__(self, where: Path | str, patience_seconds: float, *, create: bool = True) -> None:
         self.patience_seconds = patience_seconds
+        self._file: FileWatch | None = None
         url = _url(where)
         self.on_server = url.get_backend_name() == "postgresql"
         self.name = shown_address(where) if self.on_server else str(url.database)
@@ -59,8 +62,13 @@ class Database:
             self.engine = sa.create_engine(url, pool_pre_ping=True, connect_args=NETWORK)
         else:
             self._check_path(Path(self.name))
+            if not create and not Path(self.name).is_file():
+                raise gone(self.name)
             self.engine = sa.create_engine(_read_only(url) if _is_locked_up(Path(self.name)) else url)
+            self._file = FileWatch(Path(self.name))
+            sa.event.listen(self.engine, "do_connect", self._file.before_connecting)
             sa.event.listen(self.engine, "connect", _set_up_connection)
+            sa.event.listen(self.engine, "begin", self._file.before_transaction)
         sa.event.listen(self.engine, "begin", _begin)
         self._writer = self.engine.execution_options(writes=True)
 
@@ -151,6 +159,14 @@ class Database:
                 "(--record postgresql://user@host/database). "
                 "A finished run can be read here from a copy on a local disk."
             )
+
+
+def gone(name: str) -> UserError:
+    """Return the error that says that a record which should be there is not."""
+    return UserError(
+        f"There is no record at {name}, or an empty one. If there was one, restore it from a copy, with the file that "
+        "ends in -wal if there is one beside it; the record of a run is made when the training begins."
+    )
 
 
 def chunks(items: Iterable[_Item]) -> Iterator[list[_Item]]:

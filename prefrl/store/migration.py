@@ -14,11 +14,15 @@ import sqlalchemy as sa
 
 from prefrl.errors import UserError
 from prefrl.store import tables
-from prefrl.store.engine import CHUNK, Database
+from prefrl.store.engine import CHUNK, Database, gone
 
 
-def open_schema(database: Database) -> None:
+def open_schema(database: Database, *, create: bool = True) -> None:
     """Create the tables of a new record, or bring those of an older one up to date.
+
+    Args:
+        database: which.
+        create: make the tables where there are none.
 
     Raises:
         UserError: a database that holds something else, or a record of a newer version.
@@ -42,7 +46,10 @@ def open_schema(database: Database) -> None:
             .values(value=str(tables.SCHEMA_VERSION))
         )
 
-    if database.read(version) != tables.SCHEMA_VERSION:
+    there = database.read(version)
+    if there is None and not create:
+        raise gone(database.name)
+    if there != tables.SCHEMA_VERSION:
         try:
             database.write(prepare)
         except (ValueError, TypeError) as error:

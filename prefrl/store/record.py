@@ -45,6 +45,7 @@ class PreferenceStore:
             `postgresql://user:password@host/database`.
         patience_seconds: how long each call waits for a server that has gone away.
         rng: which side is shown where, and what is asked again; default: unpredictable.
+        create: make it if it is not there; otherwise refuse that.
 
     Raises:
         UserError: it is no record of preferences, was written by a newer version, or cannot be opened. It is left as it
@@ -53,15 +54,20 @@ class PreferenceStore:
     """
 
     def __init__(
-        self, where: Path | str, *, patience_seconds: float = 30.0, rng: np.random.Generator | None = None
+        self,
+        where: Path | str,
+        *,
+        patience_seconds: float = 30.0,
+        rng: np.random.Generator | None = None,
+        create: bool = True,
     ) -> None:
-        self._database = Database(where, patience_seconds)
+        self._database = Database(where, patience_seconds, create=create)
         self.name = self._database.name
         self.links = Links(self._database)
         """By which people reach the page of this record."""
         self._rng = rng or np.random.default_rng()
         try:
-            open_schema(self._database)
+            open_schema(self._database, create=create)
         except UserError:
             self.close()
             raise

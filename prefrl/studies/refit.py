@@ -39,7 +39,7 @@ def refit(
     reward = RewardEnsemble(probe.observation_space, probe.action_space, settings.reward, seed=seed)
     probe.close()
     fit = replace(settings.fit, estimate_reliability=estimate_reliability or settings.fit.estimate_reliability)
-    with PreferenceStore(folder.record) as store:
+    with folder.open_record() as store:
         return reward, fit_record(store, reward, fit, without=without, seed=seed)
 
 

@@ -19,7 +19,6 @@ from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.runs.metrics import finite
 from prefrl.runs.streams import stream
 from prefrl.segments import Segment
-from prefrl.store import PreferenceStore
 from prefrl.studies.report_plot import plot_report
 from prefrl.studies.run_quality import run_quality
 
@@ -58,7 +57,7 @@ def report_run(folder: ControlFolder) -> ReportCard:
 
 def _held_out_segments(folder: ControlFolder, history: History, rng: np.random.Generator) -> list[Segment]:
     length = folder.settings.segment_length
-    with PreferenceStore(folder.record) as store:
+    with folder.open_record() as store:
         asked = store.asked_windows()
     kept: list[Segment] = []
     for _ in range(20):

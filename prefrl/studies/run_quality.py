@@ -70,9 +70,9 @@ def run_quality(folder: ControlFolder, num_surprises: int = 10) -> RunQuality:
     Raises:
         UserError: the run has no record, or nobody has answered yet.
     """
-    if isinstance(folder.record, Path) and not folder.record.is_file():
+    if isinstance(folder.record, Path) and not folder.record.is_file() and not folder.metrics_path.exists():
         raise UserError(f"The run in {folder.path} has no record of answers yet.")
-    with PreferenceStore(folder.record) as store:
+    with folder.open_record() as store:
         quality = measure_quality(store)
         if not quality.annotators:
             raise UserError(f"Nobody has answered in the run in {folder.path} yet, so there is nothing to judge.")

@@ -8,14 +8,14 @@ from typing import Any
 from prefrl.errors import UserError, require
 
 
-def resume(path: Path, *, quiet: bool, trust: bool = False) -> dict[str, Any]:
+def resume(path: Path, *, quiet: bool, trust: bool = False, accept_changed: bool = False) -> dict[str, Any]:
     """Go on with a text run; return its summary.
 
     Raises:
         UserError: there is none, or it is finished.
         Interrupted: the user stopped it again.
     """
-    _commands().resume(path, quiet=quiet, trust=trust)
+    _commands().resume(path, quiet=quiet, trust=trust, accept_changed=accept_changed)
     return _folder(path).read_summary()
 
 

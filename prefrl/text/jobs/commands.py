@@ -108,15 +108,16 @@ def bestofn(job: Annotated[BestOfNJob, Whole], *, out: Path, quiet: bool = False
 
 
 @app.command
-def resume(run: Folder, *, quiet: bool = False, trust: bool = False) -> None:
+def resume(run: Folder, *, quiet: bool = False, trust: bool = False, accept_changed: bool = False) -> None:
     """Go on with a run that was stopped or killed.
 
     Args:
         run: its folder.
         quiet: no progress.
         trust: it was made by another user or on another machine: use what its config.json names.
+        accept_changed: go on with settings that were changed in config.json since the last checkpoint.
     """
-    _tell(jobs.resume(run, quiet=quiet, trust=trust), quiet)
+    _tell(jobs.resume(run, quiet=quiet, trust=trust, accept_changed=accept_changed), quiet)
 
 
 @app.command

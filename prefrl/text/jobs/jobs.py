@@ -324,7 +324,7 @@ def start(job: Job, out: Path, *, quiet: bool = False) -> TextFolder:
     return folder
 
 
-def resume(path: Path, *, quiet: bool = False, trust: bool = False) -> TextFolder:
+def resume(path: Path, *, quiet: bool = False, trust: bool = False, accept_changed: bool = False) -> TextFolder:
     """Go on with a job that was stopped or killed.
 
     Raises:
@@ -332,6 +332,7 @@ def resume(path: Path, *, quiet: bool = False, trust: bool = False) -> TextFolde
         Interrupted: the user stopped it again.
     """
     folder = TextFolder.open(path, trust=trust)
+    folder.accept_changed = accept_changed
     config = folder.config
     folder.refuse_if_finished()
     from_json(JOBS[config["command"]], config["settings"]).run(folder, quiet=quiet)
