@@ -13,6 +13,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from prefrl.envs.conforming import Conforming
 from prefrl.envs.fixed_horizon import HOLD, FixedHorizon
 from prefrl.envs.loop import EnvLoop
 from prefrl.envs.memory import check_memory
@@ -217,7 +218,8 @@ def make_env(
         all_options(template_class(spec.entry_point), dict(options))
     try:
         with quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
-            env = gymnasium.make(spec, max_episode_steps=fixed_horizon, **drawn, **_checked_options(options))
+            given = {**drawn, **_checked_options(options)}
+            env = gymnasium.make(spec, max_episode_steps=fixed_horizon, disable_env_checker=True, **given)
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"The environment {env_id!r} cannot be made: {error}") from error
     except OSError as error:  # a ROM or a model that is not there
@@ -226,14 +228,15 @@ def make_env(
     except REFUSALS as error:
         if not options and not drawn:
             raise
-        given = ", ".join(f"{name}={value!r}" for name, value in {**drawn, **(options or {})}.items())
-        raise UserError(f"The environment {env_id!r} cannot be made with {given}: {error}") from error
+        with_these = ", ".join(f"{name}={value!r}" for name, value in {**drawn, **(options or {})}.items())
+        raise UserError(f"The environment {env_id!r} cannot be made with {with_these}: {error}") from error
     try:
         check_observation_space(env.observation_space)
         check_action_space(env.action_space)
     except UserError:
         env.close()
         raise
+    env = Conforming(env)
     if fixed_horizon is None:
         return env
     known = _task_of(env_id, spec)

@@ -1,8 +1,8 @@
 """Batches of observations and actions of Gymnasium spaces.
 
-A batch of values of a `Box`, `Discrete` or `MultiDiscrete` space is one NumPy array with the batch axes first; a batch
-of values of a `Dict` of these is a dictionary of such arrays. `SpaceEncoder` turns batches into the float features that
-reward networks read.
+A batch of values of a `Box`, `Discrete`, `MultiDiscrete` or `MultiBinary` space is one NumPy array with the batch axes
+first; a batch of values of a `Dict` of these is a dictionary of such arrays. `SpaceEncoder` turns batches into the
+float features that reward networks read.
 """
 
 from __future__ import annotations
@@ -20,32 +20,60 @@ Array = NDArray[Any]
 Batch = Array | Mapping[str, Array]
 """Values of one space with leading batch axes: an array, or for `Dict` spaces a mapping of arrays."""
 
-_LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete)
+_LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+_KINDS = "Box, Discrete, MultiDiscrete, MultiBinary"
+_MOST_FEATURES = 10_000_000  # of one value; more is a mistake, or needs an encoding of its own
 
 
 def check_observation_space(space: spaces.Space[Any]) -> None:
-    """Raise `UserError` unless `space` is a Box, Discrete, MultiDiscrete or a flat Dict of these."""
+    """Raise `UserError` unless `space` is a Box, Discrete, MultiDiscrete, MultiBinary or a flat Dict of these."""
     if isinstance(space, spaces.Dict):
+        if not space.spaces:
+            raise UserError("The observation space is a Dict without entries; expected at least one.")
         for key, leaf in space.spaces.items():
             if not isinstance(leaf, _LEAVES):
-                raise UserError(
-                    f"Observation space entry {key!r} is {leaf}; expected Box, Discrete or MultiDiscrete. "
-                    "Wrap the environment (e.g. gymnasium.wrappers.FlattenObservation) so that it has one of these."
-                )
+                raise UserError(f"Observation space entry {key!r} is {leaf}; expected {_KINDS}. {_wrapper_for(space)}")
     elif not isinstance(space, _LEAVES):
         raise UserError(
-            f"Observation space {space} is not supported; expected Box, Discrete, MultiDiscrete or a Dict of these. "
-            "Wrap the environment (e.g. gymnasium.wrappers.FlattenObservation) so that it has one of these."
+            f"Observation space {space} is not supported; expected {_KINDS} or a Dict of these. {_wrapper_for(space)}"
         )
+    _check_size(space, "Observation")
 
 
 def check_action_space(space: spaces.Space[Any]) -> None:
-    """Raise `UserError` unless `space` is a Box, Discrete or MultiDiscrete."""
+    """Raise `UserError` unless `space` is a Box, Discrete, MultiDiscrete or MultiBinary."""
     if not isinstance(space, _LEAVES):
         raise UserError(
-            f"Action space {space} is not supported; expected Box, Discrete or MultiDiscrete. "
-            "Wrap the environment (e.g. gymnasium.wrappers.TransformAction) so that it has one of these."
+            f"Action space {space} is not supported; expected {_KINDS}. Wrap the environment in "
+            "gymnasium.wrappers.TransformAction(env, function, space), so that it has one of these."
         )
+    if SpaceEncoder(space).size == 0:
+        raise UserError(f"Action space {space} holds no numbers, so there is nothing to choose.")
+    _check_size(space, "Action")
+
+
+def _check_size(space: spaces.Space[Any], what: str) -> None:
+    size = SpaceEncoder(space).size
+    if size > _MOST_FEATURES:
+        raise UserError(
+            f"{what} space {space} comes to {size:,} features, more than {_MOST_FEATURES:,}. Wrap the environment so "
+            "that it has fewer, e.g. a box of numbers in place of one choice among very many."
+        )
+
+
+def _wrapper_for(space: spaces.Space[Any]) -> str:
+    """Return which wrapper of Gymnasium's makes an observation space one that is supported."""
+    if isinstance(space, spaces.Dict):
+        known = [key for key, leaf in space.spaces.items() if isinstance(leaf, _LEAVES)]
+        nested = all(isinstance(leaf, (*_LEAVES, spaces.Dict, spaces.Tuple)) for leaf in space.spaces.values())
+        if known and not nested:
+            return f"Leave it out: wrap the environment in gymnasium.wrappers.FilterObservation(env, {known!r})."
+    if space.is_np_flattenable:
+        return "Wrap the environment in gymnasium.wrappers.FlattenObservation(env)."
+    return (
+        "Wrap the environment in gymnasium.wrappers.TransformObservation(env, function, space), so that it has one of "
+        "these."
+    )
 
 
 def map_batch(function: Callable[[Array], Array], batch: Batch) -> Batch:
@@ -124,8 +152,8 @@ def channels_first(space: spaces.Box) -> bool:
 class SpaceEncoder:
     """Turns a batch of values of a space into float32 features `(B, size)`.
 
-    `Box` values are flattened, `Discrete` and `MultiDiscrete` values one-hot encoded, `Dict` entries concatenated in
-    the order of their keys.
+    `Box` and `MultiBinary` values are flattened, `Discrete` and `MultiDiscrete` values one-hot encoded, `Dict` entries
+    concatenated in the order of their keys.
     """
 
     def __init__(self, space: spaces.Space[Any]) -> None:
@@ -138,7 +166,11 @@ class SpaceEncoder:
         self.size = sum(_leaf_size(leaf) for _, leaf in self._leaves)
 
     def encode(self, batch: Batch) -> NDArray[np.float32]:
-        """Return features `(B, size)` float32 of a batch whose only batch axis is the first."""
+        """Return features `(B, size)` float32 of a batch whose only batch axis is the first.
+
+        Raises:
+            UserError: a choice that is none of those of its space.
+        """
         parts = [_encode_leaf(leaf, batch if key is None else batch[key]) for key, leaf in self._leaves]  # type: ignore[arg-type]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
@@ -148,24 +180,32 @@ def _leaf_size(space: spaces.Space[Any]) -> int:
         return int(space.n)
     if isinstance(space, spaces.MultiDiscrete):
         return int(np.sum(space.nvec))
-    assert isinstance(space, spaces.Box)
-    return int(np.prod(space.shape))
+    return int(np.prod(space.shape or ()))
 
 
 def _encode_leaf(space: spaces.Space[Any], values: Array) -> NDArray[np.float32]:
     num = len(values)
     if isinstance(space, spaces.Discrete):
         out = np.zeros((num, int(space.n)), np.float32)
-        out[np.arange(num), np.asarray(values, np.int64).reshape(num) - int(space.start)] = 1.0
+        choice = np.asarray(values, np.int64).reshape(num) - int(space.start)
+        _check_choices(space, choice, int(space.n))
+        out[np.arange(num), choice] = 1.0
         return out
     if isinstance(space, spaces.MultiDiscrete):
-        sizes = np.asarray(space.nvec).reshape(-1)
+        sizes = np.asarray(space.nvec, np.int64).reshape(-1)
         offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        index = np.asarray(values, np.int64).reshape(num, len(sizes)) - np.asarray(space.start).reshape(-1) + offsets
+        choices = np.asarray(values, np.int64).reshape(num, len(sizes)) - np.asarray(space.start).reshape(-1)
+        _check_choices(space, choices, sizes)
         out = np.zeros((num, int(sizes.sum())), np.float32)
-        out[np.arange(num)[:, None], index] = 1.0
+        out[np.arange(num)[:, None], choices + offsets] = 1.0
         return out
     return np.asarray(values, np.float32).reshape(num, _leaf_size(space))
+
+
+def _check_choices(space: spaces.Space[Any], choices: Array, sizes: Array | int) -> None:
+    """Refuse choices, counted from 0, that are not there: -1 would be read as the last one."""
+    if (choices < 0).any() or (choices >= sizes).any():
+        raise UserError(f"Expected values of {space}; got some that are not in it. Mend what gives them.")
 
 
 def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -173,13 +213,15 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
     if isinstance(space, spaces.Dict):
         return {"kind": "Dict", "spaces": {k: space_to_json(v) for k, v in space.spaces.items()}}
     if isinstance(space, spaces.Discrete):
-        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)} | _other_dtype(space)
     if isinstance(space, spaces.MultiDiscrete):
         return {
             "kind": "MultiDiscrete",
             "nvec": np.asarray(space.nvec).tolist(),
             "start": np.asarray(space.start).tolist(),
-        }
+        } | _other_dtype(space)
+    if isinstance(space, spaces.MultiBinary):
+        return {"kind": "MultiBinary", "n": list(space.n) if isinstance(space.n, tuple) else int(space.n)}
     if isinstance(space, spaces.Box):
         return {
             "kind": "Box",
@@ -188,7 +230,7 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
             "low": _bounds_to_json(space.low),
             "high": _bounds_to_json(space.high),
         }
-    raise UserError(f"Space {space} is not supported; expected Box, Discrete, MultiDiscrete or a Dict of these.")
+    raise UserError(f"Space {space} is not supported; expected {_KINDS} or a Dict of these.")
 
 
 def space_from_json(description: Mapping[str, Any]) -> spaces.Space[Any]:
@@ -196,13 +238,22 @@ def space_from_json(description: Mapping[str, Any]) -> spaces.Space[Any]:
     kind = description["kind"]
     if kind == "Dict":
         return spaces.Dict({k: space_from_json(v) for k, v in description["spaces"].items()})
+    integer = {"dtype": np.dtype(description["dtype"]).type} if "dtype" in description else {}
     if kind == "Discrete":
-        return spaces.Discrete(description["n"], start=description["start"])
+        return spaces.Discrete(description["n"], start=description["start"], **integer)
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(np.asarray(description["nvec"]), start=np.asarray(description["start"]))
+        return spaces.MultiDiscrete(np.asarray(description["nvec"]), start=np.asarray(description["start"]), **integer)
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(description["n"])
     shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
     low, high = (_bounds_from_json(description[side], shape, dtype) for side in ("low", "high"))
     return spaces.Box(low, high, shape, dtype.type)
+
+
+def _other_dtype(space: spaces.Space[Any]) -> dict[str, str]:
+    """Return the dtype of integers, where it is not the usual one."""
+    name = np.dtype(space.dtype).name
+    return {} if name == "int64" else {"dtype": name}
 
 
 def _bounds_to_json(bounds: Array) -> list[str] | str:
@@ -211,7 +262,8 @@ def _bounds_to_json(bounds: Array) -> list[str] | str:
 
 
 def _bounds_from_json(texts: list[str] | str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    parse = float if dtype.kind == "f" else int
+    parsers: dict[str, Callable[[str], Any]] = {"f": float, "b": "True".__eq__}
+    parse = parsers.get(dtype.kind, int)
     if isinstance(texts, str):
         return np.full(shape, parse(texts), dtype)
     return np.asarray([parse(t) for t in texts], dtype).reshape(shape)

@@ -3,7 +3,7 @@
 `LearnedReward` wraps an environment, `VectorLearnedReward` a vector of environments. The agent is given the learned
 reward; the environment's own stays readable beside it, for reports:
 
-- `info["true_reward"]` on every step;
+- `info["true_reward"]` on every step: a float, an array where the environment gives several, NaN where it gives none;
 - `info["true_return"]` and `info["learned_return"]` on the last step of an episode: the two sums over it.
 
 Episode statistics. Where `RecordEpisodeStatistics` (or stable-baselines3's `Monitor`) is inside the wrapper, its
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from prefrl.errors import UserError
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.spaces import Batch, check_action_space, check_finite, check_observation_space, map_batch
+from prefrl.values import NUMBERS, read_value
 
 Space = gymnasium.Space[Any]
 if TYPE_CHECKING:
@@ -92,12 +93,12 @@ class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
             raise gymnasium.error.ResetNeeded("Call reset before the first step.")
         actions = np.array(action, self.env.action_space.dtype)[None]  # a copy: the environment may change its input
         observation, true_reward, terminated, truncated, info = self.env.step(action)
-        following = self._as_batch(observation)
+        following, true_reward = self._as_batch(observation), _known_reward(true_reward)
         reward = float(checked_rewards(self.reward_function, self._observations, actions, following)[0])
         self._observations = following
-        self._true_return += float(true_reward)
+        self._true_return = self._true_return + true_reward
         self._learned_return += reward
-        info = {**info, "true_reward": float(true_reward)}
+        info = {**(info or {}), "true_reward": true_reward}
         if terminated or truncated:
             info |= {"true_return": self._true_return, "learned_return": self._learned_return}
             if "episode" in info:
@@ -270,10 +271,22 @@ def _alike(a: Space, b: Space) -> bool:
         return a.spaces.keys() == b.spaces.keys() and all(_alike(a.spaces[key], b.spaces[key]) for key in a.spaces)
     if isinstance(a, gymnasium.spaces.Box) and isinstance(b, gymnasium.spaces.Box):
         return a.shape == b.shape and (a.dtype == b.dtype or (a.dtype.kind == b.dtype.kind == "f"))
+    if isinstance(a, gymnasium.spaces.Discrete) and isinstance(b, gymnasium.spaces.Discrete):
+        return bool(a.n == b.n and a.start == b.start)
+    if isinstance(a, gymnasium.spaces.MultiDiscrete) and isinstance(b, gymnasium.spaces.MultiDiscrete):
+        return np.array_equal(a.nvec, b.nvec) and np.array_equal(a.start, b.start)
+    if isinstance(a, gymnasium.spaces.MultiBinary) and isinstance(b, gymnasium.spaces.MultiBinary):
+        return a.shape == b.shape
     return bool(a == b)
 
 
 def _batch_of_one(space: Space, value: Any) -> Batch:
-    if isinstance(space, gymnasium.spaces.Dict):
-        return {key: np.array(value[key], leaf.dtype)[None] for key, leaf in space.spaces.items()}
-    return np.array(value, space.dtype)[None]
+    return map_batch(lambda x: np.asarray(x)[None], read_value(space, value))
+
+
+def _known_reward(reward: Any) -> Any:
+    """Return the environment's own reward: a float, or an array where it gives several; nothing is learned from it."""
+    array = np.array(np.nan if reward is None else reward)
+    if array.dtype.kind not in NUMBERS:
+        return float("nan")
+    return float(array.reshape(())) if array.size == 1 else array

@@ -115,15 +115,21 @@ class DiagonalGaussian:
 
 
 class Categoricals:
-    """Independent choices among n_1, n_2, ... actions; one choice for `Discrete` spaces.
+    """Independent choices among n_1, n_2, ... actions; one for `Discrete` spaces, among two each for `MultiBinary`.
 
     Args:
         space: of the actions.
     """
 
-    def __init__(self, space: spaces.Discrete | spaces.MultiDiscrete) -> None:
+    def __init__(self, space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary) -> None:
         self.space = space
-        self.sizes = [int(space.n)] if isinstance(space, spaces.Discrete) else np.ravel(space.nvec).tolist()
+        self.sizes: list[int]
+        if isinstance(space, spaces.Discrete):
+            self.sizes = [int(space.n)]
+        elif isinstance(space, spaces.MultiDiscrete):
+            self.sizes = np.ravel(space.nvec).tolist()
+        else:
+            self.sizes = [2] * int(np.prod(space.shape))
         self.num_outputs = sum(self.sizes)
 
     def parameters(self) -> list[nn.Parameter]:
@@ -166,14 +172,15 @@ class Categoricals:
         values = actions.cpu().numpy()
         if isinstance(self.space, spaces.Discrete):
             return (values[:, 0] + int(self.space.start)).astype(self.space.dtype)
-        return (values.reshape(-1, *self.space.shape) + self.space.start).astype(self.space.dtype)
+        start = self.space.start if isinstance(self.space, spaces.MultiDiscrete) else 0
+        return (values.reshape(-1, *self.space.shape) + start).astype(self.space.dtype)
 
 
 def make_distribution(
     space: gymnasium.Space[Any], device: torch.device, log_std_init: float = 0.0, scale: bool = False
 ) -> DiagonalGaussian | Categoricals:
-    """Return the distribution for an action space: Box, Discrete or MultiDiscrete."""
+    """Return the distribution for an action space: Box, Discrete, MultiDiscrete or MultiBinary."""
     if isinstance(space, spaces.Box):
         return DiagonalGaussian(space, log_std_init, device, scale)
-    assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
+    assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
     return Categoricals(space)

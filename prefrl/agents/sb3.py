@@ -22,7 +22,6 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from prefrl.agents.action_scale import ActionScale
 from prefrl.agents.protocol import Improvement
 from prefrl.agents.sb3_envs import Sb3Envs
 from prefrl.agents.sb3_logger import UpdateLogger
@@ -85,8 +84,8 @@ class Sb3Agent(ABC):
         check_action_space(self.action_space)
         self._check_names(algorithm, hyper)
         self._on_true_reward, self._total_env_steps = pass_true_reward, total_env_steps
-        self._scale = self._action_scale(hyper)
-        self._envs = Sb3Envs(envs, pass_true_reward=pass_true_reward and self.REWARDS_PASS_ENVS, scale=self._scale)
+        scale, pass_rewards = self._scales_actions(hyper), pass_true_reward and self.REWARDS_PASS_ENVS
+        self._envs = Sb3Envs(envs, pass_true_reward=pass_rewards, scale_actions=scale)
         self._stepper = self._envs.stepper
         can_normalize = _is_float(self.observation_space)
         normalize = hyper.pop("normalize_observations", can_normalize)
@@ -98,7 +97,7 @@ class Sb3Agent(ABC):
         self._normalize_until = hyper.pop("normalize_until", 1.0)
         self._env: Any = vec_env.VecNormalize(self._envs, norm_reward=False) if normalize else self._envs
         self._model = self._build(algorithm, self._arguments(algorithm, hyper), seed, device)
-        self._env = self._model.get_env()  # wrapped once more if the channels of images come last
+        self._env = self._model.get_env()
         self._callback = callbacks.CallbackList([])
         self._logger = UpdateLogger()
         self._model.set_logger(self._logger)
@@ -116,9 +115,9 @@ class Sb3Agent(ABC):
                     f"It knows: {', '.join(sorted(known))}."
                 )
 
-    def _action_scale(self, hyper: dict[str, Any]) -> ActionScale | None:
-        """Return what turns the algorithm's actions into the environments', taking its own options out of `hyper`."""
-        return None
+    def _scales_actions(self, hyper: dict[str, Any]) -> bool:
+        """Return whether bounded actions are scaled, taking that option out of `hyper`."""
+        return False
 
     @abstractmethod
     def _arguments(self, algorithm: type[Any], hyper: dict[str, Any]) -> dict[str, Any]:
@@ -214,10 +213,11 @@ class Sb3Agent(ABC):
 
     def act(self, observations: Batch, *, deterministic: bool = True) -> Array:
         """Return an action for each of B observations `(B, ...)`."""
+        observations = self._envs.seen.forth(observations)
         if isinstance(self._env, vec_env.VecNormalize):
             observations = self._env.normalize_obs(observations)
         actions, _ = self._model.predict(observations, deterministic=deterministic)
-        return np.asarray(actions) if self._scale is None else self._scale.to_env(np.asarray(actions))
+        return self._envs.taken.to_env(actions)
 
     def policy_state(self) -> dict[str, Any]:
         """Return weights of the policy and the statistics of its observations."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from prefrl.errors import require
 from prefrl.rewards.function import RewardFunction, checked_rewards
-from prefrl.spaces import Array, Batch, is_image
+from prefrl.spaces import Array, Batch, map_batch
 
 buffers = require("stable_baselines3.common.buffers", "train")
 
@@ -46,13 +46,14 @@ class _LearnedReplay:
     """Scores transitions in batches: new ones when they are first needed, all of them after every fit."""
 
     reward_function: RewardFunction | None = None
-    unscale_action: Callable[[Array], Array] | None = None
-    env_observation_space: gymnasium.Space[Any] | None = None
+    env_observations: Callable[[Batch], Batch]
+    """Turns observations `(B, ...)` back into the environment's."""
+    env_actions: Callable[[Array], Array]
+    """Turns actions `(B, ...)` into what the environment was given."""
     num_unscored = 0
     buffer_size: int
     pos: int
     full: bool
-    observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
     observations: Any
     next_observations: Any
@@ -83,31 +84,16 @@ class _LearnedReplay:
             part = rows[begin : begin + size]
             scores = checked_rewards(
                 self.reward_function,
-                self._env_observations(self.observations, part),
-                self._env_actions(part),
-                self._env_observations(self.next_observations, part),
+                self.env_observations(_joined(self.observations, part)),
+                self.env_actions(self.actions[part].reshape(-1, *(self.action_space.shape or ()))),
+                self.env_observations(_joined(self.next_observations, part)),
             )
             self.rewards[part] = scores.reshape(len(part), num_envs)
 
-    def _env_observations(self, stored: Any, rows: NDArray[np.int64]) -> Batch:
-        """Return observations as the environment gave them, those of all environments joined."""
-        space = self.observation_space if self.env_observation_space is None else self.env_observation_space
-        if isinstance(space, gymnasium.spaces.Dict):
-            return {key: _as_given(stored[key][rows], leaf) for key, leaf in space.spaces.items()}
-        return _as_given(stored[rows], space)
 
-    def _env_actions(self, rows: NDArray[np.int64]) -> Array:
-        """Return the actions as the environment was given them (the buffer holds continuous ones scaled to [-1, 1])."""
-        actions = self.actions[rows].reshape(-1, *(self.action_space.shape or ()))
-        return actions if self.unscale_action is None else self.unscale_action(actions)
-
-
-def _as_given(values: Array, space: gymnasium.Space[Any]) -> Array:
-    """Join the first two axes and undo what stable-baselines3 did: channels of images first, an axis for numbers."""
-    joined = values.reshape(-1, *values.shape[2:])
-    if is_image(space) and joined.shape[1:] != space.shape:
-        return np.moveaxis(joined, 1, -1)
-    return joined.reshape(-1, *(space.shape or ()))
+def _joined(stored: Batch, rows: NDArray[np.int64]) -> Batch:
+    """Return rows of what a buffer holds, those of all environments joined: `(B, ...)`."""
+    return map_batch(lambda x: x[rows].reshape(-1, *x.shape[2:]), stored)
 
 
 class LearnedReplayBuffer(_LearnedReplay, buffers.ReplayBuffer):  # type: ignore[misc, name-defined]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from prefrl.agents.action_scale import ActionScale
+from prefrl.agents.sb3_spaces import ActionTranslation, ObservationTranslation
 from prefrl.agents.stepping import Step, Stepper
 from prefrl.errors import UserError, require
-from prefrl.spaces import Array, Batch, map_batch, take
+from prefrl.spaces import Array, take
 
 vec_env = require("stable_baselines3.common.vec_env", "train")
 
@@ -27,31 +27,42 @@ class Sb3Envs(vec_env.VecEnv):  # type: ignore[misc, name-defined]
     Args:
         envs: restart episodes in the step in which they end (`AutoresetMode.SAME_STEP`).
         pass_true_reward: pass the environments' reward on, for training on it (a baseline).
-        scale: turns the agent's actions into the environments', which are what is kept.
+        scale_actions: the agent acts in units of half the range of bounded actions; what is kept are the environments'.
     """
 
-    def __init__(self, envs: VectorEnv, *, pass_true_reward: bool = False, scale: ActionScale | None = None) -> None:
+    def __init__(self, envs: VectorEnv, *, pass_true_reward: bool = False, scale_actions: bool = False) -> None:
         self.stepper = Stepper(envs, np.float32)
-        self.pass_true_reward, self._scale = pass_true_reward, scale
+        self.pass_true_reward = pass_true_reward
+        self.seen = ObservationTranslation(envs.single_observation_space)
+        self.taken = ActionTranslation(envs.single_action_space, scale=scale_actions)
         self._actions: Array = np.empty(0)
-        space = envs.single_action_space if scale is None else scale.scaled_space
-        super().__init__(envs.num_envs, envs.single_observation_space, space)
+        super().__init__(envs.num_envs, self.seen.space, self.taken.space)
 
     def reset(self) -> Any:
         """Start new episodes, with the seeds that `seed` gave; what was kept and not taken is dropped."""
         self.stepper.reset(self._seeds)
         self._reset_seeds()
-        return _own(self.stepper.observations)
+        return self.seen.forth(self.stepper.observations)
 
     def step_async(self, actions: Array) -> None:
         """Remember the actions."""
-        self._actions = np.array(actions) if self._scale is None else self._scale.to_env(actions)
+        self._actions = self.taken.to_env(actions)
 
     def step_wait(self) -> Any:
         """Step; rewards are zeros for the agent."""
         step = self.stepper.step(self._actions)
         rewards = step.rewards.astype(np.float32) if self.pass_true_reward else np.zeros(self.num_envs, np.float32)
-        return _own(step.observations), rewards, step.terminated | step.truncated, _infos(step)
+        return self.seen.forth(step.observations), rewards, step.terminated | step.truncated, self._infos(step)
+
+    def _infos(self, step: Step) -> list[dict[str, Any]]:
+        """Return what stable-baselines3 is told of each copy: where an episode ended, how, and what was seen last."""
+        infos: list[dict[str, Any]] = [{} for _ in step.rewards]
+        if step.ends is not None:
+            ends = self.seen.forth(step.ends)
+            for row, env in enumerate(np.flatnonzero(step.terminated | step.truncated)):
+                infos[env]["terminal_observation"] = take(ends, row)
+                infos[env]["TimeLimit.truncated"] = bool(step.truncated[env] and not step.terminated[env])
+        return infos
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """Return an attribute of the vector environment, once for each copy."""
@@ -72,18 +83,3 @@ class Sb3Envs(vec_env.VecEnv):  # type: ignore[misc, name-defined]
     def close(self) -> None:
         """Close the environments."""
         self.stepper.envs.close()
-
-
-def _infos(step: Step) -> list[dict[str, Any]]:
-    """Return what stable-baselines3 is told of each copy: where an episode ended, how, and what was seen last."""
-    infos: list[dict[str, Any]] = [{} for _ in step.rewards]
-    if step.ends is not None:
-        for row, env in enumerate(np.flatnonzero(step.terminated | step.truncated)):
-            infos[env]["terminal_observation"] = take(step.ends, row)
-            infos[env]["TimeLimit.truncated"] = bool(step.truncated[env] and not step.terminated[env])
-    return infos
-
-
-def _own(observations: Batch) -> Batch:
-    """Return arrays apart from those that are kept: replay buffers put reshaped ones into dictionaries."""
-    return map_batch(np.array, observations)

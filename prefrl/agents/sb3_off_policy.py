@@ -39,9 +39,12 @@ class OffPolicyAgent(Sb3Agent):
     def __init__(self, algorithm: type[Any], envs: VectorEnv, **options: Any) -> None:
         super().__init__(algorithm, envs, **options)
         buffer = self._model.replay_buffer
-        buffer.env_observation_space = self.observation_space
-        if isinstance(self.action_space, spaces.Box):
-            buffer.unscale_action = self._model.policy.unscale_action
+        buffer.env_observations, buffer.env_actions = self._envs.seen.back, self._env_actions
+
+    def _env_actions(self, stored: Array) -> Array:
+        """Return actions `(B, ...)` as the environment was given them; the buffer holds continuous ones in [-1, 1]."""
+        unscaled = self._model.policy.unscale_action(stored) if isinstance(self.action_space, spaces.Box) else stored
+        return self._envs.taken.to_env(unscaled)
 
     def _arguments(self, algorithm: type[Any], hyper: dict[str, Any]) -> dict[str, Any]:
         noise_std = hyper.pop("action_noise_std", None)

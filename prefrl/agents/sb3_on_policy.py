@@ -6,11 +6,9 @@ import time
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from prefrl.agents.action_scale import ActionScale
 from prefrl.agents.protocol import Improvement
 from prefrl.agents.sb3 import LESS_MEMORY, Sb3Agent
 from prefrl.agents.sb3_buffers import LearnedDictRolloutBuffer, LearnedRolloutBuffer
@@ -38,9 +36,8 @@ class OnPolicyAgent(Sb3Agent):
         self._scored: tuple[Rollout, NDArray[np.floating]] | None = None
         self._reward_seconds = 0.0
 
-    def _action_scale(self, hyper: dict[str, Any]) -> ActionScale | None:
-        box = self.action_space
-        return ActionScale(box) if hyper.pop("scale_actions", False) and isinstance(box, spaces.Box) else None
+    def _scales_actions(self, hyper: dict[str, Any]) -> bool:
+        return bool(hyper.pop("scale_actions", False))
 
     def _arguments(self, algorithm: type[Any], hyper: dict[str, Any]) -> dict[str, Any]:
         self._normalize_returns = hyper.pop("normalize_returns", False)

@@ -298,7 +298,7 @@ def test_transitions_are_scored_before_they_are_sampled_also_when_the_buffer_beg
     agent.explore(30, np.random.default_rng(0))
     agent.relabel(with_actions)
     buffer: Any = agent._model.replay_buffer
-    unscale = buffer.unscale_action or (lambda actions: actions)
+    unscale = buffer.env_actions
     take_samples, sampled = buffer._get_samples, []
 
     def check(rows: Array, env: Any = None) -> Any:

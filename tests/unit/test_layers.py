@@ -44,6 +44,7 @@ CORE = (
     "gpu",
     "files",
     "spaces",
+    "values",
     "runs",
     "segments",
     "feedback",

@@ -151,7 +151,7 @@ def test_unsupported_spaces_are_refused() -> None:
     with pytest.raises(UserError, match="Observation space"):
         ensemble(spaces.Text(3))
     with pytest.raises(UserError, match="Action space"):
-        ensemble(BOX, spaces.MultiBinary(3))
+        ensemble(BOX, spaces.Tuple([spaces.Discrete(3)]))
 
 
 # --- evaluation ---

@@ -1,0 +1,87 @@
+"""The seam at which environments of others come in: from here on they are what Gymnasium and their spaces say."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from prefrl.errors import UserError
+from prefrl.values import read_end, read_reward, read_value
+
+
+class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Reads what an environment returns: observations of its space, the reward a float, the ends bools, info a mapping.
+
+    Observations are copies: environments may use their arrays again. A reward that is None, for one that nobody knows,
+    is NaN.
+
+    Args:
+        env: anybody's environment.
+
+    Raises:
+        UserError: later, from `reset` and `step`: it returned what cannot be read so, or broke off with an error.
+    """
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin a new episode."""
+        try:
+            outcome: Any = self.env.reset(seed=seed, options=options)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            raise _failure("reset", error) from error
+        if not isinstance(outcome, tuple) or len(outcome) != 2:
+            raise UserError(f"The environment's reset returned {_kind(outcome)}; {_OLD.format('(observation, info)')}")
+        observation, info = outcome
+        return read_value(self.env.observation_space, observation), _read_info(info)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take one step."""
+        try:
+            outcome: Any = self.env.step(action)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            raise _failure("step", error) from error
+        if not isinstance(outcome, tuple) or len(outcome) != 5:
+            form = "(observation, reward, terminated, truncated, info)"
+            raise UserError(f"The environment's step returned {_kind(outcome)}; {_OLD.format(form)}")
+        observation, reward, terminated, truncated, info = outcome
+        return (
+            read_value(self.env.observation_space, observation),
+            read_reward(reward),
+            read_end(terminated, "terminated"),
+            read_end(truncated, "truncated"),
+            _read_info(info),
+        )
+
+
+_OLD = "expected {}. Use an environment written for gym before version 0.26 through shimmy."
+
+
+def _read_info(info: Any) -> dict[str, Any]:
+    if info is None:
+        return {}
+    if not isinstance(info, Mapping):
+        raise UserError(f"The environment's info is {_kind(info)}; expected a dictionary.")
+    return info  # type: ignore[return-value]  # as it is: wrappers write into it
+
+
+def _kind(value: Any) -> str:
+    return f"a tuple of {len(value)}" if isinstance(value, tuple) else f"a {type(value).__name__}"
+
+
+def _failure(method: str, error: Exception) -> UserError:
+    """Return what to say of an error in the environment's own code."""
+    if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
+        return UserError(
+            f"The environment's {method} cannot be called as Gymnasium does: {error}. Give it the parameters seed=None "
+            "and options=None, or use an environment written for gym before version 0.26 through shimmy."
+        )
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
+    return UserError(f"The environment broke off in {method} ({where}) with {type(error).__name__}: {error}")

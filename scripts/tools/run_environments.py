@@ -1,0 +1,177 @@
+"""Takes every environment that a module registers through every verb, and prints what came of each as a table.
+
+    python scripts/tools/run_environments.py tests/zoo.py
+    python scripts/tools/run_environments.py my_environments.py --only Image --agents ppo sb3-ppo --steps 2000
+
+A cell says `ok`; `refused`, if the command said in a sentence what is wrong; `ERROR` where it broke off with a
+traceback; `late` where it was not done in time; `-` where a verb had nothing to work on. The sentences and tracebacks
+follow the table; the exit status is 1 if anything broke off or was late.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import tyro
+
+from prefrl.cli import main as prefrl
+from prefrl.wrappers import LearnedReward
+
+AFTER_TRAINING = ("evaluate", "report", "video", "quality", "export", "import", "wrapper")
+LABELS, SEGMENT, NUM_ENVS = 20, 10, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of one verb."""
+
+    cell: str
+    said: str = ""
+
+
+class _Late(BaseException):
+    """The time is up; no `except Exception` on the way takes it."""
+
+
+@contextlib.contextmanager
+def _at_most(seconds: int) -> Iterator[None]:
+    def stop(*_: Any) -> None:
+        raise _Late
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def attempt(work: Callable[[], int | None], seconds: int) -> Outcome:
+    """Do one thing within a time; return what came of it."""
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with _at_most(seconds), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = work()
+    except _Late:
+        return Outcome(cell="late", said=f"not done after {seconds} s")
+    except SystemExit as stopped:
+        status = int(stopped.code or 0)
+    except Exception:
+        return Outcome(cell="ERROR", said=traceback.format_exc())
+    if status:
+        return Outcome(cell="refused", said=err.getvalue().strip())
+    return Outcome(cell="ok", said=err.getvalue().strip())
+
+
+def _rewarded(env_id: str, run: Path) -> None:
+    """Make 25 steps with the learned reward in the environment as a project of somebody's makes it."""
+    env = LearnedReward(gymnasium.make(env_id), run)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    for _ in range(25):
+        _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        assert isinstance(reward, float)
+        if terminated or truncated:
+            env.reset()
+    env.close()
+
+
+def through_all_verbs(env_id: str, agent: str, folder: Path, steps: int, seconds: int) -> dict[str, Outcome]:
+    """Train, and do with the run whatever can be done with a run.
+
+    Args:
+        env_id: of the environment.
+        agent: name of the agent.
+        folder: to write to; it must not exist.
+        steps: of the training.
+        seconds: for each verb.
+    """
+    run, data, record = folder / "run", folder / "data", folder / "imported.sqlite"
+    name = env_id.rpartition(":")[2]
+    train = [
+        *("train", env_id, "--agent", agent, "--labels", LABELS, "--steps", steps, "--num-envs", NUM_ENVS),
+        *("--segment-length", SEGMENT, "--out", run, "--no-video", "--quiet"),
+    ]
+    commands: dict[str, Callable[[], int | None]] = {
+        "train": lambda: prefrl([str(word) for word in train]),
+        "evaluate": lambda: prefrl(["evaluate", str(run), "--episodes", "2"]),
+        "report": lambda: prefrl(["report", str(run)]),
+        "video": lambda: prefrl(["video", str(run), "--steps", "12"]),
+        "quality": lambda: prefrl(["quality", str(run)]),
+        "export": lambda: prefrl(["export", str(run), "--to", str(data)]),
+        "import": lambda: prefrl(["import", str(data), "--to", str(record)]),
+        "wrapper": lambda: _rewarded(name, run),
+    }
+    outcomes: dict[str, Outcome] = {}
+    for verb, work in commands.items():
+        missing = not (run / "reward.safetensors").exists() if verb != "train" else False
+        if missing or (verb == "import" and outcomes["export"].cell != "ok"):
+            outcomes[verb] = Outcome(cell="-")
+        else:
+            outcomes[verb] = attempt(work, seconds)
+    return outcomes
+
+
+def registered_by(module: Path) -> list[str]:
+    """Import a module; return the names of the environments that it registers, as `prefrl train` takes them."""
+    sys.path.insert(0, str(module.parent.resolve()))
+    before = set(gymnasium.registry)
+    importlib.import_module(module.stem)
+    return [f"{module.stem}:{name}" for name in gymnasium.registry if name not in before]
+
+
+def main(
+    module: tyro.conf.Positional[Path],
+    *,
+    only: str = "",
+    agents: tuple[str, ...] = ("ppo", "sb3-ppo"),
+    steps: int = 1200,
+    seconds: int = 120,
+    out: Path | None = None,
+) -> None:
+    """Run them all.
+
+    Args:
+        module: the file of a module that registers environments.
+        only: environments whose name holds this.
+        agents: to train.
+        steps: of each training.
+        seconds: after which a verb is given up.
+        out: keep the runs in this folder.
+    """
+    folder = Path(tempfile.mkdtemp()) if out is None else out
+    failed, said = 0, []
+    print(f"{'environment':28} {'agent':8} " + " ".join(f"{verb:9}" for verb in ("train", *AFTER_TRAINING)))
+    for env_id in registered_by(module):
+        if only not in env_id:
+            continue
+        for agent in agents:
+            place = folder / f"{env_id.rpartition(':')[2]}-{agent}"
+            outcomes = through_all_verbs(env_id, agent, place, steps, seconds)
+            cells = " ".join(f"{outcome.cell:9}" for outcome in outcomes.values())
+            print(f"{env_id.rpartition(':')[2]:28} {agent:8} {cells}", flush=True)
+            for verb, outcome in outcomes.items():
+                failed += outcome.cell in ("ERROR", "late")
+                if outcome.said and outcome.cell != "-":
+                    said.append(f"{env_id} {agent} {verb} {outcome.cell}: {outcome.said}")
+            if out is None:
+                shutil.rmtree(place, ignore_errors=True)
+    print("\n" + "\n".join(said))
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)
