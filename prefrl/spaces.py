@@ -31,6 +31,8 @@ def check_observation_space(space: spaces.Space[Any]) -> None:
         if not space.spaces:
             raise UserError("The observation space is a Dict without entries; expected at least one.")
         for key, leaf in space.spaces.items():
+            if key == "":
+                raise UserError(f"The observation space {space} has an entry without a name. Give it one.")
             if not isinstance(leaf, _LEAVES):
                 raise UserError(f"Observation space entry {key!r} is {leaf}; expected {_KINDS}. {_wrapper_for(space)}")
     elif not isinstance(space, _LEAVES):

@@ -1,0 +1,156 @@
+"""What environments hand out is taken where it can mean one thing only, else refused in a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from prefrl.envs.conforming import Conforming
+from prefrl.errors import UserError
+from prefrl.values import read_end, read_reward, read_value
+
+pytestmark = pytest.mark.lowest
+
+BOX = spaces.Box(-1, 1, (2,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("space", "given", "expected"),
+    [
+        (BOX, [0.5, 1], np.array([0.5, 1], np.float32)),
+        (BOX, (np.float64(0.5), 1), np.array([0.5, 1], np.float32)),
+        (spaces.Box(-1, 1, (), np.float32), [0.5], np.array(0.5, np.float32)),
+        (spaces.Box(-1, 1, (1,), np.float64), np.float32(0.5), np.array([0.5])),
+        (spaces.Box(0, 255, (2,), np.uint8), [3.0, 4.0], np.array([3, 4], np.uint8)),
+        (spaces.Box(0, 1, (2,), np.bool_), [0, 1], np.array([False, True])),
+        (spaces.Discrete(3, start=-1), np.array([1], np.int32), np.int64(1)),
+        (spaces.Discrete(3), np.array(2.0), np.int64(2)),
+        (spaces.MultiDiscrete([2, 3], start=[0, 5]), [1, 7], np.array([1, 7])),
+        (spaces.MultiBinary(2), [True, False], np.array([1, 0], np.int8)),
+    ],
+    ids=str,
+)
+def test_what_can_mean_one_thing_only_is_brought_into_the_form_of_the_space(
+    space: spaces.Space[Any], given: Any, expected: Any
+) -> None:
+    found = read_value(space, given)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == space.dtype and found.shape == space.shape and space.contains(found)
+
+
+@pytest.mark.parametrize(
+    ("space", "given", "said"),
+    [
+        (BOX, np.zeros(3), r"shape \(3,\).*\(2,\) float32"),
+        (BOX, None, "None.*numbers"),
+        (BOX, "ab", "'ab'"),
+        (BOX, [[1], [1, 2]], "numbers"),
+        (spaces.Box(0, 255, (2,), np.uint8), [0, -1], "-1.*uint8"),
+        (spaces.Box(0, 255, (2,), np.uint8), [0, 0.5], "0.5.*uint8"),
+        (spaces.Box(0, 255, (8, 8, 3), np.uint8), np.ones((8, 8, 3), np.float32), "picture of float32 from 1 to 1"),
+        (spaces.Discrete(3), -1, "0 to 2"),
+        (spaces.Discrete(3, start=1), 0, "1 to 3"),
+        (spaces.Discrete(3), 0.5, "0 to 2"),
+        (spaces.Discrete(3), [0, 1], "0 to 2"),
+        (spaces.MultiDiscrete([2, 3]), [1, 3], "not in its space"),
+        (spaces.MultiBinary(2), [2, 0], "not in its space"),
+        (spaces.Dict(a=BOX), np.zeros(2), "dictionary of 'a'"),
+        (spaces.Dict(a=BOX), {"b": np.zeros(2)}, "no entry 'a'"),
+        (spaces.Dict(a=BOX), {"a": np.zeros(3)}, "entry 'a'"),
+    ],
+    ids=str,
+)
+def test_what_is_not_in_the_space_is_refused_in_one_sentence(space: spaces.Space[Any], given: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        read_value(space, given)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_are_copies() -> None:
+    given = np.zeros(2, np.float32)
+    found = read_value(BOX, given)
+    given[:] = 1
+    assert (found == 0).all()
+
+
+@pytest.mark.parametrize(
+    "reward", [2.0, 2, np.float32(2), np.array(2), np.array([2.0]), np.array([[2]]), [2.0]], ids=repr
+)
+def test_one_number_is_a_reward_however_it_is_wrapped(reward: Any) -> None:
+    found = read_reward(reward)
+    assert type(found) is float and found == 2
+
+
+def test_a_reward_that_nobody_knows_is_nan() -> None:
+    assert np.isnan(read_reward(None)) and np.isnan(read_reward(float("nan")))
+
+
+@pytest.mark.parametrize("reward", [np.zeros(2), "1", {"a": 1}, [], 1j], ids=repr)
+def test_what_is_not_one_number_is_no_reward(reward: Any) -> None:
+    with pytest.raises(UserError, match="expected one number"):
+        read_reward(reward)
+
+
+@pytest.mark.parametrize("flag", [True, np.True_, 1, np.array(True), np.array([1])], ids=repr)
+def test_one_truth_value_is_an_end(flag: Any) -> None:
+    assert read_end(flag, "terminated") is True
+
+
+@pytest.mark.parametrize("flag", [None, "no", [True, False]], ids=repr)
+def test_what_is_not_one_truth_value_is_no_end(flag: Any) -> None:
+    with pytest.raises(UserError, match="terminated"):
+        read_end(flag, "terminated")
+
+
+class Odd(gymnasium.Env[Any, Any]):
+    """Returns what it is told to."""
+
+    observation_space = BOX
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, first: Any = ([0, 0], {}), following: Any = ([0, 0], 1, False, 0, None)) -> None:
+        self.first, self.following = first, following
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return self.first
+
+    def step(self, action: Any) -> Any:
+        if isinstance(self.following, Exception):
+            raise self.following
+        return self.following
+
+
+def test_an_environment_is_brought_into_form() -> None:
+    env = Conforming(Odd())
+    assert env.reset()[0].dtype == np.float32
+    observation, reward, terminated, truncated, info = env.step(0)
+    assert (observation.dtype, type(reward), terminated, truncated, info) == (np.float32, float, False, False, {})
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        (Odd(first=np.zeros(2)), "reset returned a ndarray"),
+        (Odd(following=(np.zeros(2), 0.0, False, {})), "step returned a tuple of 4.*shimmy"),
+        (Odd(following=ZeroDivisionError("division by zero")), r"broke off in step \(test_values.py, line \d+\)"),
+        (Odd(following=([0, 0], 0.0, False, False, [])), "info is a list"),
+    ],
+)
+def test_what_is_not_gymnasiums_interface_is_refused(env: Odd, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        wrapped = Conforming(env)
+        wrapped.reset()
+        wrapped.step(0)
+
+
+def test_a_reset_without_seed_is_told_what_it_lacks() -> None:
+    class Old(Odd):
+        def reset(self) -> Any:  # type: ignore[override]
+            return self.first
+
+    with pytest.raises(UserError, match="seed=None and options=None"):
+        Conforming(Old()).reset(seed=1)
