@@ -141,10 +141,13 @@ def test_an_environment_is_brought_into_form() -> None:
     ],
 )
 def test_what_is_not_gymnasiums_interface_is_refused(env: Odd, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+    def use() -> None:
         wrapped = Conforming(env)
         wrapped.reset()
         wrapped.step(0)
+
+    with pytest.raises(UserError, match=said):
+        use()
 
 
 def test_a_reset_without_seed_is_told_what_it_lacks() -> None:
