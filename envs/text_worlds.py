@@ -31,7 +31,7 @@ class TextWorld(Protocol):
         """Return `count` prompts; those held out are others than those learned from."""
 
     def examples(self, count: int) -> Sequence[tuple[str, str]]:
-        """Return up to `count` prompts with a response to imitate."""
+        """Return up to `count` prompts with a response to imitate, the space before it included."""
 
     def texts(self, count: int, *, held_out: bool = False) -> Sequence[str]:
         """Return up to `count` texts to pretrain on, or held-out ones to measure the loss on."""
@@ -76,7 +76,7 @@ class ServiceDeskWorld:
         """Return messages, each with the answer of a writer drawn for it."""
         messages = self._desk.messages(count)
         answers = write_responses(messages, self.seed)
-        return [(message.to_prompt(), answer) for message, answer in zip(messages, answers, strict=True)]
+        return [(message.to_prompt(), f" {answer}") for message, answer in zip(messages, answers, strict=True)]
 
     def texts(self, count: int, *, held_out: bool = False) -> list[str]:
         """Return paragraphs of geography, small talk and old exchanges."""

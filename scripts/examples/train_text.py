@@ -36,7 +36,9 @@ def main(out: Path, size: str = "demo", paragraphs: int = 60_000, examples: int 
     encoder = Encoder(tokens, context_length(model), 64)
     asked = ServiceDesk(1).prompts(prompts)
     answers = draw_responses(model, encoder, asked, 4, SamplingSettings(max_tokens=64), seed=1)
-    shown = [[text for text in row if encoder.fits(text)] for row in answers.texts]
+    shown = [
+        [text for text in row if encoder.fits(prompt, text)] for prompt, row in zip(asked, answers.texts, strict=True)
+    ]
     ranked = rank_by(ServiceDesk.gold, asked, shown, temperature=0.5, seed=1)
     sources.write_rows(out / "comparisons.jsonl", sources.ranking_rows(ranked))
 

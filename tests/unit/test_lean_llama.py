@@ -10,9 +10,9 @@ import torch
 import transformers
 
 from prefrl.text.model import lean_llama
+from prefrl.text.model.inputs import position_ids
 from prefrl.text.model.lanes import Lanes
 from prefrl.text.model.lora import LoraSettings, add_lora
-from prefrl.text.model.sequences import position_ids
 
 pytestmark = pytest.mark.lowest
 
@@ -78,7 +78,7 @@ def test_what_is_not_a_plain_llama_goes_the_usual_way() -> None:
     assert lean_llama.backbone_of(llama(hidden_act="gelu")) is None
     model = llama()
     assert lean_llama.backbone_of(model) is model.model
-    adapted = add_lora(model, LoraSettings(rank=2))
+    adapted = add_lora(model, LoraSettings(rank=2), seed=0)
     assert lean_llama.backbone_of(adapted) is None
     assert lean_llama.backbone_of(adapted.get_base_model()) is None
 

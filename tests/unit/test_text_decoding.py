@@ -12,8 +12,9 @@ from prefrl.envs.service_desk import ServiceDesk
 from prefrl.text.model import generation
 from prefrl.text.model.decoding import CacheDecoder, RecordedDecoder, can_be_recorded, make_cache
 from prefrl.text.model.generation import Sampled, SamplingSettings, sample
+from prefrl.text.model.inputs import position_ids
 from prefrl.text.model.models import ARCHITECTURES, PRESETS, build_model
-from prefrl.text.model.sequences import pad_left, position_ids
+from prefrl.text.model.sequences import pad_left
 from prefrl.text.model.tokens import Tokens, train_tokenizer
 
 PROMPTS = ServiceDesk(0).prompts(6)

@@ -11,7 +11,8 @@ import torch
 from prefrl.envs.text_rewards import TextReward, score_responses
 from prefrl.errors import UserError
 from prefrl.text.data.examples import Encoder, RankedResponses
-from prefrl.text.model.generation import SamplingSettings, decode_response, sample
+from prefrl.text.model.generation import SamplingSettings, decode_response, sample, warn_if_none_ended
+from prefrl.text.model.tokens import end_ids_of
 
 MIN_K, MAX_K = 2, 9
 
@@ -45,15 +46,16 @@ def draw_responses(
             model,
             part,
             sampling,
-            end_id=encoder.tokens.end_id,
+            end_id=end_ids_of(encoder.tokens),
             pad_id=encoder.tokens.pad_id,
             samples_per_prompt=how_many,
             generator=generator,
         )
         flat = [decode_response(encoder.tokens, row) for row in drawn.sequences.token_lists()]
-        finished = drawn.sequences.ended(encoder.tokens.end_id).tolist()
+        finished = drawn.sequences.ended(end_ids_of(encoder.tokens)).tolist()
         texts += [flat[i : i + how_many] for i in range(0, len(flat), how_many)]
         ended += [finished[i : i + how_many] for i in range(0, len(flat), how_many)]
+    warn_if_none_ended([end for row in ended for end in row], sampling.max_tokens)
     return Drawn(texts=texts, ended=ended)
 
 

@@ -8,6 +8,7 @@ from itertools import combinations
 
 from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError
+from prefrl.text.model.tokens import response_ids, text_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,17 +144,17 @@ class Encoder:
             self._prompts[text] = ids
         return self._prompts[text]
 
-    def fits(self, text: str) -> bool:
+    def fits(self, prompt: str, text: str) -> bool:
         """Tell whether a response is within the limit; one that a model drew to the limit may not be, with its end."""
-        return len(self.tokens.encode(text)) < self.max_response_tokens
+        return len(response_ids(self.tokens, prompt, text)) <= self.max_response_tokens
 
-    def response(self, text: str) -> list[int]:
-        """Return the ids of a response with its end.
+    def response(self, prompt: str, text: str) -> list[int]:
+        """Return the ids of a response behind its prompt, with its end.
 
         Raises:
             UserError: it is too long.
         """
-        ids = [*self.tokens.encode(text), self.tokens.end_id]
+        ids = response_ids(self.tokens, prompt, text)
         if len(ids) > self.max_response_tokens:
             raise UserError(
                 f"A response has {len(ids)} tokens with its end, more than the limit of {self.max_response_tokens}. "
@@ -172,7 +173,7 @@ def language_model_blocks(tokens: TextTokenizer, texts: Sequence[str], block_tok
         raise UserError(f"block_tokens must be at least 1. Received {block_tokens}")
     joined: list[int] = []
     for text in texts:
-        joined += [*tokens.encode(text), tokens.end_id]
+        joined += [*text_ids(tokens, text), tokens.end_id]
     blocks = [joined[i : i + block_tokens] for i in range(0, len(joined) - block_tokens + 1, block_tokens)]
     if not blocks:
         raise UserError(

@@ -300,7 +300,7 @@ def sample(
         if json:
             print(json_module.dumps({"prompt": text, "response": response, "ended": ended}, ensure_ascii=False))
         else:
-            print(f"{text}{'' if text.endswith((' ', chr(10))) else ' '}{response}{'' if ended else ' ...'}\n")
+            print(f"{text}{response}{'' if ended else ' ...'}\n")
 
 
 @app.command
@@ -378,7 +378,8 @@ def _drawn(
     asked = sources.read_prompts(data, seed=seed, count=prompts)
     sampling = SamplingSettings(max_tokens=max_tokens)
     drawn = draw_responses(policy, encoder, asked, responses, sampling, seed=seed)
-    return asked, [[text for text in row if encoder.fits(text)] for row in drawn.texts]
+    shown = zip(asked, drawn.texts, strict=True)
+    return asked, [[text for text in row if encoder.fits(prompt, text)] for prompt, row in shown]
 
 
 def _read_text(path: Path) -> str:

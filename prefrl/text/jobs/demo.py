@@ -171,7 +171,10 @@ class Demo:
         seed = stream_seed(settings.seed, "comparisons")
         sampling = SamplingSettings(max_tokens=settings.max_tokens)
         drawn = draw_responses(model, encoder, prompts, settings.responses_per_prompt, sampling, seed=seed)
-        shown = [[text for text in row if encoder.fits(text)] for row in drawn.texts]
+        shown = [
+            [text for text in row if encoder.fits(prompt, text)]
+            for prompt, row in zip(prompts, drawn.texts, strict=True)
+        ]
         ranked = rank_by(world.gold, prompts, shown, temperature=settings.annotator_temperature, seed=seed)
         sources.write_rows(path, sources.ranking_rows(ranked))
 

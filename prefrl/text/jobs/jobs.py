@@ -131,7 +131,7 @@ class SFTJob:
         if self.pretraining is not None:
             count = int(self.pretraining_share * len(learned))
             learned += some_blocks(tokens, model, self.pretraining, self.block_tokens, count, seed)
-        model = add_lora(model, self.lora).to(runtime.device)
+        model = add_lora(model, self.lora, stream_seed(seed, "lora")).to(runtime.device)
         trainer = SFTTrainer(model, learned, self.place.seeded(self.training), pad_id=tokens.pad_id, runtime=runtime)
 
         def summary() -> dict[str, Any]:
@@ -146,7 +146,7 @@ class SFTJob:
             trainer,
             folder,
             runtime,
-            save=lambda: save_model(folder.model_path, model, tokens),
+            save=lambda: save_model(folder.model_path, model, tokens, adapters=self.lora.save_adapters),
             summary=summary,
             quiet=quiet,
         )
@@ -163,6 +163,7 @@ class RewardJob:
     """A record, or a JSONL or Parquet file: prompt, chosen, rejected; or prompt, responses, ranking."""
     references: str | None = None
     """Examples whose responses score 0 on average, as for sft; default: the best responses of the data."""
+    lora: LoraSettings = field(default_factory=LoraSettings)
     place: Placed = field(default_factory=Place)
     training: RewardTrainingSettings = field(default_factory=RewardTrainingSettings)
 
@@ -175,7 +176,11 @@ class RewardJob:
         rankings = encode_rankings(encoder, sources.read_rankings(self.data))
         # Members of an ensemble differ in the seed of their training, not in what is held out.
         learned, held_out = split_rankings(rankings, seed)
-        model = RewardModel.from_policy(policy, stream_seed(training.seed, "head")).to(runtime.device)
+        if self.lora.save_adapters:
+            raise UserError("A reward model is saved whole, its adapters merged. Leave --lora.save-adapters out.")
+        model = RewardModel.from_policy(policy, stream_seed(training.seed, "head"))
+        model.add_lora(self.lora, stream_seed(training.seed, "lora"))
+        model.to(runtime.device)
         trainer = RewardTrainer(model, learned, training, pad_id=tokens.pad_id, runtime=runtime)
 
         def save() -> None:
@@ -239,7 +244,7 @@ class PPOJob:
             if self.pretraining is None:
                 raise UserError("PPO-ptx (--training.ptx-coefficient above 0) needs text: give --pretraining.")
             blocks = some_blocks(tokens, model, self.pretraining, self.block_tokens, 4_000, seed)
-        model = add_lora(model, self.lora).to(runtime.device)
+        model = add_lora(model, self.lora, stream_seed(seed, "lora")).to(runtime.device)
         prompts = sources.read_prompts(self.data, seed=seed, count=self.prompts)
         trainer = PPOTrainer(
             model, encoder, prompts, reward, self.place.seeded(self.training), runtime=runtime, pretraining=blocks
@@ -247,7 +252,7 @@ class PPOJob:
         proxy = reward if isinstance(reward, ModelReward) else None
         sampling = self.training.sampling
         watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy)
-        run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, quiet=quiet)
+        run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, self.lora, quiet=quiet)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,12 +279,13 @@ class DPOJob:
         model, tokens = load_model(self.model)
         encoder = Encoder(tokens, context_length(model), self.place.max_tokens)
         data: Any = sources.read_likes(self.data) if self.training.method == "kto" else sources.read_rankings(self.data)
-        model = add_lora(model, self.lora).to(runtime.device)
+        seed = self.place.seed
+        model = add_lora(model, self.lora, stream_seed(seed, "lora")).to(runtime.device)
         trainer = PreferenceTrainer(model, encoder, data, self.place.seeded(self.training), runtime=runtime)
         proxy = load_proxy(self.proxy, tokens, runtime, 0.0)
         sampling = SamplingSettings(max_tokens=self.place.max_tokens)
         watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy)
-        run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, quiet=quiet)
+        run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, self.lora, quiet=quiet)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.sft import SFTSettings, TokenPair, encode_texts, language_model_loss
 from prefrl.text.learn.trainer import TextTrainer
 from prefrl.text.model.generation import SamplingSettings
+from prefrl.text.model.lora import LoraSettings
 from prefrl.text.model.models import context_length, load_model, save_model
 from prefrl.text.model.tokens import Tokens
 
@@ -110,6 +111,7 @@ def run_policy(
     tokens: Tokens,
     evaluation: Evaluation,
     times: int,
+    lora: LoraSettings,
     *,
     quiet: bool,
 ) -> None:
@@ -118,7 +120,7 @@ def run_policy(
         trainer,
         folder,
         runtime,
-        save=lambda: save_model(folder.model_path, trainer.model, tokens),
+        save=lambda: save_model(folder.model_path, trainer.model, tokens, adapters=lora.save_adapters),
         evaluation=evaluation if times else None,
         evaluate_at={max(1, round(trainer.total_steps * (i / times) ** 2)) for i in range(1, times + 1)},
         quiet=quiet,

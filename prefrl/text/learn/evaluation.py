@@ -18,8 +18,9 @@ from prefrl.errors import UserError
 from prefrl.text.data.examples import Encoder
 from prefrl.text.learn.ppo_terms import full_kl
 from prefrl.text.learn.reward_model import ModelReward
-from prefrl.text.model.generation import SamplingSettings, decode_response, sample
+from prefrl.text.model.generation import SamplingSettings, decode_response, sample, warn_if_none_ended
 from prefrl.text.model.sequences import Sequences, batches_by_length, make_sequences, response_logits
+from prefrl.text.model.tokens import end_ids_of
 
 GoldReward = Callable[[Sequence[str], Sequence[str], Sequence[bool]], Any]
 """(prompts, responses, whether each ended) -> floats."""
@@ -56,18 +57,20 @@ def answer_prompts(
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     ids = [encoder.prompt(prompt) for prompt in prompts]
-    end_id, pad_id = encoder.tokens.end_id, encoder.tokens.pad_id
+    ends, pad_id = end_ids_of(encoder.tokens), encoder.tokens.pad_id
     responses: list[list[int]] = []
     for start in range(0, len(ids), batch_size):
         drawn = sample(
-            model, ids[start : start + batch_size], sampling, end_id=end_id, pad_id=pad_id, generator=generator
+            model, ids[start : start + batch_size], sampling, end_id=ends, pad_id=pad_id, generator=generator
         )
         responses += drawn.sequences.token_lists()
     texts = [decode_response(encoder.tokens, row) for row in responses]
+    ended = [row[-1] in ends for row in responses]
+    warn_if_none_ended(ended, sampling.max_tokens)
     return Answers(
         prompts=list(prompts),
         texts=texts,
-        ended=[row[-1] == end_id for row in responses],
+        ended=ended,
         sequences=make_sequences(ids, responses, pad_id).to(device),
     )
 

@@ -29,10 +29,11 @@ from prefrl.text.learn.reward_model import ModelReward, RewardModel
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.sft import TokenPair
 from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer
-from prefrl.text.model.generation import SamplingSettings, sample
+from prefrl.text.model.generation import SamplingSettings, decode_response, sample
 from prefrl.text.model.lanes import Lanes
 from prefrl.text.model.lora import has_adapters, reference_of
 from prefrl.text.model.sequences import Sequences, make_sequences, response_log_probs
+from prefrl.text.model.tokens import end_ids_of
 
 PARTS = 4  # parts of similar length in a minibatch
 
@@ -229,7 +230,7 @@ class PPOTrainer(TextTrainer):
                 self.model,
                 [self._prompt_ids[i] for i in index],
                 self.settings.sampling,
-                end_id=self.tokens.end_id,
+                end_id=end_ids_of(self.tokens),
                 pad_id=self.tokens.pad_id,
                 generator=generator,
             ).sequences
@@ -237,7 +238,7 @@ class PPOTrainer(TextTrainer):
     def _scores(self, index: Sequence[int], sequences: Sequences) -> tuple[Tensor, Metrics]:
         """Return `(B,)` scores after the penalty for a missing end, and figures."""
         responses = sequences.token_lists()
-        ended = sequences.ended(self.tokens.end_id)
+        ended = sequences.ended(end_ids_of(self.tokens))
         if isinstance(self.reward, ModelReward):
             with self.runtime.autocast():
                 scores = self.reward.score_tokens([self._prompt_ids[i] for i in index], responses)
@@ -245,7 +246,7 @@ class PPOTrainer(TextTrainer):
                 raise UserError("The reward model returned a score that is not finite; train it again at a lower rate.")
             scores = scores.to(ended.device)
         else:
-            texts = [self.tokens.decode(_without(ids, self.tokens.end_id)) for ids in responses]
+            texts = [decode_response(self.tokens, ids) for ids in responses]
             given = score_responses(self.reward, [self.prompts[i] for i in index], texts)
             scores = torch.tensor(given, dtype=torch.float32, device=ended.device)
         figures = {
@@ -396,7 +397,3 @@ class PPOTrainer(TextTrainer):
         if self._reference is not None:
             self._reference.load_state_dict(held["reference"])
         self.kl.beta = float(held["beta"])
-
-
-def _without(ids: list[int], end_id: int) -> list[int]:
-    return ids[:-1] if ids and ids[-1] == end_id else ids

@@ -136,7 +136,7 @@ class PreferenceTrainer(TextTrainer):
             start = len(self._responses)
             texts = (item.response,) if isinstance(item, Liked) else item.responses
             self._prompts += [prompt] * len(texts)
-            self._responses += [encoder.response(text) for text in texts]
+            self._responses += [encoder.response(item.prompt, text) for text in texts]
             if isinstance(item, Liked):
                 groups.append(_Group(prompt=prompt, members=(start,), liked=item.liked))
             elif self.settings.rankings:

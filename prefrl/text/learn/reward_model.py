@@ -19,9 +19,12 @@ from torch import Tensor, nn
 
 from prefrl.errors import UserError, require
 from prefrl.text.model import lean_llama
-from prefrl.text.model.models import context_length, merged, save_whole
-from prefrl.text.model.sequences import Sequences, batches_by_length, make_sequences, model_inputs
-from prefrl.text.model.tokens import Tokens
+from prefrl.text.model.inputs import model_inputs
+from prefrl.text.model.loading import load_weights
+from prefrl.text.model.lora import LoraSettings, add_lora
+from prefrl.text.model.models import context_length, merged, model_place, save_whole
+from prefrl.text.model.sequences import Sequences, batches_by_length, by_prompt_length, make_sequences
+from prefrl.text.model.tokens import Tokens, response_ids
 
 transformers = require("transformers", "text")
 FORMAT, FORMAT_VERSION = "prefrl.text_reward", 1
@@ -33,13 +36,16 @@ class RewardModel(nn.Module):
     Args:
         backbone: gives hidden states `(B, S, H)`.
         hidden: H.
+        seed: the head's first weights follow from it; the global random state is left as it was.
     """
 
-    def __init__(self, backbone: Any, hidden: int) -> None:
+    def __init__(self, backbone: Any, hidden: int, seed: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(hidden, 1)
-        nn.init.normal_(self.head.weight, std=1 / (hidden + 1) ** 0.5)  # Stiennon et al. 2020, app. B.1
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.head = nn.Linear(hidden, 1)
+            nn.init.normal_(self.head.weight, std=1 / (hidden + 1) ** 0.5)  # Stiennon et al. 2020, app. B.1
         nn.init.zeros_(self.head.bias)
 
     @classmethod
@@ -49,9 +55,16 @@ class RewardModel(nn.Module):
         backbone = copy.deepcopy(plain.base_model)
         backbone.requires_grad_(True)
         hidden = plain.get_output_embeddings().weight.shape[1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return cls(backbone, hidden).to(next(plain.parameters()).device).eval()
+        return cls(backbone, hidden, seed).to(next(plain.parameters()).device).eval()
+
+    def add_lora(self, settings: LoraSettings, seed: int) -> None:
+        """Train adapters and the head instead of all weights, if the settings ask for that; saving merges them."""
+        self.backbone = add_lora(self.backbone, settings, seed)
+
+    @property
+    def context(self) -> int:
+        """Tokens that it can look at."""
+        return context_length(self.backbone)
 
     def _hidden(self, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
         """Return the hidden states of the last `keep` columns, `(B, keep, H)`."""
@@ -61,17 +74,22 @@ class RewardModel(nn.Module):
 
     def forward(self, batch: Sequences) -> Tensor:
         """Return `(B,)` float32 scores of whole responses, read at their last token."""
-        ids = torch.cat([batch.prompt_ids, batch.response_ids], 1)
-        width = batch.response_ids.shape[1]
-        hidden = self._hidden(ids, torch.cat([batch.prompt_mask, batch.response_mask], 1), width)
+        hidden = by_prompt_length(self.backbone, batch, self._after)
         picked = hidden[torch.arange(len(batch), device=hidden.device), batch.lengths - 1]
         return self.head(picked).squeeze(-1).float()
 
+    def _after(self, batch: Sequences) -> Tensor:
+        ids = torch.cat([batch.prompt_ids, batch.response_ids], 1)
+        return self._hidden(ids, torch.cat([batch.prompt_mask, batch.response_mask], 1), batch.response_ids.shape[1])
+
     def values(self, batch: Sequences) -> Tensor:
         """Return `(B, R)` float32: the head's output before each token of the responses."""
+        return self.head(by_prompt_length(self.backbone, batch, self._before)).squeeze(-1).float()
+
+    def _before(self, batch: Sequences) -> Tensor:
         ids = torch.cat([batch.prompt_ids, batch.response_ids[:, :-1]], 1)
         mask = torch.cat([batch.prompt_mask, batch.response_mask[:, :-1]], 1)
-        return self.head(self._hidden(ids, mask, batch.response_ids.shape[1])).squeeze(-1).float()
+        return self._hidden(ids, mask, batch.response_ids.shape[1])
 
     @torch.no_grad()
     def score(
@@ -93,10 +111,15 @@ class RewardModel(nn.Module):
         return mean
 
     def save(self, path: Path, tokens: Tokens) -> None:
-        """Save the whole model with its bias and tokenizer, or nothing."""
+        """Save the whole model with its bias and tokenizer, adapters merged, or nothing; then read it back and compare.
+
+        Raises:
+            UserError: it could not be written, or what is read back is not what was trained.
+        """
+        plain = merged(self.backbone)
 
         def write(folder: Path) -> None:
-            self.backbone.save_pretrained(folder)
+            plain.save_pretrained(folder)
             tokens.tokenizer.save_pretrained(folder)
             head = {"weight": self.head.weight.detach().cpu().contiguous(), "bias": self.head.bias.detach().cpu()}
             safetensors.torch.save_file(head, folder / "reward_head.safetensors")
@@ -104,6 +127,18 @@ class RewardModel(nn.Module):
             (folder / "reward_model.json").write_text(json.dumps(about))
 
         save_whole(path, write)
+        again, _ = RewardModel.load(path)
+        kept = {
+            **{f"backbone.{name}": value for name, value in plain.state_dict().items()},
+            **_state(self.head, "head"),
+        }
+        read = again.state_dict()
+        changed = [name for name, value in kept.items() if name not in read or not torch.equal(read[name], value.cpu())]
+        if changed:
+            raise UserError(
+                f"The reward model saved in {path} does not read back as it was trained: {', '.join(changed[:3])} of "
+                f"{len(kept)} weights differ. Do not use it: a {type(plain).__name__} is not saved whole."
+            )
 
     @classmethod
     def load(cls, path: Path) -> tuple[RewardModel, Tokens]:
@@ -112,9 +147,7 @@ class RewardModel(nn.Module):
         Raises:
             UserError: there is no reward model, or it is damaged.
         """
-        place = Path(path)
-        if (place / "model").is_dir():
-            place = place / "model"
+        place = Path(model_place(path))
         if not (place / "reward_model.json").is_file():
             raise UserError(f"There is no reward model in {path}. Give the folder that prefrl text reward made.")
         try:
@@ -130,10 +163,14 @@ class RewardModel(nn.Module):
         if about["version"] > FORMAT_VERSION:
             raise UserError(f"{place} was written by a newer prefrl (format {about['version']}). Upgrade prefrl.")
         head = safetensors.torch.load_file(place / "reward_head.safetensors")
-        backbone = transformers.AutoModel.from_pretrained(place, dtype=torch.float32)
+        backbone = load_weights(transformers.AutoModel, str(place), "reward model")
         model = cls(backbone, head["weight"].shape[1])
         model.head.load_state_dict(head)
         return model.eval(), Tokens.load(place)
+
+
+def _state(module: nn.Module, name: str) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value for key, value in module.state_dict().items()}
 
 
 class ModelReward:
@@ -157,7 +194,8 @@ class ModelReward:
         if pessimism < 0:
             raise UserError(f"pessimism must be at least 0. Received {pessimism}")
         self.members, self.tokens, self.pessimism = list(members), tokens, pessimism
-        self._context = context_length(members[0].backbone)
+        self.context = min(member.context for member in members)
+        """Tokens of a prompt with its response that all members can look at."""
 
     def score_tokens(self, prompts: Sequence[list[int]], responses: Sequence[list[int]]) -> Tensor:
         """Return `(B,)` rewards of token ids, on the CPU."""
@@ -173,11 +211,13 @@ class ModelReward:
             UserError: a prompt with its response is longer than the context of the reward models.
         """
         asked = [self.tokens.encode_prompt(prompt) for prompt in prompts]
-        answers = [[*self.tokens.encode(response), self.tokens.end_id] for response in responses]
+        answers = [
+            response_ids(self.tokens, prompt, response) for prompt, response in zip(prompts, responses, strict=True)
+        ]
         for prompt, answer, text in zip(asked, answers, responses, strict=True):
-            if len(prompt) + len(answer) > self._context:
+            if len(prompt) + len(answer) > self.context:
                 raise UserError(
                     f"A prompt with its response has {len(prompt) + len(answer)} tokens; the reward model can look at "
-                    f"{self._context}. The response begins: {text[:80]!r}"
+                    f"{self.context}. The response begins: {text[:80]!r}"
                 )
         return self.score_tokens(asked, answers)

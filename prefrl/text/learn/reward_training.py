@@ -69,7 +69,7 @@ def encode_rankings(encoder: Encoder, rankings: Sequence[RankedResponses]) -> li
     return [
         EncodedRanking(
             prompt=encoder.prompt(ranking.prompt),
-            responses=[encoder.response(response) for response in ranking.responses],
+            responses=[encoder.response(ranking.prompt, response) for response in ranking.responses],
             ranks=list(ranking.ranks),
         )
         for ranking in rankings

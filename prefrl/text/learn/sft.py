@@ -51,7 +51,9 @@ def encode_examples(encoder: Encoder, examples: Sequence[Example]) -> list[Token
     """
     if not examples:
         raise UserError("There are no examples to learn from; the data set is empty.")
-    return [(encoder.prompt(example.prompt), encoder.response(example.response)) for example in examples]
+    return [
+        (encoder.prompt(example.prompt), encoder.response(example.prompt, example.response)) for example in examples
+    ]
 
 
 def encode_texts(tokens: TextTokenizer, texts: Sequence[str], block_tokens: int, context: int) -> list[TokenPair]:

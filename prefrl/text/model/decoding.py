@@ -1,4 +1,9 @@
-"""What comes next: logits token by token, from keys and values kept in a cache of full size from the start."""
+"""What comes next: logits token by token, from keys and values kept in a cache of full size from the start.
+
+Layers that keep something else (the states of recurrent and convolutional ones) keep it as `transformers` has it.
+Whether a model goes on rightly from a cache whose rows were repeated and dropped is tried once; where it does not,
+every step reads the whole text anew.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +15,18 @@ from torch import Tensor
 from prefrl.errors import require
 from prefrl.gpu import Record, ReplayedStep, record_cuda_graph
 from prefrl.text.model import lean_llama
-from prefrl.text.model.sequences import accepts
+from prefrl.text.model.inputs import accepts, position_ids
+from prefrl.text.model.traits import once, reads_padding, said, same, some_ids
 
 cache_utils = require("transformers.cache_utils", "text")
 
 
-def make_decoder(model: Any, capacity: int) -> CacheDecoder | lean_llama.Decoder:
+def make_decoder(model: Any, capacity: int) -> CacheDecoder | RecomputingDecoder | lean_llama.Decoder:
     """Return the fastest decoder there is for a causal language model with room for `capacity` tokens."""
     if lean_llama.backbone_of(model) is not None:
         return lean_llama.Decoder(model, capacity)
+    if not once(model, "cache", lambda: _goes_on_from_cache(model)):
+        return RecomputingDecoder(model)
     if next(model.parameters()).device.type == "cuda" and can_be_recorded(model):
         return RecordedDecoder(model, capacity, record_cuda_graph)
     return CacheDecoder(model, capacity)
@@ -68,19 +76,12 @@ class PreallocatedLayer(cache_utils.DynamicLayer):  # type: ignore[misc, name-de
         """Return the tokens held."""
         return self.used
 
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Give each row to `repeats` samples."""
-        self._take(lambda store: store[:, :, : self.used].repeat_interleave(repeats, 0))
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some rows."""
-        self._take(lambda store: store[indices, :, : self.used])
-
-    def _take(self, rows: Any) -> None:
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep the rows `(B',)`, of which one may be named several times."""
         assert self._store is not None
         taken = []
         for store in self._store:
-            kept = rows(store)
+            kept = store[beam_idx, :, : self.used]
             fresh = kept.new_empty(kept.shape[0], kept.shape[1], self.capacity, kept.shape[3])
             fresh[:, :, : self.used] = kept
             taken.append(fresh)
@@ -104,6 +105,10 @@ def make_cache(model: Any, capacity: int) -> Any:
     return cache
 
 
+CACHES = ("past_key_values", "cache_params")
+"""Names under which models take their cache."""
+
+
 class CacheDecoder:
     """Gives the logits of what comes next, token by token, of any causal language model.
 
@@ -116,6 +121,7 @@ class CacheDecoder:
 
     def __init__(self, model: Any, capacity: int) -> None:
         self._model, self._cache = model, make_cache(model, capacity)
+        self._name = next((name for name in CACHES if accepts(model, name)), CACHES[0])
         self._positions = accepts(model, "position_ids")
         self._options: dict[str, Any] = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
 
@@ -126,25 +132,71 @@ class CacheDecoder:
         """
         if self._positions:
             self._options["position_ids"] = positions
-        out = self._model(
-            input_ids=ids, attention_mask=mask, past_key_values=self._cache, use_cache=True, **self._options
-        )
+        self._options[self._name] = self._cache
+        if self._name == "cache_params" and ids.shape[1] == 1 < mask.shape[1]:  # states alone: they know their past
+            mask = mask[:, -1:]
+        out = self._model(input_ids=ids, attention_mask=mask, use_cache=True, **self._options)
         logits: Tensor = out.logits[:, -1]
+        self._rows = torch.arange(len(ids), device=ids.device)
         return logits
 
     def repeat(self, samples: int) -> None:
         """Give each row to `samples` samples."""
-        self._cache.batch_repeat_interleave(samples)
+        self.select(self._rows.repeat_interleave(samples))
 
     def select(self, rows: Tensor) -> None:
         """Keep some rows."""
-        self._cache.batch_select_indices(rows)
+        self._cache.reorder_cache(rows)
+
+
+class RecomputingDecoder:
+    """Gives the logits of what comes next by reading all of the text anew: slow, and right for any model.
+
+    Args:
+        model: a causal language model.
+    """
+
+    keeps_rows = False
+
+    def __init__(self, model: Any) -> None:
+        self._model, self._ids = model, torch.zeros(0, 0, dtype=torch.long)
+
+    def logits(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        """As those of `CacheDecoder`."""
+        self._ids = torch.cat([self._ids, ids], 1) if len(self._ids) else ids
+        return said(self._model, self._ids, mask)[:, -1]
+
+    def repeat(self, samples: int) -> None:
+        """Give each row to `samples` samples."""
+        self._ids = self._ids.repeat_interleave(samples, 0)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep some rows."""
+        self._ids = self._ids[rows]
+
+
+def _goes_on_from_cache(model: Any) -> bool:
+    """Try whether steps from a cache, of whose rows some were repeated and some dropped, say what a whole pass says."""
+    ids = some_ids(model, 3, 7)
+    mask = torch.ones_like(ids)
+    if reads_padding(model):
+        mask[1, :2] = 0
+    places = position_ids(mask)
+    rows = torch.tensor([2, 0, 1, 1], device=ids.device)
+    try:
+        decoder = CacheDecoder(model, ids.shape[1])
+        decoder.logits(ids[:, :5], mask[:, :5], places[:, :5])
+        decoder.select(rows)
+        steps = [decoder.logits(ids[rows, t : t + 1], mask[rows, : t + 1], places[rows, t : t + 1]) for t in (5, 6)]
+    except Exception:  # whatever a cache that is not like others raises
+        return False
+    return same(torch.stack(steps, 1), said(model, ids[rows], mask[rows])[:, -2:])
 
 
 def can_be_recorded(model: Any) -> bool:
     """Tell whether a step can be made from arrays that stay where they are: every layer keeps all its past."""
     layers = make_cache(model, 1).layers
-    plain = all(type(layer) is PreallocatedLayer for layer in layers)
+    plain = all(type(layer) is PreallocatedLayer for layer in layers) and accepts(model, "past_key_values")
     return plain and accepts(model, "position_ids") and model.config._attn_implementation == "sdpa"
 
 

@@ -8,17 +8,22 @@ own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError
 from prefrl.text.model.decoding import make_decoder
-from prefrl.text.model.sequences import Sequences, pad_left, position_ids
+from prefrl.text.model.inputs import position_ids
+from prefrl.text.model.sequences import Sequences, joined, pad_left
+from prefrl.text.model.tokens import end_ids_of
+from prefrl.text.model.traits import reads_padding
 
 DROP_SHARE = 0.25  # finished rows leave the cache once they are this share of it: dropping copies what stays
 
@@ -83,7 +88,7 @@ def sample(
     prompts: Sequence[Sequence[int]],
     settings: SamplingSettings,
     *,
-    end_id: int,
+    end_id: int | Collection[int],
     pad_id: int,
     samples_per_prompt: int = 1,
     generator: torch.Generator | None = None,
@@ -94,15 +99,21 @@ def sample(
         model: a causal language model in evaluation mode.
         prompts: B lists of ids.
         settings: how they are drawn.
-        end_id: ends a response.
+        end_id: ends a response; several where any of them does.
         pad_id: fills up the arrays.
         samples_per_prompt: K.
-        generator: random stream, on the model's device; None: the global one.
+        generator: random stream, on the model's device; only greedy draws need none.
 
     Returns:
         B K responses.
     """
+    if generator is None and not settings.greedy:
+        raise ValueError("sample needs a generator, unless it is greedy: nothing draws from the global stream.")
+    lengths_of_prompts = {len(prompt) for prompt in prompts}
+    if len(lengths_of_prompts) > 1 and not reads_padding(model):
+        return _sample_by_length(model, prompts, settings, end_id, pad_id, samples_per_prompt, generator)
     device = next(model.parameters()).device
+    ends = torch.tensor([end_id] if isinstance(end_id, int) else sorted(end_id), device=device)
     prompt_ids, prompt_mask = (array.to(device) for array in pad_left(prompts, pad_id))
     width, rows = prompt_ids.shape[1], len(prompts) * samples_per_prompt
     decoder = make_decoder(model, width + settings.max_tokens)
@@ -124,7 +135,7 @@ def sample(
         ids[row, t] = torch.where(running, token, pad_id)
         drawn_log_probs[row, t] = torch.where(running, log_prob, 0.0)
         lengths[row] += running
-        running &= token != end_id
+        running &= (token[:, None] != ends).all(1)
         num_running = int(running.sum())
         if num_running == 0 or t == settings.max_tokens - 1:
             break
@@ -142,6 +153,28 @@ def sample(
         response_mask=torch.arange(longest, device=device) < lengths[:, None],
     )
     return Sampled(sequences=sequences, log_probs=drawn_log_probs[:, :longest])
+
+
+def _sample_by_length(
+    model: Any, prompts: Sequence[Sequence[int]], settings: SamplingSettings, end_id: int | Collection[int],
+    pad_id: int, samples_per_prompt: int, generator: torch.Generator | None,
+) -> Sampled:  # fmt: skip
+    """Draw responses to the prompts of each length apart, so that none is padded."""
+    places, parts = list[int](), []
+    for length in sorted({len(prompt) for prompt in prompts}):
+        own = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+        places += [i * samples_per_prompt + k for i in own for k in range(samples_per_prompt)]
+        parts.append(
+            sample(
+                model, [prompts[i] for i in own], settings, end_id=end_id, pad_id=pad_id,
+                samples_per_prompt=samples_per_prompt, generator=generator,
+            )
+        )  # fmt: skip
+    sequences = joined([part.sequences for part in parts], pad_id)
+    order = torch.argsort(torch.tensor(places, device=sequences.prompt_ids.device))
+    width = sequences.response_ids.shape[1]
+    log_probs = torch.cat([pad(part.log_probs, (0, width - part.log_probs.shape[1])) for part in parts])
+    return Sampled(sequences=sequences.rows(order), log_probs=log_probs[order])
 
 
 def _draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
@@ -170,5 +203,15 @@ def _truncated(log_probs: Tensor, settings: SamplingSettings) -> Tensor:
 
 def decode_response(tokens: TextTokenizer, ids: Sequence[int]) -> str:
     """Return the text of a response up to its end token."""
-    ids = list(ids)
-    return tokens.decode(ids[: ids.index(tokens.end_id)] if tokens.end_id in ids else ids)
+    ids, ends = list(ids), end_ids_of(tokens)
+    return tokens.decode(ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))])
+
+
+def warn_if_none_ended(ended: Sequence[bool], max_tokens: int) -> None:
+    """Warn where not one of several responses came to its end: the limit or the end token is probably wrong."""
+    if len(ended) > 1 and not any(ended):
+        warnings.warn(
+            f"None of {len(ended)} responses came to an end within {max_tokens} tokens. Raise the limit, or see "
+            "whether the model's end token is the one it was trained with (eos_token_id in generation_config.json).",
+            stacklevel=2,
+        )

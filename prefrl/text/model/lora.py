@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from prefrl.errors import UserError, require
 
 
@@ -22,14 +24,24 @@ class LoraSettings:
     """0: none, all weights are trained."""
     alpha: float = 16.0
     """The adapters' product is scaled by alpha / rank."""
+    save_adapters: bool = False
+    """Save the adapters alone, as peft does, instead of a plain model with them merged."""
 
     def __post_init__(self) -> None:
         if self.rank < 0 or self.alpha <= 0:
             raise UserError(f"rank must be at least 0 and alpha above 0. Received {self.rank} and {self.alpha}")
+        if self.save_adapters and not self.rank:
+            raise UserError("There are no adapters to save: --lora.save-adapters needs --lora.rank.")
 
 
-def add_lora(model: Any, settings: LoraSettings) -> Any:
-    """Return the model with adapters, if the settings ask for them; they change nothing before they are trained."""
+def add_lora(model: Any, settings: LoraSettings, seed: int) -> Any:
+    """Return the model with adapters, if the settings ask for them; they change nothing before they are trained.
+
+    Args:
+        model: a language model, or the transformer of a reward model.
+        settings: of the adapters.
+        seed: their first weights follow from it; the global random state is left as it was.
+    """
     if not settings.rank:
         return model
     peft = require("peft", "text")
@@ -38,9 +50,11 @@ def add_lora(model: Any, settings: LoraSettings) -> Any:
         lora_alpha=settings.alpha,
         lora_dropout=0.0,
         target_modules="all-linear",
-        task_type="CAUSAL_LM",
+        task_type="CAUSAL_LM" if model.get_output_embeddings() is not None else None,
     )
-    return peft.get_peft_model(model, config).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return peft.get_peft_model(model, config).eval()
 
 
 def has_adapters(model: Any) -> bool:

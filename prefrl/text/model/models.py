@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from prefrl.errors import UserError, near_names, require
-from prefrl.text.model.tokens import Tokens, _unreachable, without_hub
+from prefrl.text.model.loading import base_of, is_adapter, load_weights
+from prefrl.text.model.tokens import Tokens
+from prefrl.text.model.traits import refuse_not_causal
 
 transformers = require("transformers", "text")
 
@@ -86,40 +88,63 @@ def load_model(model: str | Path) -> tuple[Any, Tokens]:
     The weights become float32 however they are saved: small updates of bfloat16 would be rounded away.
 
     Args:
-        model: a folder that `save_model`, `save_pretrained` or a run of prefrl wrote, or an id of the hub.
+        model: a folder that `save_model`, `save_pretrained` or a run of prefrl wrote, an id of the hub, or a folder of
+            adapters, with their base behind an @ where it is not the one that they name; adapters are merged.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: it cannot be had, is not whole, or is no causal language model.
     """
-    place = Path(model)
-    if (place / "model" / "config.json").is_file():  # a run folder
-        place = place / "model"
-    source = str(place) if place.exists() else str(model)
-    tokens = Tokens.load(source)
-    try:
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, local_files_only=without_hub(source)
-        )
-    except Exception as error:  # transformers raises many kinds
-        raise UserError(_unreachable("language model", model, error)) from error
+    source = model_place(model)
+    if (Path(source) / "reward_model.json").is_file():
+        raise UserError(f"{model} is a reward model, no language model. Give the model that it was trained from.")
+    tokens = load_tokens(source)
+    loaded = load_weights(transformers.AutoModelForCausalLM, source, "language model")
+    refuse_not_causal(loaded, source)
     size = loaded.get_input_embeddings().weight.shape[0]
     if size < tokens.vocab_size:
         raise UserError(
             f"The model {model} knows {size} tokens, its tokenizer {tokens.vocab_size}. They do not belong together."
         )
+    named = getattr(getattr(loaded, "generation_config", None), "eos_token_id", None)
+    ends = [named] if isinstance(named, int) else list(named or [])
+    tokens.end_ids |= {int(end) for end in ends if 0 <= int(end) < size and int(end) != tokens.pad_id}
+    loaded.name_or_path = str(Path(source).resolve()) if Path(source).exists() else source
     return loaded.eval(), tokens
 
 
-def save_model(path: Path, model: Any, tokens: Tokens) -> None:
-    """Save a model with its tokenizer, whole or not at all; adapters of LoRA are merged into the weights first.
+def model_place(model: str | Path) -> str:
+    """Return where the files of a model are: the folder itself, or `model/` of a run."""
+    inner = Path(model) / "model"
+    is_run = any((inner / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return str(inner if is_run else model)
 
-    `transformers.AutoModelForCausalLM.from_pretrained(path)` loads it.
+
+def load_tokens(source: str) -> Tokens:
+    """Load the tokenizer of a model; of adapters without one, that of their base.
+
+    Raises:
+        UserError: it cannot be had.
     """
-    save_whole(path, lambda folder: _save_both(folder, model, tokens))
+    if not is_adapter(source):
+        return Tokens.load(source)
+    place = Path(source.rpartition("@")[0] if not Path(source).exists() else source)
+    return Tokens.load(place) if (place / "tokenizer_config.json").is_file() else load_tokens(base_of(source))
+
+
+def save_model(path: Path, model: Any, tokens: Tokens, *, adapters: bool = False) -> None:
+    """Save a model with its tokenizer, whole or not at all.
+
+    Args:
+        path: folder; `transformers.AutoModelForCausalLM.from_pretrained(path)` loads what is in it.
+        model: with LoRA, its adapters are merged into the weights first.
+        tokens: its tokenizer.
+        adapters: save the adapters of LoRA alone instead, as `peft` does.
+    """
+    save_whole(path, lambda folder: _save_both(folder, model if adapters else merged(model), tokens))
 
 
 def _save_both(folder: Path, model: Any, tokens: Tokens) -> None:
-    merged(model).save_pretrained(folder)
+    model.save_pretrained(folder)
     tokens.tokenizer.save_pretrained(folder)
 
 

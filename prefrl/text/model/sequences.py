@@ -6,16 +6,18 @@ the language model is then applied to the columns of responses only, and log-pro
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from prefrl.errors import UserError
 from prefrl.text.model import lean_llama
+from prefrl.text.model.inputs import accepts, model_inputs
+from prefrl.text.model.traits import reads_padding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +41,11 @@ class Sequences:
         """`(B,)` int64: tokens of each response, its end included."""
         return self.response_mask.sum(1)
 
-    def ended(self, end_id: int) -> Tensor:
-        """Return `(B,)` bool: whether the last token of each response is the end."""
+    def ended(self, end_id: int | Collection[int]) -> Tensor:
+        """Return `(B,)` bool: whether the last token of each response is the end, or one of several."""
         rows = torch.arange(len(self), device=self.response_ids.device)
-        return self.response_ids[rows, self.lengths - 1] == end_id
+        ends = torch.tensor([end_id] if isinstance(end_id, int) else sorted(end_id), device=rows.device)
+        return torch.isin(self.response_ids[rows, self.lengths - 1], ends)
 
     def to(self, device: torch.device | str) -> Sequences:
         """Return the arrays on a device."""
@@ -101,29 +104,44 @@ def make_sequences(prompts: Sequence[Sequence[int]], responses: Sequence[Sequenc
     )
 
 
+def joined(parts: Sequence[Sequences], pad_id: int) -> Sequences:
+    """Return several batches as one, filled up to the widest."""
+    prompts = max(part.prompt_ids.shape[1] for part in parts)
+    responses = max(part.response_ids.shape[1] for part in parts)
+    fill = {"prompt_ids": pad_id, "prompt_mask": False, "response_ids": pad_id, "response_mask": False}
+    arrays = {}
+    for name, value in fill.items():
+        of_parts = []
+        for part in parts:
+            array = getattr(part, name)
+            more = (prompts - array.shape[1], 0) if name.startswith("prompt") else (0, responses - array.shape[1])
+            of_parts.append(pad(array, more, value=value))
+        arrays[name] = torch.cat(of_parts)
+    return Sequences(**arrays)
+
+
 def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Return indices in batches of similar length, so that little of a batch is padding; longest first."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
-def position_ids(mask: Tensor) -> Tensor:
-    """Return `(B, S)` positions that count only what the mask holds."""
-    return (mask.long().cumsum(-1) - 1).clamp(min=0)
+def by_prompt_length(model: Any, batch: Sequences, read: Callable[[Sequences], Tensor]) -> Tensor:
+    """Return what a model says of a batch, `(B, R, ...)`, where it must not be given prompts that are padded.
 
-
-def model_inputs(model: Any, ids: Tensor, mask: Tensor) -> dict[str, Any]:
-    """Return the arguments of a forward pass, with positions where the model takes them."""
-    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask.long(), "use_cache": False}
-    if accepts(model, "position_ids"):
-        inputs["position_ids"] = position_ids(mask)
-    return inputs
-
-
-def accepts(model: Any, argument: str) -> bool:
-    """Tell whether a model's forward pass names an argument; what peft wraps is asked instead of the wrapper."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return argument in inspect.signature(inner.forward).parameters
+    Args:
+        model: whether it reads padding is asked.
+        batch: B prompts with responses of R columns.
+        read: gives `(B, R', ...)` of a batch whose responses have R' columns, at most R.
+    """
+    lengths = batch.prompt_mask.sum(1)
+    if bool((lengths == lengths[0]).all()) or reads_padding(model):
+        return read(batch)
+    found = [(rows := (lengths == length).nonzero().squeeze(1), read(batch.rows(rows))) for length in lengths.unique()]
+    whole = found[0][1].new_zeros(len(batch), batch.response_ids.shape[1], *found[0][1].shape[2:])
+    for rows, said in found:
+        whole = whole.index_put((rows[:, None], torch.arange(said.shape[1], device=rows.device)[None]), said)
+    return whole
 
 
 def response_logits(model: Any, batch: Sequences, temperature: float = 1.0) -> Tensor:
@@ -131,19 +149,22 @@ def response_logits(model: Any, batch: Sequences, temperature: float = 1.0) -> T
 
     The head is applied to the columns of responses only, where the model offers that.
     """
+    logits = by_prompt_length(model, batch, lambda part: _logits(model, part))
+    return logits.float() if temperature == 1.0 else logits.float() / temperature
+
+
+def _logits(model: Any, batch: Sequences) -> Tensor:
     width = batch.response_ids.shape[1]
     # The last token of a response predicts nothing that is needed.
     ids = torch.cat([batch.prompt_ids, batch.response_ids[:, :-1]], 1)
     mask = torch.cat([batch.prompt_mask, batch.response_mask[:, :-1]], 1)
     backbone = lean_llama.backbone_of(model)
     if backbone is not None:
-        logits = model.lm_head(lean_llama.hidden_states(backbone, ids, mask, width))
-    else:
-        inputs = model_inputs(model, ids, mask)
-        if accepts(model, "logits_to_keep"):
-            inputs["logits_to_keep"] = width
-        logits = model(**inputs).logits[:, -width:]
-    return logits.float() if temperature == 1.0 else logits.float() / temperature
+        return model.lm_head(lean_llama.hidden_states(backbone, ids, mask, width))
+    inputs = model_inputs(model, ids, mask)
+    if accepts(model, "logits_to_keep"):
+        inputs["logits_to_keep"] = width
+    return model(**inputs).logits[:, -width:]
 
 
 def token_log_probs(logits: Tensor, ids: Tensor) -> Tensor:

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError, require
 
 transformers = require("transformers", "text")
 
 END_NAMES = ("<|endoftext|>", "</s>", "<|im_end|>", "<eos>", "<|eot_id|>", "[SEP]")
 PAD, END, UNKNOWN = "<pad>", "<end>", "<unk>"
+ANCHOR = "\n"
+"""A text that tokenizers do not join with what follows."""
 
 
 class Tokens:
@@ -45,6 +48,8 @@ class Tokens:
             tokenizer.eos_token = known
             warnings.warn(f"{name} has no end token; {known!r} is taken.", stacklevel=2)
         self.end_id = int(tokenizer.eos_token_id)
+        self.end_ids: frozenset[int] = frozenset([self.end_id])
+        """All that end a response: `end_id` closes those that are learned from."""
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == self.end_id:
             before = "no padding token" if tokenizer.pad_token_id is None else "the end token for padding"
             special = (tokenizer.unk_token, tokenizer.bos_token)
@@ -56,6 +61,8 @@ class Tokens:
             warnings.warn(f"{name} has {before}; {taken!r} is taken. Masks tell it from text.", stacklevel=2)
         else:
             self.pad_id = int(tokenizer.pad_token_id)
+        self._anchor = self._plain(ANCHOR)
+        self._adds_a_space = self._plain(ANCHOR + "a") != [*self._anchor, *self._plain("a")]
         self.vocab_size = max(len(tokenizer), max(vocabulary.values()) + 1)
 
     @classmethod
@@ -70,22 +77,77 @@ class Tokens:
         except UserError:
             raise
         except Exception as error:  # transformers raises many kinds
-            raise UserError(_unreachable("tokenizer", model, error)) from error
+            raise UserError(unreachable("tokenizer", model, error)) from error
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a response, without special tokens."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        """Return the ids of a text as it stands behind another, without special tokens: no space is put before it."""
+        ids = self._plain(text)
+        if not text or self._plain(ANCHOR + text)[: len(self._anchor)] != self._anchor:
+            return ids
+        behind = self._plain(ANCHOR + text)[len(self._anchor) :]
+        return behind if self._adds_a_space else ids
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the ids of a text of its own, without special tokens."""
+        return self._plain(text)
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Return the ids of a prompt, with what the tokenizer puts before a text, but no end."""
-        ids = list(self.tokenizer(prompt)["input_ids"])
-        while ids and ids[-1] == self.end_id:
-            ids.pop()
-        return ids
+        """Return the ids of a prompt, with what the tokenizer puts before a text unless the prompt begins with it.
+
+        What the tokenizer puts behind a text is left out; an end that the prompt has itself stays.
+        """
+        whole, plain = list(self.tokenizer(prompt)["input_ids"]), self._plain(prompt)
+        before = _place(plain, whole)
+        if before is None:  # special tokens change how a text is cut: keep them, but no end that was not there
+            return whole[:-1] if whole and whole[-1] == self.end_id and plain[-1:] != [self.end_id] else whole
+        added = whole[:before]
+        return plain if added and plain[: len(added)] == added else added + plain
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids without end and padding."""
-        return str(self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True))
+        """Return the text of ids as it stands behind another, without end and padding."""
+        kept = [int(i) for i in ids]
+        if not self._adds_a_space:
+            return str(self.tokenizer.decode(kept, skip_special_tokens=True))
+        text = str(self.tokenizer.decode(self._anchor + kept, skip_special_tokens=True))
+        return text[len(self.tokenizer.decode(self._anchor, skip_special_tokens=True)) :]
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _place(part: list[int], whole: list[int]) -> int | None:
+    """Return where ids stand within others; None if they do not."""
+    starts = range(len(whole) - len(part) + 1)
+    return next((start for start in starts if whole[start : start + len(part)] == part), None)
+
+
+def response_ids(tokens: TextTokenizer, prompt: str, response: str) -> list[int]:
+    """Return the ids of a response with its end, so that those of the prompt and these are what a model reads.
+
+    They are what the tokenizer makes of both texts in one behind the prompt's ids; where it would join the two at the
+    border, the prompt's ids stand, as they do when a model writes the response, and the response's follow. A response
+    that closes with an end token of its own gets no second one.
+
+    Args:
+        tokens: the tokenizer.
+        prompt: what comes before.
+        response: the text behind it.
+    """
+    before, whole = tokens.encode_prompt(prompt), tokens.encode_prompt(prompt + response)
+    ids = whole[len(before) :] if whole[: len(before)] == before else tokens.encode(response)
+    return ids if ids and ids[-1] in end_ids_of(tokens) else [*ids, tokens.end_id]
+
+
+def text_ids(tokens: TextTokenizer, text: str) -> list[int]:
+    """Return the ids of a text of its own, without special tokens."""
+    encode = getattr(tokens, "encode_text", tokens.encode)
+    return list(encode(text))
+
+
+def end_ids_of(tokens: TextTokenizer) -> frozenset[int]:
+    """Return the ids that end a response: of a language model all that its generation configuration names."""
+    ids: frozenset[int] = getattr(tokens, "end_ids", frozenset([tokens.end_id]))
+    return ids
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
@@ -132,15 +194,17 @@ def without_hub(model: str | Path) -> bool:
     return False
 
 
-def _unreachable(what: str, model: str | Path, error: Exception) -> str:
+def unreachable(what: str, model: str | Path, error: Exception) -> str:
+    """Return the sentence that says why a tokenizer or model could not be had."""
     place = Path(model)
     if place.exists():
-        return f"{place} holds no {what} that transformers can load: {_first_line(error)}"
+        return f"{place} holds no {what} that transformers can load: {first_line(error)}"
     return (
         f"There is no folder {str(model)!r}, nor could a {what} of that name be had from the hub: "
-        f"{_first_line(error)} Check the name and the connection, or give a folder that save_pretrained wrote."
+        f"{first_line(error)} Check the name and the connection, or give a folder that save_pretrained wrote."
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
