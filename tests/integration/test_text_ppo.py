@@ -123,12 +123,12 @@ torch.manual_seed(0)
 layer = torch.nn.Linear(3, 1)
 rows = runtime.share(list(torch.arange(12.0).reshape(4, 3)))
 optimiser = Optimiser(layer.parameters(), OptimiserSettings(learning_rate=0.1, max_grad_norm=1e9), 1, runtime)
-layer(torch.stack(rows)).mean().backward()
+(layer(torch.stack(rows)).sum() / 4).backward()
 optimiser.step()
 if runtime.is_main:
-    print(runtime.num_processes, layer.weight.flatten().tolist(), round(runtime.mean({"x": 1.0})["x"], 3))
+    print(runtime.num_processes, layer.weight.flatten().tolist(), round(runtime.means({"x": (1.0, 1)})["x"], 3))
 else:
-    runtime.mean({"x": 3.0})
+    runtime.means({"x": (9.0, 3)})
 def refuse():
     raise UserError("no")
 try:
@@ -151,7 +151,7 @@ def test_two_processes_make_the_step_of_one(tmp_path: Path) -> None:
     assert [words[0] for words in said] == ["1", "2"]
     one, two = (json.loads(words[1].rsplit(" ", 1)[0]) for words in said)
     assert one == pytest.approx(two, abs=1e-6)
-    assert float(said[1][1].rsplit(" ", 1)[1]) == 2.0, "figures are averaged over processes"
+    assert float(said[1][1].rsplit(" ", 1)[1]) == 2.5, "figures are means over the whole batch"
 
 
 def test_the_command_trains_in_two_processes(tmp_path: Path) -> None:

@@ -214,8 +214,11 @@ def load_proxy(names: Sequence[str], tokens: Tokens, runtime: Runtime, pessimism
     Raises:
         UserError: they do not name reward models.
     """
-    reward = load_reward(names, tokens, runtime, pessimism) if names else None
-    if reward is not None and not isinstance(reward, ModelReward):
+    if not names:
+        return None
+    others = any(name == "gold" or is_function_name(name) for name in names)
+    reward = None if others else load_reward(names, tokens, runtime, pessimism)
+    if not isinstance(reward, ModelReward):
         raise UserError(f"The proxy must be folders of reward models. Received {' '.join(names)}")
     return reward
 

@@ -48,7 +48,7 @@ class Optimiser:
         parameters: the weights; those that need no gradient are left out.
         settings: how they are updated.
         total_steps: steps of the whole run, for warm-up and decay.
-        runtime: averages gradients over processes.
+        runtime: adds up gradients over processes.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Optimiser:
         Raises:
             UserError: a gradient is not finite: the weights are left as they were.
         """
-        self.runtime.average_gradients(self.parameters)
+        self.runtime.add_gradients(self.parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
         if not math.isfinite(norm):
             self.adam.zero_grad(set_to_none=True)

@@ -24,18 +24,21 @@ from prefrl.runs import State
 from prefrl.runs.streams import stream_seed
 from prefrl.text.data.examples import Encoder
 from prefrl.text.learn import ppo_terms as terms
+from prefrl.text.learn.end_watch import EndWatch
 from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.learn.reward_model import ModelReward, RewardModel
 from prefrl.text.learn.runtime import Runtime
-from prefrl.text.learn.sft import TokenPair
-from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer
+from prefrl.text.learn.sft import TokenPair, add_language_gradient
+from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer, micro_batches
 from prefrl.text.model.generation import SamplingSettings, decode_response, sample
 from prefrl.text.model.lanes import Lanes
 from prefrl.text.model.lora import has_adapters, reference_of
-from prefrl.text.model.sequences import Sequences, make_sequences, response_log_probs
+from prefrl.text.model.sequences import Sequences, response_log_probs
 from prefrl.text.model.tokens import end_ids_of
 
 PARTS = 4  # parts of similar length in a minibatch
+_Parts = dict[str, tuple[Tensor, Tensor | int]]
+"""Figures as sums over the episodes of this process, each with what it is of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,9 @@ class TextPPOSettings:
     """Episodes between updates of the sampling policy."""
     minibatch_size: int = 64
     """Episodes of an update. Smaller than the batch, it takes less memory, and one forward pass more."""
+    micro_batch_size: int = 0
+    """At most so many episodes go through a model at once, the gradients adding up to those of the update; 0: a quarter
+    of the minibatch."""
     epochs: int = 4
     beta: float = 0.05
     """Weight of the KL penalty; the first one if it adapts."""
@@ -65,10 +71,11 @@ class TextPPOSettings:
     value_coefficient: float = 0.1
     whiten_rewards: bool = True
     whiten_advantages: bool = True
-    missing_end: Literal["replace", "subtract", "ignore"] = "replace"
-    """What becomes of the score of a response that did not end: it is replaced by -missing_end_penalty (Huang et al.
-    2024), or
-    that is subtracted, or nothing."""
+    missing_end: Literal["relative", "subtract", "replace", "ignore"] = "relative"
+    """What becomes of the score of a response that did not end: missing_end_penalty times the standard deviation of the
+    batch's scores is subtracted (relative: right for any scale of the reward), or missing_end_penalty itself; or the
+    score is replaced by -missing_end_penalty (Huang et al. 2024), which pays for not ending where scores lie below
+    that; or nothing."""
     missing_end_penalty: float = 1.0
     ptx_coefficient: float = 0.0
     """gamma_ptx: weight of the log-likelihood per token of pretraining text (PPO-ptx)."""
@@ -86,6 +93,8 @@ class TextPPOSettings:
             raise UserError(
                 f"batch_size must be a multiple of minibatch_size. Received {self.batch_size} and {self.minibatch_size}"
             )
+        if self.micro_batch_size < 0:
+            raise UserError(f"micro_batch_size must be at least 0. Received {self.micro_batch_size}")
         for name in ("beta", "ptx_coefficient", "missing_end_penalty", "value_coefficient"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name} must be at least 0. Received {getattr(self, name)}")
@@ -158,9 +167,14 @@ class PPOTrainer(TextTrainer):
             raise UserError("PPO needs prompts; the data set is empty.")
         if settings.ptx_coefficient > 0 and not pretraining:
             raise UserError("PPO-ptx (ptx_coefficient above 0) needs pretraining text; got none.")
+        if runtime.num_processes > settings.batch_size:
+            raise UserError(
+                f"{runtime.num_processes} processes cannot share a batch of {settings.batch_size} episodes. Raise "
+                "--training.batch-size or start fewer."
+            )
         self.name = "ppo"
         self.model, self.encoder, self.reward, self.settings, self.runtime = model, encoder, reward, settings, runtime
-        self.tokens = encoder.tokens
+        self.tokens, self.pad_id = encoder.tokens, encoder.tokens.pad_id
         self.prompts = list(prompts)
         self._prompt_ids = [encoder.prompt(prompt) for prompt in self.prompts]
         self._pretraining = list(pretraining)
@@ -178,6 +192,7 @@ class PPOTrainer(TextTrainer):
         self._blocks = Epochs(max(1, len(self._pretraining)), settings.ptx_batch_size, settings.seed, "ptx")
         updates = self.total_steps * settings.epochs * (settings.batch_size // settings.minibatch_size)
         self._lanes = Lanes(runtime.device)
+        self._ends = EndWatch()
         trained = [*model.parameters(), *self.value_model.parameters()]
         self.optimiser = Optimiser(trained, settings.optimiser, updates, runtime)
 
@@ -198,7 +213,7 @@ class PPOTrainer(TextTrainer):
         sequences = self._sample(index)
         parts = self._parts(sequences, torch.arange(len(sequences), device=sequences.lengths.device))
         # Where the batch is one minibatch, what the old log-probabilities come from is also the first update's forward.
-        whole = self._minibatch_size >= len(sequences)
+        whole = self.settings.minibatch_size >= self.settings.batch_size and not self._most
         with torch.set_grad_enabled(whole):
             (log_probs, reference), (values, scored) = self._lanes.run(
                 lambda: (self._log_probs(parts), self._reference_log_probs(parts)),
@@ -207,12 +222,13 @@ class PPOTrainer(TextTrainer):
         scores, figures = scored
         forward = _Forward(parts, log_probs, values)
         rollout, more = self._judge(sequences, scores, forward, reference)
-        figures |= more | self._update(rollout, forward if whole else None)
+        means = self.runtime.means(figures | more)
+        means |= {"beta": self.kl.beta} | self._update(rollout, forward if whole else None)
         self.num_steps += 1
         self.num_examples += self.settings.batch_size
-        figures = self.runtime.mean(figures)
-        self.kl.update(figures["kl_nats"], self.settings.batch_size)
-        return figures
+        self.kl.update(means["kl_nats"], self.settings.batch_size)
+        self._ends.see(means["objective"], means["end_rate"])
+        return means
 
     def _batch_of_prompts(self) -> list[int]:
         size, index = self.settings.batch_size, list[int]()
@@ -220,11 +236,13 @@ class PPOTrainer(TextTrainer):
         while len(index) < size:
             index += self._epochs.batch(step)
             step += 1
-        return self.runtime.share(index[:size]) or index[:1]
+        return self.runtime.share(index[:size])
 
     def _sample(self, index: Sequence[int]) -> Sequences:
-        seed = stream_seed(self.settings.seed, "sampling", self.num_steps, self.runtime.index)
-        generator = torch.Generator(self.runtime.device).manual_seed(seed)
+        # The numbers of all episodes of the batch: each follows from its own, in however many processes they are drawn.
+        generator = torch.Generator().manual_seed(stream_seed(self.settings.seed, "sampling", self.num_steps))
+        shape = (self.settings.batch_size, self.settings.sampling.max_tokens)
+        uniforms = torch.rand(*shape, generator=generator)[self.runtime.index :: self.runtime.num_processes]
         with self.runtime.autocast():
             return sample(
                 self.model,
@@ -232,11 +250,11 @@ class PPOTrainer(TextTrainer):
                 self.settings.sampling,
                 end_id=end_ids_of(self.tokens),
                 pad_id=self.tokens.pad_id,
-                generator=generator,
+                uniforms=uniforms.to(self.runtime.device),
             ).sequences
 
-    def _scores(self, index: Sequence[int], sequences: Sequences) -> tuple[Tensor, Metrics]:
-        """Return `(B,)` scores after the penalty for a missing end, and figures."""
+    def _scores(self, index: Sequence[int], sequences: Sequences) -> tuple[Tensor, _Parts]:
+        """Return `(B,)` scores before any penalty, and figures."""
         responses = sequences.token_lists()
         ended = sequences.ended(end_ids_of(self.tokens))
         if isinstance(self.reward, ModelReward):
@@ -249,26 +267,37 @@ class PPOTrainer(TextTrainer):
             texts = [decode_response(self.tokens, ids) for ids in responses]
             given = score_responses(self.reward, [self.prompts[i] for i in index], texts)
             scores = torch.tensor(given, dtype=torch.float32, device=ended.device)
-        figures = {
-            "score": scores.mean().item(),
-            "length": sequences.lengths.float().mean().item(),
-            "end_rate": ended.float().mean().item(),
+        figures: _Parts = {
+            "score": (scores.sum(), len(scores)),
+            "length": (sequences.lengths.float().sum(), len(scores)),
+            "end_rate": (ended.float().sum(), len(scores)),
         }
-        penalty = self.settings.missing_end_penalty
-        if self.settings.missing_end == "replace":
-            scores = torch.where(ended, scores, -penalty)
-        elif self.settings.missing_end == "subtract":
-            scores = torch.where(ended, scores, scores - penalty)
         return scores, figures
 
-    @property
-    def _minibatch_size(self) -> int:
-        """Of this process."""
-        return max(1, self.settings.minibatch_size // self.runtime.num_processes)
+    def _penalised(self, scores: Tensor, sequences: Sequences) -> Tensor:
+        """Return `(B,)` scores after the penalty for a missing end."""
+        ended, penalty = sequences.ended(end_ids_of(self.tokens)), self.settings.missing_end_penalty
+        if self.settings.missing_end == "replace":
+            return torch.where(ended, scores, -penalty)
+        if self.settings.missing_end == "subtract":
+            return torch.where(ended, scores, scores - penalty)
+        if self.settings.missing_end == "relative":
+            everywhere = torch.ones_like(scores, dtype=torch.bool)[:, None]
+            spread = terms.spread(scores[:, None], everywhere, total=self.runtime.total)
+            return torch.where(ended, scores, scores - penalty * torch.where(spread > 0, spread, 1.0))
+        return scores
 
     def _parts(self, sequences: Sequences, rows: Tensor) -> list[_Part]:
+        """Return some episodes in parts of similar length; none where there are no rows."""
+        if not len(rows):
+            return []
         order = rows[torch.argsort(sequences.lengths[rows])]
-        return [_Part(part, sequences.rows(part)) for part in order.split(max(1, -(-len(order) // PARTS)))]
+        size = max(1, -(-len(order) // PARTS))
+        return [_Part(part, sequences.rows(part)) for part in order.split(min(size, self._most or size))]
+
+    @property
+    def _most(self) -> int:
+        return self.settings.micro_batch_size
 
     def _log_probs(self, parts: Iterable[_Part]) -> list[Tensor]:
         with self.runtime.autocast():
@@ -289,55 +318,58 @@ class PPOTrainer(TextTrainer):
     @torch.no_grad()
     def _judge(
         self, sequences: Sequences, scores: Tensor, forward: _Forward, reference_parts: list[Tensor]
-    ) -> tuple[_Rollout, Metrics]:
+    ) -> tuple[_Rollout, _Parts]:
         """Return the trainer's own log-probabilities, and from them rewards and advantages."""
-        settings, mask = self.settings, sequences.response_mask
+        settings, mask, total = self.settings, sequences.response_mask, self.runtime.total
         log_probs, reference, values = (torch.zeros(mask.shape, device=mask.device) for _ in range(3))
         for part, *given in zip(forward.parts, forward.log_probs, reference_parts, forward.values, strict=True):
             for whole, of_part in zip((log_probs, reference, values), given, strict=True):
                 whole[part.rows, : of_part.shape[1]] = of_part
         log_ratios = (log_probs - reference) * mask
-        rewards = terms.token_rewards(scores, log_ratios, mask, self.kl.beta)
-        objective = rewards.sum(1).mean()
+        rewards = terms.token_rewards(self._penalised(scores, sequences), log_ratios, mask, self.kl.beta)
+        objective = rewards.sum(1)
         if settings.whiten_rewards:
-            rewards = terms.whiten(rewards, mask, shift_mean=False)
+            rewards = terms.whiten(rewards, mask, shift_mean=False, total=total)
         advantage, returns = terms.advantages(rewards, values, mask, settings.gae_lambda)
         if settings.whiten_advantages:
-            advantage = terms.whiten(advantage, mask)
-        figures = {
-            "objective": objective.item(),
-            "kl_nats": log_ratios.sum(1).mean().item(),
-            "beta": self.kl.beta,
-            "entropy_nats": -terms.masked_mean(log_probs, mask).item(),
+            advantage = terms.whiten(advantage, mask, total=total)
+        figures: _Parts = {
+            "objective": (objective.sum(), len(scores)),
+            "kl_nats": (log_ratios.sum(), len(scores)),
+            "entropy_nats": (-(log_probs * mask).sum(), mask.sum()),
         }
         return _Rollout(sequences, log_probs, values * mask, advantage, returns), figures
 
     def _update(self, rollout: _Rollout, first: _Forward | None) -> Metrics:
         """Make all epochs of updates; `first` is the forward pass of the first one, where it was made before."""
         settings = self.settings
-        sums = dict.fromkeys(("policy_loss", "value_loss", "clip_share", "ptx_loss", "grad_norm"), 0.0)
-        count = 0
+        names = ["policy_loss", "clip_share", "value_loss", *(["ptx_loss"] if settings.ptx_coefficient else [])]
+        sums, norms, count = dict.fromkeys(names, 0.0), 0.0, 0
+        processes, index = self.runtime.num_processes, self.runtime.index
         for epoch in range(settings.epochs):
-            seed = stream_seed(settings.seed, "minibatches", self.num_steps, epoch, self.runtime.index)
-            order = torch.from_numpy(np.random.default_rng(seed).permutation(len(rollout.sequences)))
-            for rows in order.to(rollout.log_probs.device).split(self._minibatch_size):
-                for name, value in self._minibatch(rollout, rows, first).items():
+            seed = stream_seed(settings.seed, "minibatches", self.num_steps, epoch, 0)
+            order = torch.from_numpy(np.random.default_rng(seed).permutation(settings.batch_size))
+            for episodes in order.split(settings.minibatch_size):
+                rows = episodes[episodes % processes == index] // processes  # those that this process drew
+                figures, norm = self._minibatch(rollout, rows.to(rollout.log_probs.device), first)
+                for name, value in figures.items():
                     sums[name] += value
+                norms += norm
                 first = None
                 count += 1
-        if not settings.ptx_coefficient:
-            del sums["ptx_loss"]
-        return {name: value / count for name, value in sums.items()}
+        both = torch.tensor([*sums.values()], dtype=torch.float64, device=self.runtime.device)
+        means = dict(zip(names, (self.runtime.total(both) / count).tolist(), strict=True))
+        return means | {"grad_norm": norms / count}
 
-    def _minibatch(self, rollout: _Rollout, rows: Tensor, forward: _Forward | None) -> Metrics:
+    def _minibatch(self, rollout: _Rollout, rows: Tensor, forward: _Forward | None) -> tuple[Metrics, float]:
         """Make one update; the parts of similar length add up to the loss of the whole minibatch."""
         parts = self._parts(rollout.sequences, rows) if forward is None else forward.parts
-        num_tokens = rollout.sequences.response_mask[rows].sum()
+        num_tokens = self.runtime.total(rollout.sequences.response_mask[rows].sum())
         of_policy, of_values = self._lanes.run(
             lambda: self._add_policy_gradient(rollout, parts, num_tokens, forward),
             lambda: self._add_value_gradient(rollout, parts, num_tokens, forward),
         )
-        return of_policy | of_values | {"grad_norm": self.optimiser.step()}
+        return of_policy | of_values, self.optimiser.step()
 
     def _add_policy_gradient(
         self, rollout: _Rollout, parts: list[_Part], num_tokens: Tensor, forward: _Forward | None
@@ -373,12 +405,12 @@ class PPOTrainer(TextTrainer):
 
     def _add_pretraining_gradient(self) -> float:
         index = self._blocks.batch(self.optimiser.num_steps)
-        rows = [self._pretraining[i] for i in self.runtime.share(index) or index[:1]]
-        batch = make_sequences([p for p, _ in rows], [r for _, r in rows], self.tokens.pad_id).to(self.runtime.device)
-        with self.runtime.autocast():
-            loss = -response_log_probs(self.model, batch).sum() / batch.response_mask.sum()
-        (self.settings.ptx_coefficient * loss).backward()
-        return loss.item()
+        num_tokens = sum(len(self._pretraining[i][1]) for i in index)
+        total = 0.0
+        for part in micro_batches(self.runtime.share(index), self._most):
+            rows = [self._pretraining[i] for i in part]
+            total += add_language_gradient(self.model, rows, self, num_tokens, self.settings.ptx_coefficient).item()
+        return total
 
     def state(self) -> State:
         """Return what a checkpoint must hold."""
@@ -386,6 +418,7 @@ class PPOTrainer(TextTrainer):
             "value_model": self.value_model.state_dict(),
             "reference": None if self._reference is None else self._reference.state_dict(),
             "beta": self.kl.beta,
+            "ends": self._ends.state(),
         }
         return State(tensors=super().state().tensors | own)
 
@@ -397,3 +430,4 @@ class PPOTrainer(TextTrainer):
         if self._reference is not None:
             self._reference.load_state_dict(held["reference"])
         self.kl.beta = float(held["beta"])
+        self._ends.restore(held.get("ends", []))

@@ -7,6 +7,7 @@ Ziegler et al. 2019, Stiennon et al. 2020 and the details of Huang et al. 2024.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -66,21 +67,31 @@ def advantages(rewards: Tensor, values: Tensor, mask: Tensor, gae_lambda: float)
     return advantage, (advantage + values) * mask
 
 
-def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
+def whiten(
+    values: Tensor, mask: Tensor, *, shift_mean: bool = True, total: Callable[[Tensor], Tensor] = lambda part: part
+) -> Tensor:
     """Return values scaled to variance 1 over the mask; biased variance, eps 1e-8 (Huang et al. 2024, s. 4).
 
     Args:
         values: `(B, R)` float.
         mask: `(B, R)` bool.
         shift_mean: also shift the mean to 0: for advantages, not for rewards.
+        total: gives the sum over all processes of which each holds some of the rows.
 
     Returns:
         `(B, R)`, 0 outside the mask.
     """
-    mean = masked_mean(values, mask)
-    variance = masked_mean((values - mean) ** 2, mask)
+    mean = total((values * mask).sum()) / total(mask.sum()).clamp(min=1)
+    variance = spread(values, mask, total=total) ** 2
     white = (values - mean) * torch.rsqrt(variance + EPS)
     return (white if shift_mean else white + mean) * mask
+
+
+def spread(values: Tensor, mask: Tensor, *, total: Callable[[Tensor], Tensor] = lambda part: part) -> Tensor:
+    """Return the biased standard deviation over the mask, `()`; `total` as for `whiten`."""
+    count = total(mask.sum()).clamp(min=1)
+    mean = total((values * mask).sum()) / count
+    return (total(((values - mean) ** 2 * mask).sum()) / count).sqrt()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -28,10 +28,14 @@ from prefrl.text.learn.losses import (
 )
 from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.learn.runtime import Runtime
-from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer
+from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer, micro_batches
 from prefrl.text.model.sequences import make_sequences, response_log_probs, sequence_log_probs
 
 Method = Literal["dpo", "ipo", "kto"]
+REFERENCE_BATCH = 64
+"""Responses of which the reference gives log-probabilities at once, at most."""
+ROUNDING_NATS = 1e-4
+"""Two implicit rewards that differ by less are a tie: at the first step all are, up to rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,9 @@ class PreferenceSettings:
     epochs: int = 1
     batch_size: int = 32
     """Pairs, rankings or likes."""
+    micro_batch_size: int = 0
+    """So many of them go through the model at once, the gradients adding up to those of the batch; 0: all. Smaller, it
+    takes less memory."""
     optimiser: OptimiserSettings = field(
         default_factory=lambda: OptimiserSettings(learning_rate=1e-6, warmup_share=0.1, decay="linear", adam_eps=1e-8)
     )
@@ -65,8 +72,8 @@ class PreferenceSettings:
             raise UserError(f"method must be one of {', '.join(get_args(Method))}. Received {self.method!r}")
         if not 0 < self.beta < math.inf:
             raise UserError(f"beta must be above 0. Received {self.beta}")
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UserError("epochs and batch_size must be at least 1.")
+        if self.epochs < 1 or self.batch_size < 1 or self.micro_batch_size < 0:
+            raise UserError("epochs and batch_size must be at least 1, micro_batch_size at least 0.")
         if self.rankings and self.method != "dpo":
             raise UserError(f"Whole rankings are for dpo; {self.method} learns from pairs or likes.")
         if self.mean_log_probs and self.method != "ipo":
@@ -154,7 +161,8 @@ class PreferenceTrainer(TextTrainer):
 
     def _reference_log_probs(self, prompts: Sequence[list[int]], responses: Sequence[list[int]]) -> Tensor:
         with self.runtime.autocast():
-            return sequence_log_probs(self.model, prompts, responses, pad_id=self.pad_id)
+            size = self.settings.micro_batch_size or min(REFERENCE_BATCH, self.settings.batch_size)
+            return sequence_log_probs(self.model, prompts, responses, pad_id=self.pad_id, batch_size=size)
 
     def _prepare_likes(self) -> None:
         num_liked = sum(group.liked for group in self._groups)
@@ -169,14 +177,22 @@ class PreferenceTrainer(TextTrainer):
     def step(self) -> Metrics:
         """Make one update on one batch."""
         index = self._epochs.batch(self.num_steps)
-        mine = self.runtime.share(index) or index[:1]
-        with self.runtime.autocast():
-            loss, figures = self._kto(mine) if self.settings.method == "kto" else self._ranked(mine)
-        loss.backward()
+        kto = self.settings.method == "kto"
+        parts = micro_batches(self.runtime.share(index), self.settings.micro_batch_size)
+        z0 = self._reference_point(parts, len(index)) if kto else None
+        sums = _Sums()
+        for part in parts:
+            with self.runtime.autocast():
+                losses = self._ranked(part, sums) if z0 is None else self._kto(part, z0, sums)
+            (losses.sum() / len(index)).backward()
+            sums.add("loss", losses)
         norm = self.optimiser.step()
         self.num_steps += 1
         self.num_examples += len(index)
-        return self.runtime.mean({"loss": loss.item()} | figures) | {"grad_norm": norm}
+        names = ("loss", *FIGURES) if kto else ("loss", *FIGURES, "accuracy")
+        figures = self.runtime.means({name: sums.of(name) for name in names})
+        more = {} if z0 is None else {"kl_reference_nats": z0.item()}
+        return figures | more | {"grad_norm": norm}
 
     def _log_probs(self, members: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the policy's and the reference's log-probabilities of responses, and their lengths, `(N,)` each."""
@@ -185,7 +201,8 @@ class PreferenceTrainer(TextTrainer):
         policy = response_log_probs(self.model, batch).sum(1)
         return policy, self._reference[torch.tensor(members)].to(policy.device), batch.lengths
 
-    def _ranked(self, index: Sequence[int]) -> tuple[Tensor, Metrics]:
+    def _ranked(self, index: Sequence[int], sums: _Sums) -> Tensor:
+        """Return the losses of some groups."""
         members = [self._groups[i].members for i in index]
         flat = sorted({m for group in members for m in group})  # a response in several pairs is read once
         place = {m: i for i, m in enumerate(flat)}
@@ -200,15 +217,10 @@ class PreferenceTrainer(TextTrainer):
             losses.append(self._loss(rho[rows], lengths[rows]))
         best = torch.tensor([place[group[0]] for group in members], device=rho.device)
         worst = torch.tensor([place[group[-1]] for group in members], device=rho.device)
-        with torch.no_grad():
-            figures = {
-                "chosen_log_prob": policy[best].mean().item(),
-                "rejected_log_prob": policy[worst].mean().item(),
-                "chosen_reward": self.settings.beta * rho[best].mean().item(),
-                "rejected_reward": self.settings.beta * rho[worst].mean().item(),
-                "accuracy": (rho[best] > rho[worst]).float().mean().item(),
-            }
-        return torch.cat(losses).mean(), figures
+        sums.add_both(policy, self.settings.beta * rho, best, worst)
+        apart = (rho[best] - rho[worst]).detach()
+        sums.add("accuracy", torch.where(apart.abs() > ROUNDING_NATS, (apart > 0).float(), 0.5))
+        return torch.cat(losses)
 
     def _loss(self, rho: Tensor, lengths: Tensor) -> Tensor:
         settings = self.settings
@@ -220,30 +232,49 @@ class PreferenceTrainer(TextTrainer):
             rho = rho / lengths
         return ipo_loss(rho[:, 0], rho[:, 1], settings.beta)
 
-    def _kto(self, index: Sequence[int]) -> tuple[Tensor, Metrics]:
-        policy, reference, _ = self._log_probs(index)
-        rho = policy - reference
-        with torch.no_grad():
+    @torch.no_grad()
+    def _reference_point(self, parts: Sequence[Sequence[int]], num_likes: int) -> Tensor:
+        """Return z0, `()`: over the whole batch, of which these are the parts of this process."""
+        total = torch.zeros((), device=self.runtime.device)
+        for index in parts:
             others = make_sequences(
                 [self._prompts[i] for i in index], [self._mismatched[i][0] for i in index], self.pad_id
             ).to(self.runtime.device)
-            theirs = torch.tensor([self._mismatched[i][1] for i in index], device=rho.device)
-            z0 = kto_reference_point(response_log_probs(self.model, others).sum(1) - theirs)
+            theirs = torch.tensor([self._mismatched[i][1] for i in index], device=self.runtime.device)
+            with self.runtime.autocast():
+                total += (response_log_probs(self.model, others).sum(1) - theirs).sum()
+        return kto_reference_point(self.runtime.total(total)[None] / num_likes)
+
+    def _kto(self, index: Sequence[int], z0: Tensor, sums: _Sums) -> Tensor:
+        """Return the losses of some likes and dislikes."""
+        policy, reference, _ = self._log_probs(index)
+        rho = policy - reference
         liked = torch.tensor([self._groups[i].liked for i in index], device=rho.device)
         desirable, undesirable = self._weights
-        losses = kto_loss(
-            rho, liked, z0, self.settings.beta, desirable_weight=desirable, undesirable_weight=undesirable
-        )
-        with torch.no_grad():
-            figures = {
-                "kl_reference_nats": z0.item(),
-                "chosen_log_prob": _mean(policy, liked),
-                "rejected_log_prob": _mean(policy, ~liked),
-                "chosen_reward": self.settings.beta * _mean(rho, liked),
-                "rejected_reward": self.settings.beta * _mean(rho, ~liked),
-            }
-        return losses.mean(), figures
+        sums.add_both(policy, self.settings.beta * rho, liked, ~liked)
+        return kto_loss(rho, liked, z0, self.settings.beta, desirable_weight=desirable, undesirable_weight=undesirable)
 
 
-def _mean(values: Tensor, mask: Tensor) -> float:
-    return float(values[mask].mean()) if mask.any() else float("nan")
+FIGURES = ("chosen_log_prob", "rejected_log_prob", "chosen_reward", "rejected_reward")
+
+
+class _Sums:
+    """Sums of figures and how many they are of, over the parts of a batch."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor | float, int]] = {}
+
+    def add(self, name: str, values: Tensor) -> None:
+        """Add `(N,)` values."""
+        total, count = self.of(name)
+        self._sums[name] = total + values.detach().sum(), count + len(values)
+
+    def add_both(self, log_probs: Tensor, rewards: Tensor, chosen: Tensor, rejected: Tensor) -> None:
+        """Add log-probabilities and implicit rewards `(N,)` of the chosen and the rejected, by their places."""
+        for name, rows in (("chosen", chosen), ("rejected", rejected)):
+            self.add(f"{name}_log_prob", log_probs[rows])
+            self.add(f"{name}_reward", rewards[rows])
+
+    def of(self, name: str) -> tuple[Tensor | float, int]:
+        """Return a sum, `()`, and its count."""
+        return self._sums.get(name, (0.0, 0))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from prefrl.errors import UserError
 from prefrl.runs.streams import stream
@@ -17,7 +18,7 @@ from prefrl.text.learn.losses import grouped_reward_loss
 from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.learn.reward_model import RewardModel
 from prefrl.text.learn.runtime import Runtime
-from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer
+from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer, micro_batches
 from prefrl.text.model.sequences import make_sequences
 
 CALIBRATION_BINS = 10
@@ -34,6 +35,9 @@ class RewardTrainingSettings:
     epochs: int = 1
     batch_size: int = 16
     """Prompts; all responses to one are in the same forward pass."""
+    micro_batch_size: int = 0
+    """So many of them go through the model at once, the gradients adding up to those of the batch; 0: all. Smaller, it
+    takes less memory."""
     plackett_luce: bool = False
     """The likelihood of whole orders instead of that of all pairs."""
     bootstrap: bool = False
@@ -45,8 +49,8 @@ class RewardTrainingSettings:
     """In a run 0 means that of --seed."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UserError("epochs and batch_size must be at least 1.")
+        if self.epochs < 1 or self.batch_size < 1 or self.micro_batch_size < 0:
+            raise UserError("epochs and batch_size must be at least 1, micro_batch_size at least 0.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +118,19 @@ class RewardTrainer(TextTrainer):
     def step(self) -> Metrics:
         """Make one update on one batch of prompts."""
         index = self._epochs.batch(self.num_steps)
-        rows = [self.data[i] for i in self.runtime.share(index) or index[:1]]
+        loss, scores = (torch.zeros((), device=self.runtime.device) for _ in range(2))
+        for part in micro_batches(self.runtime.share(index), self.settings.micro_batch_size):
+            of_part, of_scores = self._add_gradient([self.data[i] for i in part], len(index))
+            loss, scores = loss + of_part, scores + of_scores
+        norm = self.optimiser.step()
+        self.num_steps += 1
+        self.num_examples += len(index)
+        num_responses = sum(len(self.data[i].responses) for i in index)
+        figures = self.runtime.total(torch.stack([loss, scores / num_responses])).tolist()
+        return {"loss": figures[0], "score": figures[1], "grad_norm": norm}
+
+    def _add_gradient(self, rows: Sequence[EncodedRanking], num_prompts: int) -> tuple[Tensor, Tensor]:
+        """Return the loss of some prompts of a batch of `num_prompts`, and the sum of their scores, `()` each."""
         prompts = [row.prompt for row in rows for _ in row.responses]
         responses = [response for row in rows for response in row.responses]
         device = self.runtime.device
@@ -124,12 +140,9 @@ class RewardTrainer(TextTrainer):
         with self.runtime.autocast():
             scores = self.model(batch)
             losses = grouped_reward_loss(scores, ranks, groups, plackett_luce=self.settings.plackett_luce)
-            loss = losses.mean()
+            loss = losses.sum() / num_prompts
         loss.backward()
-        norm = self.optimiser.step()
-        self.num_steps += 1
-        self.num_examples += len(index)
-        return self.runtime.mean({"loss": loss.item(), "score": scores.mean().item()}) | {"grad_norm": norm}
+        return loss.detach(), scores.detach().sum()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Where training runs: the device, the precision, and how several processes share the work.
 
-Under `accelerate launch` every process holds the whole model, takes its part of each batch, and gradients are averaged
-after the backward pass. That needs no wrapper around the model, so trainers may call any part of it.
+Under `accelerate launch` every process holds the whole model and takes its part of each batch. Losses are sums over a
+part divided by a count of the whole batch, so gradients and figures are sums over processes: those of one process, up
+to rounding, however the batch falls apart. That needs no wrapper around the model: trainers may call any part of it.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class Runtime:
         """Return this process's part of a batch: every n-th item."""
         return list(items[self.index :: self.num_processes])
 
-    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Average the gradients of all processes, in one message."""
+    def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Add up the gradients of all processes, in one message; one that had no part in them gives nothing."""
         if self.num_processes == 1:
             return
         held = [parameter for parameter in parameters if parameter.requires_grad]
@@ -78,17 +79,26 @@ class Runtime:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in held if parameter.grad is not None]
-        flat = self._accelerator.reduce(torch.cat([g.flatten() for g in gradients]), reduction="mean")
+        flat = self._accelerator.reduce(torch.cat([g.flatten() for g in gradients]), reduction="sum")
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Return the means of figures over all processes."""
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sums of values `(...)` over all processes."""
         if self.num_processes == 1:
-            return dict(values)
-        stacked = torch.tensor([float(value) for value in values.values()], device=self.device)
-        averaged: Tensor = self._accelerator.reduce(stacked, reduction="mean")
-        return dict(zip(values, averaged.tolist(), strict=True))
+            return values
+        summed: Tensor = self._accelerator.reduce(values.detach().clone(), reduction="sum")
+        return summed
+
+    def means(self, parts: Mapping[str, tuple[Tensor | float, Tensor | float]]) -> dict[str, float]:
+        """Return means over the whole batch.
+
+        Args:
+            parts: by name the sum over this process's part of the batch, `()`, and how many it is of.
+        """
+        both = [torch.as_tensor(number, dtype=torch.float32).detach() for part in parts.values() for number in part]
+        sums = self.total(torch.stack([number.to(self.device) for number in both]).view(-1, 2))
+        return dict(zip(parts, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
 
     def on_main(self, work: Callable[[], object]) -> None:
         """Have the main process do something while the others wait.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError
+from prefrl.runs.streams import stream_seed
 from prefrl.text.data.examples import Encoder, Example, language_model_blocks
 from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.learn.runtime import Runtime
-from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer
+from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer, micro_batches
 from prefrl.text.model.sequences import batches_by_length, make_sequences, response_log_probs
 
 TokenPair = tuple[list[int], list[int]]
@@ -32,6 +35,9 @@ class SFTSettings:
 
     epochs: int = 1
     batch_size: int = 32
+    micro_batch_size: int = 0
+    """So many of them go through the model at once, the gradients adding up to those of the batch; 0: all. Smaller, it
+    takes less memory."""
     optimiser: OptimiserSettings = field(
         default_factory=lambda: OptimiserSettings(learning_rate=1e-5, warmup_share=0.05, decay="cosine", adam_eps=1e-8)
     )
@@ -39,8 +45,8 @@ class SFTSettings:
     """In a run 0 means that of --seed."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UserError("epochs and batch_size must be at least 1.")
+        if self.epochs < 1 or self.batch_size < 1 or self.micro_batch_size < 0:
+            raise UserError("epochs and batch_size must be at least 1, micro_batch_size at least 0.")
 
 
 def encode_examples(encoder: Encoder, examples: Sequence[Example]) -> list[TokenPair]:
@@ -96,18 +102,51 @@ class SFTTrainer(TextTrainer):
     def step(self) -> Metrics:
         """Make one update on one batch."""
         index = self._epochs.batch(self.num_steps)
-        mine = self.runtime.share(index) or index[:1]
-        rows = [self.data[i] for i in mine]
-        batch = make_sequences([p for p, _ in rows], [r for _, r in rows], self.pad_id).to(self.runtime.device)
+        num_tokens = sum(len(self.data[i][1]) for i in index)
+        loss = torch.zeros((), device=self.runtime.device)
         self.model.train()
-        with self.runtime.autocast():
-            loss = -response_log_probs(self.model, batch).sum() / batch.response_mask.sum()
-        loss.backward()
+        with self._dropout_stream():
+            for part in micro_batches(self.runtime.share(index), self.settings.micro_batch_size):
+                loss += add_language_gradient(self.model, [self.data[i] for i in part], self, num_tokens)
         norm = self.optimiser.step()
         self.model.eval()
         self.num_steps += 1
         self.num_examples += len(index)
-        return self.runtime.mean({"loss": loss.item()}) | {"grad_norm": norm}
+        return {"loss": self.runtime.total(loss).item(), "grad_norm": norm}
+
+    @contextmanager
+    def _dropout_stream(self) -> Iterator[None]:
+        """Have dropout draw from a stream of this step instead of the global one."""
+        devices = [self.runtime.device] if self.runtime.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(stream_seed(self.settings.seed, "dropout", self.num_steps, self.runtime.index))
+            yield
+
+
+class Reader(Protocol):
+    """What pads a batch and places it."""
+
+    pad_id: int
+    runtime: Runtime
+
+
+def add_language_gradient(
+    model: Any, rows: Sequence[TokenPair], reader: Reader, num_tokens: int, weight: float = 1.0
+) -> Tensor:
+    """Add the gradient of `weight` times the cross-entropy of responses over `num_tokens`; return the loss, `()`.
+
+    Args:
+        model: in training or evaluation mode.
+        rows: prompts and responses, a part of a batch.
+        reader: gives padding, device and precision.
+        num_tokens: response tokens of the whole batch, over all processes.
+        weight: of the gradient, not of the loss that is returned.
+    """
+    batch = make_sequences([p for p, _ in rows], [r for _, r in rows], reader.pad_id).to(reader.runtime.device)
+    with reader.runtime.autocast():
+        loss = -response_log_probs(model, batch).sum() / num_tokens
+    (loss if weight == 1.0 else weight * loss).backward()
+    return loss.detach()
 
 
 @torch.no_grad()

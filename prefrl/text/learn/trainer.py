@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from prefrl.runs import State
 from prefrl.runs.streams import stream
 from prefrl.text.learn.optimisation import Optimiser
 
 Metrics = dict[str, float]
+_Item = TypeVar("_Item")
 
 
 class TextTrainer(abc.ABC):
@@ -65,6 +66,12 @@ class TextTrainer(abc.ABC):
         self.model.load_state_dict(held["model"])
         self.optimiser.restore(held["optimiser"])
         self.num_steps, self.num_examples = int(held["num_steps"]), int(held["num_examples"])
+
+
+def micro_batches(items: Sequence[_Item], size: int) -> list[Sequence[_Item]]:
+    """Return a batch in parts of `size` that go through the model one after the other; 0: in one."""
+    step = size or max(1, len(items))
+    return [items[start : start + step] for start in range(0, len(items), step)]
 
 
 class Epochs:

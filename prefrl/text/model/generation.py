@@ -92,6 +92,7 @@ def sample(
     pad_id: int,
     samples_per_prompt: int = 1,
     generator: torch.Generator | None = None,
+    uniforms: Tensor | None = None,
 ) -> Sampled:
     """Draw responses to prompts of token ids.
 
@@ -103,15 +104,17 @@ def sample(
         pad_id: fills up the arrays.
         samples_per_prompt: K.
         generator: random stream, on the model's device; only greedy draws need none.
+        uniforms: `(B K, max_tokens)` in [0, 1), instead of a generator: each response then follows from its own row,
+            whichever others are drawn beside it.
 
     Returns:
         B K responses.
     """
-    if generator is None and not settings.greedy:
+    if generator is None and uniforms is None and not settings.greedy:
         raise ValueError("sample needs a generator, unless it is greedy: nothing draws from the global stream.")
     lengths_of_prompts = {len(prompt) for prompt in prompts}
     if len(lengths_of_prompts) > 1 and not reads_padding(model):
-        return _sample_by_length(model, prompts, settings, end_id, pad_id, samples_per_prompt, generator)
+        return _sample_by_length(model, prompts, settings, end_id, pad_id, samples_per_prompt, generator, uniforms)
     device = next(model.parameters()).device
     ends = torch.tensor([end_id] if isinstance(end_id, int) else sorted(end_id), device=device)
     prompt_ids, prompt_mask = (array.to(device) for array in pad_left(prompts, pad_id))
@@ -131,7 +134,8 @@ def sample(
     row = torch.arange(rows, device=device)  # the response that each row of the cache belongs to
     running = torch.ones(rows, dtype=torch.bool, device=device)
     for t in range(settings.max_tokens):
-        token, log_prob = _draw(logits.float() / settings.temperature, settings, generator)
+        drawn = None if uniforms is None else uniforms[row, t : t + 1]
+        token, log_prob = _draw(logits.float() / settings.temperature, settings, generator, drawn)
         ids[row, t] = torch.where(running, token, pad_id)
         drawn_log_probs[row, t] = torch.where(running, log_prob, 0.0)
         lengths[row] += running
@@ -157,17 +161,19 @@ def sample(
 
 def _sample_by_length(
     model: Any, prompts: Sequence[Sequence[int]], settings: SamplingSettings, end_id: int | Collection[int],
-    pad_id: int, samples_per_prompt: int, generator: torch.Generator | None,
+    pad_id: int, samples_per_prompt: int, generator: torch.Generator | None, uniforms: Tensor | None,
 ) -> Sampled:  # fmt: skip
     """Draw responses to the prompts of each length apart, so that none is padded."""
     places, parts = list[int](), []
     for length in sorted({len(prompt) for prompt in prompts}):
         own = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
-        places += [i * samples_per_prompt + k for i in own for k in range(samples_per_prompt)]
+        rows = [i * samples_per_prompt + k for i in own for k in range(samples_per_prompt)]
+        places += rows
         parts.append(
             sample(
                 model, [prompts[i] for i in own], settings, end_id=end_id, pad_id=pad_id,
                 samples_per_prompt=samples_per_prompt, generator=generator,
+                uniforms=None if uniforms is None else uniforms[rows],
             )
         )  # fmt: skip
     sequences = joined([part.sequences for part in parts], pad_id)
@@ -177,7 +183,9 @@ def _sample_by_length(
     return Sampled(sequences=sequences.rows(order), log_probs=log_probs[order])
 
 
-def _draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+def _draw(
+    logits: Tensor, settings: SamplingSettings, generator: torch.Generator | None, drawn: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Return a token for each row of `(N, V)` logits, and its log-probability before any truncation."""
     log_probs = torch.log_softmax(logits, -1)
     if settings.greedy:
@@ -185,8 +193,13 @@ def _draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator
     else:
         # One uniform number for each row, against the cumulated probabilities.
         cumulated = _truncated(log_probs, settings).exp().cumsum(-1)
-        drawn = torch.rand(len(logits), 1, device=logits.device, generator=generator) * cumulated[:, -1:]
-        token = torch.searchsorted(cumulated, drawn, right=True).clamp(max=logits.shape[1] - 1).squeeze(1)
+        if drawn is None:
+            drawn = torch.rand(len(logits), 1, device=logits.device, generator=generator)
+        token = (
+            torch.searchsorted(cumulated, drawn * cumulated[:, -1:], right=True)
+            .clamp(max=logits.shape[1] - 1)
+            .squeeze(1)
+        )
     return token, log_probs.gather(1, token.unsqueeze(1)).squeeze(1)
 
 
