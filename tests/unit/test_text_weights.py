@@ -22,7 +22,7 @@ from prefrl.text.model.models import load_model
 from prefrl.text.model.tokens import Tokens
 
 Weights = dict[str, torch.Tensor]
-FAST = ["--place.max-tokens", "8", "--place.device", "cpu", "--quiet"]
+FAST = ["--max-tokens", "8", "--device", "cpu", "--quiet"]
 
 
 def rewrite(folder: Path, change: Callable[[Weights], Weights]) -> None:
