@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from prefrl.envs.text_worlds import DEFAULT_WORLD
 from prefrl.errors import UserError
 from prefrl.runs.codec import from_json, to_json
+from prefrl.runs.guard import enough_memory
 from prefrl.runs.streams import stream_seed
 from prefrl.text.data import sources
 from prefrl.text.data.examples import Encoder
@@ -26,7 +27,7 @@ from prefrl.text.jobs.parts import (
     split_held_out,
     split_rankings,
 )
-from prefrl.text.jobs.running import run_trainer
+from prefrl.text.jobs.running import LESS_MEMORY, run_trainer
 from prefrl.text.jobs.worlds import probe, world_of
 from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.ppo import PPOTrainer, TextPPOSettings
@@ -207,8 +208,8 @@ class PPOJob:
     model: str
     """The fine-tuned model."""
     reward: tuple[str, ...]
-    """Folder of a reward model; several are an ensemble; or FILE.py:FUNCTION of (prompts, responses); or gold, the
-    world's own."""
+    """Folder of a reward model, or of a sequence classifier of transformers with one label; several reward models are an
+    ensemble; or FILE.py:FUNCTION of (prompts, responses); or gold, the world's own."""
     data: str = DEFAULT_WORLD
     """Prompts: servicedesk, a world of your own as module:Name, a record, or a JSONL or Parquet file with a column
     `prompt`."""
@@ -236,9 +237,12 @@ class PPOJob:
         """Do it."""
         runtime, seed = self.place.runtime(), self.place.seed
         model, tokens = load_model(self.model)
-        encoder = Encoder(tokens, context_length(model), self.training.sampling.max_tokens)
         world = world_of(self.data, seed, self.watch.world)
         reward = load_reward(self.reward, tokens, runtime, self.pessimism, world)
+        context = context_length(model)
+        if isinstance(reward, ModelReward):  # it and the value model read what the policy reads
+            context = min(context, reward.context)
+        encoder = Encoder(tokens, context, self.training.sampling.max_tokens)
         blocks: list[TokenPair] = []
         if self.training.ptx_coefficient:
             if self.pretraining is None:
@@ -281,7 +285,8 @@ class DPOJob:
         data: Any = sources.read_likes(self.data) if self.training.method == "kto" else sources.read_rankings(self.data)
         seed = self.place.seed
         model = add_lora(model, self.lora, stream_seed(seed, "lora")).to(runtime.device)
-        trainer = PreferenceTrainer(model, encoder, data, self.place.seeded(self.training), runtime=runtime)
+        with enough_memory(LESS_MEMORY):  # the reference's pass over all of the data
+            trainer = PreferenceTrainer(model, encoder, data, self.place.seeded(self.training), runtime=runtime)
         proxy = load_proxy(self.proxy, tokens, runtime, 0.0)
         sampling = SamplingSettings(max_tokens=self.place.max_tokens)
         watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy)

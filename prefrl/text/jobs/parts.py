@@ -19,6 +19,7 @@ from prefrl.text.data.examples import Encoder
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.running import Evaluation, run_trainer
 from prefrl.text.jobs.worlds import probe, world_of
+from prefrl.text.learn.classifier_reward import ClassifierReward, is_classifier
 from prefrl.text.learn.evaluation import evaluate_policy
 from prefrl.text.learn.ppo import TextPPOSettings
 from prefrl.text.learn.preference import PreferenceSettings
@@ -199,6 +200,8 @@ def load_reward(
         return world.gold
     if len(names) == 1 and is_function_name(names[0]):
         return cast(TextReward, load_function(names[0], "reward function", "prompts and responses"))
+    if len(names) == 1 and is_classifier(names[0]):
+        return ClassifierReward(names[0], runtime)
     members = []
     for name in names:
         member, its_tokens = RewardModel.load(Path(name))

@@ -22,8 +22,8 @@ from prefrl.text.learn.trainer import Metrics, TextTrainer
 SHOWN = ("loss", "objective", "score", "kl_nats", "length", "accuracy")
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 LESS_MEMORY = (
-    "Use a smaller --training.batch-size or --max-tokens; for ppo a smaller --training.minibatch-size or "
-    "--training.sampling.max-tokens."
+    "Use a smaller --training.micro-batch-size, --training.batch-size or --max-tokens; for ppo a smaller "
+    "--training.minibatch-size or --training.sampling.max-tokens."
 )
 
 Evaluation = Callable[[], dict[str, Any]]
