@@ -208,8 +208,8 @@ class PPOJob:
     model: str
     """The fine-tuned model."""
     reward: tuple[str, ...]
-    """Folder of a reward model, or of a sequence classifier of transformers with one label; several reward models are an
-    ensemble; or FILE.py:FUNCTION of (prompts, responses); or gold, the world's own."""
+    """Folder of a reward model (several are an ensemble), or of a sequence classifier of transformers with one label;
+    or an http address, FILE.py:FUNCTION of (prompts, responses), or gold, the world's own."""
     data: str = DEFAULT_WORLD
     """Prompts: servicedesk, a world of your own as module:Name, a record, or a JSONL or Parquet file with a column
     `prompt`."""

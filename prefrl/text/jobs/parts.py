@@ -26,6 +26,7 @@ from prefrl.text.learn.preference import PreferenceSettings
 from prefrl.text.learn.reward_model import ModelReward, RewardModel
 from prefrl.text.learn.reward_training import EncodedRanking, RewardTrainingSettings
 from prefrl.text.learn.runtime import Runtime
+from prefrl.text.learn.server_reward import ServerReward
 from prefrl.text.learn.sft import SFTSettings, TokenPair, encode_texts, language_model_loss
 from prefrl.text.learn.trainer import TextTrainer
 from prefrl.text.model.generation import SamplingSettings
@@ -200,6 +201,8 @@ def load_reward(
         return world.gold
     if len(names) == 1 and is_function_name(names[0]):
         return cast(TextReward, load_function(names[0], "reward function", "prompts and responses"))
+    if len(names) == 1 and names[0].startswith(("http://", "https://")):
+        return ServerReward(names[0])
     if len(names) == 1 and is_classifier(names[0]):
         return ClassifierReward(names[0], runtime)
     members = []
