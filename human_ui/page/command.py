@@ -233,6 +233,7 @@ def listen(host: str, port: int | None) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, number))
+            listener.listen(128)  # who comes before the server has begun waits
             return listener
         except (OSError, OverflowError) as error:
             listener.close()
