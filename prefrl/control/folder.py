@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 from prefrl.control.settings import RunSettings
-from prefrl.errors import UserError
+from prefrl.errors import UserError, first_line
 from prefrl.files import write_atomically
 from prefrl.runs import RunFolder
 from prefrl.runs.codec import from_json, to_json
@@ -55,8 +56,17 @@ class ControlFolder(RunFolder):
 
     @property
     def settings(self) -> RunSettings:
-        """The resolved settings of the run."""
-        return from_json(RunSettings, self.config["settings"])
+        """The resolved settings of the run.
+
+        Raises:
+            UserError: what the configuration holds are none.
+        """
+        try:
+            return from_json(RunSettings, self.config["settings"])
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            raise UserError(
+                f"{self.config_path} is damaged: its settings cannot be read ({first_line(error)}). Restore it."
+            ) from error
 
     @property
     def record(self) -> Path | str:
@@ -104,5 +114,25 @@ class ControlFolder(RunFolder):
         if not path.is_file():
             kept = ", ".join(sorted(p.stem for p in self.policies.glob("*.pt"))) or "none"
             raise UserError(f"The run in {self.path} has no policy {name!r}; it has: {kept}.")
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        try:
+            with zipfile.ZipFile(path) as file:
+                damaged = file.testzip()  # torch reads on where a checksum does not fit
+            state: dict[str, Any] = {} if damaged else torch.load(path, weights_only=True)
+        except Exception as error:  # of zipfile and torch: many kinds
+            raise UserError(
+                f"The policy {path} cannot be read: {first_line(error)}. Restore it from a copy."
+            ) from error
+        if damaged or not isinstance(state, dict):
+            raise UserError(f"The policy {path} is damaged: a checksum does not fit. Restore it from a copy.")
+        if not has_no_nan(state):
+            raise UserError(f"The policy {path} holds weights that are no numbers (NaN): nothing can be told from it.")
         return state
+
+
+def has_no_nan(state: Any) -> bool:
+    """Tell whether all floating-point tensors of a nested state are numbers."""
+    if isinstance(state, torch.Tensor):
+        return not state.is_floating_point() or not bool(state.isnan().any())
+    if isinstance(state, dict):
+        return all(has_no_nan(one) for one in state.values())
+    return all(has_no_nan(one) for one in state) if isinstance(state, list | tuple) else True

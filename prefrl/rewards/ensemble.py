@@ -6,6 +6,7 @@ on its own, and the reward is their mean. How it is fitted is in `prefrl.rewards
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -44,6 +45,7 @@ FORMAT_VERSION = 1
 INPUTS = ("s", "sa", "sas")
 STATISTICS = ("input_mean", "input_std", "least_input_std", "reward_mean", "reward_std")
 NUM_MEMBERS = 3  # where the settings name none
+MOST_MEMBERS, MOST_UNITS = 1_000, 100_000  # files name them too: memory is taken after they are checked
 LEAST_SCALE = 0.03  # of the first standard deviation of an input
 CHUNK = 4_096  # transitions evaluated at once: bounds memory, and small parts stay in the cache
 IMAGE_CHUNK = 1_024
@@ -74,8 +76,10 @@ class RewardSettings:
             raise UserError(f"num_members must be at least 1. Received {self.num_members}")
         if self.inputs not in (*INPUTS, "auto"):
             raise UserError(f"inputs must be one of {', '.join(INPUTS)} or auto. Received {self.inputs!r}")
-        if any(units < 1 for units in self.hidden):
-            raise UserError(f"hidden must be positive numbers of units. Received {self.hidden}")
+        if self.num_members is not None and self.num_members > MOST_MEMBERS:
+            raise UserError(f"num_members must be at most {MOST_MEMBERS}. Received {self.num_members}")
+        if not all(1 <= units <= MOST_UNITS for units in self.hidden):
+            raise UserError(f"hidden must be numbers of units from 1 to {MOST_UNITS}. Received {self.hidden}")
         if not 0 < self.target_std < float("inf"):
             raise UserError(f"target_std must be positive and finite. Received {self.target_std}")
         if self.clip_inputs <= 0:
@@ -313,6 +317,7 @@ class RewardEnsemble:
             "action_space": space_to_json(self.action_space),
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        description["sha256"] = _checksum(tensors)
         content = safetensors.torch.save(tensors, {"prefrl": json.dumps(description)})
         write_atomically(path, content)
 
@@ -343,7 +348,7 @@ class RewardEnsemble:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
         except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
             raise UserError(f"{path} is not a saved reward, or is damaged: {error}") from None
-        if description.get("format") != FORMAT:
+        if not isinstance(description, dict) or description.get("format") != FORMAT:
             raise UserError(f"{path} is not a reward saved by prefrl.")
         if description["version"] > FORMAT_VERSION:
             raise UserError(
@@ -352,6 +357,10 @@ class RewardEnsemble:
             )
         if description["custom_network"] and factory is None:
             raise UserError(f"{path} holds a network of your own: pass the factory that makes it.")
+        if description.get("sha256", _checksum(tensors)) != _checksum(tensors):
+            raise UserError(f"{path} is damaged: its weights do not match their checksum. Restore it from a copy.")
+        if any(tensor.is_floating_point() and tensor.isnan().any() for tensor in tensors.values()):
+            raise UserError(f"{path} holds weights that are no numbers (NaN): it says nothing of any transition.")
         settings = dict(description["settings"])
         NETWORKS.check_read(settings.get("network", "auto"))
         settings["hidden"] = tuple(settings["hidden"])
@@ -382,3 +391,11 @@ class RewardEnsemble:
         self.network.load_state_dict(network)
         for name in STATISTICS:
             setattr(self, name, state[name].to(self.device))
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()

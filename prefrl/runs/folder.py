@@ -126,7 +126,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
-        return self.summary_path.is_file()
+        return bool(self._summary())
 
     def refuse_if_finished(self) -> None:
         """Refuse to go on with a run that is over.
@@ -145,8 +145,15 @@ class RunFolder:
         """
         if not self.finished:
             raise UserError(f"The run in {self.path} is not finished. Resume it with: {RESUME} {self.path}")
-        summary: dict[str, Any] = json.loads(self.summary_path.read_text())
-        return summary
+        return self._summary()
+
+    def _summary(self) -> dict[str, Any]:
+        """Return the figures at the end; nothing where there are none, or the file is empty or damaged."""
+        try:
+            summary = json.loads(self.summary_path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return summary if isinstance(summary, dict) else {}
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the rows of metrics; a last line that a kill cut short is left out."""
