@@ -165,7 +165,9 @@ class SpaceEncoder:
             if isinstance(space, spaces.Dict)
             else [(None, space)]
         )
-        self.size = sum(_leaf_size(leaf) for _, leaf in self._leaves)
+        self.sizes = [_leaf_size(leaf) for _, leaf in self._leaves]
+        """Features of each entry, in the order in which they are joined."""
+        self.size = sum(self.sizes)
 
     def encode(self, batch: Batch) -> NDArray[np.float32]:
         """Return features `(B, size)` float32 of a batch whose only batch axis is the first.

@@ -18,6 +18,7 @@ from prefrl.errors import UserError
 
 HIDDEN_GAIN = math.sqrt(2)  # orthogonal starts as in stable-baselines3 (Engstrom et al. 2020 found them to matter)
 POLICY_GAIN, VALUE_GAIN = 0.01, 1.0
+LEAST_IMAGE = 36  # height and width that the network of Mnih et al. 2015 can read
 
 
 def flatten_parameters(parameters: Iterable[nn.Parameter]) -> tuple[Tensor, Tensor]:
@@ -147,8 +148,22 @@ class MlpActorCritic(nn.Module):
         self.critic.backward(d_values.unsqueeze(1))
 
 
+def small_image_layers(channels: int) -> list[nn.Module]:
+    """Return layers for images of any size: kernels of 3, strides 1, 2, 2 and a margin of one pixel.
+
+    `(B, channels, H, W)` becomes `(B, 64, ceil(H / 4), ceil(W / 4))`.
+    """
+    layers: list[nn.Module] = []
+    for filters, stride in ((32, 1), (64, 2), (64, 2)):
+        layers += [nn.Conv2d(channels, filters, 3, stride, padding=1), nn.ReLU()]
+        channels = filters
+    return layers
+
+
 class CnnActorCritic(nn.Module):
     """The network of Mnih et al. 2015 under both heads (stable-baselines3's `CnnPolicy`).
+
+    Images smaller than 36 x 36, for which it is too large, are read by the layers of `small_image_layers` in its place.
 
     Args:
         image_shape: (C, H, W) of uint8 images.
@@ -166,11 +181,13 @@ class CnnActorCritic(nn.Module):
         self.bf16 = bf16
         channels, height, width = image_shape
         layers: list[nn.Module] = []
-        for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-            layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
-            channels, height, width = filters, (height - kernel) // stride + 1, (width - kernel) // stride + 1
-        if height < 1 or width < 1:
-            raise UserError(f"Images of {image_shape[1]} x {image_shape[2]} are too small; expected 36 x 36 or more.")
+        if min(height, width) < LEAST_IMAGE:
+            layers = small_image_layers(channels)
+            channels, height, width = 64, (height + 3) // 4, (width + 3) // 4
+        else:
+            for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+                layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
+                channels, height, width = filters, (height - kernel) // stride + 1, (width - kernel) // stride + 1
         self.trunk = nn.Sequential(
             *layers, nn.Flatten(), nn.Linear(channels * height * width, self.FEATURES), nn.ReLU()
         )

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from prefrl.agents.protocol import Improvement
 from prefrl.agents.sb3_envs import Sb3Envs
 from prefrl.agents.sb3_logger import UpdateLogger
+from prefrl.agents.sb3_networks import extractor_for
 from prefrl.agents.schedules import schedule
 from prefrl.errors import UserError, near_names, require
 from prefrl.rewards.function import RewardFunction, checked_rewards
@@ -130,6 +131,9 @@ class Sb3Agent(ABC):
         policy = "CnnPolicy" if is_image(self.observation_space) else "MlpPolicy"
         if self._is_dict:
             policy = "MultiInputPolicy"
+        small = extractor_for(self._envs.seen.space)
+        if small:
+            arguments["policy_kwargs"] = {**small, **(arguments.get("policy_kwargs") or {})}
         try:
             return algorithm(policy, self._env, seed=seed, device=device, **arguments)
         except (AssertionError, TypeError, ValueError, RuntimeError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,6 +47,7 @@ INPUTS = ("s", "sa", "sas")
 STATISTICS = ("input_mean", "input_std", "least_input_std", "reward_mean", "reward_std")
 NUM_MEMBERS = 3  # where the settings name none
 MOST_MEMBERS, MOST_UNITS = 1_000, 100_000  # files name them too: memory is taken after they are checked
+NEVER_VARIES = 1e-6  # standard deviation, as a share of the largest beside it
 LEAST_SCALE = 0.03  # of the first standard deviation of an input
 CHUNK = 4_096  # transitions evaluated at once: bounds memory, and small parts stay in the cache
 IMAGE_CHUNK = 1_024
@@ -127,6 +129,9 @@ class RewardEnsemble:
             (0 if self.images else self._observations.size * (2 if self.inputs == "sas" else 1))
             + (self._actions.size if "a" in self.inputs else 0)
         )  # fmt: skip
+        seen = [] if self.images else self._observations.sizes
+        self._input_sizes = [*seen, *([self._actions.size] if "a" in self.inputs else [])]
+        self._input_sizes += seen if self.inputs == "sas" else []
         generator = torch.Generator().manual_seed(seed)
         self.network: nn.Module
         if factory is not None:
@@ -187,12 +192,25 @@ class RewardEnsemble:
         """Take the mean and standard deviation of vector inputs from these transitions.
 
         Call it before the first fit and not after: the fitted weights belong to these statistics, and only
-        `follow_inputs` moves both. Inputs that never vary keep the scale 1.
+        `follow_inputs` moves both. Inputs that never vary keep the scale 1, and so do those that vary by less than a
+        millionth of what varies most in the same observation or action, or of 1 where that is more: rounding errors.
+        Such are counted in a warning.
         """
         if self.num_inputs == 0:
             return
         self.input_mean, std = self._moments(observations, actions, next_observations)
-        self.input_std = torch.where(std < 1e-6, torch.ones_like(std), std)
+        most = torch.cat(
+            [part.max().clamp(max=1.0).expand(len(part)) for part in std.split(self._input_sizes) if len(part)]
+        )
+        still = std < NEVER_VARIES * most
+        faint = int((still & (std > 0)).sum())
+        if faint:
+            warnings.warn(
+                f"{faint} of {self.num_inputs} inputs of the reward vary by less than a millionth of those beside them "
+                "and count for nothing in it. If they matter, give them in larger units.",
+                stacklevel=2,
+            )
+        self.input_std = torch.where(still | (std == 0), torch.ones_like(std), std)
         self.least_input_std = LEAST_SCALE * self.input_std
 
     def follow_inputs(self, observations: Batch, actions: Array, next_observations: Batch) -> None:

@@ -80,7 +80,8 @@ class EnsembleCNN(nn.Module):
 
     Kernels 7, 5, 3, 3 with strides 3, 2, 1, 1 and 16 filters each, batch norm and dropout 0.5 after every convolution,
     then a layer of 64; leaky ReLU throughout. Dropout is of whole filters. Vector features (actions), where given, join
-    before the layer of 64.
+    before the layer of 64. Images smaller than 43 x 43, for which these are too large, are read with kernels of 3,
+    strides 1, 2, 2 and a margin of one pixel, which fits any size.
 
     Args:
         num_members: M.
@@ -92,6 +93,8 @@ class EnsembleCNN(nn.Module):
 
     KERNELS = (7, 5, 3, 3)
     STRIDES = (3, 2, 1, 1)
+    LEAST = 43
+    SMALL_KERNELS, SMALL_STRIDES = (3, 3, 3), (1, 2, 2)
     FILTERS = 16
     HIDDEN = 64
 
@@ -106,15 +109,16 @@ class EnsembleCNN(nn.Module):
         super().__init__()
         self.num_members, self.dropout = num_members, dropout
         channels, height, width = image_shape
+        small = min(height, width) < self.LEAST
+        self.strides: tuple[int, ...] = self.SMALL_STRIDES if small else self.STRIDES
+        self.padding = 1 if small else 0
         kernels, norms = [], []
-        for kernel, stride in zip(self.KERNELS, self.STRIDES, strict=True):
+        for kernel, stride in zip(self.SMALL_KERNELS if small else self.KERNELS, self.strides, strict=True):
             shape = (num_members, self.FILTERS, channels, kernel, kernel)
             kernels.append(_uniform(shape, channels * kernel * kernel, generator))
             norms.append(nn.BatchNorm2d(num_members * self.FILTERS, affine=False))
-            channels, height, width = self.FILTERS, (height - kernel) // stride + 1, (width - kernel) // stride + 1
-            if height < 1 or width < 1:
-                size = f"{image_shape[1]} x {image_shape[2]}"
-                raise UserError(f"Images of {size} are too small; expected 43 x 43 or more.")
+            reach = kernel - 2 * self.padding
+            channels, height, width = self.FILTERS, (height - reach) // stride + 1, (width - reach) // stride + 1
         self.kernels = nn.ParameterList(kernels)
         self.norms = nn.ModuleList(norms)
         self.head = EnsembleMLP(num_members, channels * height * width + num_inputs, (self.HIDDEN,), generator)
@@ -124,8 +128,8 @@ class EnsembleCNN(nn.Module):
         assert features.images is not None
         x = features.images.float() / 255.0
         batch, groups = len(x), 1  # the first convolutions of all members read the same images
-        for kernel, stride, norm in zip(self.kernels, self.STRIDES, self.norms, strict=True):
-            x = functional.conv2d(x, kernel.flatten(0, 1), stride=stride, groups=groups)
+        for kernel, stride, norm in zip(self.kernels, self.strides, self.norms, strict=True):
+            x = functional.conv2d(x, kernel.flatten(0, 1), stride=stride, padding=self.padding, groups=groups)
             groups = self.num_members
             x = functional.leaky_relu(norm(x), LEAKY_SLOPE)
             x = functional.dropout2d(x, self.dropout, self.training)

@@ -460,3 +460,22 @@ def test_seed_decides_the_starting_weights_and_no_global_stream_is_touched(
     first, again, other = (RewardEnsemble(BOX, ACTION, seed=seed, factory=factory) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     assert content(first) == content(again) != content(other)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-7, 1.0, 1e6])
+def test_inputs_in_any_units_are_standardised(scale: float) -> None:
+    reward = RewardEnsemble(spaces.Box(-np.inf, np.inf, (2,), np.float64), spaces.Box(-1, 1, (1,)))
+    rng = np.random.default_rng(0)
+    observations, actions = rng.normal(size=(500, 2)) * scale, rng.uniform(-1, 1, (500, 1))
+    reward.set_input_statistics(observations, actions, observations)
+    vector = reward.features(observations, actions, observations).vector
+    assert vector is not None
+    np.testing.assert_allclose(vector.std(0, correction=0), 1.0, rtol=1e-4)
+
+
+def test_inputs_that_vary_by_rounding_errors_alone_are_left_out_and_counted() -> None:
+    reward = RewardEnsemble(spaces.Box(-np.inf, np.inf, (3,), np.float64), spaces.Box(-1, 1, (1,)))
+    observations = np.random.default_rng(0).normal(size=(500, 3)) * [1.0, 1e-12, 0.0]
+    with pytest.warns(UserWarning, match="1 of 4 inputs of the reward vary by less than a millionth"):
+        reward.set_input_statistics(observations, observations[:, :1], observations)
+    np.testing.assert_array_equal(reward.input_std[1:3], [1, 1])

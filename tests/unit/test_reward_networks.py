@@ -148,10 +148,12 @@ def test_cnn_drops_filters_only_while_it_is_fitted() -> None:
     torch.testing.assert_close(evaluated, evaluated[:, :1].expand(-1, B))
 
 
-def test_too_small_images_are_refused() -> None:
-    EnsembleCNN(1, (1, 43, 43), 0, seeded())
-    with pytest.raises(UserError, match=r"42 x 43 are too small; expected 43 x 43"):
-        EnsembleCNN(1, (1, 42, 43), 0, seeded())
+@pytest.mark.parametrize("size", [(43, 43), (42, 43), (7, 7), (1, 1)])
+def test_images_of_any_size_have_a_network(size: tuple[int, int]) -> None:
+    network = EnsembleCNN(2, (1, *size), 0, seeded()).eval()
+    assert network(Features(torch.zeros(3, 1, *size, dtype=torch.uint8), None)).shape == (2, 3)
+    kernels = (7, 5, 3, 3) if min(size) >= 43 else (3, 3, 3)
+    assert tuple(kernel.shape[-1] for kernel in network.kernels) == kernels
 
 
 # --- a module of one's own ---
