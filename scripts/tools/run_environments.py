@@ -1,6 +1,6 @@
 """Takes every environment that a module registers through every verb, and prints what came of each as a table.
 
-    python scripts/tools/run_environments.py tests/zoo.py
+    python scripts/tools/run_environments.py my_environments.py
     python scripts/tools/run_environments.py my_environments.py --only Image --agents ppo sb3-ppo --steps 2000
 
 A cell says `ok`; `refused`, if the command said in a sentence what is wrong; `ERROR` where it broke off with a
