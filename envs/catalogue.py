@@ -181,6 +181,7 @@ def make_env(
     *,
     fixed_horizon: int | None = None,
     terminal_reward: float | None = None,
+    max_episode_steps: int | None = None,
     render_mode: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> gymnasium.Env[Any, Any]:
@@ -192,6 +193,8 @@ def make_env(
         fixed_horizon: steps per episode of the fixed-horizon form (see `FixedHorizon`), None for the plain form.
         terminal_reward: true reward of each step in which an end is held; None takes the task's own (0 if it has
             none). Only with `fixed_horizon`.
+        max_episode_steps: steps after which an episode is truncated, instead of the environment's own limit; only
+            without `fixed_horizon`.
         render_mode: passed on to Gymnasium.
         options: of the environment's constructor, e.g. `{"hide_life_loss": False}` of an Atari game.
 
@@ -205,6 +208,11 @@ def make_env(
             f"terminal_reward={terminal_reward} has a meaning only in the fixed-horizon form. "
             "Give fixed_horizon too, or leave terminal_reward out."
         )
+    if max_episode_steps is not None and (max_episode_steps < 1 or fixed_horizon is not None):
+        raise UserError(
+            "max_episode_steps must be at least 1, and is not for the fixed-horizon form, whose episodes have "
+            f"{fixed_horizon} steps. Received {max_episode_steps}"
+        )
     if fixed_horizon is not None and fixed_horizon < 1:
         raise UserError(f"fixed_horizon must be at least 1 step. Received {fixed_horizon}")
     spec = _find_spec(env_id)
@@ -217,9 +225,10 @@ def make_env(
     if options and isinstance(spec.entry_point, str) and spec.entry_point.startswith("gymnasium.envs.mujoco."):
         all_options(template_class(spec.entry_point), dict(options))
     try:
+        limit = max_episode_steps if fixed_horizon is None else fixed_horizon
         with quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
             given = {**drawn, **_checked_options(options)}
-            env = gymnasium.make(spec, max_episode_steps=fixed_horizon, disable_env_checker=True, **given)
+            env = gymnasium.make(spec, max_episode_steps=limit, disable_env_checker=True, **given)
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"The environment {env_id!r} cannot be made: {error}") from error
     except OSError as error:  # a ROM or a model that is not there
@@ -250,6 +259,7 @@ def make_vector_env(
     *,
     fixed_horizon: int | None = None,
     terminal_reward: float | None = None,
+    max_episode_steps: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> VectorEnv:
     """Make E copies of what `make_env` makes, restarted in the step in which they end.
@@ -261,6 +271,7 @@ def make_vector_env(
         num_envs: E.
         fixed_horizon: as for `make_env`.
         terminal_reward: as for `make_env`.
+        max_episode_steps: as for `make_env`.
         options: as for `make_env`.
 
     Raises:
@@ -268,7 +279,13 @@ def make_vector_env(
     """
 
     def make() -> gymnasium.Env[Any, Any]:
-        return make_env(env_id, fixed_horizon=fixed_horizon, terminal_reward=terminal_reward, options=options)
+        return make_env(
+            env_id,
+            fixed_horizon=fixed_horizon,
+            terminal_reward=terminal_reward,
+            max_episode_steps=max_episode_steps,
+            options=options,
+        )
 
     probe = make()
     spec = _find_spec(env_id)
@@ -278,7 +295,8 @@ def make_vector_env(
         return EnvLoop([lambda: probe, *[make] * (num_envs - 1)])
     probe.close()
     if fixed_horizon is None:
-        return gymnasium.make_vec(bulk, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **(options or {}))
+        limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+        return gymnasium.make_vec(bulk, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **limit, **(options or {}))
     mode = AutoresetMode.DISABLED
     envs = gymnasium.make_vec(bulk, num_envs, autoreset_mode=mode, max_episode_steps=fixed_horizon, **(options or {}))
     known = _task_of(env_id, spec)

@@ -8,10 +8,10 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, TextIO, TypeVar
 
 from prefrl.errors import INTERRUPTED, USER_ERROR, UserError, first_line, require
 
@@ -42,6 +42,7 @@ from prefrl.studies.run_quality import run_quality  # noqa: E402
 from prefrl.studies.tables import show_fit, show_quality, show_text_report  # noqa: E402
 from prefrl.text.jobs.folder import TextFolder  # noqa: E402
 
+T = TypeVar("T")
 app = tyro.extras.SubcommandApp()
 RunPath = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 RecordPlace = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
@@ -117,21 +118,29 @@ def resume(
 
 @app.command
 def evaluate(
-    run: RunPath, *, episodes: int | None = None, policy: str | None = None, seed: int | None = None,
-    json: bool = False, trust: bool = False,
+    run: RunPath, *, episodes: int | None = None, max_episode_steps: int | None = None, minutes: float | None = None,
+    policy: str | None = None, seed: int | None = None, json: bool = False, trust: bool = False,
 ) -> None:  # fmt: skip
     """Measure what a run learned: the true return over whole episodes, or the figures of a language model.
 
     Args:
         run: folder of the run, of any kind.
-        episodes: of a control run: how many; default: 20.
+        episodes: of a control run: how many; default: as many as when it was trained, 20.
+        max_episode_steps: of a control run: steps after which an episode is stopped; default: the run's, or 10,000
+            where the environment has no end.
+        minutes: of a control run: longest that the evaluation of one policy may take; default: the run's, 30.
         policy: of a control run: last, best, during or before; default: last.
         seed: seed of the environments or of the draws; default: the run's own seed for evaluation.
         json: print one JSON object.
         trust: this run was made by another user or on another machine: use what its config.json names, code among it.
     """
     if _is_text(run):
-        for name, value in (("--episodes", episodes), ("--policy", policy)):
+        for name, value in (
+            ("--episodes", episodes),
+            ("--max-episode-steps", max_episode_steps),
+            ("--minutes", minutes),
+            ("--policy", policy),
+        ):
             if value is not None:
                 raise UserError(
                     f"{name} is of control runs, and the run in {run} is one of prefrl text. Its own options are those "
@@ -139,9 +148,18 @@ def evaluate(
                 )
         text_runs.evaluate(run, seed=seed, as_json=json, trust=trust)
         return
-    num_episodes = runs.EVALUATION_EPISODES if episodes is None else episodes
     folder = ControlFolder.open(run, trust=trust)
-    _show_summary(runs.summarise(folder, num_episodes, seed, policy or "last"), as_json=json)
+    own = runs.Bounds.of(folder.settings)
+    bounds = runs.Bounds(
+        num_episodes=own.num_episodes if episodes is None else episodes,
+        max_steps=own.max_steps if max_episode_steps is None else max_episode_steps,
+        max_minutes=own.max_minutes if minutes is None else minutes,
+    )
+    summary = runs.summarise(folder, seed=seed, policy=policy or "last", bounds=bounds, quiet=False)
+    failed = summary["failures"].get(summary["policy"])
+    if failed is not None and len(summary["failures"]) > 2:  # not only this policy: nothing can be told
+        raise UserError(f"The run in {run} cannot be evaluated: {failed}")
+    _show_summary(summary, as_json=json)
 
 
 @app.command
@@ -369,21 +387,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _after_training(folder: ControlFolder, *, video: bool, quiet: bool, as_json: bool) -> None:
-    card = report_run(folder)
+    """Judge and film what was learned, and show the figures; a failure in one leaves the others."""
+    card = _or_warn("No report", lambda: report_run(folder))
     if video:
-        try:
-            record_video(folder)
-        except UserError as error:
-            warnings.warn(f"No video: {error}", stacklevel=2)
+        _or_warn("No video", lambda: record_video(folder))
     summary = folder.read_summary()
     _show_summary(summary, as_json=as_json)
     if not as_json and not quiet:
-        print(card.to_text())
+        if card is not None:
+            print(card.to_text())
         names = [name for name in ("curves.png", "report.png", "videos/training.mp4") if (folder.path / name).exists()]
         print("Look at: " + ", ".join(str(folder.path / name) for name in names))
 
 
+def _or_warn(what: str, make: Callable[[], T]) -> T | None:
+    """Return what a function makes; where it fails, for a user's environment may raise anything, warn and go on."""
+    try:
+        return make()
+    except UserError as error:
+        warnings.warn(f"{what}: {error}", stacklevel=2)
+    except Exception as error:
+        warnings.warn(f"{what}: {type(error).__name__}: {first_line(error)}", stacklevel=2)
+    return None
+
+
 def _show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
+    for name, reason in summary.get("failures", {}).items():  # not in summaries of earlier versions
+        warnings.warn(f"The evaluation of {name} failed: {reason}", stacklevel=2)
     if as_json:
         _print_json(summary)
         return
@@ -391,22 +421,36 @@ def _show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     measures = [one for one in known_measures(summary["env_id"]) if one.name in summary.get("measures", {})]
     table = Table("policy", "true return", *(measure.name for measure in measures), title=title)
 
-    def add(policy: str, prefix: str, true_return: str | None = None) -> None:
+    def add(policy: str, prefix: str) -> None:
         measured = summary.get(f"{prefix}measures", {})
-        cells = [measure.text(measured[measure.name]) for measure in measures]
-        table.add_row(policy, true_return or f"{summary[f'{prefix}true_return_mean']:.5g}", *cells)
+        cells = [measure.text(measured[measure.name]) if measure.name in measured else "-" for measure in measures]
+        mean, spread = summary[f"{prefix}true_return_mean"], summary.get(f"{prefix}true_return_std")
+        text = "unknown" if mean is None else f"{mean:.5g}"
+        if prefix == "" and spread is not None:
+            text += f" (spread {spread:.3g})"
+        table.add_row(policy, text, *cells)
 
     add("random actions", "random_")
     labels = summary["labels"]  # None: the metrics are gone
     taught = "trained on the true reward" if labels == 0 else f"from {labels or 'an unknown number of'} answers"
-    own = f"{summary['true_return_mean']:.5g} (spread {summary['true_return_std']:.3g})"
-    add(f"{summary['policy']}, {taught}", "", own)
+    add(f"{summary['policy']}, {taught}", "")
     add("best learned return", "best_")
     if "baseline_true_return_mean" in summary:
         add("trained on the true reward", "baseline_")
     Console().print(table)
+    for remark, names in _by_remark(summary.get("remarks", {})).items():
+        print(f"{', '.join(names)}: {remark}")
     if summary.get("update"):  # not in summaries of earlier versions
         print("Last updates: " + ", ".join(f"{n.replace('_', ' ')} {v:g}" for n, v in summary["update"].items()))
+
+
+def _by_remark(remarks: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return for each remark the names of the policies that it is about."""
+    named: dict[str, list[str]] = {}
+    for name, said in remarks.items():
+        for remark in said:
+            named.setdefault(remark, []).append(name)
+    return named
 
 
 def _is_text(path: Path) -> bool:

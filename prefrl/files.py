@@ -134,8 +134,11 @@ def text_or_file(text: str) -> str:
     """
     path = Path(text)
     try:
-        if text and len(text) < 500 and path.is_file():
-            return path.read_text(encoding="utf-8").strip()
+        if not text or not path.is_file():
+            return text
+    except (OSError, ValueError):  # too long for a name of a file, or with what no name can hold
+        return text
+    try:
+        return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise UserError(f"The instruction {text} cannot be read: {error}") from None
-    return text

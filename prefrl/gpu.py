@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,26 @@ def enough_gpu_memory(mend: str) -> Iterator[None]:
         if not isinstance(error, torch.cuda.OutOfMemoryError) and not refused:
             raise
         raise UserError(f"The GPU has too little memory: {reason} {mend}") from error
+
+
+def restore_generator(generator: torch.Generator, state: Tensor) -> None:
+    """Put a generator where `get_state` of another was; on another kind of device it begins anew, by that state.
+
+    Generators of CPUs and of GPUs draw other numbers, so a run that moves between them cannot go on bit for bit.
+
+    Args:
+        generator: to go on drawing with.
+        state: `(n,)` uint8, of the generator that drew before.
+    """
+    if state.shape == generator.get_state().shape:
+        generator.set_state(state)
+        return
+    generator.manual_seed(int.from_bytes(hashlib.sha256(state.numpy().tobytes()).digest()[:7], "little"))
+    warnings.warn(
+        f"The run was on another kind of device and goes on on {generator.device.type}: from here on its random draws "
+        "are others than they would have been there.",
+        stacklevel=2,
+    )
 
 
 def record_cuda_graph(function: Callable[[], None]) -> Callable[[], None]:

@@ -35,7 +35,7 @@ from prefrl.agents.scaling import ReturnScaler
 from prefrl.agents.schedules import schedule
 from prefrl.agents.stepping import Stepper
 from prefrl.errors import UserError
-from prefrl.gpu import Record, ReplayedStep, enough_gpu_memory, record_cuda_graph
+from prefrl.gpu import Record, ReplayedStep, enough_gpu_memory, record_cuda_graph, restore_generator
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_action_space, check_observation_space, map_batch
@@ -359,7 +359,7 @@ class PpoAgent:
         """Go on from what `state` gave."""
         self.load_policy_state(state["policy"])
         self._adam.restore(state["adam"])
-        self._random.set_state(state["random"])
+        restore_generator(self._random, state["random"])
         self._num_env_steps = state["num_env_steps"]
         if self._scaler is not None:
             self._scaler.restore(state["scaler"])

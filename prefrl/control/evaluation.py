@@ -1,8 +1,11 @@
-"""Evaluating a policy by the environment's own reward."""
+"""Evaluating a policy by the environment's own reward, within bounds."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,27 +14,60 @@ import numpy as np
 
 from prefrl.envs.measures import Measure
 from prefrl.errors import UserError
+from prefrl.runs.metrics import mean_of_known
 from prefrl.spaces import Array, Batch
+
+MAX_STEPS = 10_000  # of an episode, where neither the environment nor the user set a limit
+MAX_MINUTES = 30.0  # for all episodes of one policy
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """True returns of whole episodes."""
+    """True returns of episodes."""
 
     true_returns: list[float]
+    """NaN: the true reward was unknown (NaN, None or infinite) at a step."""
     lengths: list[int]
     measures: dict[str, float] = field(default_factory=dict)
     """What returns do not tell, by name: the mean over episodes."""
+    num_stopped: int = 0
+    """Episodes that were stopped before their end; their returns are those of the steps they made."""
+    out_of_time: bool = False
+    """They were stopped because the time was up, not the steps."""
 
     @property
-    def mean(self) -> float:
-        """Mean of the true returns over the episodes."""
-        return float(np.mean(self.true_returns))
+    def mean(self) -> float | None:
+        """Mean true return of the episodes in which it is known; None where there are none."""
+        return mean_of_known(self.true_returns)
 
     @property
-    def std(self) -> float:
-        """Standard deviation of the true return over episodes (biased)."""
-        return float(np.std(self.true_returns))
+    def std(self) -> float | None:
+        """Standard deviation of the true return over those episodes (biased)."""
+        known = [one for one in self.true_returns if math.isfinite(one)]
+        return float(np.std(known)) if known else None
+
+    @property
+    def num_unknown(self) -> int:
+        """Episodes whose true return is not known."""
+        return sum(not math.isfinite(one) for one in self.true_returns)
+
+    def remarks(self) -> list[str]:
+        """Return what must be said beside the mean, as sentences."""
+        said, num = [], len(self.true_returns)
+        if self.num_stopped:
+            why = "the time was up" if self.out_of_time else "the limit of an episode"
+            said.append(
+                f"{self.num_stopped} of {num} episodes were stopped after {max(self.lengths):,} steps ({why}); their "
+                "returns are those of these steps."
+            )
+        if self.num_unknown == num:
+            said.append("The true return is unknown: the environment's reward is NaN, None or infinite.")
+        elif self.num_unknown:
+            said.append(
+                f"The true return of {self.num_unknown} of {num} episodes is unknown (NaN, None or infinite) and left "
+                "out."
+            )
+        return said
 
 
 def evaluate(
@@ -41,9 +77,11 @@ def evaluate(
     num_episodes: int,
     seed: int,
     measures: Sequence[Measure] = (),
-    on_step: Callable[[int], None] | None = None,
+    max_steps: int = MAX_STEPS,
+    max_minutes: float = MAX_MINUTES,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Run `num_episodes` whole episodes side by side, one in each of as many environments.
+    """Run `num_episodes` episodes side by side, one in each of as many environments, to their ends or a limit.
 
     One episode each keeps short episodes from being counted more often than long ones.
 
@@ -53,34 +91,51 @@ def evaluate(
         num_episodes: how many.
         seed: seed of the environments.
         measures: of the episodes, besides their returns.
-        on_step: called after every step with the number of episodes that are over.
+        max_steps: of each episode; those that have not ended by then are stopped.
+        max_minutes: for all of them; those that have not ended by then are stopped. At least one step is made.
+        on_step: called after every step with the steps made by each and the number of episodes that are over.
 
     Raises:
-        UserError: `num_episodes` below 1.
+        UserError: `num_episodes` or `max_steps` below 1, `max_minutes` not positive, or a negative seed.
     """
     if seed < 0:
         raise UserError(f"seed must be 0 or more. Received {seed}")
-    if num_episodes < 1:
-        raise UserError(f"num_episodes must be at least 1. Received {num_episodes}")
+    for name, value in (("num_episodes", num_episodes), ("max_steps", max_steps)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1. Received {value}")
+    if not max_minutes > 0:
+        raise UserError(f"max_minutes must be positive. Received {max_minutes}")
     envs = gymnasium.vector.SyncVectorEnv(
         [make_env] * num_episodes, autoreset_mode=gymnasium.vector.AutoresetMode.NEXT_STEP
     )
+    until = time.monotonic() + 60 * max_minutes
     try:
         observations, _ = envs.reset(seed=seed)
         returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, np.int64)
         running = np.ones(num_episodes, np.bool_)
         seen = []
-        while running.any():
+        out_of_time = False
+        for step in range(1, max_steps + 1):
             observations, rewards, terminated, truncated, _ = envs.step(act(observations))
             if measures:
                 seen.append(np.array(observations))
-            returns[running] += rewards[running]
+            returns[running] += np.asarray(rewards, np.float64)[running]
             lengths[running] += 1
             running &= ~(terminated | truncated)
             if on_step is not None:
-                on_step(int((~running).sum()))
+                on_step(step, int((~running).sum()))
+            out_of_time = time.monotonic() > until
+            if not running.any() or out_of_time:
+                break
     finally:
-        envs.close()
+        with suppress(Exception):  # a simulator that fails to close takes nothing from what was measured
+            envs.close()
     episodes = [np.stack([step[i] for step in seen[:length]]) for i, length in enumerate(lengths)] if seen else []
     found = {measure.name: float(np.mean([measure.of_episode(one) for one in episodes])) for measure in measures}
-    return Evaluation(true_returns=returns.tolist(), lengths=lengths.tolist(), measures=found)
+    return Evaluation(
+        true_returns=[value if math.isfinite(value) else math.nan for value in returns.tolist()],
+        lengths=lengths.tolist(),
+        measures=found,
+        num_stopped=int(running.sum()),
+        out_of_time=out_of_time and bool(running.any()),
+    )

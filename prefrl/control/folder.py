@@ -108,7 +108,7 @@ class ControlFolder(RunFolder):
         """Read a policy that `save_policy` kept.
 
         Raises:
-            UserError: there is none of that name.
+            UserError: there is none of that name, or it cannot be read.
         """
         path = self.policies / f"{name}.pt"
         if not path.is_file():
@@ -117,7 +117,7 @@ class ControlFolder(RunFolder):
         try:
             with zipfile.ZipFile(path) as file:
                 damaged = file.testzip()  # torch reads on where a checksum does not fit
-            state: dict[str, Any] = {} if damaged else torch.load(path, weights_only=True)
+            state: dict[str, Any] = {} if damaged else torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # of zipfile and torch: many kinds
             raise UserError(
                 f"The policy {path} cannot be read: {first_line(error)}. Restore it from a copy."

@@ -9,6 +9,7 @@ run that was killed and resumed ends exactly as one that was not.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,12 +28,13 @@ from prefrl.control.reward_learner import RewardLearner, make_run_teacher
 from prefrl.control.scheduled import ScheduledTeaching
 from prefrl.control.settings import RunSettings
 from prefrl.control.teaching import Teaching, TrueReward
+from prefrl.errors import UserError
 from prefrl.history import Episode, History
 from prefrl.runs.checkpoint import Checkpoint, State, checkpoint_to_go_on_from, save_checkpoint
-from prefrl.runs.device import choose_device
+from prefrl.runs.device import choose_device, device_to_go_on_with
 from prefrl.runs.global_random import global_random_state, restore_global_random_state, seed_global_random
 from prefrl.runs.guard import enough_memory
-from prefrl.runs.metrics import MetricsWriter, finite
+from prefrl.runs.metrics import MetricsWriter, finite, mean_of_known
 from prefrl.runs.streams import stream, stream_seed
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, is_image
@@ -51,7 +53,7 @@ class Progress:
     labels: int
     total_labels: int
     true_return: float | None
-    """Mean of the last 20 episodes."""
+    """Mean of those of the last 20 episodes whose true return is known."""
     learned_return: float | None
     steps_per_second: float
 
@@ -92,7 +94,8 @@ class Trainer:
         self.settings = settings = folder.settings
         self.total_env_steps = settings.steps
         probe = make_run_env(settings)
-        self.device = choose_device(settings.device, prefer_gpu=is_image(probe.observation_space))
+        choose = device_to_go_on_with if folder.metrics_path.is_file() else choose_device
+        self.device = choose(settings.device, prefer_gpu=is_image(probe.observation_space))
         probe.close()
         self.agent: Agent = make_run_agent(
             settings, seed=stream_seed(settings.seed, "agent"), device=self.device, pass_true_reward=self.is_baseline
@@ -156,6 +159,8 @@ class Trainer:
         self.folder.save_policy("before", self.agent.policy_state())
         uniform = settings.warmup == "uniform"
         rollout = self.agent.explore(settings.warmup_steps, stream(settings.seed, "explore"), uniform=uniform)
+        if self.folder.baseline is not None:
+            check_true_rewards(rollout)
         self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
         self.teaching.begin(rollout, self.history, self.agent.num_env_steps)
         if (reward := self.teaching.reward) is not None:
@@ -165,6 +170,8 @@ class Trainer:
         begin = time.perf_counter()
         halfway = self.agent.num_env_steps < self.total_env_steps / 2
         improvement = self.agent.improve(self.teaching.reward)
+        if self.is_baseline:
+            check_true_rewards(improvement.rollout)
         improved = time.perf_counter()
         if halfway and self.agent.num_env_steps >= self.total_env_steps / 2:
             self.folder.save_policy("during", self.agent.policy_state())
@@ -229,7 +236,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------ bookkeeping
 
     def _mean_return(self, which: int) -> float | None:
-        return float(np.mean([pair[which] for pair in self.recent_returns])) if self.recent_returns else None
+        return mean_of_known(pair[which] for pair in self.recent_returns)
 
     def _metrics_row(self, improvement: Improvement, ended: list[Episode]) -> dict[str, Any]:
         num = len(ended)
@@ -239,8 +246,8 @@ class Trainer:
             "num_env_steps": self.agent.num_env_steps,
             "labels": self.teaching.labels,
             "episodes": num,
-            "true_return": float(np.mean([t for t, _ in newest])) if newest else None,
-            "learned_return": float(np.mean([x for _, x in newest])) if newest else None,
+            "true_return": mean_of_known(true for true, _ in newest),
+            "learned_return": mean_of_known(learned for _, learned in newest),
             "correlation": _correlation(learned, true),
         }
         return improvement.figures | row | self.teaching.metrics()
@@ -292,7 +299,10 @@ class Trainer:
         self.agent.restore(agent.tensors, agent.arrays)
         self.history = History.restore(history.arrays, history.values)
         self.best.restore(state.part("best"))
-        self.recent_returns = [(pair[0], pair[1]) for pair in own["recent_returns"]]
+        self.recent_returns = [
+            (math.nan if true is None else true, math.nan if learned is None else learned)
+            for true, learned in own["recent_returns"]
+        ]
         self.metrics = MetricsWriter(self.folder, own["metrics_size"], checkpoint.count)
         self.teaching.restore(state.part("learner"))
         self.agent.reset_environments(stream_seed(self.settings.seed, "environments", self.agent.num_env_steps))
@@ -338,9 +348,28 @@ def make_teaching(
     return ScheduledTeaching(learner, settings)
 
 
+class TrueRewardUnknown(UserError):
+    """The environment's own reward, which a baseline trains on, is not a number."""
+
+
+def check_true_rewards(rollout: Rollout) -> None:
+    """Refuse to train on the environment's own reward where it is unknown.
+
+    Raises:
+        TrueRewardUnknown: it is NaN, None or infinite at a step.
+    """
+    if not np.isfinite(rollout.true_rewards).all():
+        raise TrueRewardUnknown(
+            "The environment's own reward is NaN, None or infinite, and a baseline trains on it: expected finite "
+            "numbers. Leave out --baseline, or mend the environment."
+        )
+
+
 def _correlation(first: Array, second: Array) -> float | None:
-    """Return Pearson's correlation over all steps, None where either is constant or not finite."""
+    """Return Pearson's correlation over all steps where both are finite, None where either is constant."""
     a, b = np.asarray(first, np.float64).ravel(), np.asarray(second, np.float64).ravel()
-    if not (np.isfinite(a).all() and np.isfinite(b).all()) or a.std() < 1e-12 or b.std() < 1e-12:
+    known = np.isfinite(a) & np.isfinite(b)
+    a, b = a[known], b[known]
+    if len(a) == 0 or a.std() < 1e-12 or b.std() < 1e-12:
         return None
     return float(np.corrcoef(a, b)[0, 1])

@@ -28,6 +28,7 @@ from prefrl.queries import METHODS, propose_pairs, reads_asked
 from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
 from prefrl.runs import State
 from prefrl.runs.folder import RESUME
+from prefrl.runs.metrics import mean_of_known
 from prefrl.runs.streams import stream, stream_seed, torch_stream
 from prefrl.runs.threads import torch_threads
 from prefrl.segments import Rollout, stack_transitions
@@ -236,10 +237,10 @@ class RewardLearner:
         if self.fit_report is None:
             return {}
         return {
-            "reward_accuracy": _mean(self.fit_report.held_out_accuracy),
-            "reward_train_accuracy": _mean(self.fit_report.train_accuracy),
-            "reward_loss": _mean(self.fit_report.held_out_loss),
-            "reward_train_loss": _mean(self.fit_report.train_loss),
+            "reward_accuracy": mean_of_known(self.fit_report.held_out_accuracy),
+            "reward_train_accuracy": mean_of_known(self.fit_report.train_accuracy),
+            "reward_loss": mean_of_known(self.fit_report.held_out_loss),
+            "reward_train_loss": mean_of_known(self.fit_report.train_loss),
         }
 
     # ------------------------------------------------------------------------------------------------ going on
@@ -324,8 +325,3 @@ def make_run_teacher(settings: RunSettings) -> Annotator:
     """Make the simulated teacher that the settings name."""
     function = None if settings.reward_function is None else load_reward_function(settings.reward_function)
     return make_teacher(settings.teacher, seed=stream_seed(settings.seed, "teacher"), reward_function=function)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

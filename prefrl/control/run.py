@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,15 @@ from prefrl.annotators import Annotator
 from prefrl.control.clip_worker import clip_worker
 from prefrl.control.curves import plot_learning_curves
 from prefrl.control.earlier import check_earlier
-from prefrl.control.evaluation import Evaluation, evaluate
+from prefrl.control.evaluation import MAX_MINUTES, MAX_STEPS, Evaluation, evaluate
 from prefrl.control.folder import ControlFolder
-from prefrl.control.loop import Progress, Trainer
+from prefrl.control.loop import Progress, Trainer, TrueRewardUnknown
 from prefrl.control.policies import KeptPolicy, make_run_env
-from prefrl.control.settings import RunSettings, TrainSettings
+from prefrl.control.settings import EVALUATION_EPISODES, RunSettings, TrainSettings
 from prefrl.control.viewer import open_viewer, serve_page
+from prefrl.envs import episode_length
 from prefrl.envs.measures import measures_of
-from prefrl.errors import UserError, require
+from prefrl.errors import UserError, first_line, require
 from prefrl.files import write_json
 from prefrl.runs.folder import RESUME
 from prefrl.runs.guard import Interrupted, locked, stopping
@@ -33,7 +36,6 @@ from prefrl.runs.streams import stream_seed
 from prefrl.runs.threads import torch_threads
 from prefrl.spaces import Array, Batch
 
-EVALUATION_EPISODES = 20
 
 
 def judge_name(settings: TrainSettings) -> str:
@@ -136,10 +138,13 @@ def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, v
         title = f"{settings.env_id} from {settings.labels} answers"
         over = _train_one(folder, title, quiet, annotator, viewer, serve)
         if over and folder.baseline is not None:
-            over = _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
+            try:
+                over = _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
+            except TrueRewardUnknown as error:
+                warnings.warn(f"No baseline: {error}", stacklevel=2)
         if not over:
             raise Interrupted(f"Stopped; everything is saved. Resume with: {RESUME} {folder.path}")
-        write_json(folder.summary_path, summarise(folder))
+        write_json(folder.summary_path, summarise(folder, quiet=quiet))
         plot_curves(folder)
 
 
@@ -186,72 +191,164 @@ def _remove_if_nothing_happened(folder: ControlFolder) -> None:
 # ------------------------------------------------------------------------------------------------ after training
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """How much an evaluation may take."""
+
+    num_episodes: int = EVALUATION_EPISODES
+    max_steps: int = MAX_STEPS
+    """Of each episode."""
+    max_minutes: float = MAX_MINUTES
+    """For all episodes of one policy."""
+
+    @classmethod
+    def of(cls, settings: RunSettings) -> Bounds:
+        """Return the bounds of a run."""
+        limit = settings.max_episode_steps or settings.fixed_horizon or episode_length(settings.env_id) or MAX_STEPS
+        return cls(num_episodes=settings.eval_episodes, max_steps=limit, max_minutes=settings.eval_minutes)
+
+
 def evaluate_run(
-    folder: ControlFolder, policy: str, num_episodes: int = EVALUATION_EPISODES, seed: int | None = None
+    folder: ControlFolder,
+    policy: str,
+    num_episodes: int | None = None,
+    seed: int | None = None,
+    *,
+    bounds: Bounds | None = None,
+    quiet: bool = True,
 ) -> Evaluation:
-    """Run whole episodes with a policy of a run, in environments of a seed of their own.
+    """Run episodes with a policy of a run, in environments of a seed of their own.
 
     Continuous actions are taken without noise; discrete ones are sampled as in training, since the most likely action
     alone can trap a policy in a loop that its chances would break.
+
+    Args:
+        folder: the run.
+        policy: "before", "during", "last" or "best".
+        num_episodes: how many; None: as many as the bounds say.
+        seed: of the environments; None: the run's own for evaluation.
+        bounds: how much it may take; None: the run's own.
+        quiet: no progress.
     """
     settings = folder.settings
     seed = stream_seed(settings.seed, "evaluation") if seed is None else seed
+    bounds = bounds or Bounds.of(settings)
+    if num_episodes is not None:
+        bounds = replace(bounds, num_episodes=num_episodes)
+    title = "the baseline" if folder.config["baseline"] else f"the policy {policy}"
     with closing(KeptPolicy(folder, policy)) as kept, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _evaluate(settings, kept.act, num_episodes, seed)
+        return _evaluate(settings, kept.act, seed, bounds, f"Evaluating {title}", quiet)
 
 
-def _evaluate(settings: RunSettings, act: Callable[[Batch], Array], num_episodes: int, seed: int) -> Evaluation:
+def _evaluate(
+    settings: RunSettings, act: Callable[[Batch], Array], seed: int, bounds: Bounds, title: str, quiet: bool
+) -> Evaluation:
     with closing(make_run_env(settings)) as probe:
         measures = measures_of(settings.env_id, probe.observation_space)
-    make = partial(make_run_env, settings)
-    return evaluate(make, act, num_episodes=num_episodes, seed=seed, measures=measures)
+    with ProgressDisplay(title, quiet=quiet) as display:
+
+        def show(steps: int, num_over: int) -> None:
+            display.show(steps, bounds.max_steps, f"{num_over} of {bounds.num_episodes} episodes over")
+
+        return evaluate(
+            partial(make_run_env, settings),
+            act,
+            num_episodes=bounds.num_episodes,
+            seed=seed,
+            measures=measures,
+            max_steps=bounds.max_steps,
+            max_minutes=bounds.max_minutes,
+            on_step=show,
+        )
 
 
-def evaluate_random(settings: RunSettings, num_episodes: int, seed: int | None = None) -> Evaluation:
-    """Run whole episodes with uniformly random actions, in the environments that `evaluate_run` takes."""
+def evaluate_random(
+    settings: RunSettings,
+    num_episodes: int | None = None,
+    seed: int | None = None,
+    *,
+    bounds: Bounds | None = None,
+    quiet: bool = True,
+) -> Evaluation:
+    """Run episodes with uniformly random actions, in the environments that `evaluate_run` takes; arguments as there."""
     seed = stream_seed(settings.seed, "evaluation") if seed is None else seed
+    bounds = bounds or Bounds.of(settings)
+    if num_episodes is not None:
+        bounds = replace(bounds, num_episodes=num_episodes)
     probe = make_run_env(settings)
-    space = gymnasium.vector.utils.batch_space(probe.action_space, num_episodes)
+    space = gymnasium.vector.utils.batch_space(probe.action_space, bounds.num_episodes)
     probe.close()
     space.seed(seed)
-    return _evaluate(settings, lambda _: space.sample(), num_episodes, seed)
+    return _evaluate(settings, lambda _: space.sample(), seed, bounds, "Evaluating random actions", quiet)
 
 
 def summarise(
-    folder: ControlFolder, num_episodes: int = EVALUATION_EPISODES, seed: int | None = None, policy: str = "last"
+    folder: ControlFolder,
+    num_episodes: int | None = None,
+    seed: int | None = None,
+    policy: str = "last",
+    *,
+    bounds: Bounds | None = None,
+    quiet: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate the policies of a run and its baseline; return the figures of a run as one JSON-ready dictionary."""
-    rows = folder.read_metrics()
-    result = evaluate_run(folder, policy, num_episodes, seed)
-    best = evaluate_run(folder, "best", num_episodes, seed)
-    settings = folder.settings
-    random = evaluate_random(settings, num_episodes, seed)
+    """Evaluate the policies of a run and its baseline; return the figures of a run as one JSON-ready dictionary.
+
+    A figure that is not known is None. What must be said beside the figures stands under `remarks`, why a policy could
+    not be evaluated under `failures`: a failure in one leaves the others.
+
+    Raises:
+        UserError: there is no policy of that name.
+    """
+    settings, rows = folder.settings, folder.read_metrics()
+    folder.load_policy(policy)
+    bounds = bounds or Bounds.of(settings)
+    if num_episodes is not None:
+        bounds = replace(bounds, num_episodes=num_episodes)
+    remarks: dict[str, list[str]] = {}
+    failures: dict[str, str] = {}
+
+    def figures(prefix: str, name: str, evaluation: Callable[[], Evaluation], spread: bool) -> dict[str, Any]:
+        try:
+            result = evaluation()
+        except UserError as error:
+            failures[name] = str(error)
+        except Exception as error:  # of an environment, in whatever way it fails
+            failures[name] = f"{type(error).__name__}: {first_line(error)}"
+        else:
+            if said := result.remarks():
+                remarks[name] = said
+            known = {f"{prefix}true_return_mean": result.mean, f"{prefix}measures": result.measures}
+            return known | ({f"{prefix}true_return_std": result.std} if spread else {})
+        unknown = {f"{prefix}true_return_mean": None, f"{prefix}measures": {}}
+        return unknown | ({f"{prefix}true_return_std": None} if spread else {})
+
+    run = partial(evaluate_run, seed=seed, bounds=bounds, quiet=quiet)
     summary: dict[str, Any] = {
         "env_id": settings.env_id,
         "agent": settings.agent,
         "teacher": judge_name(settings),
         "seed": settings.seed,
         "policy": policy,
-        "true_return_mean": result.mean,
-        "true_return_std": result.std,
-        "num_episodes": num_episodes,
-        "measures": result.measures,
-        "best_true_return_mean": best.mean,
-        "best_measures": best.measures,
-        "random_true_return_mean": random.mean,
-        "random_measures": random.measures,
+        "num_episodes": bounds.num_episodes,
+        **figures("", policy, lambda: run(folder, policy), True),
+        **figures("best_", "best learned return", lambda: run(folder, "best"), False),
+        **figures(
+            "random_",
+            "random actions",
+            lambda: evaluate_random(settings, seed=seed, bounds=bounds, quiet=quiet),
+            False,
+        ),
         "labels": rows[-1].get("labels") if rows else (0 if folder.config["baseline"] else None),
         "steps": rows[-1].get("num_env_steps") if rows else None,
         "seconds": _seconds(rows),
         "update": last_figures(rows),
     }
-    if folder.baseline is not None and (folder.baseline.policies / "last.pt").is_file():  # not while it trains
-        baseline = evaluate_run(folder.baseline, "last", num_episodes, seed)
-        summary["baseline_true_return_mean"] = baseline.mean
-        summary["baseline_true_return_std"] = baseline.std
-        summary["baseline_measures"] = baseline.measures
-        summary["baseline_seconds"] = _seconds(folder.baseline.read_metrics())
+    baseline = folder.baseline
+    if baseline is not None and (baseline.policies / "last.pt").is_file():  # not while it trains
+        summary |= figures("baseline_", "baseline", lambda: run(baseline, "last"), True)
+        summary["baseline_seconds"] = _seconds(baseline.read_metrics())
+    summary |= {"remarks": remarks, "failures": failures}
     return {key: _rounded(value) for key, value in finite(summary).items()}
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from prefrl.agents import AGENTS
 from prefrl.annotators import TEACHERS
 from prefrl.control.defaults import agent_defaults
+from prefrl.control.evaluation import MAX_MINUTES
 from prefrl.envs import TASKS, episode_length, task
 from prefrl.errors import UserError, near_names, require
 from prefrl.feedback import FEWEST_RANKED, KINDS, SMALLEST_SCALE
@@ -18,6 +19,8 @@ from prefrl.seams import Named
 
 require("tyro", "train")
 from tyro import conf  # noqa: E402
+
+EVALUATION_EPISODES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,10 +170,14 @@ class TrainSettings:
             "reference_segments",
             "history_mb",
             "num_checkpoints",
+            "max_episode_steps",
+            "eval_episodes",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1. Received {value}")
+        if not 0 < self.eval_minutes < math.inf:
+            raise UserError(f"eval_minutes must be positive and finite. Received {self.eval_minutes}")
         if self.seed < 0:
             raise UserError(f"seed must be 0 or more. Received {self.seed}")
         if self.terminal_reward is not None and not math.isfinite(self.terminal_reward):
@@ -211,7 +218,12 @@ class TrainSettings:
             raise UserError("--terminal-reward has a meaning in the fixed-horizon form only: give --fixed-horizon too.")
         if horizon is not None and terminal is None:
             terminal = known.terminal_reward
-        longest = horizon or limit
+        if horizon is not None and self.max_episode_steps is not None:
+            raise UserError(
+                f"Episodes of the fixed-horizon form have {horizon} steps: give either max_episode_steps or "
+                f"fixed_horizon, e.g. --fixed-horizon {self.max_episode_steps}, or --fixed-horizon 0 for the plain form."
+            )
+        longest = horizon or min(filter(None, (self.max_episode_steps, limit)), default=None)
         length = self.segment_length
         if length is None:
             length = min(known.segment_length, longest) if longest else known.segment_length

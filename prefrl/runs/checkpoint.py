@@ -22,7 +22,7 @@ import safetensors
 import safetensors.numpy
 import torch
 
-from prefrl.errors import UserError
+from prefrl.errors import UserError, first_line
 from prefrl.runs.folder import RESUME, RunFolder
 from prefrl.spaces import Array
 from prefrl.trust import without_passwords
@@ -34,7 +34,11 @@ KEEP = 2
 
 
 class CheckpointError(UserError):
-    """A checkpoint is damaged, or of another run."""
+    """A checkpoint cannot be read here: it is of another run or a newer version, or holds what is not known here."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint is incomplete, or its content is not what was written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,50 +136,59 @@ def save_checkpoint(folder: RunFolder, count: int, state: State) -> Path:
             f"Could not write the checkpoint {target}: {error.strerror or error}. Those before it are untouched; "
             f"free some space and resume with: {RESUME} {folder.path}"
         ) from error
-    for old in _folders(place)[:-KEEP]:
+    older = [path for path in _folders(place) if path.name <= target.name]
+    for old in older[:-KEEP]:  # a newer one is of no concern to this run, and not its to remove
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
 def load_checkpoint(path: Path, run_id: str) -> Checkpoint:
-    """Read a checkpoint.
+    """Read a checkpoint; its tensors come on the CPU, wherever they were.
 
     Raises:
-        CheckpointError: it is incomplete, damaged, of another run or of a newer version.
+        DamagedCheckpoint: it is incomplete or damaged.
+        CheckpointError: it is of another run or of a newer version, or this machine or these libraries cannot read it.
     """
+    manifest, files = _checked_files(path)
+    if manifest["run_id"] != run_id:
+        raise CheckpointError(f"{path} belongs to another run ({manifest['run_id']}, not {run_id}).")
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        state = State(
+            tensors=torch.load(io.BytesIO(files["state.pt"]), map_location="cpu", weights_only=True),
+            arrays=safetensors.numpy.load(files["arrays.safetensors"]),
+            values=json.loads(files["state.json"]),
+        )
+        count = manifest["num_env_steps" if manifest["version"] == 1 else "count"]
+        return Checkpoint(count=count, state=state, settings=manifest.get("settings"))
+    except Exception as error:  # it is what was written; unpickling may raise anything
+        raise CheckpointError(
+            f"{path} is undamaged but cannot be read here: {first_line(error)} Use the versions of prefrl and torch "
+            "that wrote it; config.json of the run names them."
+        ) from error
+
+
+def _checked_files(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the manifest of a checkpoint and its files by name, which are as they were written."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
         if manifest.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not a checkpoint of prefrl.")
         if manifest["version"] > FORMAT_VERSION:
             raise CheckpointError(
                 f"{path} was written by a newer prefrl (format {manifest['version']}). Upgrade prefrl."
             )
-        if manifest["run_id"] != run_id:
-            raise CheckpointError(f"{path} belongs to another run ({manifest['run_id']}, not {run_id}).")
         files = {name: (path / name).read_bytes() for name in manifest["sha256"]}
-        for name, content in files.items():
-            if hashlib.sha256(content).hexdigest() != manifest["sha256"][name]:
-                raise CheckpointError(f"{path / name} is damaged: its content does not match its checksum.")
-        state = State(
-            tensors=torch.load(io.BytesIO(files["state.pt"]), weights_only=True),
-            arrays=safetensors.numpy.load(files["arrays.safetensors"]),
-            values=json.loads(files["state.json"]),
-        )
-        count = manifest["num_env_steps" if manifest["version"] == 1 else "count"]
-        return Checkpoint(count=count, state=state, settings=manifest.get("settings"))
-    except CheckpointError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        safetensors.SafetensorError,
-    ) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
+        for name in ("state.pt", "arrays.safetensors", "state.json"):
+            if hashlib.sha256(files[name]).hexdigest() != manifest["sha256"][name]:
+                raise DamagedCheckpoint(f"{path / name} is damaged: its content does not match its checksum.")
+        manifest["run_id"], manifest["num_env_steps" if manifest["version"] == 1 else "count"]
+    except FileNotFoundError as error:
+        raise DamagedCheckpoint(f"{path} is damaged: {Path(error.filename).name} is missing.") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCheckpoint(f"{path} is damaged: its manifest.json is not one ({first_line(error)}).") from error
+    return manifest, files
 
 
 def newest_checkpoint(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:
@@ -191,23 +204,43 @@ def newest_checkpoint(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:
 
 
 def checkpoint_to_go_on_from(folder: RunFolder) -> Checkpoint | None:
-    """Return the newest checkpoint of a run that can be read, with a warning for each newer one that cannot.
+    """Return the checkpoint that a run goes on from; None where it has none, as before its first.
+
+    That is the newest, or where it is damaged the one before it, with a warning: the damaged one is kept under another
+    name. What cannot be read is never taken for absent, since going on would overwrite what it led to.
 
     Raises:
         UserError: the settings in the configuration are not those that it was written with.
+        CheckpointError: the newest is not damaged and cannot be read here, or all are damaged; nothing was changed.
     """
-    checkpoint, refused = newest_checkpoint(folder)
-    if checkpoint is not None and checkpoint.settings is not None and not folder.accept_changed:
-        changed = _changes(checkpoint.settings, without_passwords(folder.config.get("settings")))
+    damaged: list[tuple[Path, str]] = []
+    found, run_id = None, folder.run_id
+    for path in reversed(_folders(folder.checkpoints)):
+        try:
+            found = load_checkpoint(path, run_id)
+            break
+        except DamagedCheckpoint as error:
+            damaged.append((path, str(error)))
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} Nothing was changed.") from error
+    if damaged and found is None:
+        raise CheckpointError(
+            f"{' '.join(reason for _, reason in damaged)} No other checkpoint is left to go on from. Nothing was "
+            f"changed. Put back a copy, or to begin the run again move {folder.checkpoints} away."
+        )
+    if found is not None and found.settings is not None and not folder.accept_changed:
+        changed = _changes(found.settings, without_passwords(folder.config.get("settings")))
         if changed:
             raise UserError(
                 f"{folder.config_path} was changed since the last checkpoint: {'; '.join(changed[:5])}. Put back what "
                 f"was there, or go on knowingly: {RESUME} {folder.path} --accept-changed"
             )
-    then = "from the checkpoint before it" if checkpoint is not None else "from the beginning of the run"
-    for reason in refused:
-        warnings.warn(f"{reason} Going on {then}.", stacklevel=2)
-    return checkpoint
+    for path, reason in damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)  # of the same steps, from an earlier resume
+        os.replace(path, aside)
+        warnings.warn(f"{reason} Going on from the checkpoint before it; it is kept as {aside.name}.", stacklevel=2)
+    return found
 
 
 def _changes(before: Any, now: Any, name: str = "") -> list[str]:

@@ -37,8 +37,8 @@ def restore_global_random_state(state: State) -> None:
     """Put back what `global_random_state` gave."""
     tensors, values = state.tensors, state.values
     torch.set_rng_state(tensors["torch"])
-    if tensors["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(tensors["cuda"])
+    for device, kept in enumerate(tensors["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(kept, device)
     kind, position, has_gauss, cached = values["numpy"]
     np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
     version, keys, gauss = values["python"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Any, Self
 
 from prefrl.errors import require
 
 LINES = 10  # without a terminal, a line after each tenth of the run
+LINE_SECONDS = 60.0  # and where a tenth takes longer, one after so long
 
 
 class ProgressDisplay:
@@ -27,6 +29,7 @@ class ProgressDisplay:
         self.console = console.Console(stderr=True)
         self._live = not quiet and self.console.is_terminal
         self._lines_shown: int | None = None
+        self._shown_at = time.monotonic()
         self._bar: Any = rich_progress.Progress(
             rich_progress.TextColumn("[bold]{task.description}"),
             rich_progress.BarColumn(bar_width=20),
@@ -64,6 +67,8 @@ class ProgressDisplay:
             return
         line = LINES * num_steps // total_steps
         shown, self._lines_shown = self._lines_shown, line
-        if (shown is None and num_steps >= total_steps) or (shown is not None and line > shown):
+        late = time.monotonic() - self._shown_at > LINE_SECONDS
+        if late or (shown is None and num_steps >= total_steps) or (shown is not None and line > shown):
+            self._shown_at = time.monotonic()
             of = f" of {total_steps:,}" if num_steps <= total_steps else ""
             self.console.print(f"{self.title}: {num_steps:,}{of} steps, {facts}", highlight=False)
