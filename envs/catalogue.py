@@ -290,7 +290,8 @@ def make_vector_env(
     probe = make()
     spec = _find_spec(env_id)
     bulk = spec if spec.id.startswith("prefrl/") else gymnasium.registry.get(f"prefrl/{spec.id}")
-    if bulk is None or bulk.vector_entry_point is None or spec.kwargs != bulk.kwargs:
+    stepped_at_once = bulk is not None and (bulk is spec or _extra_needed(bulk) != _MUJOCO or _has_batches())
+    if bulk is None or not stepped_at_once or bulk.vector_entry_point is None or spec.kwargs != bulk.kwargs:
         check_memory(num_envs, _LEAST_BYTES_PER_COPY, env_id, "train")
         return EnvLoop([lambda: probe, *[make] * (num_envs - 1)])
     probe.close()
@@ -302,6 +303,11 @@ def make_vector_env(
     known = _task_of(env_id, spec)
     reward = known.terminal_reward if terminal_reward is None else terminal_reward
     return VectorFixedHorizon(envs, fixed_horizon, reward, known.hold)
+
+
+def _has_batches() -> bool:
+    """Tell whether MuJoCo can step many copies at once: from version 4 on. Other packages need version 3."""
+    return importlib.util.find_spec("mujoco.batch") is not None
 
 
 def _task_of(env_id: str, spec: EnvSpec) -> Task:

@@ -24,8 +24,8 @@ from prefrl.clips.trail import ClipSource
 from prefrl.clips.worlds import find_world
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import make_run_env
-from prefrl.control.rendering import DARKEST, INSTALL, choose_gl_backend, prepare_pictures
-from prefrl.errors import UserError
+from prefrl.control.rendering import DARKEST, INSTALL, choose_gl_backend, draws_with_opengl, prepare_pictures, why_black
+from prefrl.errors import UserError, first_line
 from prefrl.store import Clip, PreferenceStore
 
 POLL_SECONDS = 0.2
@@ -63,9 +63,10 @@ class ClipRenderer:
         except UserError:
             raise
         except Exception as error:  # OpenGL bindings raise errors of many kinds, from many packages
-            raise UserError(f"It cannot be drawn here ({type(error).__name__}: {error}). {INSTALL}") from error
+            mend = f" {INSTALL}" if draws_with_opengl(env) else ""
+            raise UserError(f"It cannot be drawn here ({type(error).__name__}: {first_line(error)}).{mend}") from error
         if max(int(picture.max()) for picture in pictures) <= DARKEST:
-            raise UserError(f"All its pictures are black: the renderer does not work here. {INSTALL}")
+            raise UserError(f"All its pictures are black. {why_black(env)}")
         clip = encode_clip(pictures, frames_per_second)
         return Clip(
             data=clip.data,
@@ -134,7 +135,6 @@ def without_screen() -> None:
     """Draw off screen even where there is a screen: no window may flash up."""
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         os.environ.pop(name, None)
-    os.environ["SDL_VIDEODRIVER"] = "dummy"
     os.environ["PYGAME_HIDE_SUPPORT_PROMPT"] = "1"
 
 

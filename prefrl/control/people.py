@@ -87,6 +87,7 @@ class PeopleTeaching(AnswerTeaching):
         self._fitted_row, self._fitted_at = 0, time.monotonic()  # row of the record at the last fit, and when
         self._last_fit_steps = 0
         self._told_at = 0.0
+        self._nothing_new = False  # nothing is open, and there is nothing that was not asked about yet
 
     def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
         """Take the statistics of the inputs from the warm-up and ask the first queries."""
@@ -117,9 +118,9 @@ class PeopleTeaching(AnswerTeaching):
         return self.labels >= self.settings.labels
 
     def at_end(self, num_env_steps: int) -> bool:
-        """All answers are in, and the agent has had time to learn from the last."""
+        """All answers that can be had are in, and the agent has had time to learn from the last."""
         stretch = self._last_fit_steps + LAST_STRETCH * self.total_env_steps
-        return self._complete and num_env_steps >= max(self.total_env_steps, stretch)
+        return (self._complete or self._nothing_new) and num_env_steps >= max(self.total_env_steps, stretch)
 
     def _num_missing(self) -> int:
         intake = self.learner.intake
@@ -160,6 +161,8 @@ class PeopleTeaching(AnswerTeaching):
             )
 
     def _reason_to_wait(self, num_env_steps: int) -> str:
+        if self._nothing_new:
+            return ""  # the agent must go on before there is something to ask
         if len(self.learner.data) < self.settings.wait:
             return f"the agent waits for the first {self.settings.wait} answers"
         due = self._schedule.labels_due(int(num_env_steps - AHEAD * self.total_env_steps))
@@ -175,13 +178,15 @@ class PeopleTeaching(AnswerTeaching):
     def _ask_more(self, history: History, num_env_steps: int) -> None:
         missing = self._num_missing()
         if missing > 0 and history.num_windows(self.settings.segment_length) >= 2:
-            self.learner.ask(history, num_env_steps, missing, self._prepared)
+            num_asked = self.learner.ask(history, num_env_steps, missing, self._prepared)
+            self._nothing_new = num_asked == 0 and self.learner.num_open == 0
             self.learner.take_answers()  # those of the teacher
 
     def _fit_if_due(self, history: History, num_env_steps: int) -> bool:
         read = self.learner.intake.read_up_to
         new = read - self._fitted_row
-        if new == 0 or len(self.learner.data) < max(1, self.settings.wait):
+        wait = 1 if self._nothing_new else max(1, self.settings.wait)
+        if new == 0 or len(self.learner.data) < wait:
             return False
         waited = time.monotonic() - self._fitted_at
         if new < FIT_AFTER and not self._complete and waited < FIT_AFTER_SECONDS and self.learner.fitted:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.errors import UserError, require
+from prefrl.errors import UserError, first_line, require
 from prefrl.rewards.function import RewardFunction
 from prefrl.spaces import Array, Batch, map_batch, zip_batches
 
@@ -82,17 +83,41 @@ def record_episode(
         observation, env_reward, terminated, truncated, info = env.step(action)
         observations.append(_copied(observation))
         actions.append(np.array(action))
-        true_rewards.append(float(info.get("true_reward", env_reward)))
+        true_reward = info.get("true_reward", env_reward)
+        true_rewards.append(math.nan if true_reward is None else float(true_reward))
         frames.append(_picture(env))
-        ended = terminated or truncated
+        ended = bool(terminated or truncated)
+    sizes = {frame.shape[:2] for frame in frames}
+    if len(sizes) > 1:
+        (height, width), (other_height, other_width) = sorted(sizes)[:2]
+        raise UserError(
+            f"The environment's pictures are of different sizes ({width} x {height}, {other_width} x {other_height}, "
+            "...), and those of a video must be of one size."
+        )
     pictures = np.stack(frames)
     if pictures.max() <= DARKEST:
-        raise UserError(f"All pictures of the environment are black: its renderer does not work here. {INSTALL}")
+        raise UserError(f"All pictures of the environment are black. {why_black(env)}")
     learned = None
     if reward is not None:
         here, there = zip_batches(np.stack, observations[:-1]), zip_batches(np.stack, observations[1:])
         learned = np.asarray(reward(here, np.stack(actions), there), np.float64)
     return EpisodeClip(frames=pictures, true_rewards=np.array(true_rewards), learned_rewards=learned)
+
+
+def why_black(env: gymnasium.Env[Any, Any]) -> str:
+    """Return what may be the reason why all pictures of an environment are black, as a sentence."""
+    if draws_with_opengl(env):
+        return f"MuJoCo's renderer does not work here. {INSTALL}"
+    driver = os.environ.get("SDL_VIDEODRIVER")
+    set_so = f" SDL_VIDEODRIVER is {driver!r}, with which some environments draw nothing: unset it." if driver else ""
+    return f'Expected its render() to draw something with render_mode="rgb_array".{set_so}'
+
+
+def draws_with_opengl(env: gymnasium.Env[Any, Any]) -> bool:
+    """Tell whether an environment draws with MuJoCo, which needs OpenGL."""
+    return any("mujoco" in cls.__module__ for cls in type(env.unwrapped).__mro__) or (
+        getattr(env.unwrapped, "mujoco_renderer", None) is not None
+    )
 
 
 def _copied(observation: Any) -> Batch:
@@ -105,8 +130,18 @@ def _picture(env: gymnasium.Env[Any, Any]) -> NDArray[np.uint8]:
     try:
         picture: Any = env.render()
     except Exception as error:  # OpenGL bindings raise errors of many kinds, from many packages
-        raise UserError(f"The environment cannot be drawn here ({type(error).__name__}: {error}). {INSTALL}") from error
-    array: Array = np.asarray(picture)
+        mend = f" {INSTALL}" if draws_with_opengl(env) else ""
+        raise UserError(
+            f"The environment cannot be drawn here ({type(error).__name__}: {first_line(error)}).{mend}"
+        ) from error
+    if picture is None:
+        raise UserError('The environment\'s render() returned None with render_mode="rgb_array": it draws nothing.')
+    try:
+        array: Array = np.asarray(picture)
+    except ValueError as error:
+        raise UserError(
+            f"Expected pictures (H, W, 3) uint8 from the environment; got a {type(picture).__name__}."
+        ) from error
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise UserError(f"Expected pictures (H, W, 3) uint8 from the environment; got {array.shape} {array.dtype}.")
     return array.copy()  # some environments draw into the same array again
@@ -118,15 +153,16 @@ def fast_rendering(env: gymnasium.Env[Any, Any]) -> bool:
     Its floor is drawn wider too: a robot that has learned to run would leave it.
 
     Returns:
-        True if done; False if the environment is not one of MuJoCo's.
+        True if done; False if the environment is not one of MuJoCo's that draws with Gymnasium's renderer.
 
     Raises:
         UserError: it has drawn already, which fixes these settings.
     """
     unwrapped = env.unwrapped
-    quality = getattr(getattr(getattr(unwrapped, "model", None), "vis", None), "quality", None)
-    if quality is None:
+    model = getattr(unwrapped, "model", None)
+    if getattr(unwrapped, "mujoco_renderer", None) is None or not hasattr(model, "vis"):
         return False
+    quality = model.vis.quality  # type: ignore[union-attr]
     if getattr(getattr(unwrapped, "mujoco_renderer", None), "_viewers", None):
         raise UserError("fast_rendering came too late: call it before the environment draws its first picture.")
     quality.shadowsize = 0
@@ -176,6 +212,7 @@ def prepare_pictures(env: gymnasium.Env[Any, Any]) -> None:
     Raises:
         UserError: it has drawn already.
     """
+    quiet_sdl(env)
     if not fast_rendering(env) or follow_agent(env):
         return
     renderer: Any = env.unwrapped.mujoco_renderer  # type: ignore[attr-defined]
@@ -184,6 +221,17 @@ def prepare_pictures(env: gymnasium.Env[Any, Any]) -> None:
     mujoco.mj_forward(renderer.model, data)
     middle = np.median(data.geom_xpos, axis=0)
     renderer.default_cam_config = {"lookat": middle, **(renderer.default_cam_config or {})}
+
+
+def quiet_sdl(env: gymnasium.Env[Any, Any]) -> None:
+    """Keep SDL from looking for a screen, and grumbling, where an environment of Gymnasium's own draws with it.
+
+    Those need none. Others may: some draw nothing when SDL is told that there is no screen.
+    """
+    own = ("gymnasium.envs.classic_control.", "gymnasium.envs.box2d.", "gymnasium.envs.toy_text.")
+    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or not sys.platform.startswith("linux")
+    if not screen and env.render_mode == "rgb_array" and type(env.unwrapped).__module__.startswith(own):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 def choose_gl_backend() -> str | None:
@@ -202,7 +250,6 @@ def choose_gl_backend() -> str | None:
         return chosen
     if not sys.platform.startswith("linux") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         return None
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # classic control draws with SDL, which grumbles without a screen
     bound = os.environ.get("PYOPENGL_PLATFORM", "").lower()  # PyOpenGL can only serve one of them
     for name, works in (("egl", _egl_works), ("osmesa", _osmesa_works)):
         if bound in ("", name) and works():

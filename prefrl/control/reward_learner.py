@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import numpy as np
 
 from prefrl.annotators import Annotator, load_reward_function, make_teacher
 from prefrl.control.earlier import copy_answers
@@ -82,7 +81,7 @@ class RewardLearner:
         self.session = 0
         self.open_queries: dict[str, Query] = {}
         self.asked_pairs: set[frozenset[str]] = set()
-        self._warned = False
+        self._warned = self._told_missing = False
 
     def _empty_data(self) -> ComparisonData:
         bootstrap, labels = self.settings.fit.bootstrap, self.settings.labels
@@ -134,13 +133,16 @@ class RewardLearner:
         self.session = 1
         self.take_answers()
 
-    def ask(self, history: History, num_env_steps: int, num_queries: int, prepare: Prepare | None = None) -> None:
-        """Put a session of queries into the record, or find it there from before a kill.
+    def ask(self, history: History, num_env_steps: int, num_queries: int, prepare: Prepare | None = None) -> int:
+        """Put a session of queries into the record, or find it there from before a kill; return how many there are.
+
+        Where the history holds too few segments that were not asked about, they are fewer than wanted, perhaps none;
+        the first time that is said.
 
         Args:
             history: where segments come from.
             num_env_steps: that the agent has made.
-            num_queries: how many to ask; fewer where the history holds too little.
+            num_queries: how many to ask.
             prepare: returns a query as it goes into the record.
         """
         queries = self.store.session_queries(self.session)
@@ -162,13 +164,26 @@ class RewardLearner:
                 end_share=settings.queries.end_share,
                 asked_embeddings=self.data.pair_embeddings() if look_back else None,
                 rng=stream(settings.seed, "queries", self.session),
+                fewer=True,
             )
             queries = maker.make(pairs, num_queries, session=self.session, num_env_steps=num_env_steps)
+            self._note_missing(num_queries - len(queries))
             if prepare is not None:
                 queries = [prepare(query, history) for query in queries]
             self.store.add_queries(queries)
         self._note_asked(queries)
-        self.session += 1
+        self.session += bool(queries)  # one without queries cannot be told from one that was not asked
+        return len(queries)
+
+    def _note_missing(self, num_missing: int) -> None:
+        if num_missing > 0 and not self._told_missing:
+            self._told_missing = True
+            warnings.warn(
+                f"The agent has made too few different segments of {self.settings.segment_length} steps: {num_missing} "
+                f"of the questions that are due cannot be asked yet, after {self.labels} labels. The run goes on with "
+                "those it has. Longer segments differ more.",
+                stacklevel=2,
+            )
 
     def take_up_recorded(self) -> None:
         """Take up sessions that were asked before a kill, and after the checkpoint that this goes on from."""

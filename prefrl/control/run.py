@@ -37,7 +37,6 @@ from prefrl.runs.threads import torch_threads
 from prefrl.spaces import Array, Batch
 
 
-
 def judge_name(settings: TrainSettings) -> str:
     """Return who judges in a run: `people`, `people+oracle`, the name of a reward function, or the teacher."""
     teacher = settings.teacher.rpartition(":")[2]  # of module:Name the name

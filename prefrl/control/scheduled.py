@@ -58,10 +58,9 @@ class ScheduledTeaching(AnswerTeaching):
         learner, known = self.learner, self.learner.num_fitted
         for _ in range(ATTEMPTS):
             missing = self._num_missing(num_env_steps)
-            if missing > 0:
-                learner.ask(history, num_env_steps, missing)
+            num_asked = learner.ask(history, num_env_steps, missing) if missing > 0 else 0
             learner.take_answers()
-            if missing <= 0 or learner.num_open > 0:
+            if num_asked == 0 or learner.num_open > 0:
                 break
         if len(learner.data) == known:
             return False
@@ -78,8 +77,11 @@ class ScheduledTeaching(AnswerTeaching):
         due = self.up_front = self.schedule.labels_due(num_env_steps)
         while self.labels + learner.num_open < due:
             begin = len(learner.data)
-            learner.ask(history, num_env_steps, min(UP_FRONT_AT_ONCE, due - self.labels - learner.num_open))
+            wanted = min(UP_FRONT_AT_ONCE, due - self.labels - learner.num_open)
+            num_asked = learner.ask(history, num_env_steps, wanted)
             learner.take_answers()
+            if num_asked == 0:
+                break  # there is nothing new to ask about before the agent has gone on
             ties = learner.data.share_of_ties(begin)
             if learner.num_open > 0:
                 continue  # answers will come later: nothing to go by

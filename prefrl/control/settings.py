@@ -13,7 +13,7 @@ from prefrl.control.evaluation import MAX_MINUTES
 from prefrl.envs import TASKS, episode_length, task
 from prefrl.errors import UserError, near_names, require
 from prefrl.feedback import FEWEST_RANKED, KINDS, SMALLEST_SCALE
-from prefrl.queries import METHODS, MIXED, SCHEDULES, LabelSchedule, QueryMaker
+from prefrl.queries import METHODS, MIXED, SCHEDULES, LabelSchedule, QueryMaker, check_members
 from prefrl.rewards import FitSettings, RewardSettings
 from prefrl.seams import Named
 
@@ -134,6 +134,12 @@ class TrainSettings:
     """Steps per episode of the fixed-horizon form, in which terminations are hidden; 0: the plain form."""
     terminal_reward: float | None = None
     """True reward of each step in which an end is held, in the fixed-horizon form."""
+    max_episode_steps: int | None = None
+    """Steps after which an episode is cut short, in training and in evaluation; for environments without an end."""
+    eval_episodes: int = EVALUATION_EPISODES
+    """Episodes by which each policy is evaluated when training is over."""
+    eval_minutes: float = MAX_MINUTES
+    """Longest that the evaluation of one policy may take; what has not ended by then is stopped, which is said."""
     segment_length: int | None = None
     """Steps in a segment; default: what suits the environment, at most an episode."""
     warmup_steps: int | None = None
@@ -220,8 +226,8 @@ class TrainSettings:
             terminal = known.terminal_reward
         if horizon is not None and self.max_episode_steps is not None:
             raise UserError(
-                f"Episodes of the fixed-horizon form have {horizon} steps: give either max_episode_steps or "
-                f"fixed_horizon, e.g. --fixed-horizon {self.max_episode_steps}, or --fixed-horizon 0 for the plain form."
+                f"Episodes of the fixed-horizon form have {horizon} steps, so max_episode_steps has no meaning. Give "
+                f"--fixed-horizon {self.max_episode_steps} instead, or --fixed-horizon 0 for the plain form."
             )
         longest = horizon or min(filter(None, (self.max_episode_steps, limit)), default=None)
         length = self.segment_length
@@ -255,6 +261,7 @@ class TrainSettings:
             "hyperparameters": _merged(defaults.hyperparameters, self.hyperparameters),
             "reward": replace(self.reward, num_members=self.reward.num_members or known.num_members),
         }
+        check_members(METHODS.find(self.queries.method), found["reward"].num_members)
         resolved = RunSettings(**asked | {"wait": 0} | found)
         METHODS.find(self.queries.method)  # what is a user's own is loaded before anything is written
         self.queries.maker.check()

@@ -6,6 +6,7 @@ from prefrl.queries.methods import METHODS as METHODS
 from prefrl.queries.methods import Pair as Pair
 from prefrl.queries.methods import QueryMethod as QueryMethod
 from prefrl.queries.methods import SegmentScorer as SegmentScorer
+from prefrl.queries.methods import check_members as check_members
 from prefrl.queries.methods import pair_embeddings as pair_embeddings
 from prefrl.queries.methods import reads_asked as reads_asked
 from prefrl.queries.sampling import propose_pairs as propose_pairs

@@ -53,6 +53,12 @@ class QueryMethod(Protocol):
         """
 
 
+ONE_MEMBER = (
+    "Disagreement needs an ensemble of at least 2 members; this one has 1. Use more members, or choose queries by "
+    "uniform or entropy."
+)
+
+
 @dataclass(frozen=True)
 class Uniform:
     """Takes candidates as they were drawn; so no more are drawn than are wanted."""
@@ -82,10 +88,7 @@ class LeastSure:
         """
         first, second = (_in_chunks(ensemble.segment_returns, [p[side] for p in pairs], axis=1) for side in (0, 1))
         if self.score is disagreement and len(first) < 2:
-            raise UserError(
-                "Disagreement needs an ensemble of at least 2 members; this one has 1. "
-                "Use more members, or choose queries by uniform or entropy."
-            )
+            raise UserError(ONE_MEMBER)
         return np.argsort(-self.score(first, second), kind="stable")
 
     def __call__(
@@ -144,6 +147,17 @@ def _adopt(thing: Any, where: str) -> QueryMethod:
         return chosen.astype(np.int64)
 
     return choose
+
+
+def check_members(method: QueryMethod, num_members: int) -> None:
+    """Check that a method can choose by an ensemble of so many members.
+
+    Raises:
+        UserError: disagreement of an ensemble of one.
+    """
+    least_sure = method.among if isinstance(method, FarApart) else method
+    if num_members < 2 and isinstance(least_sure, LeastSure) and least_sure.score is disagreement:
+        raise UserError(ONE_MEMBER)
 
 
 def reads_asked(method: QueryMethod) -> bool:

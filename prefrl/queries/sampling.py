@@ -32,6 +32,7 @@ def propose_pairs(
     recent_share: float = 1.0,
     end_share: float = 0.0,
     segments: Sequence[Segment] | None = None,
+    fewer: bool = False,
 ) -> list[Pair]:
     """Choose `num` pairs of segments to ask about, none of them asked before.
 
@@ -57,13 +58,14 @@ def propose_pairs(
             hides), where there are any: without them most pairs of a sparse task tie. Where the history has fewer than
             ten ends, a tenth of this share for each.
         segments: draw from these segments instead of windows of the history.
+        fewer: where there are too few pairs that were not asked before, return those there are.
 
     Returns:
-        `num` different pairs, the most wanted first.
+        `num` different pairs, the most wanted first; with `fewer` perhaps not so many.
 
     Raises:
         UserError: an unknown method, a number out of range, disagreement of an ensemble of one, no episode that
-            is long enough, or too few pairs that were not asked before.
+            is long enough, or too few pairs that were not asked before (without `fewer`).
     """
     choose = METHODS.find(method)
     if num < 0:
@@ -92,12 +94,14 @@ def propose_pairs(
         return [drawn[index] for index in rng.permutation(how_many)]
 
     pairs = _draw_new_pairs(draw, wanted, asked)
+    if fewer:
+        num = min(num, len(pairs))
     if len(pairs) < num:
         raise UserError(
             f"Found only {len(pairs)} of {num} different pairs of {length}-step segments that were not asked before. "
             "Let the agent make more steps before it asks, ask for fewer labels at a time, or use shorter segments."
         )
-    if ensemble is None or uniform:
+    if ensemble is None or uniform or not pairs:
         return pairs
     return [pairs[index] for index in choose(pairs, ensemble, num, asked_embeddings)]
 

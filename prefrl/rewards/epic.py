@@ -26,6 +26,7 @@ Transitions = tuple[Batch, Array, Batch]
 """Observations, actions, next observations: `(B, ...)` each."""
 
 ROUNDING = 1e-6  # relative spread below which rewards count as constant: a little more than float32 resolves
+MAX_FEATURES = 512  # of a state in the regression that stands for the true reward
 MAX_BATCH_BYTES = 64_000_000  # observations put together for one call of a reward
 
 
@@ -135,6 +136,24 @@ def epic_distance(
     )
 
 
+def _few_features(encoder: SpaceEncoder, states: Batch) -> NDArray[np.float32]:
+    """Encode states; where that gives more than `MAX_FEATURES` numbers each, as means of so many groups of neighbours.
+
+    A regression on D numbers takes memory of D^2 and time of D^3: a float picture of 84 x 84 x 3 would be out of reach.
+    """
+    num = batch_length(states)
+    rows = max(1, MAX_BATCH_BYTES // max(1, 8 * num_bytes(states) // max(1, num)))
+    parts = []
+    for begin in range(0, num, rows):
+        features = encoder.encode(take(states, np.arange(begin, min(begin + rows, num))))
+        if features.shape[1] > MAX_FEATURES:
+            edges = np.linspace(0, features.shape[1], MAX_FEATURES + 1).astype(np.int64)
+            sums = np.add.reduceat(features, edges[:-1], axis=1, dtype=np.float64)
+            features = (sums / np.diff(edges)).astype(np.float32)
+        parts.append(features)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 class FittedReward:
     """A regression of rewards on (s, a, s'): ridge regression, plus a small network where that predicts better."""
 
@@ -164,7 +183,7 @@ class FittedReward:
     def _state_features(self, states: Batch) -> NDArray[np.float32]:
         space = self._observation_space
         if not is_image(space):
-            return self._observations.encode(states)
+            return _few_features(self._observations, states)
         assert isinstance(space, spaces.Box)
         images = np.asarray(states) if channels_first(space) else np.moveaxis(np.asarray(states), -1, 1)
         height, width = images.shape[2:]

@@ -33,8 +33,9 @@ from prefrl.rewards.epic import (
     pearson_distance,
 )
 from prefrl.segments import Segment, stack_transitions
-from prefrl.spaces import Array, Batch, is_image, take
+from prefrl.spaces import Array, Batch, is_image, num_bytes, take
 
+LARGE_BYTES = 4_096  # an observation from which on fewer transitions make up the EPIC distance
 MAX_POINTS = 500  # segments whose returns are kept for the scatter plot
 
 
@@ -101,6 +102,8 @@ class ReportCard:
     learned_returns: tuple[float, ...]
     """Of the first 500 segments, for a scatter plot."""
     true_returns: tuple[float, ...]
+    num_unknown: int = 0
+    """Segments left out because the true reward is unknown in them."""
     missing: dict[str, str] = field(default_factory=dict)
     """Why a field is None, by its name."""
 
@@ -114,6 +117,11 @@ class ReportCard:
         def show(value: float | None, form: str, name: str) -> str:
             return "unknown (" + self.missing.get(name, "no data") + ")" if value is None else format(value, form)
 
+        left_out = (
+            [f"  left out                {self.num_unknown} segments whose true reward is unknown"]
+            if self.num_unknown and self.num_segments
+            else []
+        )
         return "\n".join(
             [
                 f"Learned reward, on {self.num_segments} segments of {self.segment_length} steps it was not fitted on:",
@@ -121,6 +129,7 @@ class ReportCard:
                 f"  correlation per step    {show(self.pearson_per_step, '.3f', 'pearson_per_step')}",
                 f"  correlation per segment {show(self.pearson_per_segment, '.3f', 'pearson_per_segment')}",
                 f"  EPIC distance           {show(self.epic_distance, '.3f', 'epic_distance')} (unrelated: 0.71)",
+                *left_out,
             ]
         )
 
@@ -141,22 +150,26 @@ def report_card(
 
     Args:
         reward: a `RewardEnsemble`.
-        segments: N >= 2 held-out segments of k steps each.
+        segments: N >= 2 held-out segments of k steps each. Those in which the true reward is unknown (NaN or infinite)
+            are left out and counted; where fewer than two are left, all that the truth is needed for is unknown.
         rng: draws pairs, halves and samples.
         num_pairs: random pairs to draw.
         gamma: discount of the EPIC distance.
         error_rate: share of random answers that the likelihood was fitted with; predictions include it.
 
     Raises:
-        UserError: fewer than 2 segments, unequal lengths, NaN or infinite rewards, or `num_pairs` below 1.
+        UserError: fewer than 2 segments, unequal lengths, NaN or infinite learned rewards, or `num_pairs` below 1.
     """
     _check(segments, num_pairs)
+    known = [segment for segment in segments if np.isfinite(segment.true_rewards).all()]
+    length, num_unknown, segments = len(segments[0]), len(segments) - len(known), known
+    if len(segments) < 2:
+        return _unknown_card(num_unknown + len(segments), num_unknown, gamma, error_rate, length)
     transitions = stack_transitions(segments)
     learned = np.asarray(reward(*transitions), np.float64)
     truth = np.concatenate([segment.true_rewards for segment in segments]).astype(np.float64)
-    for values, what in ((learned, "learned"), (truth, "true")):
-        if not np.isfinite(values).all():
-            raise UserError(f"The {what} rewards hold NaN or infinite values; expected finite numbers to report on.")
+    if not np.isfinite(learned).all():
+        raise UserError("The learned rewards hold NaN or infinite values; expected finite numbers to report on.")
     learned_returns, true_returns = (r.reshape(len(segments), -1).sum(1) for r in (learned, truth))
     missing: dict[str, str] = {}
 
@@ -205,8 +218,31 @@ def report_card(
         error_rate=error_rate,
         learned_returns=tuple(learned_returns[:MAX_POINTS].tolist()),
         true_returns=tuple(true_returns[:MAX_POINTS].tolist()),
+        num_unknown=num_unknown,
         missing=missing,
         **correlations,
+    )
+
+
+def _unknown_card(num: int, num_unknown: int, gamma: float, error_rate: float, length: int) -> ReportCard:
+    """Return what can be said where the true reward is not known."""
+    figures = ("accuracy", "log_loss", "calibration", "epic_distance", "direct_distance", "true_reward_r2")
+    correlations = [f"{kind}_per_{unit}" for kind in ("pearson", "spearman") for unit in ("step", "segment")]
+    nothing: dict[str, Any] = dict.fromkeys([*figures, *correlations, "true_reward_model"])
+    why = f"The true reward is unknown (NaN or infinite) in {num_unknown} of {num} segments."
+    return ReportCard(
+        num_segments=num - num_unknown,
+        segment_length=length,
+        num_pairs=0,
+        num_ties=0,
+        terciles=(),
+        gamma=gamma,
+        error_rate=error_rate,
+        learned_returns=(),
+        true_returns=(),
+        num_unknown=num_unknown,
+        missing=dict.fromkeys([*nothing, "terciles"], why),
+        **nothing,
     )
 
 
@@ -298,7 +334,8 @@ def _epic(
     model, r2, others = fit_true_reward(reward.observation_space, reward.action_space, segments, rng)
     if r2 is None:
         missing["true_reward_r2"] = "The true reward is the same at every step that the regression is tested on."
-    num_transitions, num_samples = (48, 24) if is_image(reward.observation_space) else (512, 128)
+    large = is_image(reward.observation_space) or num_bytes(segments[0].observations) > LARGE_BYTES * len(segments[0])
+    num_transitions, num_samples = (48, 24) if large else (512, 128)
     observations, actions, next_observations = stack_transitions(others)
     rows = rng.choice(len(actions), size=min(num_transitions, len(actions)), replace=False)
     coverage = (take(observations, rows), actions[rows], take(next_observations, rows))

@@ -177,8 +177,8 @@ def _checked_files(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
             raise CheckpointError(
                 f"{path} was written by a newer prefrl (format {manifest['version']}). Upgrade prefrl."
             )
-        files = {name: (path / name).read_bytes() for name in manifest["sha256"]}
-        for name in ("state.pt", "arrays.safetensors", "state.json"):
+        files = {name: (path / name).read_bytes() for name in ("state.pt", "arrays.safetensors", "state.json")}
+        for name in files:
             if hashlib.sha256(files[name]).hexdigest() != manifest["sha256"][name]:
                 raise DamagedCheckpoint(f"{path / name} is damaged: its content does not match its checksum.")
         manifest["run_id"], manifest["num_env_steps" if manifest["version"] == 1 else "count"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import KeptPolicy, make_run_env
-from prefrl.control.rendering import choose_gl_backend, fast_rendering, follow_agent, record_episode
+from prefrl.control.rendering import choose_gl_backend, fast_rendering, follow_agent, quiet_sdl, record_episode
 from prefrl.errors import UserError
 from prefrl.rewards import RewardEnsemble
 from prefrl.runs.streams import stream_seed
@@ -41,6 +41,7 @@ def record_video(
     reward = RewardEnsemble.load(folder.reward_path)
     env = make_run_env(settings, render_mode="rgb_array")
     try:
+        quiet_sdl(env)
         fast_rendering(env)
         follow_agent(env)
         clips = []

@@ -19,10 +19,12 @@ from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.runs.metrics import finite
 from prefrl.runs.streams import stream
 from prefrl.segments import Segment
+from prefrl.spaces import num_bytes
 from prefrl.studies.report_plot import plot_report
 from prefrl.studies.run_quality import run_quality
 
 REPORT_SEGMENTS = 600
+REPORT_BYTES = 512_000_000  # of their observations; fewer segments where they are large
 
 
 def report_run(folder: ControlFolder) -> ReportCard:
@@ -43,7 +45,9 @@ def report_run(folder: ControlFolder) -> ReportCard:
     kept = checkpoint.state.part("history")
     history = History.restore(kept.arrays, kept.values)
     rng = stream(settings.seed, "report")
-    segments = _held_out_segments(folder, history, rng)
+    one = history.sample(1, settings.segment_length, np.random.default_rng(0))[0]
+    num = max(10, min(REPORT_SEGMENTS, REPORT_BYTES // num_bytes(one.observations)))
+    segments = _held_out_segments(folder, history, num, rng)
     if settings.reward_function is not None:
         segments = [_judged_by(load_reward_function(settings.reward_function), segment) for segment in segments]
     card = report_card(reward, segments, rng=rng)
@@ -55,17 +59,17 @@ def report_run(folder: ControlFolder) -> ReportCard:
     return card
 
 
-def _held_out_segments(folder: ControlFolder, history: History, rng: np.random.Generator) -> list[Segment]:
+def _held_out_segments(folder: ControlFolder, history: History, num: int, rng: np.random.Generator) -> list[Segment]:
     length = folder.settings.segment_length
     with folder.open_record() as store:
         asked = store.asked_windows()
     kept: list[Segment] = []
     for _ in range(20):
-        for segment in history.sample(REPORT_SEGMENTS, length, rng):
+        for segment in history.sample(num, length, rng):
             if all(abs(segment.start - begin) >= length for begin in asked.get(segment.episode, ())):
                 kept.append(segment)
-        if len(kept) >= REPORT_SEGMENTS:
-            return kept[:REPORT_SEGMENTS]
+        if len(kept) >= num:
+            return kept[:num]
     if len(kept) < 10:
         raise UserError("The run's history holds too few segments that were not asked about for a report.")
     return kept

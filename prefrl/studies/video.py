@@ -165,10 +165,11 @@ def compose(
 
 def _range(series: Sequence[NDArray[np.float64] | None]) -> Range | None:
     """Return the range of values to draw, without the most extreme half per cent on either side."""
-    known = [values for values in series if values is not None]
-    if not known:
+    values = np.concatenate([values for values in series if values is not None] or [np.zeros(0)])
+    known = values[np.isfinite(values)]
+    if len(known) == 0:
         return None
-    low, high = np.percentile(np.concatenate(known), [0.5, 99.5]).tolist()
+    low, high = np.percentile(known, [0.5, 99.5]).tolist()
     return (low, high) if high > low else (low - 1.0, high + 1.0)
 
 
@@ -202,9 +203,10 @@ class _Panel:
         self._curves = []
         if clip.learned_rewards is not None and learned_range is not None:
             self._curves.append(_Curve("learned", clip.learned_rewards, learned_range, LEARNED_COLOUR))
-        if true_range is not None:
+        if true_range is not None and np.isfinite(clip.true_rewards).all():  # else it is not known
             self._curves.append(_Curve("true", clip.true_rewards, true_range, TRUE_COLOUR))
-        self._margin = max(self._text_width(_short(x)) for curve in self._curves for x in curve.scale) + self._pad
+        widths = [self._text_width(_short(x)) for curve in self._curves for x in curve.scale]
+        self._margin = max(widths, default=0) + self._pad
         self._background = self._empty_panel()
         plot_size = ((self.width - 2 * self._margin) * SMOOTH, self._plot_height * SMOOTH)
         self._plot = self._image.new("RGB", (max(SMOOTH, plot_size[0]), plot_size[1]), PAPER)

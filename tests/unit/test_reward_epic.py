@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from prefrl.errors import UserError
 from prefrl.rewards.epic import (
+    MAX_FEATURES,
+    FittedReward,
     Transitions,
     canonicalise,
     epic_distance,
@@ -189,3 +191,15 @@ def test_every_supported_space_can_be_fitted(space: spaces.Space[Any]) -> None:
         )
     model, r2, _ = fit_true_reward(space, spaces.Discrete(2), made, np.random.default_rng(0))
     assert r2 is not None and np.isfinite(model(*made[0].transitions())).all()
+
+
+def test_a_regression_on_large_float_pictures_has_few_features() -> None:
+    space = spaces.Box(0, 1, (84, 84, 3), np.float32)
+    model = FittedReward(space, spaces.Discrete(3))
+    rng = np.random.default_rng(0)
+    brightness = rng.random((60, 1, 1, 1), np.float32)
+    seen = np.broadcast_to(brightness, (60, 84, 84, 3)).astype(np.float32)
+    transitions = seen, rng.integers(3, size=60), seen
+    model.fit(transitions, brightness[:, 0, 0, 0].astype(np.float64), rng)
+    assert len(model._weights) == 2 * MAX_FEATURES + 3, "not 42,339, whose solve takes 13 GiB"
+    np.testing.assert_allclose(model(*transitions), brightness[:, 0, 0, 0], atol=0.02)

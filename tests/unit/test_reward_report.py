@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -182,6 +183,23 @@ def test_the_same_seed_gives_the_same_card() -> None:
     assert card(Formulas(truth)) == card(Formulas(truth))
 
 
+def test_where_the_true_reward_is_unknown_the_card_says_so_and_is_none_the_less_a_card() -> None:
+    got = card(Formulas(truth), segments(lambda s, a, s2: np.full(len(s), np.nan), num=12))
+    assert (got.num_segments, got.num_unknown) == (0, 12)
+    assert got.accuracy is None and got.epic_distance is None
+    assert "unknown (NaN or infinite) in 12 of 12 segments" in got.missing["accuracy"]
+    assert "unknown" in got.to_text()
+
+
+def test_segments_whose_true_reward_is_unknown_are_left_out_and_counted() -> None:
+    made = segments(num=20)
+    spoilt = replace(made[0], true_rewards=np.full(len(made[0]), np.nan))
+    got = card(Formulas(truth), [*made, spoilt])
+    assert (got.num_segments, got.num_unknown) == (20, 1)
+    assert got.accuracy == card(Formulas(truth), made).accuracy
+    assert "1 segments whose true reward is unknown" in got.to_text()
+
+
 def test_what_cannot_be_reported_is_refused() -> None:
     made = segments(num=3)
     with pytest.raises(UserError, match="at least 2 segments"):
@@ -190,8 +208,6 @@ def test_what_cannot_be_reported_is_refused() -> None:
         card(Formulas(truth), [*made, *segments(num=1, k=5)])
     with pytest.raises(UserError, match="num_pairs"):
         card(Formulas(truth), made, num_pairs=0)
-    with pytest.raises(UserError, match="true rewards hold NaN"):
-        card(Formulas(truth), segments(lambda s, a, s2: np.full(len(s), np.nan)))
     with pytest.raises(UserError, match="learned rewards hold NaN"):
         card(Formulas(lambda s, a, s2: np.full(len(s), np.inf)), made)
     with pytest.raises(UserError, match=r"in \[0, 1\]"):

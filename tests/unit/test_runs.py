@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from prefrl.runs.checkpoint import checkpoint_to_go_on_from, newest_checkpoint, 
 from prefrl.runs.device import choose_device
 from prefrl.runs.folder import format_of
 from prefrl.runs.guard import enough_memory, locked
+from prefrl.runs.metrics import mean_of_known
 from prefrl.runs.progress import ProgressDisplay
 from prefrl.seams import is_function_name, load_function
 
@@ -57,8 +62,82 @@ def test_the_newest_checkpoint_that_can_be_read_is_gone_on_from(folder: CakeFold
         found = checkpoint_to_go_on_from(folder)
     assert found is not None and found.count == 2 and found.state.values == {"n": 2}
     (folder.checkpoints / "000000000002" / "state.json").unlink()
-    with pytest.warns(UserWarning, match="from the beginning of the run"):
-        assert checkpoint_to_go_on_from(folder) is None
+    kept = folder.checkpoints / "000000000003.damaged" / "state.json"
+    assert kept.read_text() == "{}", "what is damaged may still be of use to someone"
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "empty manifest": lambda path: (path / "manifest.json").write_bytes(b""),
+    "manifest of another shape": lambda path: (path / "manifest.json").write_text("[1]"),
+    "no manifest": lambda path: (path / "manifest.json").unlink(),
+    "empty tensors": lambda path: (path / "state.pt").write_bytes(b""),
+    "cut tensors": lambda path: (path / "state.pt").write_bytes((path / "state.pt").read_bytes()[:100]),
+    "no arrays": lambda path: (path / "arrays.safetensors").unlink(),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_where_every_checkpoint_is_damaged_nothing_is_begun_anew_or_deleted(folder: CakeFolder, how: str) -> None:
+    for count in (1, 2):
+        DAMAGE[how](save_checkpoint(folder, count, a_state(count)))
+    before = {path: path.read_bytes() for path in folder.checkpoints.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"damaged.*Nothing was changed"):
+        checkpoint_to_go_on_from(folder)
+    assert {path: path.read_bytes() for path in folder.checkpoints.rglob("*") if path.is_file()} == before
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    """Put other tensors into a checkpoint, with the right checksum."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["sha256"]["state.pt"] = hashlib.sha256(content).hexdigest()
+    (path / "state.pt").write_bytes(content)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_tensors_of_a_class_that_is_not_known_are_refused_even_where_an_older_checkpoint_is_there(
+    folder: CakeFolder,
+) -> None:
+    save_checkpoint(folder, 1, a_state(1))
+    buffer = io.BytesIO()
+    torch.save({"w": CakeFolder(folder.path)}, buffer)
+    rewrite(save_checkpoint(folder, 2, a_state(2)), buffer.getvalue())
+    with pytest.raises(UserError, match=r"undamaged but cannot be read here.*Nothing was changed"):
+        checkpoint_to_go_on_from(folder)
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused_and_stays(folder: CakeFolder) -> None:
+    save_checkpoint(folder, 1, a_state(1))
+    path = save_checkpoint(folder, 2, a_state(2)) / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
+    with pytest.raises(UserError, match=r"newer prefrl.*Upgrade"):
+        checkpoint_to_go_on_from(folder)
+    assert json.loads(path.read_text())["version"] == 99
+
+
+def test_a_checkpoint_that_a_gpu_wrote_is_read_on_the_cpu(folder: CakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_checkpoint(folder, 1, a_state(5))
+    buffer = io.BytesIO()
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.serialization.location_tag", lambda storage: "cuda:0")
+        torch.save(a_state(5).tensors, buffer)
+    rewrite(path, buffer.getvalue())
+    found = checkpoint_to_go_on_from(folder)
+    assert found is not None and found.state.tensors["w"].device.type == "cpu"
+    assert torch.equal(found.state.tensors["w"], a_state(5).tensors["w"])
+
+
+def test_a_save_removes_older_checkpoints_only(folder: CakeFolder) -> None:
+    newer = save_checkpoint(folder, 9, a_state(9))
+    for count in (1, 2, 3):
+        save_checkpoint(folder, count, a_state(count))
+    assert newer.is_dir()
+    assert sorted(int(path.name) for path in folder.checkpoints.iterdir()) == [2, 3, 9]
+
+
+def test_means_are_of_what_is_known() -> None:
+    assert mean_of_known([1.0, math.nan, None, 3.0]) == 2.0
+    assert mean_of_known([math.nan, None, math.inf]) is None
+    assert mean_of_known([]) is None
 
 
 def test_checkpoints_of_version_1_are_read(folder: CakeFolder) -> None:
