@@ -219,6 +219,11 @@ def make_env(
     extra = _extra_needed(spec)
     if extra is not None:
         require(*extra)
+    if extra == _MUJOCO and spec.id.startswith("prefrl/") and not _has_batches():
+        raise UserError(
+            f"{env_id} needs mujoco 4 or newer, which steps many copies at once: pip install 'mujoco>=4'. With an "
+            "older one Gymnasium's own environments work, such as HalfCheetah-v5."
+        )
     drawn: dict[str, Any] = (
         {} if render_mode is None else {"render_mode": render_mode}
     )  # environments need not know of it
