@@ -141,6 +141,59 @@ def check_finite(batch: Batch, what: str) -> None:
             )
 
 
+def misfit(space: spaces.Space[Any], batch: Batch) -> str | None:
+    """Say why values `(B, ...)` cannot be of `space`: their entries, shapes, kinds or range; None: they may be.
+
+    Numbers in boxes are not held against the bounds, which environments overstep.
+    """
+    if isinstance(space, spaces.Dict) or isinstance(batch, Mapping):
+        if not (isinstance(space, spaces.Dict) and isinstance(batch, Mapping) and space.spaces.keys() == batch.keys()):
+            there = f"entries {', '.join(sorted(batch))}" if isinstance(batch, Mapping) else "one array"
+            return f"{there} where there should be those of {space}"
+        reasons = ((key, misfit(leaf, batch[key])) for key, leaf in space.spaces.items())
+        return next((f"{key}: {reason}" for key, reason in reasons if reason), None)
+    shape = space.shape or ()
+    if batch.shape[1:] != shape:
+        return f"shape {batch.shape[1:]} where it should be {shape}"
+    if isinstance(space, spaces.Box) and space.dtype.kind == "f":
+        return None if batch.dtype.kind == "f" else f"whole numbers where there should be those of {space}"
+    if batch.dtype.kind not in "iub":
+        return f"{batch.dtype} numbers where there should be whole ones of {space}"
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        last = space.start + (space.n if isinstance(space, spaces.Discrete) else space.nvec) - 1
+        outside = (batch < space.start) | (batch > last)
+        if outside.any():
+            return f"{batch[outside][0]}, which is none of {space}"
+    return None
+
+
+def alike(a: spaces.Space[Any], b: spaces.Space[Any]) -> bool:
+    """Tell whether values of `a` can stand for values of `b`; bounds of boxes and precision may differ."""
+    if isinstance(a, spaces.Dict) and isinstance(b, spaces.Dict):
+        return a.spaces.keys() == b.spaces.keys() and all(alike(a.spaces[key], b.spaces[key]) for key in a.spaces)
+    if isinstance(a, spaces.Box) and isinstance(b, spaces.Box):
+        kinds = {a.dtype.kind, b.dtype.kind}
+        return a.shape == b.shape and (
+            a.dtype == b.dtype or kinds == {"f"} or (kinds <= {"i", "u"} and not is_image(a))
+        )
+    if isinstance(a, spaces.Discrete) and isinstance(b, spaces.Discrete):
+        return bool(a.n == b.n and a.start == b.start)
+    if isinstance(a, spaces.MultiDiscrete) and isinstance(b, spaces.MultiDiscrete):
+        return np.array_equal(a.nvec, b.nvec) and np.array_equal(a.start, b.start)
+    if isinstance(a, spaces.MultiBinary) and isinstance(b, spaces.MultiBinary):
+        return a.shape == b.shape
+    return bool(a == b)
+
+
+def same_bounds(a: spaces.Space[Any], b: spaces.Space[Any]) -> bool:
+    """Tell whether the boxes of two `alike` spaces reach from the same values to the same."""
+    if isinstance(a, spaces.Dict) and isinstance(b, spaces.Dict):
+        return all(same_bounds(a.spaces[key], b.spaces[key]) for key in a.spaces)
+    if isinstance(a, spaces.Box) and isinstance(b, spaces.Box):
+        return all(np.allclose(x, y, rtol=1e-5) for x, y in ((a.low, b.low), (a.high, b.high)))
+    return True
+
+
 def is_image(space: spaces.Space[Any]) -> bool:
     """Tell whether `space` is a uint8 `Box` of three axes (one of them the channels)."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3

@@ -10,10 +10,13 @@ Episode statistics. Where `RecordEpisodeStatistics` (or stable-baselines3's `Mon
 `info["episode"]["r"]` is the true return and `info["episode"]["learned_r"]` is added. Where it is outside, its `r` is
 the learned return, as it only sees what the agent sees; `info["true_return"]` stands beside it, and
 `Monitor(env, info_keywords=("true_return",))` takes it in.
+
+`docs/placement.md` says what belongs inside and what outside.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +29,15 @@ from numpy.typing import NDArray
 
 from prefrl.errors import UserError
 from prefrl.rewards.function import RewardFunction, checked_rewards
-from prefrl.spaces import Batch, check_action_space, check_finite, check_observation_space, map_batch
+from prefrl.spaces import (
+    Batch,
+    alike,
+    check_action_space,
+    check_finite,
+    check_observation_space,
+    map_batch,
+    same_bounds,
+)
 from prefrl.values import NUMBERS, read_value
 
 Space = gymnasium.Space[Any]
@@ -52,7 +63,7 @@ class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         >>> env = LearnedReward(gymnasium.make("CartPole-v1"), upright)
         >>> _ = env.reset(seed=0)
         >>> observation, reward, terminated, truncated, info = env.step(1)
-        >>> round(reward, 3), info["true_reward"]
+        >>> round(reward, 3), float(info["true_reward"])
         (0.953, 1.0)
 
     As a part of the environment's specification, e.g. for `gymnasium.make_vec`, given as a file:
@@ -78,14 +89,18 @@ class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         self.reward_function = _as_function(reward)
         _check_spaces(self.reward_function, env.observation_space, env.action_space)
         self._observations: Batch | None = None  # the last one, as a batch of one
+        self._ended = False
         self._true_return = self._learned_return = 0.0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin a new episode."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._observations = self._as_batch(observation)
-        self._true_return = self._learned_return = 0.0
+        self._begin()
         return observation, info
+
+    def _begin(self) -> None:
+        self._ended, self._true_return, self._learned_return = False, 0.0, 0.0
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step; the reward is the learned one, the environment's is `info["true_reward"]`."""
@@ -94,13 +109,17 @@ class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         actions = np.array(action, self.env.action_space.dtype)[None]  # a copy: the environment may change its input
         observation, true_reward, terminated, truncated, info = self.env.step(action)
         following, true_reward = self._as_batch(observation), _known_reward(true_reward)
-        reward = float(checked_rewards(self.reward_function, self._observations, actions, following)[0])
-        self._observations = following
+        if self._ended:  # nobody called reset, so that an Autoreset inside began the next episode: this step is no step
+            self._begin()
+            reward = 0.0
+        else:
+            reward = float(checked_rewards(self.reward_function, self._observations, actions, following)[0])
+        self._observations, self._ended = following, bool(terminated or truncated)
         self._true_return = self._true_return + true_reward
         self._learned_return += reward
         info = {**(info or {}), "true_reward": true_reward}
-        if terminated or truncated:
-            info |= {"true_return": self._true_return, "learned_return": self._learned_return}
+        if self._ended:
+            info |= {"true_return": self._true_return, "learned_return": np.float64(self._learned_return)}
             if "episode" in info:
                 info["episode"] = {**info["episode"], "learned_r": self._learned_return}
         return observation, reward, terminated, truncated, info
@@ -154,6 +173,11 @@ class VectorLearnedReward(AnyVectorWrapper):
         self._ended = np.zeros(env.num_envs, bool)
         self._true_returns = np.zeros(env.num_envs)
         self._learned_returns = np.zeros(env.num_envs)
+
+    @property
+    def autoreset_mode(self) -> AutoresetMode:
+        """When an environment begins its next episode, under the name by which torchrl and others ask for it."""
+        return self._mode
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -258,26 +282,20 @@ def _check_spaces(reward: RewardFunction, observation_space: Space, action_space
     check_action_space(action_space)
     for what, given in (("observation", observation_space), ("action", action_space)):
         expected = getattr(reward, f"{what}_space", None)
-        if isinstance(expected, gymnasium.Space) and not _alike(expected, given):
+        if not isinstance(expected, gymnasium.Space):
+            continue
+        if not alike(expected, given):
             raise UserError(
                 f"The reward was learned with the {what} space {expected}; the environment's is {given}. "
                 "Wrap the environment as it was in training, or learn a reward for this one."
             )
-
-
-def _alike(a: Space, b: Space) -> bool:
-    """Tell whether values of `a` can stand for values of `b`; bounds and precision may differ."""
-    if isinstance(a, gymnasium.spaces.Dict) and isinstance(b, gymnasium.spaces.Dict):
-        return a.spaces.keys() == b.spaces.keys() and all(_alike(a.spaces[key], b.spaces[key]) for key in a.spaces)
-    if isinstance(a, gymnasium.spaces.Box) and isinstance(b, gymnasium.spaces.Box):
-        return a.shape == b.shape and (a.dtype == b.dtype or (a.dtype.kind == b.dtype.kind == "f"))
-    if isinstance(a, gymnasium.spaces.Discrete) and isinstance(b, gymnasium.spaces.Discrete):
-        return bool(a.n == b.n and a.start == b.start)
-    if isinstance(a, gymnasium.spaces.MultiDiscrete) and isinstance(b, gymnasium.spaces.MultiDiscrete):
-        return np.array_equal(a.nvec, b.nvec) and np.array_equal(a.start, b.start)
-    if isinstance(a, gymnasium.spaces.MultiBinary) and isinstance(b, gymnasium.spaces.MultiBinary):
-        return a.shape == b.shape
-    return bool(a == b)
+        if not same_bounds(expected, given):
+            warnings.warn(
+                f"The reward was learned with the {what} space {expected}; the environment's is {given}. If a wrapper "
+                f"inside changes {what}s (NormalizeObservation, RescaleAction, ...), the reward misreads them: put "
+                "that wrapper outside, around the learned reward.",
+                stacklevel=3,
+            )
 
 
 def _batch_of_one(space: Space, value: Any) -> Batch:
@@ -285,8 +303,8 @@ def _batch_of_one(space: Space, value: Any) -> Batch:
 
 
 def _known_reward(reward: Any) -> Any:
-    """Return the environment's own reward: a float, or an array where it gives several; nothing is learned from it."""
+    """Return the environment's own reward: a number (with a dtype, which torchrl looks for), or an array where it gives several; nothing is learned from it."""
     array = np.array(np.nan if reward is None else reward)
     if array.dtype.kind not in NUMBERS:
-        return float("nan")
-    return float(array.reshape(())) if array.size == 1 else array
+        return np.float64("nan")
+    return np.float64(array.reshape(())) if array.size == 1 else array

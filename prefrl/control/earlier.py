@@ -8,27 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import numpy as np
 
 from prefrl.control.folder import ControlFolder
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Query
-from prefrl.spaces import to_arrays
+from prefrl.spaces import misfit
 from prefrl.store import PreferenceStore
 
 AT_ONCE = 100
+Spaces = tuple[gymnasium.Space[Any], gymnasium.Space[Any]]
 
 
-def check_earlier(earlier: Path, observation_space: gymnasium.Space[Any], segment_length: int) -> None:
+def check_earlier(earlier: Path, spaces: Spaces, segment_length: int) -> None:
     """Check, before a run begins, that `copy_answers` will work; arguments and errors are the same."""
     with _open(earlier).open_record() as there:
         for name in {answer.query_id for _, answer in _answered(there, earlier)}:
-            _check(there.query(name), earlier, observation_space, segment_length)
+            _check(there.query(name), earlier, spaces, segment_length)
 
 
-def copy_answers(
-    earlier: Path, store: PreferenceStore, observation_space: gymnasium.Space[Any], segment_length: int
-) -> int:
+def copy_answers(earlier: Path, store: PreferenceStore, spaces: Spaces, segment_length: int) -> int:
     """Copy what stands answered in an earlier run into the record of a new one, as its session 0.
 
     Returns how many answers teach something: "can't tell" is copied too.
@@ -38,7 +36,7 @@ def copy_answers(
     Args:
         earlier: folder of the earlier run.
         store: the new record.
-        observation_space: of the new run.
+        spaces: of the observations and of the actions of the new run.
         segment_length: of the new run.
 
     Raises:
@@ -54,7 +52,7 @@ def copy_answers(
             part = rows[begin : begin + AT_ONCE]
             queries = {a.query_id: _closed(there.query(a.query_id), rows) for _, a in part}
             for query in queries.values():
-                _check(query, earlier, observation_space, segment_length)
+                _check(query, earlier, spaces, segment_length)
             store.add_queries(list(queries.values()))
             store.add_answers([replace(a, query_id=queries[a.query_id].id, claim=f"{run_id} {row}") for row, a in part])
     return sum(answer.value is not None for _, answer in rows)
@@ -80,17 +78,18 @@ def _closed(query: Query, rows: Sequence[tuple[int, Answer]]) -> Query:
     return replace(query, session=0, reserved_for=None, overlap=len(names))
 
 
-def _check(query: Query, earlier: Path, space: gymnasium.Space[Any], segment_length: int) -> None:
+def _check(query: Query, earlier: Path, spaces: Spaces, segment_length: int) -> None:
     for segment in query.segments:
         if len(segment) != segment_length:
             raise UserError(
                 f"The run in {earlier} asked about segments of {len(segment)} steps, this one of {segment_length}. "
                 f"Use --segment-length {len(segment)}."
             )
-        there = {name: array.shape[1:] for name, array in to_arrays("x", segment.observations).items()}
-        sample = {name: np.shape(value) for name, value in to_arrays("x", space.sample()).items()}
-        if there != sample:
-            raise UserError(
-                f"The run in {earlier} was of another environment: its observations have shapes {there}, this one's "
-                f"{sample}."
-            )
+        for what, space, values in zip(
+            ("observations", "actions"), spaces, (segment.observations, segment.actions), strict=True
+        ):
+            if reason := misfit(space, values):
+                raise UserError(
+                    f"The run in {earlier} was of another environment: its {what} have {reason}. "
+                    "Give --from a run of this environment."
+                )

@@ -127,7 +127,8 @@ class RewardLearner:
         if self.settings.from_run is None:
             return
         earlier = Path(self.settings.from_run)
-        num = copy_answers(earlier, self.store, self.reward.observation_space, self.settings.segment_length)
+        spaces = (self.reward.observation_space, self.reward.action_space)
+        num = copy_answers(earlier, self.store, spaces, self.settings.segment_length)
         self.store.set_facts({"labels_before": num})  # beside those that viewers count
         self._note_asked(self.store.session_queries(0))
         self.session = 1

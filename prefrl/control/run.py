@@ -81,7 +81,7 @@ def train(
     _check_serve(serve, resolved)
     if resolved.from_run is not None:
         with closing(make_run_env(resolved)) as env:
-            check_earlier(Path(resolved.from_run), env.observation_space, resolved.segment_length)
+            check_earlier(Path(resolved.from_run), (env.observation_space, env.action_space), resolved.segment_length)
     folder = ControlFolder.create(out or default_out(resolved), resolved, baseline=False)
     try:
         if baseline:
