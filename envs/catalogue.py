@@ -301,8 +301,9 @@ def make_vector_env(
         return EnvLoop([lambda: probe, *[make] * (num_envs - 1)])
     probe.close()
     if fixed_horizon is None:
-        limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
-        return gymnasium.make_vec(bulk, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **limit, **(options or {}))
+        wanted: dict[str, Any] = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+        wanted |= options or {}
+        return gymnasium.make_vec(bulk, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **wanted)
     mode = AutoresetMode.DISABLED
     envs = gymnasium.make_vec(bulk, num_envs, autoreset_mode=mode, max_episode_steps=fixed_horizon, **(options or {}))
     known = _task_of(env_id, spec)

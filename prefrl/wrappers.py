@@ -87,6 +87,7 @@ class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, reward=recorded)
         gymnasium.Wrapper.__init__(self, env)
         self.reward_function = _as_function(reward)
+        self._rewards_of = getattr(self.reward_function, "of_few", self.reward_function)
         _check_spaces(self.reward_function, env.observation_space, env.action_space)
         self._observations: Batch | None = None  # the last one, as a batch of one
         self._ended = False
@@ -113,7 +114,7 @@ class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
             self._begin()
             reward = 0.0
         else:
-            reward = float(checked_rewards(self.reward_function, self._observations, actions, following)[0])
+            reward = float(checked_rewards(self._rewards_of, self._observations, actions, following)[0])
         self._observations, self._ended = following, bool(terminated or truncated)
         self._true_return = self._true_return + true_reward
         self._learned_return += reward
@@ -167,6 +168,7 @@ class VectorLearnedReward(AnyVectorWrapper):
     def __init__(self, env: VectorEnv[Any, Any, Any], reward: RewardFunction | str | Path) -> None:
         super().__init__(env)
         self.reward_function = _as_function(reward)
+        self._rewards_of = getattr(self.reward_function, "of_few", self.reward_function)
         _check_spaces(self.reward_function, env.single_observation_space, env.single_action_space)
         self._mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self._observations: Batch | None = None
@@ -202,7 +204,7 @@ class VectorLearnedReward(AnyVectorWrapper):
         ended = np.asarray(terminated | truncated, bool)
         current = self._copy(observations)
         following = self._with_final(current, ended, infos) if self._mode is AutoresetMode.SAME_STEP else current
-        rewards = checked_rewards(self.reward_function, self._observations, taken, following, ignored=resetting)
+        rewards = checked_rewards(self._rewards_of, self._observations, taken, following, ignored=resetting)
         self._observations = current
         self._begin(resetting)
         self._learned_returns += rewards
@@ -303,7 +305,7 @@ def _batch_of_one(space: Space, value: Any) -> Batch:
 
 
 def _known_reward(reward: Any) -> Any:
-    """Return the environment's own reward: a number (with a dtype, which torchrl looks for), or an array where it gives several; nothing is learned from it."""
+    """Return the environment's own reward: a number with a dtype, which torchrl looks for, or an array of several."""
     array = np.array(np.nan if reward is None else reward)
     if array.dtype.kind not in NUMBERS:
         return np.float64("nan")

@@ -319,7 +319,7 @@ def summarise(
                 remarks[name] = said
             known = {f"{prefix}true_return_mean": result.mean, f"{prefix}measures": result.measures}
             return known | ({f"{prefix}true_return_std": result.std} if spread else {})
-        unknown = {f"{prefix}true_return_mean": None, f"{prefix}measures": {}}
+        unknown: dict[str, Any] = {f"{prefix}true_return_mean": None, f"{prefix}measures": {}}
         return unknown | ({f"{prefix}true_return_std": None} if spread else {})
 
     run = partial(evaluate_run, seed=seed, bounds=bounds, quiet=quiet)

@@ -49,6 +49,7 @@ NUM_MEMBERS = 3  # where the settings name none
 MOST_MEMBERS, MOST_UNITS = 1_000, 100_000  # files name them too: memory is taken after they are checked
 NEVER_VARIES = 1e-6  # standard deviation, as a share of the largest beside it
 LEAST_SCALE = 0.03  # of the first standard deviation of an input
+FEW = 256  # transitions that NumPy evaluates sooner than torch does
 CHUNK = 4_096  # transitions evaluated at once: bounds memory, and small parts stay in the cache
 IMAGE_CHUNK = 1_024
 
@@ -162,21 +163,26 @@ class RewardEnsemble:
     def encode(self, observations: Batch, actions: Array, next_observations: Batch) -> Features:
         """Encode B transitions as they are: images, and vectors that are not yet standardised."""
         images: Tensor | None = None
-        parts: list[Array] = []
         if self.images:
             images = self._to_images(observations)  # type: ignore[arg-type]
             if self.inputs == "sas":
                 images = torch.cat([images, self._to_images(next_observations)], dim=1)  # type: ignore[arg-type]
-        else:
-            parts.append(self._observations.encode(observations))
+        joined = self._encode_vector(observations, actions, next_observations)
+        if joined is None:
+            return Features(images, None)
+        return Features(images, torch.from_numpy(np.require(joined, requirements="W")).to(self.device))
+
+    def _encode_vector(
+        self, observations: Batch, actions: Array, next_observations: Batch
+    ) -> NDArray[np.float32] | None:
+        parts = [] if self.images else [self._observations.encode(observations)]
         if "a" in self.inputs:
             parts.append(self._actions.encode(actions))
         if self.inputs == "sas" and not self.images:
             parts.append(self._observations.encode(next_observations))
         if not parts:
-            return Features(images, None)
-        joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        return Features(images, torch.from_numpy(np.require(joined, requirements="W")).to(self.device))
+            return None
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def features(self, observations: Batch, actions: Array, next_observations: Batch) -> Features:
         """Encode B transitions for the network: images as they are, vectors standardised and clipped."""
@@ -249,6 +255,23 @@ class RewardEnsemble:
         The reward of images is evaluated without dropout and with the batch statistics of the fit.
         """
         return self._normalised(self._raw_rewards(observations, actions, next_observations)).mean(0).cpu().numpy()
+
+    def of_few(self, observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.float32]:
+        """Return what `__call__` returns, up to rounding, by NumPy where the network is a perceptron on the CPU.
+
+        For a few transitions at a time that is several times as fast, and it needs none of torch's threads, which a
+        process that was forked from one that used them does not have.
+        """
+        if not isinstance(self.network, EnsembleMLP) or self.device.type != "cpu" or len(actions) > FEW:
+            return self(observations, actions, next_observations)
+        vector = self._encode_vector(observations, actions, next_observations)
+        limit = self.settings.clip_inputs
+        x = (vector - self.input_mean.numpy()) / self.input_std.numpy()
+        x = np.minimum(np.maximum(x, -limit), limit)  # np.clip takes longer
+        raw = self.network.of_few(x)
+        normalised = (raw - self.reward_mean.numpy()) * (self.settings.target_std / self.reward_std.numpy())
+        rewards: NDArray[np.float32] = normalised.mean(0)
+        return rewards
 
     @torch.no_grad()
     def normalise(self, observations: Batch, actions: Array, next_observations: Batch) -> None:

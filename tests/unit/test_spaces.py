@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from prefrl.errors import UserError
 from prefrl.spaces import (
     Batch,
     SpaceEncoder,
+    alike,
     batch_length,
     channels_first,
     check_action_space,
@@ -23,7 +25,9 @@ from prefrl.spaces import (
     from_arrays,
     is_image,
     map_batch,
+    misfit,
     num_bytes,
+    same_bounds,
     space_from_json,
     space_to_json,
     to_arrays,
@@ -190,3 +194,44 @@ def test_images_are_told_by_type_and_axes() -> None:
     assert not is_image(spaces.Box(0, 1, (3, 84, 84), np.float32))
     assert channels_first(stacked)
     assert not channels_first(colour)
+
+
+@pytest.mark.parametrize(
+    ("space", "values", "reason"),
+    [
+        (spaces.Box(-1, 1, (2,), np.float32), np.zeros((4, 2), np.float32), None),
+        (spaces.Box(-1, 1, (2,), np.float32), np.full((4, 2), 9.0), None),  # environments overstep their bounds
+        (spaces.Box(-1, 1, (2,), np.float32), np.zeros((4, 3)), r"shape \(3,\)"),
+        (spaces.Box(-1, 1, (), np.float32), np.zeros(4, int), "whole numbers"),
+        (spaces.Discrete(3), np.array([[0.5], [0.1]]), "shape"),
+        (spaces.Discrete(3), np.array([0.5, 0.1]), "float64 numbers"),
+        (spaces.Discrete(3, start=1), np.array([1, 3]), None),
+        (spaces.Discrete(3, start=1), np.array([0, 3]), "^0, which is none of"),
+        (spaces.MultiDiscrete([2, 3], start=[1, 0]), np.array([[2, 2]]), None),
+        (spaces.MultiDiscrete([2, 3]), np.array([[1, 3]]), "^3, which is none of"),
+        (spaces.Dict(a=spaces.Discrete(2)), {"a": np.array([0, 1])}, None),
+        (spaces.Dict(a=spaces.Discrete(2)), {"b": np.array([0, 1])}, "entries b"),
+        (spaces.Dict(a=spaces.Discrete(2)), np.array([0, 1]), "one array"),
+        (spaces.Dict(a=spaces.Discrete(2)), {"a": np.array([2])}, "a: 2, which"),
+    ],
+)
+def test_values_of_another_space_are_told_by_shape_kind_and_range(space: Any, values: Any, reason: str | None) -> None:
+    told = misfit(space, values)
+    assert told is None if reason is None else told is not None and re.search(reason, told)
+
+
+def test_spaces_are_alike_by_what_their_values_mean() -> None:
+    def box(low: float, high: float, dtype: Any = np.float32) -> spaces.Box:
+        return spaces.Box(low, high, (2,), dtype)
+
+    assert alike(box(-1, 1), box(-5, 5, np.float64))
+    assert not same_bounds(box(-1, 1), box(-5, 5, np.float64))
+    assert same_bounds(box(-1, 1), box(-1, 1, np.float64))
+    assert alike(spaces.Discrete(3), spaces.Discrete(3, dtype=np.int32))
+    assert not alike(spaces.Discrete(3), spaces.Discrete(3, start=1))
+    assert alike(spaces.MultiDiscrete([2, 3]), spaces.MultiDiscrete([2, 3], dtype=np.int32))
+    assert not alike(box(0, 5), box(0, 5, np.int64))
+    assert alike(box(0, 5, np.int32), box(0, 5, np.int64))
+    assert not alike(spaces.Discrete(2), box(-1, 1))
+    picture = spaces.Box(0, 255, (8, 8, 3), np.uint8)
+    assert not alike(picture, spaces.Box(0, 255, (8, 8, 3), np.int32))

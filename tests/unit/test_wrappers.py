@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import doctest
+import subprocess
+import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +24,7 @@ from hypothesis import strategies as st
 
 from prefrl import wrappers
 from prefrl.errors import UserError
-from prefrl.rewards.ensemble import RewardEnsemble
+from prefrl.rewards.ensemble import RewardEnsemble, RewardSettings
 from prefrl.wrappers import LearnedReward, VectorLearnedReward
 
 pytestmark = pytest.mark.lowest
@@ -418,6 +421,63 @@ def test_bounds_and_float_precision_of_the_spaces_may_differ(saved: Path) -> Non
     pole.observation_space = spaces.Box(0, 255, (4,), np.uint8)
     with pytest.raises(UserError, match="uint8"):
         LearnedReward(pole, saved)
+
+
+def test_bounds_that_differ_from_those_the_reward_learned_with_are_said(saved: Path) -> None:
+    with pytest.warns(UserWarning, match="put that wrapper outside"):
+        LearnedReward(gymnasium.wrappers.NormalizeObservation(gymnasium.make("CartPole-v1")), saved)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gymnasium.wrappers.NormalizeObservation(LearnedReward(gymnasium.make("CartPole-v1"), saved))
+
+
+def test_an_autoreset_inside_begins_a_new_episode_with_a_step_that_counts_for_nothing() -> None:
+    env = LearnedReward(gymnasium.wrappers.Autoreset(Counter(length=3)), lambda o, a, n: n[:, 0])
+    env.reset()
+    rows = [env.step(0) for _ in range(8)]
+    assert [row[1] for row in rows] == [1, 2, 3, 0, 1, 2, 3, 0]
+    assert [(row[4]["true_return"], row[4]["learned_return"]) for row in rows if row[2]] == [(300, 6), (300, 6)]
+
+
+def test_a_few_transitions_are_scored_by_numpy_as_torch_scores_them() -> None:
+    box, choice = spaces.Box(-1, 1, (5,), np.float32), spaces.Discrete(3)
+    rng = np.random.default_rng(0)
+    for inputs in ("s", "sa", "sas"):
+        reward = RewardEnsemble(box, choice, RewardSettings(inputs=inputs, num_members=4), seed=3)
+        batch = (rng.normal(0, 3, (9, 5)).astype(np.float32), rng.integers(0, 3, 9), rng.normal(size=(9, 5)))
+        reward.set_input_statistics(*batch)
+        reward.normalise(*batch)
+        np.testing.assert_allclose(reward.of_few(*batch), reward(*batch), atol=1e-5)
+
+
+def test_processes_forked_from_one_that_used_torchs_threads_do_not_hang(saved: Path) -> None:
+    """The children have none of the threads that the parent's torch believes to have."""
+    program = f"""
+import gymnasium, numpy, torch
+from prefrl.wrappers import LearnedReward
+torch.set_num_threads(2)
+layer = torch.nn.Linear(64, 64)
+layer(torch.randn(4096, 64)).sum().backward()
+def make():
+    return LearnedReward(gymnasium.make("CartPole-v1"), {str(saved)!r})
+envs = gymnasium.vector.AsyncVectorEnv([make] * 2, context="fork")
+envs.reset(seed=0)
+for _ in range(20):
+    envs.step(numpy.zeros(2, int))
+envs.close()
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
+    assert done.stdout.strip().endswith("done"), done.stderr
+
+
+def test_a_vector_tells_its_autoreset_mode_and_rewards_beside_it_have_a_dtype() -> None:
+    for mode in AutoresetMode:
+        assert VectorLearnedReward(vector(mode), Recorder()).autoreset_mode is mode
+    env = LearnedReward(Counter(length=1), Recorder())
+    env.reset()
+    info = env.step(0)[4]
+    assert {info[name].dtype for name in ("true_reward", "true_return", "learned_return")} == {np.dtype(np.float64)}
 
 
 def test_an_unsupported_space_is_refused() -> None:
