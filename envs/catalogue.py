@@ -22,8 +22,8 @@ from prefrl.envs.mujoco_template import all_options, template_class
 from prefrl.envs.refusals import REFUSALS
 from prefrl.envs.registration import PAPER_GAMES, PAPER_SIZES, camel_case
 from prefrl.envs.vector_fixed_horizon import VectorFixedHorizon
-from prefrl.errors import UserError, near_names, require
-from prefrl.seams import Registry, load_module, quoted
+from prefrl.errors import UserError, first_line, near_names, require
+from prefrl.seams import Registry, load_function, load_module, quoted
 from prefrl.spaces import check_action_space, check_observation_space
 
 
@@ -184,6 +184,7 @@ def make_env(
     max_episode_steps: int | None = None,
     render_mode: str | None = None,
     options: Mapping[str, Any] | None = None,
+    wrapper: str | None = None,
 ) -> gymnasium.Env[Any, Any]:
     """Make an environment whose spaces the rest of the package can handle.
 
@@ -197,11 +198,12 @@ def make_env(
             without `fixed_horizon`.
         render_mode: passed on to Gymnasium.
         options: of the environment's constructor, e.g. `{"hide_life_loss": False}` of an Atari game.
+        wrapper: name of what wraps it, e.g. `"gymnasium.wrappers:FlattenObservation"`, or a function of your own.
 
     Raises:
         MissingExtraError: the environment's simulator is not installed.
-        UserError: there is no such environment, it cannot be made, it has no such option, or its spaces are not
-            supported.
+        UserError: there is no such environment, it cannot be made, it has no such option, its wrapper fails, or its
+            spaces are not supported.
     """
     if fixed_horizon is None and terminal_reward is not None:
         raise UserError(
@@ -245,6 +247,7 @@ def make_env(
         with_these = ", ".join(f"{name}={value!r}" for name, value in {**drawn, **(options or {})}.items())
         raise UserError(f"The environment {env_id!r} cannot be made with {with_these}: {error}") from error
     try:
+        env = _wrapped(env, wrapper)
         check_observation_space(env.observation_space)
         check_action_space(env.action_space)
     except UserError:
@@ -258,6 +261,19 @@ def make_env(
     return FixedHorizon(env, fixed_horizon, reward, known.hold)
 
 
+def _wrapped(env: gymnasium.Env[Any, Any], wrapper: str | None) -> gymnasium.Env[Any, Any]:
+    if wrapper is None:
+        return env
+    wrap = load_function(wrapper, "wrapper", "an environment")
+    try:
+        wrapped = wrap(env)
+    except Exception as error:
+        raise UserError(f"The wrapper {wrapper} fails: {type(error).__name__}: {first_line(error)}") from error
+    if not isinstance(wrapped, gymnasium.Env):
+        raise UserError(f"The wrapper {wrapper} must return an environment; it returned {type(wrapped).__name__}.")
+    return wrapped
+
+
 def make_vector_env(
     env_id: str,
     num_envs: int,
@@ -266,6 +282,7 @@ def make_vector_env(
     terminal_reward: float | None = None,
     max_episode_steps: int | None = None,
     options: Mapping[str, Any] | None = None,
+    wrapper: str | None = None,
 ) -> VectorEnv:
     """Make E copies of what `make_env` makes, restarted in the step in which they end.
 
@@ -278,6 +295,7 @@ def make_vector_env(
         terminal_reward: as for `make_env`.
         max_episode_steps: as for `make_env`.
         options: as for `make_env`.
+        wrapper: as for `make_env`; each copy is wrapped, so that none are stepped at once.
 
     Raises:
         MissingExtraError, UserError: as `make_env`.
@@ -290,12 +308,15 @@ def make_vector_env(
             terminal_reward=terminal_reward,
             max_episode_steps=max_episode_steps,
             options=options,
+            wrapper=wrapper,
         )
 
     probe = make()
     spec = _find_spec(env_id)
     bulk = spec if spec.id.startswith("prefrl/") else gymnasium.registry.get(f"prefrl/{spec.id}")
-    stepped_at_once = bulk is not None and (bulk is spec or _extra_needed(bulk) != _MUJOCO or _has_batches())
+    stepped_at_once = (
+        wrapper is None and bulk is not None and (bulk is spec or _extra_needed(bulk) != _MUJOCO or _has_batches())
+    )
     if bulk is None or not stepped_at_once or bulk.vector_entry_point is None or spec.kwargs != bulk.kwargs:
         check_memory(num_envs, _LEAST_BYTES_PER_COPY, env_id, "train")
         return EnvLoop([lambda: probe, *[make] * (num_envs - 1)])

@@ -86,9 +86,9 @@ class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         recorded = str(reward) if isinstance(reward, Path) else reward
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, reward=recorded)
         gymnasium.Wrapper.__init__(self, env)
-        self.reward_function = _as_function(reward)
+        self.reward_function = as_reward_function(reward)
         self._rewards_of = getattr(self.reward_function, "of_few", self.reward_function)
-        _check_spaces(self.reward_function, env.observation_space, env.action_space)
+        check_spaces(self.reward_function, env.observation_space, env.action_space)
         self._observations: Batch | None = None  # the last one, as a batch of one
         self._ended = False
         self._true_return = self._learned_return = 0.0
@@ -167,9 +167,9 @@ class VectorLearnedReward(AnyVectorWrapper):
 
     def __init__(self, env: VectorEnv[Any, Any, Any], reward: RewardFunction | str | Path) -> None:
         super().__init__(env)
-        self.reward_function = _as_function(reward)
+        self.reward_function = as_reward_function(reward)
         self._rewards_of = getattr(self.reward_function, "of_few", self.reward_function)
-        _check_spaces(self.reward_function, env.single_observation_space, env.single_action_space)
+        check_spaces(self.reward_function, env.single_observation_space, env.single_action_space)
         self._mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self._observations: Batch | None = None
         self._ended = np.zeros(env.num_envs, bool)
@@ -269,7 +269,12 @@ class VectorLearnedReward(AnyVectorWrapper):
         return following
 
 
-def _as_function(reward: RewardFunction | str | Path) -> RewardFunction:
+def as_reward_function(reward: RewardFunction | str | Path) -> RewardFunction:
+    """Return a reward function, read from the file of a saved reward if it is one.
+
+    Raises:
+        UserError: no such file, not a saved reward, or nothing that can be called.
+    """
     if isinstance(reward, str | Path):
         from prefrl.rewards.ensemble import RewardEnsemble  # only here: functions need no torch
 
@@ -279,7 +284,12 @@ def _as_function(reward: RewardFunction | str | Path) -> RewardFunction:
     return reward
 
 
-def _check_spaces(reward: RewardFunction, observation_space: Space, action_space: Space) -> None:
+def check_spaces(reward: RewardFunction, observation_space: Space, action_space: Space) -> None:
+    """Warn where the bounds of an environment's spaces are not those that the reward was learned with.
+
+    Raises:
+        UserError: they are not supported, or of another kind than the reward's.
+    """
     check_observation_space(observation_space)
     check_action_space(action_space)
     for what, given in (("observation", observation_space), ("action", action_space)):

@@ -24,8 +24,12 @@ def make_run_env(settings: RunSettings, render_mode: str | None = None) -> gymna
 
 
 def _form(settings: RunSettings) -> dict[str, Any]:
-    """Return the options of the environment, and the arguments for the fixed-horizon form, if it is that."""
-    form: dict[str, Any] = {"options": settings.env_options, "max_episode_steps": settings.max_episode_steps}
+    """Return what the environment is made with, and the arguments for the fixed-horizon form, if it is that."""
+    form: dict[str, Any] = {
+        "options": settings.env_options,
+        "wrapper": settings.wrapper,
+        "max_episode_steps": settings.max_episode_steps,
+    }
     if settings.fixed_horizon:
         form |= {"fixed_horizon": settings.fixed_horizon, "terminal_reward": settings.terminal_reward}
     return form

@@ -15,7 +15,7 @@ from prefrl.errors import UserError, near_names, require
 from prefrl.feedback import FEWEST_RANKED, KINDS, SMALLEST_SCALE
 from prefrl.queries import METHODS, MIXED, SCHEDULES, LabelSchedule, QueryMaker, check_members
 from prefrl.rewards import FitSettings, RewardSettings
-from prefrl.seams import Named
+from prefrl.seams import Named, place_of
 
 require("tyro", "train")
 from tyro import conf  # noqa: E402
@@ -124,6 +124,9 @@ class TrainSettings:
     """Copies of the environment that run side by side; default: what suits the agent and the environment."""
     env_options: conf.Suppress[dict[str, Any]] = field(default_factory=dict)
     """Options of the environment's constructor."""
+    wrapper: Named | None = None
+    """What wraps the environment: module:Name of a wrapper, or of a function that takes an environment and returns one,
+    e.g. gymnasium.wrappers:FlattenObservation."""
     hyperparameters: conf.Suppress[dict[str, Any]] = field(default_factory=dict)
     """Of the agent, over those known to suit the environment."""
     seed: int = 0
@@ -163,6 +166,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for field_name, seam in (("agent", AGENTS), ("teacher", TEACHERS), ("env_id", TASKS)):
             object.__setattr__(self, field_name, seam.name(getattr(self, field_name)))
+        if self.wrapper is not None and not isinstance(self.wrapper, str):
+            object.__setattr__(self, "wrapper", place_of(self.wrapper, "wrapper"))
         if self.labels < 1:
             raise UserError(
                 f"labels must be at least 1. Received {self.labels}. "
