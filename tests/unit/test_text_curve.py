@@ -165,7 +165,8 @@ class Biased:
 
 
 def test_asking_in_both_orders_cancels_the_side() -> None:
-    rows = judge_pairs(Biased(), ["p", "q"], [("long answer", "short"), ("same", "same")])
+    rows: list[dict[str, Any]] = []
+    assert judge_pairs(Biased(), ["p", "q"], [("long answer", "short"), ("same", "same")], rows) == 0
     assert rows == [
         {"prompt": "p", "chosen": "long answer", "rejected": "short", "certainty": 0.55, "annotator": "biased"}
     ]
@@ -178,9 +179,10 @@ def server() -> Any:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
+            reply = replies.pop(0)
+            self.send_response(reply if isinstance(reply, int) else 200)
             self.end_headers()
-            self.wfile.write(json.dumps(replies.pop(0)).encode())
+            self.wfile.write(json.dumps(reply).encode())
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -193,18 +195,24 @@ def server() -> Any:
     made.server_close()
 
 
-def test_a_server_is_asked_as_openais_and_must_say_a_or_b(server: Any) -> None:
+def test_a_server_is_asked_as_openais_again_when_busy_and_paid_once(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address, replies, asked = server
+    monkeypatch.setattr("prefrl.text.data.judge.FIRST_WAIT", 0.0)
     judge = ServerJudge(address, "m", "Be kind.", timeout=5)
     say = lambda text: {"choices": [{"message": {"content": text}}]}  # noqa: E731
-    replies += [say("B"), say("Answer A."), say("Both are fine"), {"error": "busy"}]
+    judge.keep_answers(tmp_path / "answers.jsonl")
+    replies += [429, say("B"), say("Answer A."), say("Both are fine"), {"error": "busy"}]
     assert judge.prefer_first("p", "x", "y") == 0.0
     assert asked[0]["messages"][0]["content"] == question("Be kind.", "p", "x", "y")
-    assert judge.prefer_first("p", "x", "y") == 1.0
-    with pytest.raises(UserError, match=r"A or B\. Received 'Both are fine'"):
-        judge.prefer_first("p", "x", "y")
+    assert judge.prefer_first("p", "y", "x") == 1.0
+    assert judge.prefer_first("q", "x", "y") is None
     with pytest.raises(UserError, match="no OpenAI-compatible answer"):
-        judge.prefer_first("p", "x", "y")
+        judge.prefer_first("r", "x", "y")
+    again = ServerJudge(address, "m", "Be kind.", timeout=5)
+    again.keep_answers(tmp_path / "answers.jsonl")
+    assert again.prefer_first("p", "x", "y") == 0.0 and len(asked) == 5
 
 
 def test_a_curve_bears_the_seed_that_its_run_was_trained_with(tmp_path: Path) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal, NamedTuple
 
 from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError
+from prefrl.text.data.chat import Templated
 from prefrl.text.model.tokens import response_ids, text_ids
+
+TooLong = Literal["drop", "cut", "refuse"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +69,26 @@ class Liked:
     liked: bool
 
 
+def texts_of(item: RankedResponses | Liked) -> tuple[str, ...]:
+    """Return the responses that are ranked, or the one that is liked or not."""
+    return (item.response,) if isinstance(item, Liked) else item.responses
+
+
+def check_no_ties(rankings: Sequence[RankedResponses]) -> None:
+    """Check that Plackett-Luce, which knows no ties, can be fitted.
+
+    Raises:
+        UserError: some rankings have ties.
+    """
+    tied = [number for number, ranking in enumerate(rankings, 1) if len(set(ranking.ranks)) < len(ranking.ranks)]
+    if tied:
+        raise UserError(
+            f"Plackett-Luce knows no ties, and {len(tied):,} of {len(rankings):,} rankings have some; the first is "
+            f"number {tied[0]}, of ranks {rankings[tied[0] - 1].ranks}. Learn from pairs: leave --training.rankings or "
+            "--training.plackett-luce out."
+        )
+
+
 def ranks_from_order(order: Sequence[int | Sequence[int]], num_responses: int) -> tuple[int, ...]:
     """Return ranks from a ranking: response numbers, best first, ties as lists: [2, [0, 3], 1] gives (1, 3, 0, 1).
 
@@ -106,16 +132,34 @@ def likes_of(rankings: Iterable[RankedResponses]) -> list[Liked]:
     return likes
 
 
+class Row(NamedTuple):
+    """A prompt with its responses as token ids."""
+
+    prompt: list[int]
+    responses: list[list[int]]
+
+
 class Encoder:
     """Turns strings into token ids within the context of a model.
 
     Args:
         tokens: the tokenizer.
         context: tokens the model can look at.
-        max_response_tokens: of a response, its end included; longer ones are refused.
+        max_response_tokens: of a response that is drawn, its end included.
+        max_data_tokens: of a response in data, its end included; None: `max_response_tokens`.
+        too_long: what becomes of a row of data that is longer: it is left out, cut, or refuses all. A row fits if each
+            of its responses is within the limit and, behind its prompt, within the context.
     """
 
-    def __init__(self, tokens: TextTokenizer, context: int, max_response_tokens: int) -> None:
+    def __init__(
+        self,
+        tokens: TextTokenizer,
+        context: int,
+        max_response_tokens: int,
+        *,
+        max_data_tokens: int | None = None,
+        too_long: TooLong = "refuse",
+    ) -> None:
         if max_response_tokens >= context:
             raise UserError(
                 f"Responses of {max_response_tokens} tokens leave no room for a prompt in a context of {context}. "
@@ -123,7 +167,9 @@ class Encoder:
             )
         self.tokens, self.max_response_tokens = tokens, max_response_tokens
         self.max_prompt_tokens = context - max_response_tokens
-        self._prompts: dict[str, list[int]] = {}
+        self.context, self.too_long = context, too_long
+        self.max_data_tokens = max_response_tokens if max_data_tokens is None else max_data_tokens
+        self._prompts: dict[tuple[bool, str], list[int]] = {}
 
     def prompt(self, text: str) -> list[int]:
         """Return the ids of a prompt.
@@ -131,18 +177,79 @@ class Encoder:
         Raises:
             UserError: it is empty or too long.
         """
-        if text not in self._prompts:
-            ids = self.tokens.encode_prompt(text)
-            if not ids:
-                raise UserError(f"A prompt must have at least one token. Received {text!r}")
-            if len(ids) > self.max_prompt_tokens:
-                raise UserError(
-                    f"A prompt has {len(ids)} tokens; the model's context leaves room for {self.max_prompt_tokens} "
-                    "beside the response. Shorten it, lower the response limit, or take a model with a longer context. "
-                    f"It begins: {text[:80]!r}"
-                )
-            self._prompts[text] = ids
-        return self._prompts[text]
+        ids = self._prompt_ids(text)
+        if not ids:
+            raise UserError(f"A prompt must have at least one token. Received {text!r}")
+        if len(ids) > self.max_prompt_tokens:
+            raise UserError(
+                f"A prompt has {len(ids)} tokens; the model's context leaves room for {self.max_prompt_tokens} "
+                "beside the response. Shorten it, lower the response limit, or take a model with a longer context. "
+                f"It begins: {text[:80]!r}"
+            )
+        return ids
+
+    def _prompt_ids(self, text: str) -> list[int]:
+        key = isinstance(text, Templated), text
+        if key not in self._prompts:
+            self._prompts[key] = text_ids(self.tokens, text) if key[0] else self.tokens.encode_prompt(text)
+        return self._prompts[key]
+
+    def leaves_room(self, prompt: str) -> bool:
+        """Tell whether a response of the limit fits behind a prompt."""
+        return 0 < len(self._prompt_ids(prompt)) <= self.max_prompt_tokens
+
+    def rows(self, texts: Sequence[tuple[str, Sequence[str]]]) -> list[Row | None]:
+        """Return prompts with their responses as ids, None for those that are left out; how many is said.
+
+        A row that is cut keeps the end of its prompt, at most half of the context where there is not room for all, and
+        the beginning of its responses, which then have no end.
+
+        Raises:
+            UserError: some are too long and are to be refused, or none is left.
+        """
+        found: list[Row | None] = []
+        why, longest, most = Counter[str](), 0, 0
+        for prompt, responses in texts:
+            row = Row(self._prompt_ids(prompt), [self._response_ids(prompt, text) for text in responses])
+            size = max(map(len, row.responses))
+            if not row.prompt:
+                why["a prompt without a token"] += 1
+                found.append(None)
+            elif size > self.max_data_tokens or len(row.prompt) + size > self.context:
+                why["longer than the limit"] += 1
+                longest, most = max(longest, len(row.prompt) + size), max(most, size)
+                found.append(self._cut(row) if self.too_long == "cut" else None)
+            else:
+                found.append(row)
+        if why:
+            self._say(why, longest, most, found)
+        return found
+
+    def _cut(self, row: Row) -> Row:
+        prompt = row.prompt[-max(self.context // 2, self.context - max(map(len, row.responses))) :]
+        limit = min(self.max_data_tokens, self.context - len(prompt))
+        return Row(prompt, [response[:limit] for response in row.responses])
+
+    def _say(self, why: Counter[str], longest: int, most: int, found: Sequence[Row | None]) -> None:
+        said = ", ".join(f"{count:,} of {len(found):,} rows: {what}" for what, count in why.items())
+        if longest:
+            said += (
+                f" (at most {self.max_data_tokens:,} tokens of a response and {self.context:,} in all; the longest "
+                f"response has {most:,}, the longest row {longest:,})"
+            )
+        mend = "Raise --max-tokens, take a model with a longer context, or give --too-long drop or cut."
+        if self.too_long == "refuse":
+            raise UserError(f"Some rows cannot be learned from: {said}. {mend}")
+        if not any(found):
+            raise UserError(f"No row is left to learn from: {said}. {mend}")
+        done = "cut" if self.too_long == "cut" and longest else "left out"
+        warnings.warn(f"{done.capitalize()}: {said}.", stacklevel=3)
+
+    def _response_ids(self, prompt: str, text: str) -> list[int]:
+        if isinstance(text, Templated):
+            before, whole = self._prompt_ids(prompt), text_ids(self.tokens, prompt + text)
+            return whole[len(before) :] if whole[: len(before)] == before else self.tokens.encode(text)
+        return response_ids(self.tokens, prompt, text)
 
     def fits(self, prompt: str, text: str) -> bool:
         """Tell whether a response is within the limit; one that a model drew to the limit may not be, with its end."""

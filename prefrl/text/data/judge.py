@@ -7,15 +7,19 @@ server.
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import json
 import math
 import os
 import re
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -31,6 +35,11 @@ DEFAULT_CONSTITUTION = (
     "and is no longer than it needs to be."
 )
 KEY_VARIABLE = "PREFRL_JUDGE_KEY"
+ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 5, 0.5, 60.0
+"""How often a server is asked one question, and seconds before the second time (doubled each time) and at most."""
+BUSY = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+"""Statuses after which asking again helps."""
+MAX_ANSWER_TOKENS = 256
 OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -39,8 +48,8 @@ class Judge(Protocol):
 
     name: str
 
-    def prefer_first(self, prompt: str, first: str, second: str) -> float:
-        """Return the probability, in [0, 1], that A is better."""
+    def prefer_first(self, prompt: str, first: str, second: str) -> float | None:
+        """Return the probability, in [0, 1], that A is better; None if the answer was neither A nor B."""
 
 
 def question(constitution: str, prompt: str, first: str, second: str) -> str:
@@ -51,21 +60,36 @@ def question(constitution: str, prompt: str, first: str, second: str) -> str:
     )
 
 
-def judge_pairs(judge: Judge, prompts: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Return a row for each pair that the judge prefers one way: prompt, chosen, rejected, its certainty and its name.
+def judge_pairs(
+    judge: Judge, prompts: Sequence[str], pairs: Sequence[tuple[str, str]], rows: list[dict[str, Any]]
+) -> int:
+    """Add a row for each pair that the judge prefers one way: prompt, chosen, rejected, its certainty and its name.
 
     Each pair is put in both orders; p = (p(A | first, second) + 1 - p(A | second, first)) / 2. Pairs with p = 1/2, and
     those of equal texts, are left out.
 
+    Args:
+        judge: who is asked.
+        prompts: one for each pair.
+        pairs: of responses.
+        rows: where each row goes as soon as it is known.
+
+    Returns:
+        The number of pairs to which the judge gave an answer that is neither A nor B; they are left out.
+
     Raises:
-        UserError: the judge does not answer, or answers neither A nor B.
+        UserError: the judge does not answer.
     """
-    rows = []
+    odd = 0
     for prompt, (first, second) in zip(prompts, pairs, strict=True):
         if first == second:
             continue
         ahead = judge.prefer_first(prompt, first, second)
-        p = (ahead + 1 - judge.prefer_first(prompt, second, first)) / 2
+        behind = None if ahead is None else judge.prefer_first(prompt, second, first)
+        if ahead is None or behind is None:
+            odd += 1
+            continue
+        p = (ahead + 1 - behind) / 2
         if p != 0.5:
             chosen, rejected = (first, second) if p > 0.5 else (second, first)
             rows.append(
@@ -77,7 +101,29 @@ def judge_pairs(judge: Judge, prompts: Sequence[str], pairs: Sequence[tuple[str,
                     "annotator": judge.name,
                 }
             )
-    return rows
+    return odd
+
+
+_CLAUSES = re.compile(r"[.,;:!?\n]+|\b(?=(?:because|since|while|whereas|although|but)\b)", re.IGNORECASE)
+_REASON = re.compile(r"(?:because|since|while|whereas|although)\b", re.IGNORECASE)
+_OTHER = re.compile(r"\b(?:than|over|to|against|of)\s+(?:the\s+)?(?:answer\s+|response\s+|option\s+)?[AB]\b")
+_ARTICLE = re.compile(r"\bA(?=\s+(?!(?:is|was|wins|has|does|seems|gives|answers|looks|reads|because)\b)[a-z])")
+_DOUBTFUL = re.compile(r"\b(?:not|neither|both|worse|isn't|isn\u2019t)\b", re.IGNORECASE)
+
+
+def verdict(said: str) -> str | None:
+    """Return A or B as a judge said it, read from the end; None where it is neither or unclear.
+
+    >>> [verdict(said) for said in ("B", "A better answer is B.", "**A** is better than B", "Both A and B are good")]
+    ['B', 'B', 'A', None]
+    """
+    if alone := re.fullmatch(r"\W*([AB])\W*", said, re.IGNORECASE):
+        return alone[1].upper()
+    for clause in reversed([part.strip() for part in _CLAUSES.split(said)]):
+        letters = set(re.findall(r"\b[AB]\b", _ARTICLE.sub("", _OTHER.sub("", clause))))
+        if letters and not _REASON.match(clause):
+            return None if len(letters) > 1 or _DOUBTFUL.search(clause) else letters.pop()
+    return None
 
 
 def make_judge(name: str, constitution: str, *, device: str = "auto", timeout: float = 60.0) -> Judge:
@@ -166,34 +212,69 @@ class ServerJudge:
         _check_address(address)
         self.name, self.constitution, self.timeout = model, constitution, timeout
         self.address = address.rstrip("/") + "/chat/completions"
+        self._answers: dict[str, str] = {}
+        self._kept: Path | None = None
 
-    def prefer_first(self, prompt: str, first: str, second: str) -> float:
-        """Return 1 if it answers A, 0 if B.
+    def keep_answers(self, path: Path) -> None:
+        """Keep what is said in a file as it comes, and ask nothing again that it holds.
 
         Raises:
-            UserError: it does not answer in time, answers with an error, or answers neither A nor B.
+            UserError: it holds something else.
+        """
+        self._kept = path
+        for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+            try:
+                row = json.loads(line) if line else None
+                if row is not None:
+                    self._answers[row["asked"]] = row["answer"]
+            except (ValueError, KeyError, TypeError):
+                continue  # the last line of a run that was killed: it is asked again
+
+    def prefer_first(self, prompt: str, first: str, second: str) -> float | None:
+        """Return 1 if it answers A, 0 if B, None if neither.
+
+        Raises:
+            UserError: it does not answer in time, or answers with an error, after several attempts.
         """
         body = {
             "model": self.name,
             "messages": [{"role": "user", "content": question(self.constitution, prompt, first, second)}],
             "temperature": 0,
-            "max_tokens": 8,
+            "max_tokens": MAX_ANSWER_TOKENS,
         }
+        asked = hashlib.sha256(json.dumps([self.address, body]).encode()).hexdigest()
+        if asked not in self._answers:
+            self._answers[asked] = self._ask(body)
+            if self._kept is not None:
+                self._kept.parent.mkdir(parents=True, exist_ok=True)
+                with self._kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"asked": asked, "answer": self._answers[asked]}) + "\n")
+        found = verdict(self._answers[asked])
+        return None if found is None else float(found == "A")
+
+    def _ask(self, body: Mapping[str, Any]) -> str:
+        """Return what the server says; it is asked again after a while if it is busy or gone for a moment."""
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(KEY_VARIABLE):
             headers["Authorization"] = f"Bearer {_checked_key(key)}"
         request = urllib.request.Request(self.address, json.dumps(body).encode(), headers)
-        try:
-            with _CLIENT.open(request, timeout=self.timeout) as reply:
-                content = json.load(reply)["choices"][0]["message"]["content"]
-        except (OSError, urllib.error.URLError, TimeoutError) as error:
-            raise UserError(f"The judge at {self.address} does not answer: {error}. Is it running?") from error
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise UserError(f"The judge at {self.address} gave no OpenAI-compatible answer: {error!r}") from error
-        found = re.match(r"\W*(?:answer\s+)?([AB])\b", str(content).strip(), re.IGNORECASE)
-        if found is None:
-            raise UserError(f"The judge {self.name} was to answer A or B. Received {content!r}")
-        return float(found[1].upper() == "A")
+        for attempt in range(ATTEMPTS):
+            try:
+                with _CLIENT.open(request, timeout=self.timeout) as reply:
+                    content = json.load(reply)["choices"][0]["message"]["content"]
+                return "" if content is None else str(content)
+            except (OSError, http.client.HTTPException) as error:
+                status = error.code if isinstance(error, urllib.error.HTTPError) else None
+                if attempt == ATTEMPTS - 1 or (status is not None and status not in BUSY):
+                    raise UserError(
+                        f"The judge at {self.address} does not answer: {error}, after {attempt + 1} "
+                        "attempts. Is it running?"
+                    ) from error
+                after = error.headers.get("Retry-After", "") if isinstance(error, urllib.error.HTTPError) else ""
+                time.sleep(min(float(after), LONGEST_WAIT) if after.isdigit() else FIRST_WAIT * 2**attempt)
+            except (ValueError, KeyError, IndexError, TypeError) as error:
+                raise UserError(f"The judge at {self.address} gave no OpenAI-compatible answer: {error!r}") from error
+        raise AssertionError("the last attempt returns or raises")
 
 
 class _RefuseRedirects(urllib.request.HTTPRedirectHandler):

@@ -1,16 +1,6 @@
-"""Where data come from: a world of text, JSONL or Parquet files, or a record of people's answers.
+"""Where data come from: a world of text, files, or a record of people's answers.
 
-Columns, one row each:
-
-    {"text"}                              pretraining
-    {"prompt"}                            prompts
-    {"prompt", "response"}                examples to imitate
-    {"prompt", "chosen", "rejected"}      a comparison
-    {"prompt", "responses", "ranking"}    a ranking: response numbers, best first, ties as lists
-    {"prompt", "response", "liked"}       a like or dislike
-    {"prompt", "response", "edited", "critique"}    what a person wrote about a response, one of the two or both
-
-More columns are ignored; where several forms would do, one row may be of another form than the next.
+The rows of files have one of the forms that `prefrl.text.data.forms` recognises, each row its own.
 """
 
 from __future__ import annotations
@@ -20,11 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prefrl.envs.text_worlds import DEFAULT_WORLD, WORLDS, TextWorld
-from prefrl.errors import UserError, require
+from prefrl.envs.text_worlds import WORLDS, TextWorld
+from prefrl.errors import UserError
 from prefrl.files import write_atomically
 from prefrl.seams import is_function_name
-from prefrl.text.data.examples import Example, Liked, RankedResponses, likes_of, ranks_from_order
+from prefrl.text.data.examples import Example, Liked, RankedResponses, likes_of
+from prefrl.text.data.files import read_rows, shortened
+from prefrl.text.data.forms import Found, LeftOut, Reading, recognise
 from prefrl.text.data.recorded import (
     Remark,
     read_examples_of_people,
@@ -37,82 +29,65 @@ Row = Mapping[str, Any]
 _Item = TypeVar("_Item")
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSONL or Parquet file.
-
-    Raises:
-        UserError: it is not there, not readable, of another kind, or empty.
-    """
-    if not path.is_file():
-        raise UserError(
-            f"There is no data file {path}. Give a .jsonl or .parquet file, a record, {DEFAULT_WORLD!r}, or a world "
-            "of your own as module:Name."
-        )
-    if path.suffix == ".parquet":
-        try:
-            rows = require("pyarrow.parquet", "text").read_table(path).to_pylist()
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} is not a readable Parquet file: {error}") from error
-    elif path.suffix in (".jsonl", ".json", ".ndjson"):
-        rows = []
-        try:
-            content = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read as UTF-8: {error}. Save it as UTF-8.") from None
-        for number, line in enumerate(content.splitlines(), 1):
-            if line.strip():
-                try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{path}, line {number} is not JSON: {error}. Write one object a line.") from None
-                if not isinstance(rows[-1], dict):
-                    raise UserError(f"{path}, line {number} must be a JSON object. Received {rows[-1]!r}")
-    else:
-        raise UserError(f"Data must be a .jsonl or .parquet file. Received {path}")
-    if not rows:
-        raise UserError(f"The data set {path} is empty.")
-    return rows
-
-
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write rows as JSONL, whole or not at all."""
     write_atomically(path, "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_texts(data: str, *, seed: int, count: int) -> list[str]:
+def read_texts(data: str, *, seed: int, count: int, reading: Reading | None = None) -> list[str]:
     """Return texts to pretrain on."""
     if (world := world_named(data)) is not None:
         return _given(make_world(world, seed).texts(count), world, "texts to pretrain on")
-    return _read(data, lambda row: _text(row, "text"), ("text",))
+    return _read(data, lambda found: [] if found.text is None else [found.text], "a text", reading)
 
 
-def read_prompts(data: str, *, seed: int, count: int, held_out: bool = False) -> list[str]:
-    """Return prompts, each once; those of a world may be held-out ones, a file or a record has none."""
+def read_prompts(
+    data: str, *, seed: int, count: int | None, held_out: bool = False, reading: Reading | None = None
+) -> list[str]:
+    """Return prompts, each once; those of a world may be held-out ones, a file or a record has none.
+
+    Args:
+        data: a world, a file or a record.
+        seed: of a world.
+        count: at most so many; the first ones of a file or a record. None: all of a file or a record.
+        held_out: of a world.
+        reading: how rows of a file are read, and the account of them.
+    """
     if (world := world_named(data)) is not None:
-        return prompts_of(make_world(world, seed), count, held_out=held_out)
+        return prompts_of(make_world(world, seed), 4_000 if count is None else count, held_out=held_out)
     if is_record(data):
-        return read_prompts_of_people(data)
-    return list(dict.fromkeys(_read(data, lambda row: _text(row, "prompt"), ("prompt",))))
+        return read_prompts_of_people(data)[:count]
+
+    def prompts(found: Found) -> list[str]:
+        return [found.prompt] if found.prompt is not None else []
+
+    found = list(dict.fromkeys(_read(data, prompts, "a prompt", reading)))
+    if reading is not None and count is not None and len(found) > count:
+        reading.noted[f"prompts beyond the first {count:,} (--prompts) are not used"] = len(found) - count
+    return found[:count]
 
 
-def read_examples(data: str, *, seed: int, count: int) -> list[Example]:
-    """Return examples to imitate; of a comparison or ranking, the best response."""
+def read_examples(data: str, *, seed: int, count: int, reading: Reading | None = None) -> list[Example]:
+    """Return examples to imitate; of a comparison or ranking the best response, of a conversation each answer."""
     if (world := world_named(data)) is not None:
         given = _given(make_world(world, seed).examples(count), world, "examples to imitate")
         return [Example(prompt=prompt, response=response) for prompt, response in given]
     if is_record(data):
         return read_examples_of_people(data)
 
-    def example(row: Row) -> Example:
-        if "response" in row:
-            return Example(prompt=_text(row, "prompt"), response=_text(row, "response"))
-        ranking = _ranking(row)
-        return Example(prompt=ranking.prompt, response=ranking.responses[ranking.order()[0]])
+    def examples(found: Found) -> list[Example]:
+        if found.liked is False:
+            raise LeftOut("the response is not liked, so it is not imitated")
+        if found.prompt is None or not found.responses or (len(found.responses) > 1 and found.ranks is None):
+            return []
+        best = 0 if found.ranks is None else found.ranks.index(0)
+        pairs = [*found.more, (found.prompt, found.responses[best])]
+        return [Example(prompt=prompt, response=response) for prompt, response in pairs]
 
-    return _read(data, example, ("prompt and response", "prompt, chosen and rejected", "prompt, responses and ranking"))
+    return _read(data, examples, "a prompt and a response", reading)
 
 
-def read_rankings(data: str) -> list[RankedResponses]:
+def read_rankings(data: str, reading: Reading | None = None) -> list[RankedResponses]:
     """Return comparisons and rankings."""
     if world_named(data) is not None:
         raise UserError(
@@ -121,51 +96,63 @@ def read_rankings(data: str) -> list[RankedResponses]:
         )
     if is_record(data):
         return read_rankings_of_people(data)
-    return _read(data, _ranking, ("prompt, chosen and rejected", "prompt, responses and ranking"))
+    return _read(data, _rankings, "a comparison or ranking of responses", reading)
 
 
-def read_responses(data: str) -> list[tuple[str, tuple[str, ...]]]:
+def read_responses(data: str, reading: Reading | None = None) -> list[tuple[str, tuple[str, ...]]]:
     """Return prompts with two or more responses to each, ranked or not: what a judge compares."""
     if world_named(data) is not None or is_record(data):
         return [(ranking.prompt, ranking.responses) for ranking in read_rankings(data)]
 
-    def responses(row: Row) -> tuple[str, tuple[str, ...]]:
-        found = _responses(row)
-        if len(found) < 2:
-            raise UserError(f"A judge compares two or more responses. Received {len(found)}")
-        return _text(row, "prompt"), found
+    def responses(found: Found) -> list[tuple[str, tuple[str, ...]]]:
+        return [(str(found.prompt), found.responses)] if len(found.responses) > 1 else []
 
-    return _read(data, responses, ("prompt and responses", "prompt, chosen and rejected"))
+    return _read(data, responses, "two or more responses to a prompt", reading)
 
 
-def read_likes(data: str) -> list[Liked]:
+def read_likes(data: str, reading: Reading | None = None) -> list[Liked]:
     """Return likes and dislikes; of comparisons and rankings, the best response of each is liked, the worst is not."""
     if is_record(data) and (likes := read_likes_of_people(data)):
         return likes
     if world_named(data) is not None or is_record(data):
         return likes_of(read_rankings(data))
-    rows = read_rows(Path(data))
-    if "liked" not in rows[0]:
-        return likes_of(read_rankings(data))
 
-    def liked(row: Row) -> Liked:
-        if not isinstance(row["liked"], bool):
-            raise UserError(f"liked must be true or false. Received {row['liked']!r}")
-        return Liked(prompt=_text(row, "prompt"), response=_text(row, "response"), liked=row["liked"])
+    def liked(found: Found) -> list[Liked]:
+        if found.liked is None:
+            likes = likes_of(_rankings(found))
+            if found.ranks is not None and not likes:
+                raise LeftOut("all responses are equally good, so none is liked or disliked")
+            return likes
+        return [Liked(prompt=str(found.prompt), response=found.responses[0], liked=found.liked)]
 
-    return _read(data, liked, ("prompt, response and liked",))
+    return _read(data, liked, "likes, or a comparison or ranking of responses", reading)
+
+
+def _rankings(found: Found) -> list[RankedResponses]:
+    if found.ranks is None or found.prompt is None:
+        return []
+    return [RankedResponses(prompt=found.prompt, responses=found.responses, ranks=found.ranks)]
 
 
 def read_remarks(data: str) -> list[Remark]:
     """Return what people wrote about responses."""
-
-    def remark(row: Row) -> Remark:
-        edited, critique = (None if row.get(name) is None else _text(row, name) for name in ("edited", "critique"))
-        return Remark(
-            prompt=_text(row, "prompt"), response=_text(row, "response"), edited=edited, critique=critique or ""
-        )
-
-    return _read(data, remark, ("prompt and response, with edited, critique or both",))
+    remarks = []
+    for number, row in enumerate(read_rows(Path(data)), 1):
+        missing = [name for name in ("prompt", "response") if name not in row]
+        if missing:
+            raise UserError(
+                f"{data}, row {number} has no column {missing[0]!r}. Found: {', '.join(map(str, row)) or 'none'}. "
+                "Expected: prompt and response, with edited, critique or both."
+            )
+        for name in ("prompt", "response", "edited", "critique"):
+            if not isinstance(row.get(name), str) and (name in ("prompt", "response") or row.get(name) is not None):
+                raise UserError(f"{data}, row {number}: {name} must be a text. Received {shortened(row[name])}")
+        try:
+            edited, critique = row.get("edited"), row.get("critique") or ""
+            remarks.append(Remark(prompt=row["prompt"], response=row["response"], edited=edited, critique=critique))
+        except UserError as error:
+            raise UserError(f"{data}, row {number}: {error}") from None
+    return remarks
 
 
 def world_named(data: str) -> str | None:
@@ -214,42 +201,55 @@ def ranking_rows(rankings: Sequence[RankedResponses]) -> list[dict[str, Any]]:
     return rows
 
 
-def _ranking(row: Row) -> RankedResponses:
-    if "responses" in row and ("ranking" in row or "chosen" not in row):
-        responses = _responses(row)
-        ranks = ranks_from_order(row["ranking"], len(responses))
-        return RankedResponses(prompt=_text(row, "prompt"), responses=responses, ranks=ranks)
-    pair = (_text(row, "chosen"), _text(row, "rejected"))
-    return RankedResponses(prompt=_text(row, "prompt"), responses=pair, ranks=(0, 1))
+def _read(
+    data: str,
+    take: Callable[[Found], list[_Item]],
+    wanted: str,
+    reading: Reading | None = None,
+) -> list[_Item]:
+    """Return what all rows hold of what is wanted; what is left out or guessed is counted in the account, and said.
 
-
-def _responses(row: Row) -> tuple[str, ...]:
-    if "responses" not in row:
-        return _text(row, "chosen"), _text(row, "rejected")
-    responses = row["responses"]
-    if not isinstance(responses, list) or not all(isinstance(r, str) for r in responses):
-        raise UserError(f"responses must be a list of texts. Received {responses!r}")
-    return tuple(responses)
-
-
-def _text(row: Row, column: str) -> str:
-    value = row[column]
-    if not isinstance(value, str):
-        raise UserError(f"{column} must be a text. Received {value!r}")
-    return value
-
-
-def _read(data: str, parse: Callable[[Row], _Item], forms: Sequence[str]) -> list[_Item]:
-    """Parse all rows; a column that is missing is said with those found and those expected."""
-    items = []
+    Args:
+        data: the file.
+        take: gives the items of a row; none where it holds none.
+        wanted: what a row should hold, in words.
+        reading: how rows are read. Without one nothing is said.
+    """
+    account = reading or Reading()
+    items: list[_Item] = []
     for number, row in enumerate(read_rows(Path(data)), 1):
+        account.rows += 1
         try:
-            items.append(parse(row))
-        except KeyError as missing:
-            raise UserError(
-                f"{data}, row {number} has no column {missing}. Found: {', '.join(map(str, row)) or 'none'}. Expected: "
-                f"{'; or '.join(forms)}."
-            ) from None
+            found = recognise(row, account)
+            taken = take(found)
+        except LeftOut as why:
+            account.left_out[str(why)] += 1
+            continue
         except UserError as error:
             raise UserError(f"{data}, row {number}: {error}") from None
+        if not taken:
+            raise UserError(
+                f"{data}, row {number} has the form {found.form!r}, which holds no {wanted.removeprefix('a ')}. "
+                f"{_verb(found)}"
+            )
+        items += taken
+    if not items:
+        raise UserError(f"{data} has no row to learn from. " + " ".join(account.lines()))
     return items
+
+
+def _verb(found: Found) -> str:
+    """Say what a row is good for."""
+    if found.liked is not None:
+        return "Likes are learned from by: prefrl text kto, or sft."
+    if found.ranks is not None:
+        return "Comparisons are learned from by: prefrl text reward, dpo, ipo or kto."
+    if len(found.responses) > 1:
+        return "Have the responses compared first: prefrl text judge."
+    if found.responses:
+        return "Examples are learned from by: prefrl text sft."
+    return (
+        "Prompts are answered by: prefrl text compare, judge, ask or ppo."
+        if found.prompt is not None
+        else ("Texts are learned from by: prefrl text pretrain.")
+    )

@@ -12,10 +12,9 @@ from prefrl.files import write_json
 from prefrl.runs.streams import stream_seed
 from prefrl.text.data import sources
 from prefrl.text.data.annotating import draw_responses
-from prefrl.text.data.examples import Encoder
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.jobs import JOBS
-from prefrl.text.jobs.parts import Place, Placed, load_reward
+from prefrl.text.jobs.parts import Place, Placed, fitting, load_reward, say
 from prefrl.text.jobs.worlds import world_of
 from prefrl.text.learn.best_of_n import best_of_n_kl, expected_best_of_n, pick_best
 from prefrl.text.model.generation import SamplingSettings
@@ -55,11 +54,13 @@ class BestOfNJob:
             return
         model, tokens = load_model(self.model)
         model.to(runtime.device)
-        encoder = Encoder(tokens, context_length(model), self.place.max_tokens)
-        world = world_of(self.data, seed)
+        encoder, reading = self.place.encoder(tokens, context_length(model)), self.place.reading(tokens)
+        world = world_of(self.data, seed, reading=self.place.reading(tokens))
         reward = load_reward(self.reward, tokens, runtime, self.pessimism, world)
-        prompts = sources.read_prompts(self.data, seed=seed, count=self.prompts, held_out=True)
-        sampling = SamplingSettings(max_tokens=self.place.max_tokens, temperature=self.temperature)
+        asked = sources.read_prompts(self.data, seed=seed, count=self.prompts, held_out=True, reading=reading)
+        say(self.data, reading)
+        prompts = fitting(encoder, asked)
+        sampling = SamplingSettings(max_tokens=encoder.max_response_tokens, temperature=self.temperature)
         with runtime.autocast():
             drawn = draw_responses(model, encoder, prompts, self.draws, sampling, seed=stream_seed(seed, "best of n"))
         flat_prompts = [prompt for prompt in prompts for _ in range(self.draws)]

@@ -21,8 +21,10 @@ from prefrl.files import write_atomically, write_json
 from prefrl.runs.metrics import finite
 from prefrl.text.data import sources
 from prefrl.text.data.annotating import draw_responses, rank_by
+from prefrl.text.data.chat import chat_of
 from prefrl.text.data.examples import Encoder
-from prefrl.text.data.judge import DEFAULT_CONSTITUTION, judge_pairs, make_judge
+from prefrl.text.data.forms import Reading
+from prefrl.text.data.judge import DEFAULT_CONSTITUTION, ServerJudge, judge_pairs, make_judge
 from prefrl.text.data.recorded import ask_people, record_remarks
 from prefrl.text.jobs import jobs
 from prefrl.text.jobs.bestofn import BestOfNJob
@@ -30,7 +32,7 @@ from prefrl.text.jobs.curve import read_chain, summarise_chain
 from prefrl.text.jobs.curve_plot import describe, plot_curves
 from prefrl.text.jobs.demo import Demo, DemoSettings
 from prefrl.text.jobs.folder import TextFolder
-from prefrl.text.jobs.parts import load_proxy, run_of
+from prefrl.text.jobs.parts import fitting, load_proxy, run_of, say
 from prefrl.text.jobs.worlds import prompts_of_run, world_of
 from prefrl.text.learn.evaluation import answer_prompts, evaluate_policy
 from prefrl.text.learn.runtime import Runtime, on_main_process
@@ -168,7 +170,7 @@ def judge(
             OpenAI-compatible server as URL#MODEL, e.g. http://localhost:8000/v1#qwen (its key in PREFRL_JUDGE_KEY).
         data: prompts; or rows with prompt and responses or chosen and rejected, of which every pair is judged (anew).
         model: who answers the prompts, if the data hold none.
-        prompts: of a world.
+        prompts: how many at most.
         constitution: a text file; default: a short one.
         max_tokens: longest response.
         seed: of prompts and draws.
@@ -180,12 +182,32 @@ def judge(
     if model is not None:
         asked, texts = _drawn(model, data, prompts, 2, max_tokens, seed, device)
     else:
-        given = sources.read_responses(data)
+        reading = Reading()
+        given = sources.read_responses(data, reading)
+        if len(given) > prompts:
+            reading.noted[f"beyond the first {prompts:,} (--prompts), not judged"] = len(given) - prompts
+            given = given[:prompts]
+        say(data, reading)
         asked, texts = [prompt for prompt, _ in given], [list(responses) for _, responses in given]
     pairs = [(prompt, pair) for prompt, row in zip(asked, texts, strict=True) for pair in combinations(row, 2)]
-    rows = judge_pairs(asker, [prompt for prompt, _ in pairs], [pair for _, pair in pairs])
+    console = Console(stderr=True)
+    if isinstance(asker, ServerJudge):
+        asker.keep_answers(out.with_name(f"{out.name}.answers.jsonl"))
+    rows: list[dict[str, Any]] = []
+    try:
+        odd = judge_pairs(asker, [prompt for prompt, _ in pairs], [pair for _, pair in pairs], rows)
+    except (UserError, KeyboardInterrupt):
+        sources.write_rows(out, rows)
+        console.print(f"Wrote {len(rows)} judged pairs to {out} so far; the same command goes on where it stopped.")
+        raise
+    if odd and not rows:
+        raise UserError(
+            f"The judge {asker.name} answered {odd} of {len(pairs)} pairs with neither A nor B, and no pair else."
+        )
     sources.write_rows(out, rows)
-    Console(stderr=True).print(f"Wrote {len(rows)} judged pairs to {out}")
+    console.print(f"Wrote {len(rows)} judged pairs to {out}")
+    if odd:
+        console.print(f"{odd} of {len(pairs)} pairs are left out: the judge answered neither A nor B.")
 
 
 @app.command
@@ -199,7 +221,7 @@ def ask(
         model: who answers.
         record: the record: a file ending in .sqlite, or the address of a database.
         data: prompts.
-        prompts: of a world.
+        prompts: how many at most.
         responses: to each prompt: 2 are compared, 3 to 9 are ranked.
         scale: have each response rated from 1 to this, 2 to 9, instead; one response to a prompt will do then.
         max_tokens: longest response.
@@ -242,7 +264,7 @@ def evaluate(
         data: prompts; of a world held-out ones. Default: those of what the run was trained on, else servicedesk.
         reference: what divergence is measured from; default: what the run started from, or the model itself.
         reward: reward models to use as the proxy.
-        prompts: of a world.
+        prompts: how many at most.
         max_tokens: longest response.
         temperature: logits are divided by it.
         seed: of the draws.
@@ -254,8 +276,9 @@ def evaluate(
     folder = run_of(model, trust=trust)
     if folder is not None:
         reference = reference or folder.config["settings"].get("model")
-    asked, world = prompts_of_run(folder, data, seed=seed, count=prompts)
     policy, tokens = load_model(model)
+    reading = Reading(chat=chat_of(tokens.tokenizer))
+    asked, world = prompts_of_run(folder, data, seed=seed, count=prompts, reading=reading)
     base = load_model(reference)[0] if reference else policy
     encoder = Encoder(tokens, context_length(policy), max_tokens)
     proxy = load_proxy(reward, tokens, runtime, 1.0)
@@ -375,7 +398,9 @@ def _drawn(
     policy, tokens = load_model(model)
     policy.to(Runtime(device).device)
     encoder = Encoder(tokens, context_length(policy), max_tokens)
-    asked = sources.read_prompts(data, seed=seed, count=prompts)
+    reading = Reading(chat=chat_of(tokens.tokenizer))
+    asked = fitting(encoder, sources.read_prompts(data, seed=seed, count=prompts, reading=reading))
+    say(data, reading)
     sampling = SamplingSettings(max_tokens=max_tokens)
     drawn = draw_responses(policy, encoder, asked, responses, sampling, seed=seed)
     shown = zip(asked, drawn.texts, strict=True)

@@ -13,22 +13,26 @@ from prefrl.runs.codec import from_json, to_json
 from prefrl.runs.guard import enough_memory
 from prefrl.runs.streams import stream_seed
 from prefrl.text.data import sources
-from prefrl.text.data.examples import Encoder
+from prefrl.text.data.examples import Encoder, check_no_ties, texts_of
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.parts import (
     Place,
     Placed,
     Watch,
+    fitting,
     load_proxy,
     load_reward,
     make_evaluation,
     run_policy,
+    say,
     some_blocks,
+    split_by,
     split_held_out,
     split_rankings,
 )
 from prefrl.text.jobs.running import LESS_MEMORY, run_trainer
 from prefrl.text.jobs.worlds import probe, world_of
+from prefrl.text.learn.implied_reward import ImpliedReward
 from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.ppo import PPOTrainer, TextPPOSettings
 from prefrl.text.learn.preference import PreferenceSettings, PreferenceTrainer
@@ -73,7 +77,9 @@ class PretrainJob:
     def run(self, folder: TextFolder, *, quiet: bool) -> None:
         """Do it."""
         runtime, seed = self.place.runtime(), self.place.seed
-        texts = sources.read_texts(self.data, seed=seed, count=self.paragraphs)
+        reading = self.place.reading()
+        texts = sources.read_texts(self.data, seed=seed, count=self.paragraphs, reading=reading)
+        say(self.data, reading)
         shape = preset(self.size)
         tokens = Tokens(train_tokenizer(texts, shape.vocab_size))
         learned, held_out = split_held_out(encode_texts(tokens, texts, self.block_tokens, shape.context), seed)
@@ -125,10 +131,11 @@ class SFTJob:
         """Do it."""
         runtime, seed = self.place.runtime(), self.place.seed
         model, tokens = load_model(self.model)
-        encoder = Encoder(tokens, context_length(model), self.place.max_tokens)
-        examples = sources.read_examples(self.data, seed=seed, count=self.examples)
-        learned, held_out = split_held_out(encode_examples(encoder, examples), seed)
-        learned = learned or encode_examples(encoder, examples)
+        encoder, reading = self.place.encoder(tokens, context_length(model)), self.place.reading(tokens)
+        examples = sources.read_examples(self.data, seed=seed, count=self.examples, reading=reading)
+        say(self.data, reading)
+        encoded = encode_examples(encoder, examples)
+        learned, held_out = split_by(encoded, [tuple(prompt) for prompt, _ in encoded], seed)
         if self.pretraining is not None:
             count = int(self.pretraining_share * len(learned))
             learned += some_blocks(tokens, model, self.pretraining, self.block_tokens, count, seed)
@@ -173,8 +180,12 @@ class RewardJob:
         runtime, seed = self.place.runtime(), self.place.seed
         training = self.place.seeded(self.training)
         policy, tokens = load_model(self.model)
-        encoder = Encoder(tokens, context_length(policy), self.place.max_tokens)
-        rankings = encode_rankings(encoder, sources.read_rankings(self.data))
+        encoder, reading = self.place.encoder(tokens, context_length(policy)), self.place.reading(tokens)
+        ranked = sources.read_rankings(self.data, reading)
+        say(self.data, reading)
+        if training.plackett_luce:
+            check_no_ties(ranked)
+        rankings = encode_rankings(encoder, ranked)
         # Members of an ensemble differ in the seed of their training, not in what is held out.
         learned, held_out = split_rankings(rankings, seed)
         if self.lora.save_adapters:
@@ -188,7 +199,8 @@ class RewardJob:
             if self.references is None:
                 pairs = [(row.prompt, row.responses[row.ranks.index(min(row.ranks))]) for row in learned]
             else:
-                pairs = encode_examples(encoder, sources.read_examples(self.references, seed=seed, count=512))
+                given = sources.read_examples(self.references, seed=seed, count=512, reading=self.place.reading(tokens))
+                pairs = encode_examples(encoder, given)
             model.recentre([prompt for prompt, _ in pairs[:512]], [r for _, r in pairs[:512]], tokens.pad_id)
             model.save(folder.model_path, tokens)
 
@@ -213,8 +225,8 @@ class PPOJob:
     data: str = DEFAULT_WORLD
     """Prompts: servicedesk, a world of your own as module:Name, a record, or a JSONL or Parquet file with a column
     `prompt`."""
-    prompts: int = 4_000
-    """Of a world."""
+    prompts: int | None = None
+    """How many; default: 4,000 of a world, all of a file or a record."""
     pessimism: float = 1.0
     """With an ensemble: the reward is the mean less this many standard deviations over its members."""
     pretraining: str | None = None
@@ -227,7 +239,7 @@ class PPOJob:
 
     def __post_init__(self) -> None:
         limit = self.training.sampling.max_tokens
-        if self.place.max_tokens not in (Place.max_tokens, limit):
+        if self.place.max_tokens not in (None, limit):
             raise UserError(
                 f"The longest response of ppo is --training.sampling.max-tokens ({limit}). Received --max-tokens "
                 f"{self.place.max_tokens}; leave it out."
@@ -237,7 +249,8 @@ class PPOJob:
         """Do it."""
         runtime, seed = self.place.runtime(), self.place.seed
         model, tokens = load_model(self.model)
-        world = world_of(self.data, seed, self.watch.world)
+        reading = self.place.reading(tokens)
+        world = world_of(self.data, seed, self.watch.world, self.place.reading(tokens))
         reward = load_reward(self.reward, tokens, runtime, self.pessimism, world)
         context = context_length(model)
         if isinstance(reward, ModelReward):  # it and the value model read what the policy reads
@@ -249,13 +262,14 @@ class PPOJob:
                 raise UserError("PPO-ptx (--training.ptx-coefficient above 0) needs text: give --pretraining.")
             blocks = some_blocks(tokens, model, self.pretraining, self.block_tokens, 4_000, seed)
         model = add_lora(model, self.lora, stream_seed(seed, "lora")).to(runtime.device)
-        prompts = sources.read_prompts(self.data, seed=seed, count=self.prompts)
+        prompts = fitting(encoder, sources.read_prompts(self.data, seed=seed, count=self.prompts, reading=reading))
+        say(self.data, reading)
         trainer = PPOTrainer(
             model, encoder, prompts, reward, self.place.seeded(self.training), runtime=runtime, pretraining=blocks
         )  # fmt: skip
         proxy = reward if isinstance(reward, ModelReward) else None
         sampling = self.training.sampling
-        watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy)
+        watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy, reading)
         run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, self.lora, quiet=quiet)
 
 
@@ -281,16 +295,24 @@ class DPOJob:
             raise UserError(f"{self.verb} was asked to train by {self.training.method}; leave --training.method out.")
         runtime = self.place.runtime()
         model, tokens = load_model(self.model)
-        encoder = Encoder(tokens, context_length(model), self.place.max_tokens)
-        data: Any = sources.read_likes(self.data) if self.training.method == "kto" else sources.read_rankings(self.data)
-        seed = self.place.seed
-        model = add_lora(model, self.lora, stream_seed(seed, "lora")).to(runtime.device)
+        encoder, reading = self.place.encoder(tokens, context_length(model)), self.place.reading(tokens)
+        read = sources.read_likes if self.training.method == "kto" else sources.read_rankings
+        data: list[Any] = read(self.data, reading)
+        say(self.data, reading)
+        if self.training.rankings:
+            check_no_ties(data)
+        rows = encoder.rows([(item.prompt, texts_of(item)) for item in data])
+        data = [item for item, row in zip(data, rows, strict=True) if row is not None]
+        learned, held_out = split_by(data, [item.prompt for item in data], self.place.seed)
+        model = add_lora(model, self.lora, stream_seed(self.place.seed, "lora")).to(runtime.device)
         with enough_memory(LESS_MEMORY):  # the reference's pass over all of the data
-            trainer = PreferenceTrainer(model, encoder, data, self.place.seeded(self.training), runtime=runtime)
+            trainer = PreferenceTrainer(model, encoder, learned, self.place.seeded(self.training), runtime=runtime)
+            implied = ImpliedReward(model, encoder, held_out, self.training.beta, runtime) if held_out else None
         proxy = load_proxy(self.proxy, tokens, runtime, 0.0)
-        sampling = SamplingSettings(max_tokens=self.place.max_tokens)
-        watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy)
-        run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, self.lora, quiet=quiet)
+        sampling = SamplingSettings(max_tokens=encoder.max_response_tokens)
+        watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy, reading)
+        told = None if implied is None else implied.figures
+        run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, self.lora, held_out=told, quiet=quiet)
 
 
 @dataclass(frozen=True, kw_only=True)

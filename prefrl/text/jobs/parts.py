@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
@@ -15,7 +16,9 @@ from prefrl.errors import UserError
 from prefrl.runs.streams import stream, stream_seed
 from prefrl.seams import is_function_name, load_function
 from prefrl.text.data import sources
-from prefrl.text.data.examples import Encoder
+from prefrl.text.data.chat import PlainChat, chat_of
+from prefrl.text.data.examples import Encoder, TooLong
+from prefrl.text.data.forms import Reading, columns_of
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.running import Evaluation, run_trainer
 from prefrl.text.jobs.worlds import probe, world_of
@@ -35,6 +38,9 @@ from prefrl.text.model.models import context_length, load_model, save_model
 from prefrl.text.model.tokens import Tokens
 
 HELD_OUT_SHARE = 0.1
+DRAWN_TOKENS = 64
+SUMMARISED = ("kl_nats", "kl_standard_error", "gold", "proxy", "length", "repetition", "end_rate")
+"""Figures of the last evaluation that are in the summary of a policy's run."""
 _Training = TypeVar("_Training", SFTSettings, RewardTrainingSettings, TextPPOSettings, PreferenceSettings)
 
 
@@ -46,14 +52,38 @@ class Place:
     """auto, cpu or cuda."""
     bf16: bool | None = None
     """Compute in bfloat16; default: on a GPU that has it."""
-    max_tokens: int = 64
-    """Longest response, its end included; of ppo it is --training.sampling.max-tokens."""
+    max_tokens: int | None = None
+    """Longest response, its end included; of ppo it is --training.sampling.max-tokens. Default: 64 of those drawn, and
+    of those in data what the model's context has room for."""
+    too_long: TooLong = "drop"
+    """What becomes of rows of data that are longer, counted: drop, cut (the beginning of the prompt, the end of the
+    response), or refuse."""
+    columns: tuple[str, ...] = ()
+    """For data sets with columns of other names: OURS=THEIRS, as in prompt=query chosen=good rejected=bad."""
     seed: int = 0
     """Of data and training."""
 
     def runtime(self) -> Runtime:
         """Return the device and the processes."""
         return Runtime(self.device, self.bf16)
+
+    @property
+    def drawn_tokens(self) -> int:
+        """Longest response that is drawn."""
+        return DRAWN_TOKENS if self.max_tokens is None else self.max_tokens
+
+    def encoder(self, tokens: Tokens, context: int) -> Encoder:
+        """Return what turns strings into ids."""
+        limit = context if self.max_tokens is None else self.max_tokens
+        return Encoder(
+            tokens, context, min(self.drawn_tokens, context - 1) if self.max_tokens is None else self.drawn_tokens,
+            max_data_tokens=limit, too_long=self.too_long,
+        )  # fmt: skip
+
+    def reading(self, tokens: Tokens | None = None) -> Reading:
+        """Return how rows of data are read for a model."""
+        chat = PlainChat() if tokens is None else chat_of(tokens.tokenizer)
+        return Reading(chat=chat, columns=columns_of(self.columns))
 
     def seeded(self, training: _Training) -> _Training:
         """Return settings of training with this seed, unless they have one of their own."""
@@ -88,21 +118,40 @@ class Watch:
 
 def split_held_out(items: Sequence[Any], seed: int) -> tuple[list[Any], list[Any]]:
     """Return items to learn from, and a tenth of them (at least one, if there are two) kept apart."""
-    order = stream(seed, "held out").permutation(len(items)).tolist()
-    count = min(max(1, int(len(items) * HELD_OUT_SHARE)), 512) if len(items) > 1 else 0
-    return [items[i] for i in order[count:]], [items[i] for i in order[:count]]
+    return split_by(items, range(len(items)), seed)
+
+
+def split_by(items: Sequence[Any], keys: Sequence[Any], seed: int) -> tuple[list[Any], list[Any]]:
+    """Return items to learn from, and those of a tenth of the keys (at least one, if there are two) kept apart.
+
+    Args:
+        items: in any order.
+        keys: one for each: items of one key stay together, as those of one prompt must, or one side tells of the other.
+        seed: of the draw.
+    """
+    groups: dict[Any, list[Any]] = {}
+    for item, key in zip(items, keys, strict=True):
+        groups.setdefault(key, []).append(item)
+    kept = list(groups.values())
+    order = stream(seed, "held out").permutation(len(kept)).tolist()
+    count = min(max(1, int(len(kept) * HELD_OUT_SHARE)), 512) if len(kept) > 1 else 0
+    return [item for i in order[count:] for item in kept[i]], [item for i in order[:count] for item in kept[i]]
 
 
 def split_rankings(rankings: Sequence[EncodedRanking], seed: int) -> tuple[list[Any], list[Any]]:
-    """Return rankings to learn from, and a tenth kept apart; those of ties alone judge nothing, so they stay.
+    """Return rankings to learn from, and those of a tenth of the prompts kept apart.
+
+    Ties alone judge nothing, so they are learned from, unless their prompt is kept apart.
 
     Raises:
         UserError: no two responses are ranked apart.
     """
-    tied = [row for row in rankings if len(set(row.ranks)) == 1]
-    if len(tied) == len(rankings):
+    apart = [row for row in rankings if len(set(row.ranks)) > 1]
+    if not apart:
         raise UserError("No two responses are ranked apart: a reward cannot be learned from ties alone.")
-    learned, held_out = split_held_out([row for row in rankings if len(set(row.ranks)) > 1], seed)
+    learned, held_out = split_by(apart, [tuple(row.prompt) for row in apart], seed)
+    known = {tuple(row.prompt) for row in held_out}
+    tied = [row for row in rankings if len(set(row.ranks)) == 1 and tuple(row.prompt) not in known]
     return learned + tied, held_out
 
 
@@ -115,9 +164,16 @@ def run_policy(
     times: int,
     lora: LoraSettings,
     *,
+    held_out: Callable[[], dict[str, Any]] | None = None,
     quiet: bool,
 ) -> None:
-    """Train a policy and watch it `times` times."""
+    """Train a policy and watch it `times` times; the summary has its last evaluation and held-out figures."""
+
+    def summary() -> dict[str, Any]:
+        rows = folder.read_evaluations()
+        watched = {key: rows[-1][key] for key in SUMMARISED if rows and key in rows[-1]}
+        return watched | ({} if held_out is None else held_out())
+
     run_trainer(
         trainer,
         folder,
@@ -125,6 +181,7 @@ def run_policy(
         save=lambda: save_model(folder.model_path, trainer.model, tokens, adapters=lora.save_adapters),
         evaluation=evaluation if times else None,
         evaluate_at={max(1, round(trainer.total_steps * (i / times) ** 2)) for i in range(1, times + 1)},
+        summary=summary,
         quiet=quiet,
     )
 
@@ -138,6 +195,7 @@ def make_evaluation(
     sampling: SamplingSettings,
     runtime: Runtime,
     proxy: ModelReward | None,
+    reading: Reading,
 ) -> Evaluation:
     """Return a function that gives the figures of a policy as it is.
 
@@ -150,13 +208,15 @@ def make_evaluation(
         sampling: how responses are drawn.
         runtime: device and processes.
         proxy: a learned reward to tell as well.
+        reading: how rows of data are read.
     """
     reference = load_model(start)[0].to(runtime.device)
     seed = watch.world_seed
-    world = world_of(data, seed, watch.world)
+    world = world_of(data, seed, watch.world, reading)
     corpus: Sequence[str] = ()
     if world is None:
-        prompts = sources.read_prompts(data, seed=seed, count=watch.prompts, held_out=True)[: watch.prompts]
+        asked = sources.read_prompts(data, seed=seed, count=None, held_out=True, reading=reading)
+        prompts = fitting(encoder, asked)[: watch.prompts]
     else:
         prompts = sources.prompts_of(world, watch.prompts, held_out=True)
         corpus = world.texts(200, held_out=True)
@@ -176,6 +236,30 @@ def make_evaluation(
         return row
 
     return evaluation
+
+
+def fitting(encoder: Encoder, prompts: Sequence[str]) -> list[str]:
+    """Return the prompts behind which a response has room; how many are left out is said.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [prompt for prompt in prompts if encoder.leaves_room(prompt)]
+    if len(found) < len(prompts):
+        said = (
+            f"{len(prompts) - len(found):,} of {len(prompts):,} prompts leave no room for a response of "
+            f"{encoder.max_response_tokens} tokens in the model's context of {encoder.context:,}, or have no token"
+        )
+        if not found:
+            raise UserError(f"{said}. Lower --max-tokens or take a model with a longer context.")
+        warnings.warn(f"{said}; they are not answered.", stacklevel=2)
+    return found
+
+
+def say(data: str, reading: Reading) -> None:
+    """Say what was left out or guessed in reading data."""
+    for line in reading.lines():
+        warnings.warn(f"{data}: {line}", stacklevel=2)
 
 
 def load_reward(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prefrl.errors import UserError
 from prefrl.runs.streams import stream
-from prefrl.text.data.examples import Encoder, Liked, RankedResponses
+from prefrl.text.data.examples import Encoder, Liked, RankedResponses, check_no_ties, texts_of
 from prefrl.text.learn.losses import (
     dpo_loss,
     dpo_ranking_loss,
@@ -139,22 +139,21 @@ class PreferenceTrainer(TextTrainer):
                 raise UserError(
                     f"{self.settings.method} learns from {wanted.__name__} items. Received {type(item).__name__}"
                 )
-            prompt = encoder.prompt(item.prompt)
+        if self.settings.rankings:
+            check_no_ties([item for item in data if isinstance(item, RankedResponses)])
+        rows = encoder.rows([(item.prompt, texts_of(item)) for item in data])
+        for item, row in zip(list[Any](data), rows, strict=True):
+            if row is None:
+                continue
             start = len(self._responses)
-            texts = (item.response,) if isinstance(item, Liked) else item.responses
-            self._prompts += [prompt] * len(texts)
-            self._responses += [encoder.response(item.prompt, text) for text in texts]
+            self._prompts += [row.prompt] * len(row.responses)
+            self._responses += row.responses
             if isinstance(item, Liked):
-                groups.append(_Group(prompt=prompt, members=(start,), liked=item.liked))
+                groups.append(_Group(prompt=row.prompt, members=(start,), liked=item.liked))
             elif self.settings.rankings:
-                if len(set(item.ranks)) < len(item.ranks):
-                    raise UserError(
-                        f"Plackett-Luce knows no ties; the ranks are {item.ranks}. Learn from pairs: leave "
-                        "--training.rankings out."
-                    )
-                groups.append(_Group(prompt=prompt, members=tuple(start + i for i in item.order())))
+                groups.append(_Group(prompt=row.prompt, members=tuple(start + i for i in item.order())))
             else:
-                groups += [_Group(prompt=prompt, members=(start + i, start + j)) for i, j in item.pairs()]
+                groups += [_Group(prompt=row.prompt, members=(start + i, start + j)) for i, j in item.pairs()]
         if not groups:
             raise UserError("There are no preferences to learn from; the data set is empty, or holds ties only.")
         return groups

@@ -63,21 +63,31 @@ class EncodedRanking:
 
 
 def encode_rankings(encoder: Encoder, rankings: Sequence[RankedResponses]) -> list[EncodedRanking]:
-    """Return the ids of rankings.
+    """Return the ids of rankings that fit; how many are left out is said.
+
+    A reward is read at the end token, where every response that a policy draws ends: what a chat template puts
+    behind it is left out here.
 
     Raises:
-        UserError: there are none, or a text is too long.
+        UserError: there are none, or a text is too long and such ones are refused.
     """
     if not rankings:
         raise UserError("There are no rankings to learn from; the data set is empty.")
+    rows = encoder.rows([(ranking.prompt, ranking.responses) for ranking in rankings])
     return [
         EncodedRanking(
-            prompt=encoder.prompt(ranking.prompt),
-            responses=[encoder.response(ranking.prompt, response) for response in ranking.responses],
+            prompt=row.prompt,
+            responses=[until_end(response, encoder.tokens.end_id) for response in row.responses],
             ranks=list(ranking.ranks),
         )
-        for ranking in rankings
+        for ranking, row in zip(rankings, rows, strict=True)
+        if row is not None
     ]
+
+
+def until_end(response: list[int], end_id: int) -> list[int]:
+    """Return the ids of a response up to its last end token; all where it has none."""
+    return response[: len(response) - response[::-1].index(end_id)] if end_id in response else response
 
 
 class RewardTrainer(TextTrainer):
@@ -154,9 +164,11 @@ class RewardReport:
     loss: float
     """Cross-entropy of pairs, in nats; ln 2 = 0.693 is that of a coin."""
     calibration_error: float
-    """Mean distance of the predicted probability from the share of answers, over bins of equal width."""
+    """Mean distance of the predicted probability from the share of answers, over bins of equal width, each pair both
+    ways round."""
     bins: tuple[tuple[float, float, int], ...]
-    """Mean predicted probability that the first is better, share of answers that said so, number of pairs."""
+    """Mean predicted probability that the first is better, share of answers that said so, number of pairs
+    (each twice, both ways round)."""
     num_pairs: int
 
     def to_json(self) -> dict[str, Any]:
@@ -188,6 +200,8 @@ def judge_reward(scores: Sequence[NDArray[np.float64]], ranks: Sequence[Sequence
     probability = 1 / (1 + np.exp(-np.clip(margin, -60, 60)))
     right = np.where(margin == 0, 0.5, (margin > 0) == (answer > 0.5))
     loss = np.logaddexp(0, np.where(answer > 0.5, -margin, margin)).mean()
+    # Each pair both ways round: files put the better one first, and no model should have to predict that.
+    probability, answer = np.concatenate([probability, 1 - probability]), np.concatenate([answer, 1 - answer])
     place = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     bins, error = [], 0.0
     for b in range(CALIBRATION_BINS):

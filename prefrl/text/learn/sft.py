@@ -50,16 +50,15 @@ class SFTSettings:
 
 
 def encode_examples(encoder: Encoder, examples: Sequence[Example]) -> list[TokenPair]:
-    """Return the ids of prompts and responses, the responses with their end.
+    """Return the ids of prompts and responses that fit, the responses with their end; how many are left out is said.
 
     Raises:
-        UserError: there are none, or one is too long.
+        UserError: there are none, or one is too long and such ones are refused.
     """
     if not examples:
         raise UserError("There are no examples to learn from; the data set is empty.")
-    return [
-        (encoder.prompt(example.prompt), encoder.response(example.prompt, example.response)) for example in examples
-    ]
+    rows = encoder.rows([(example.prompt, (example.response,)) for example in examples])
+    return [(row.prompt, row.responses[0]) for row in rows if row is not None]
 
 
 def encode_texts(tokens: TextTokenizer, texts: Sequence[str], block_tokens: int, context: int) -> list[TokenPair]:
