@@ -304,7 +304,7 @@ def test_what_is_held_out_of_rankings_can_judge_a_reward_however_many_ties_there
     some.write_text("\n".join(map(json.dumps, [*rows, rows[0] | {"ranking": [0, 1]}, rows[1] | {"ranking": [1, 0]}])))
     assert run("reward", "--model", llama / "base", "--data", some, "--out", tmp_path / "reward", *FAST) == 0
     figures = TextFolder.open(tmp_path / "reward").read_summary()
-    assert figures["num_pairs"] == 1 and figures["rankings"] == 13
+    assert figures["num_pairs"] == 1 and figures["rankings"] == 12, "all rows of a prompt"
     assert run("reward", "--model", llama / "base", "--data", ties, "--out", tmp_path / "no", *FAST) == 2
     assert "ties alone" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
@@ -314,8 +314,8 @@ def test_what_is_held_out_of_rankings_can_judge_a_reward_however_many_ties_there
     ("arguments", "message"),
     [
         (["sft", "--model", "BASE", "--data", "EMPTY", "--out", "OUT"], "is empty"),
-        (["sft", "--model", "BASE", "--data", "COLUMNS", "--out", "OUT"], "Found: question, answer. Expected: prompt"),
-        (["sft", "--model", "BASE", "--data", "LONG", "--out", "OUT"], "leaves room for"),
+        (["sft", "--model", "BASE", "--data", "COLUMNS", "--out", "OUT"], "these columns: ask, reply. The nearest"),
+        (["sft", "--model", "BASE", "--data", "LONG", "--out", "OUT"], "give --too-long cut"),
         (["dpo", "--model", "BASE", "--data", "MISSING", "--out", "OUT"], "leaves out response 2 of 3"),
         (["dpo", "--model", "no/such-model", "--data", "EMPTY", "--out", "OUT"], "no folder 'no/such-model'"),
         (["dpo", "--model", "BASE", "--data", "servicedesk", "--out", "OUT"], "holds no comparisons"),
@@ -325,7 +325,7 @@ def test_what_is_held_out_of_rankings_can_judge_a_reward_however_many_ties_there
         (["ppo", "--model", "BASE", "--reward", "BAD:fails", "--out", "OUT"], "raised RuntimeError"),
         (["ppo", "--model", "BASE", "--reward", "BAD:short", "--out", "OUT"], "one float for each"),
         (["ppo", "--model", "BASE", "--reward", "DAMAGED", "--out", "OUT"], "cannot be read"),
-        (["dpo", "--model", "BASE", "--data", "NULL", "--out", "OUT"], "A ranking is a list"),
+        (["dpo", "--model", "BASE", "--data", "NULL", "--out", "OUT"], "holds no comparison or ranking"),
         (["dpo", "--model", "BASE", "--data", "NUMBER", "--out", "OUT"], "A ranking is a list"),
         (["sft", "--model", "BASE", "--data", "LATIN", "--out", "OUT"], "UTF-8"),
         (["dpo", "--model", "BASE", "--data", "PAIRS", "--proxy", "gold", "--out", "OUT"], "must be folders"),
@@ -333,7 +333,7 @@ def test_what_is_held_out_of_rankings_can_judge_a_reward_however_many_ties_there
         (["pretrain", "--paragraphs", "50", "--block-tokens", "0", "--out", "OUT"], "block_tokens must be"),
         (["reward", "--model", "BASE", "--data", "PAIRS", "--members", "0", "--out", "OUT"], "members must be"),
         (["compare", "--model", "BASE", "--prompts", "2", "--max-tokens", "1", "--out", "OUT"], "nothing to rank"),
-        (["dpo", "--model", "BASE", "--data", "LONGER", "--out", "OUT"], "(--max-tokens)"),
+        (["dpo", "--model", "BASE", "--data", "LONGER", "--out", "OUT"], "256 in all; the longest response has 302"),
         (
             ["ppo", "--model", "BASE", "--reward", "gold", "--max-tokens", "4", "--out", "OUT"],
             "sampling.max-tokens",
@@ -349,7 +349,7 @@ def test_nonsense_is_answered_in_one_line_and_leaves_nothing(
 ) -> None:
     files = {
         "EMPTY": "",
-        "COLUMNS": json.dumps({"question": "a", "answer": "b"}),
+        "COLUMNS": json.dumps({"ask": "a", "reply": "b"}),
         "LONG": json.dumps({"prompt": "long " * 400, "response": "b"}),
         "MISSING": json.dumps({"prompt": "a", "responses": ["x", "y", "z"], "ranking": [1, 0]}),
         "LONGER": json.dumps({"prompt": "a", "chosen": "long " * 100, "rejected": "b"}),
@@ -388,11 +388,13 @@ def test_the_seed_of_a_run_is_that_of_its_training(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = []
-    for name, seed in (("a", ["--seed", "0"]), ("b", ["--seed", "1"]), ("c", ["--training.seed", "1"])):
+    seeds = (["--seed", "0"], ["--seed", "1"], ["--seed", "1", "--training.seed", "1"], ["--training.seed", "1"])
+    for name, seed in zip("abcd", seeds, strict=True):
         options = ["--data", llama / "pairs.jsonl", "--training.batch-size", "4", "--watch.times", "0", *seed]
         assert run("dpo", "--model", llama / "base", *options, "--out", tmp_path / name, *FAST) == 0
         first.append(TextFolder.open(tmp_path / name).read_metrics()[0]["chosen_log_prob"])
-    assert first[0] != first[1] == first[2]
+    assert first[0] != first[1] == first[2], "--training.seed 0 is that of the run"
+    assert first[3] not in first[:2], "the order of --training.seed, the held-out prompts of --seed"
 
     made: list[Any] = []
     monkeypatch.setattr(jobs, "start", lambda job, out, quiet: made.append(job) or TextFolder(tmp_path / "a"))

@@ -237,13 +237,19 @@ class Encoder:
                 f" (at most {self.max_data_tokens:,} tokens of a response and {self.context:,} in all; the longest "
                 f"response has {most:,}, the longest row {longest:,})"
             )
-        mend = "Raise --max-tokens, take a model with a longer context, or give --too-long drop or cut."
         if self.too_long == "refuse":
-            raise UserError(f"Some rows cannot be learned from: {said}. {mend}")
+            raise UserError(f"Some rows cannot be learned from: {said}. {self._mend(bool(longest), 'drop or cut')}")
         if not any(found):
-            raise UserError(f"No row is left to learn from: {said}. {mend}")
+            raise UserError(f"No row is left to learn from: {said}. {self._mend(bool(longest), 'cut')}")
         done = "cut" if self.too_long == "cut" and longest else "left out"
         warnings.warn(f"{done.capitalize()}: {said}.", stacklevel=3)
+
+    def _mend(self, long: bool, ways: str) -> str:
+        """Return what helps against rows that cannot be taken."""
+        if not long:
+            return "Give every row a prompt."
+        limit = "Raise --max-tokens, take" if self.max_data_tokens < self.context else "Take"
+        return f"{limit} a model with a longer context, or give --too-long {ways}."
 
     def _response_ids(self, prompt: str, text: str) -> list[int]:
         if isinstance(text, Templated):

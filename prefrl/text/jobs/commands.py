@@ -197,12 +197,14 @@ def judge(
     try:
         odd = judge_pairs(asker, [prompt for prompt, _ in pairs], [pair for _, pair in pairs], rows)
     except (UserError, KeyboardInterrupt):
-        sources.write_rows(out, rows)
-        console.print(f"Wrote {len(rows)} judged pairs to {out} so far; the same command goes on where it stopped.")
+        if rows:
+            sources.write_rows(out, rows)
+            again = " The same command goes on from there." if isinstance(asker, ServerJudge) else ""
+            console.print(f"Wrote {len(rows)} judged pairs to {out} so far.{again}")
         raise
     if odd and not rows:
         raise UserError(
-            f"The judge {asker.name} answered {odd} of {len(pairs)} pairs with neither A nor B, and no pair else."
+            f"The judge {asker.name} answered all {odd} pairs with neither A nor B. Take another judge or constitution."
         )
     sources.write_rows(out, rows)
     console.print(f"Wrote {len(rows)} judged pairs to {out}")
