@@ -24,8 +24,8 @@ from prefrl.clips.trail import ClipSource
 from prefrl.clips.worlds import find_world
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import make_run_env
-from prefrl.control.rendering import DARKEST, INSTALL, choose_gl_backend, draws_with_opengl, prepare_pictures, why_black
-from prefrl.errors import UserError, first_line
+from prefrl.control.rendering import DARKEST, choose_gl_backend, prepare_pictures, why_black, why_not_drawn
+from prefrl.errors import UserError
 from prefrl.store import Clip, PreferenceStore
 
 POLL_SECONDS = 0.2
@@ -63,8 +63,7 @@ class ClipRenderer:
         except UserError:
             raise
         except Exception as error:  # OpenGL bindings raise errors of many kinds, from many packages
-            mend = f" {INSTALL}" if draws_with_opengl(env) else ""
-            raise UserError(f"It cannot be drawn here ({type(error).__name__}: {first_line(error)}).{mend}") from error
+            raise UserError(f"It cannot be drawn here {why_not_drawn(env, error)}") from error
         if max(int(picture.max()) for picture in pictures) <= DARKEST:
             raise UserError(f"All its pictures are black. {why_black(env)}")
         clip = encode_clip(pictures, frames_per_second)

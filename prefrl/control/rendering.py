@@ -9,6 +9,7 @@ import ctypes
 import ctypes.util
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,6 +114,12 @@ def why_black(env: gymnasium.Env[Any, Any]) -> str:
     return f'Expected its render() to draw something with render_mode="rgb_array".{set_so}'
 
 
+def why_not_drawn(env: gymnasium.Env[Any, Any], error: Exception) -> str:
+    """Return what went wrong in drawing, in brackets, and what to install where OpenGL is missing."""
+    needs_opengl = draws_with_opengl(env) or re.search(r"\bgl[A-Z]\w+|EGL|OSMesa|OpenGL", str(error))
+    return f"({type(error).__name__}: {first_line(error)}).{f' {INSTALL}' if needs_opengl else ''}"
+
+
 def draws_with_opengl(env: gymnasium.Env[Any, Any]) -> bool:
     """Tell whether an environment draws with MuJoCo, which needs OpenGL."""
     return any("mujoco" in cls.__module__ for cls in type(env.unwrapped).__mro__) or (
@@ -130,10 +137,7 @@ def _picture(env: gymnasium.Env[Any, Any]) -> NDArray[np.uint8]:
     try:
         picture: Any = env.render()
     except Exception as error:  # OpenGL bindings raise errors of many kinds, from many packages
-        mend = f" {INSTALL}" if draws_with_opengl(env) else ""
-        raise UserError(
-            f"The environment cannot be drawn here ({type(error).__name__}: {first_line(error)}).{mend}"
-        ) from error
+        raise UserError(f"The environment cannot be drawn here {why_not_drawn(env, error)}") from error
     if picture is None:
         raise UserError('The environment\'s render() returned None with render_mode="rgb_array": it draws nothing.')
     try:

@@ -119,7 +119,7 @@ BAD = {
     "negative seed": (["Pendulum-v1", "--seed", "-1"], "seed must be 0 or more"),
     "no reference": (["Pendulum-v1", "--reference-segments", "0"], "reference_segments must be at least 1"),
     "a rate that is no number": (["Pendulum-v1", "--fit.learning-rate", "nan"], "prefrl: learning_rate must be"),
-    "wrong units of the reward": (["Pendulum-v1", "--reward.hidden", "0"], "prefrl: hidden must be positive"),
+    "wrong units of the reward": (["Pendulum-v1", "--reward.hidden", "0"], "prefrl: hidden must be numbers of units"),
     "nobody to learn from": (["Pendulum-v1", "--without", "oracle"], "leaves nobody to learn from"),
     "buffer of no size": (["Pendulum-v1", "--agent", "sac", "--hyper", "buffer_size=abc"], "buffer_size must be"),
     "device that is not there": (["Pendulum-v1", "--device", "cuda:7"], "cuda:7"),

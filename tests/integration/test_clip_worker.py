@@ -28,7 +28,9 @@ from prefrl.store import PreferenceStore
 @pytest.fixture
 def folder(tmp_path: Path) -> ControlFolder:
     settings = TrainSettings(env_id="CartPole-v1", annotator="human", segment_length=8).resolve()
-    return ControlFolder.create(tmp_path / "run", settings, baseline=False)
+    made = ControlFolder.create(tmp_path / "run", settings, baseline=False)
+    made.open_record(begins=True).close()
+    return made
 
 
 def segments(number: int) -> list[Segment]:
@@ -83,7 +85,7 @@ def test_an_environment_that_cannot_be_built_here_is_a_reason_too(folder: Contro
     folder.config_path.write_text(config)
     with PreferenceStore(folder.record_path) as store:
         store.add_queries([Query(segments=(first, second))])
-        renderer = ClipRenderer(ControlFolder.open(folder.path))
+        renderer = ClipRenderer(ControlFolder.open(folder.path, trust=True))
         while render_open(store, renderer):
             pass
         assert "module_that_is_not_here" in store.render_failures([first.id])[first.id]

@@ -442,7 +442,7 @@ def test_a_failed_save_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest
     [
         ({"num_members": 0}, "num_members must be at least 1. Received 0"),
         ({"inputs": "as"}, "one of s, sa, sas or auto. Received 'as'"),
-        ({"hidden": (8, 0)}, "hidden must be positive"),
+        ({"hidden": (8, 0)}, "hidden must be numbers of units from 1"),
         ({"target_std": 0.0}, "target_std must be positive"),
         ({"clip_inputs": -1.0}, "clip_inputs must be positive"),
     ],
