@@ -12,7 +12,7 @@ import pytest
 from prefrl.envs.text_tokens import ByteTokenizer
 from prefrl.errors import UserError
 from prefrl.text.data.examples import Encoder, Example, Liked, RankedResponses
-from prefrl.text.data.forms import Reading, columns_of
+from prefrl.text.data.forms import Reading, columns_of, recognise
 from prefrl.text.data.judge import verdict
 from prefrl.text.data.sources import read_examples, read_likes, read_prompts, read_rankings
 from prefrl.text.jobs.parts import split_by
@@ -133,3 +133,11 @@ def test_items_of_one_prompt_are_held_out_together() -> None:
 ])  # fmt: skip
 def test_a_verdict_is_read_from_the_end(said: str, expected: str | None) -> None:
     assert verdict(said) == expected
+
+
+@pytest.mark.parametrize("said", [1.5, [1], "1.5", float("nan")])
+def test_a_verdict_between_two_values_is_not_rounded(said: Any) -> None:
+    row = {"prompt": "p", "output_1": "a", "output_2": "b"}
+    assert recognise(row | {"preference": 2.0}, Reading()).ranks == (1, 0)
+    with pytest.raises(UserError):
+        recognise(row | {"preference": said}, Reading())

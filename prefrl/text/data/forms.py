@@ -234,7 +234,7 @@ def _of_list(cols: Row, reading: Reading) -> Found | None:
     elif isinstance(scores, list) and any(score is not None for score in scores):
         if len(scores) != len(responses) or not all(_is_number(score) for score in scores):
             raise UserError(
-                f"there must be one score for each of {len(responses)} responses. Received {shortened(scores)}"
+                f"scores must be one number for each of {len(responses)} responses. Received {shortened(scores)}"
             )
         ranks = tuple(sum(other > score for other in scores) for score in scores)
     elif "chosen" in cols:
@@ -247,9 +247,9 @@ def _of_pair(cols: Row, reading: Reading) -> Found | None:
     for first, second, which, ranks_of in PAIRS:
         if {first, second, which} <= set(cols):
             said = cols[which]
-            said = int(said) if isinstance(said, int | float) else int(said) if str(said).isdigit() else said
-            if said not in ranks_of:
-                raise UserError(f"{which} must be one of {', '.join(map(str, ranks_of))}. Received {said!r}")
+            said = int(said) if isinstance(said, str) and said.isdecimal() else said
+            if not isinstance(said, str | int | float) or said not in ranks_of:
+                raise UserError(f"{which} must be one of {', '.join(map(str, ranks_of))}. Received {shortened(said)}")
             side = _Side(cols, reading, _first(cols, PROMPTS))
             prompt, responses = side.reply([(first, cols[first]), (second, cols[second])])
             return _ranked(f"{first}, {second}, {which}", prompt, responses, ranks_of[said])
