@@ -23,7 +23,12 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS, BUILD = ROOT / "docs", ROOT / "build"
-AT_ROOT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+AT_ROOT = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security_policy.md",
+}
 NO_REFERENCE = {"prefrl.human_ui", "prefrl.cli", "prefrl.start"}  # for the command line, not to be imported
 LINK = re.compile(r"(\]\()([^)\s#]+)([^)]*\))")
 
@@ -163,7 +168,8 @@ def settings() -> dict[str, Any]:
     decisions = ["decisions/index.md", *({title(path): f"decisions/{path.name}"} for path in decision_paths())]
     next(part["Inside"] for part in config["nav"] if "Inside" in part).append({"Decisions": decisions})
     reference = ["reference/index.md", *(in_navigation(layer) for layer, _ in layers())]
-    config["nav"] += [{"Reference": reference}, {"Contributing": ["contributing.md", "changelog.md"]}]
+    about_the_project = ["contributing.md", "security_policy.md", "changelog.md"]
+    config["nav"] += [{"Reference": reference}, {"Contributing": about_the_project}]
     return config
 
 

@@ -114,8 +114,7 @@ _DOUBTFUL = re.compile(r"\b(?:not|neither|both|worse|isn't|isn\u2019t)\b", re.IG
 def verdict(said: str) -> str | None:
     """Return A or B as a judge said it, read from the end; None where it is neither or unclear.
 
-    >>> [verdict(said) for said in ("B", "A better answer is B.", "**A** is better than B", "Both A and B are good")]
-    ['B', 'B', 'A', None]
+    `"B"` and `"A better answer is B."` are B, `"**A** is better than B"` is A, `"Both A and B are good"` is neither.
     """
     if alone := re.fullmatch(r"\W*([AB])\W*", said, re.IGNORECASE):
         return alone[1].upper()
