@@ -35,7 +35,7 @@ class BestOfNJob:
     prompts: int = 128
     """Of a world: held-out ones."""
     draws: int = 64
-    """N."""
+    """N: responses drawn for each prompt."""
     pessimism: float = 1.0
     temperature: float = 1.0
     place: Placed = field(default_factory=Place)

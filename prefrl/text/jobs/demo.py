@@ -62,7 +62,7 @@ class DemoSettings:
     comparisons: int = 1_500
     """Prompts whose responses are ranked."""
     responses_per_prompt: int = 4
-    """K."""
+    """K: how many are ranked together."""
     annotator_temperature: float = 0.5
     """Noise of whoever ranks: Plackett-Luce on the gold reward over this."""
     members: int = 3

@@ -75,7 +75,7 @@ class PretrainJob:
     )
 
     def run(self, folder: TextFolder, *, quiet: bool) -> None:
-        """Do it."""
+        """Train the model on the texts and save it, with its figures, in the run's folder."""
         runtime, seed = self.place.runtime(), self.place.seed
         reading = self.place.reading()
         texts = sources.read_texts(self.data, seed=seed, count=self.paragraphs, reading=reading)
@@ -128,7 +128,7 @@ class SFTJob:
     training: SFTSettings = field(default_factory=SFTSettings)
 
     def run(self, folder: TextFolder, *, quiet: bool) -> None:
-        """Do it."""
+        """Fine-tune the model on the examples and save it, with its figures, in the run's folder."""
         runtime, seed = self.place.runtime(), self.place.seed
         model, tokens = load_model(self.model)
         encoder, reading = self.place.encoder(tokens, context_length(model)), self.place.reading(tokens)
@@ -176,7 +176,7 @@ class RewardJob:
     training: RewardTrainingSettings = field(default_factory=RewardTrainingSettings)
 
     def run(self, folder: TextFolder, *, quiet: bool) -> None:
-        """Do it."""
+        """Fit the reward model, normalise it, read back what was saved, and write how well it orders held-out answers."""
         runtime, seed = self.place.runtime(), self.place.seed
         training = self.place.seeded(self.training)
         policy, tokens = load_model(self.model)
@@ -246,7 +246,7 @@ class PPOJob:
             )
 
     def run(self, folder: TextFolder, *, quiet: bool) -> None:
-        """Do it."""
+        """Train the policy by PPO and save it, with the curve of its rewards, in the run's folder."""
         runtime, seed = self.place.runtime(), self.place.seed
         model, tokens = load_model(self.model)
         reading = self.place.reading(tokens)
@@ -290,7 +290,7 @@ class DPOJob:
     training: PreferenceSettings = field(default_factory=PreferenceSettings)
 
     def run(self, folder: TextFolder, *, quiet: bool) -> None:
-        """Do it."""
+        """Train the policy on the pairs or likes and save it, with its held-out figures, in the run's folder."""
         if self.training.method != self.verb:
             raise UserError(f"{self.verb} was asked to train by {self.training.method}; leave --training.method out.")
         runtime = self.place.runtime()
