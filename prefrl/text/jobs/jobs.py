@@ -176,7 +176,7 @@ class RewardJob:
     training: RewardTrainingSettings = field(default_factory=RewardTrainingSettings)
 
     def run(self, folder: TextFolder, *, quiet: bool) -> None:
-        """Fit the reward model, normalise it, read back what was saved, and write how well it orders held-out answers."""
+        """Fit the reward model, normalise it, read back what was saved, and write how it orders held-out answers."""
         runtime, seed = self.place.runtime(), self.place.seed
         training = self.place.seeded(self.training)
         policy, tokens = load_model(self.model)
