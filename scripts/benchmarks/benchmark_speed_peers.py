@@ -10,7 +10,8 @@ from prefrl.control import TrainSettings, policies
 
 
 def plain_ppo(run: TrainSettings, device: str) -> float:
-    hyper = {name: value for name, value in run.hyperparameters.items() if not name.startswith("normalize_")}
+    ours = ("normalize_", "scale_actions")  # not known to plain PPO, which pays nothing for them
+    hyper = {name: value for name, value in run.hyperparameters.items() if not name.startswith(ours)}
     for name in [name for name, value in hyper.items() if isinstance(value, str)]:  # "linear:X" falls from X to 0
         hyper[name] = lambda remaining, start=float(hyper[name][7:]): start * remaining
     envs = DummyVecEnv([lambda: policies.make_run_env(run)] * run.num_envs)
