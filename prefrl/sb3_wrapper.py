@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
 from prefrl.rewards.function import RewardFunction, checked_rewards
-from prefrl.spaces import Batch, map_batch
+from prefrl.spaces import Batch, map_batch, with_rows
 from prefrl.wrappers import as_reward_function, check_spaces
 
 
@@ -83,8 +83,8 @@ class VecLearnedReward(VecEnvWrapper):
         """Return observations, learned rewards `(E,)` float32, ends and infos of the step."""
         observations, true_rewards, dones, infos = self.venv.step_wait()
         current = map_batch(np.array, observations)  # type: ignore[arg-type]
-        ended = np.flatnonzero(dones)
-        following = self._with_terminal(current, ended, infos)
+        ended = np.flatnonzero(dones).tolist()
+        following = with_rows(current, {env: infos[env]["terminal_observation"] for env in ended})
         rewards = checked_rewards(self._rewards_of, self._observations, self._actions, following)
         self._observations = current
         self._true_returns += true_rewards
@@ -94,21 +94,6 @@ class VecLearnedReward(VecEnvWrapper):
             infos[env] |= {"true_return": self._true_returns[env], "learned_return": self._learned_returns[env]}
         self._true_returns[ended] = self._learned_returns[ended] = 0.0
         return observations, rewards.astype(np.float32), dones, infos
-
-    @staticmethod
-    def _with_terminal(observations: Batch, ended: NDArray[Any], infos: list[dict[str, Any]]) -> Batch:
-        """Return the observations with the last ones of the episodes that ended in place of the next ones' first."""
-        if not len(ended):
-            return observations
-        following = map_batch(np.array, observations)
-        for env in ended:
-            last = infos[env]["terminal_observation"]
-            if isinstance(following, dict):
-                for key, rows in following.items():
-                    rows[env] = last[key]
-            else:
-                following[env] = last  # type: ignore[index]
-        return following
 
 
 def _normalises(venv: VecEnv) -> bool:

@@ -98,6 +98,18 @@ def take(batch: Batch, index: Any) -> Batch:
     return map_batch(lambda x: x[index], batch)
 
 
+def with_rows(batch: Batch, rows: Mapping[int, Any]) -> Batch:
+    """Return a copy of a batch with some of its values, by their places on the first axis, replaced."""
+    changed = map_batch(np.array, batch)
+    for row, value in rows.items():
+        if isinstance(changed, Mapping):
+            for key, values in changed.items():
+                values[row] = value[key]
+        else:
+            changed[row] = value
+    return changed
+
+
 def batch_length(batch: Batch) -> int:
     """Return the size of the first axis."""
     if isinstance(batch, Mapping):

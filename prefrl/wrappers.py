@@ -37,6 +37,7 @@ from prefrl.spaces import (
     check_observation_space,
     map_batch,
     same_bounds,
+    with_rows,
 )
 from prefrl.values import NUMBERS, read_value
 
@@ -257,14 +258,12 @@ class VectorLearnedReward(AnyVectorWrapper):
                 "A vector environment with SAME_STEP autoreset must give infos['final_obs'] when an episode ends; "
                 "this one does not. Make it with autoreset_mode=AutoresetMode.NEXT_STEP."
             )
-        final, following = infos["final_obs"], map_batch(np.array, observations)
-        for env in np.flatnonzero(ended):
-            last = {key: rows[env] for key, rows in final.items()} if isinstance(final, Mapping) else final[env]
-            if isinstance(following, Mapping):
-                for key, rows in following.items():
-                    rows[env] = last[key]
-            else:
-                following[env] = last
+        final = infos["final_obs"]
+
+        def last(env: int) -> Any:
+            return {key: rows[env] for key, rows in final.items()} if isinstance(final, Mapping) else final[env]
+
+        following = with_rows(observations, {env: last(env) for env in np.flatnonzero(ended).tolist()})
         check_finite(following, "The last observation of an episode")
         return following
 

@@ -25,6 +25,14 @@ def open_screen() -> None:
             os.environ["DISPLAY"] = f":{read.readline().strip()}"
 
 
+def print_score(training: subprocess.Popen[str], store: PreferenceStore) -> None:
+    """Wait for the end of a training that prints its summary as JSON, and print what the answers came to."""
+    score = json.loads(training.communicate()[0].splitlines()[-1])
+    random, best = score["random_true_return_mean"], score["baseline_true_return_mean"]
+    score["share_of_true_reward_gain"] = round((score["true_return_mean"] - random) / (best - random), 3)
+    print(json.dumps({**score, "answers": store.num_answers()}, indent=2))
+
+
 class Robot:
     """Reads from the record what is on the screen and presses the arrow of the better of two.
 

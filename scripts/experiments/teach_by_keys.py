@@ -7,14 +7,13 @@ Needs xdotool, and Xvfb where there is no screen. The robot reads from the recor
 presses the arrow of the one with the larger true return; training never sees that return.
 """
 
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import tyro
-from robot import Robot, open_screen
+from robot import Robot, open_screen, print_score
 
 
 def main(
@@ -45,10 +44,7 @@ def main(
     robot = Robot(record, lambda query: [part.true_rewards.sum() for part in query.segments], seconds)
     while training.poll() is None and robot.store.facts().get("training_state") != "finished":
         robot.look()
-    score = json.loads(training.communicate()[0].splitlines()[-1])
-    random, best = score["random_true_return_mean"], score["baseline_true_return_mean"]
-    score["share_of_true_reward_gain"] = round((score["true_return_mean"] - random) / (best - random), 3)
-    print(json.dumps({**score, "answers": robot.store.num_answers()}, indent=2))
+    print_score(training, robot.store)
 
 
 if __name__ == "__main__":

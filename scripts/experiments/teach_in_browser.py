@@ -7,7 +7,6 @@ Needs the package playwright and Debian's chromium. The robot reads from the rec
 presses the arrow of the one with the larger true return; training never sees that return.
 """
 
-import json
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 import tyro
 from itsdangerous import URLSafeSerializer
 from playwright.sync_api import sync_playwright
+from robot import print_score
 
 from prefrl.store import PreferenceStore
 
@@ -43,15 +43,8 @@ def main(
         pictures: folder for pictures of the page; None: none.
     """
     command = ["train", env, "--annotator", "human", "--serve", "--no-viewer", "--labels", str(labels)]
-    command += [
-        "--seed",
-        str(seed),
-        "--out",
-        str(out),
-        "--baseline",
-        "--json",
-        *(["--steps", str(steps)] if steps else []),
-    ]
+    command += ["--seed", str(seed), "--out", str(out), "--baseline", "--json"]
+    command += ["--steps", str(steps)] if steps else []
     command += ["--instruction", "Swing up, then stand still on top."] if env == "Pendulum-v1" else []
     training = subprocess.Popen([sys.executable, "-m", "prefrl", *command], stdout=subprocess.PIPE, text=True)
     record = out / "record.sqlite"
@@ -70,13 +63,10 @@ def main(
             answer(page, store, seconds)
             if pictures is not None and store.num_answers() in (1, labels // 2, labels):
                 page.screenshot(path=pictures / f"after_{store.num_answers()}.png")
-        score = json.loads(training.communicate()[0].splitlines()[-1])
+        print_score(training, store)
         if pictures is not None:
             time.sleep(15)
             page.screenshot(path=pictures / "end.png")
-        random, best = score["random_true_return_mean"], score["baseline_true_return_mean"]
-        score["share_of_true_reward_gain"] = round((score["true_return_mean"] - random) / (best - random), 3)
-        print(json.dumps({**score, "answers": store.num_answers()}, indent=2))
         browser.close()
 
 
