@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from prefrl.control.folder import ControlFolder
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Query
 from prefrl.spaces import misfit
-from prefrl.store import PreferenceStore
+from prefrl.store import Addition, PreferenceStore
 
 AT_ONCE = 100
 Spaces = tuple[gymnasium.Space[Any], gymnasium.Space[Any]]
@@ -53,9 +54,15 @@ def copy_answers(earlier: Path, store: PreferenceStore, spaces: Spaces, segment_
             queries = {a.query_id: _closed(there.query(a.query_id), rows) for _, a in part}
             for query in queries.values():
                 _check(query, earlier, spaces, segment_length)
-            store.add_queries(list(queries.values()))
-            store.add_answers([replace(a, query_id=queries[a.query_id].id, claim=f"{run_id} {row}") for row, a in part])
+            answers = [replace(a, query_id=queries[a.query_id].id, claim=f"{run_id} {row}") for row, a in part]
+            store.add_together(partial(_add, queries=list(queries.values()), answers=answers))
     return sum(answer.value is not None for _, answer in rows)
+
+
+def _add(addition: Addition, *, queries: Sequence[Query], answers: Sequence[Answer]) -> None:
+    """Add queries with the answers that close them, so that nobody is asked in between."""
+    addition.add_queries(queries)
+    addition.add_answers(answers)
 
 
 def _open(earlier: Path) -> ControlFolder:

@@ -18,6 +18,7 @@ import pytest
 
 from prefrl.clips.codec import decode_clip
 from prefrl.control import TrainSettings, train
+from prefrl.control.earlier import copy_answers
 from prefrl.control.folder import ControlFolder
 from prefrl.control.reward_learner import RewardLearner
 from prefrl.control.run import resume
@@ -25,6 +26,7 @@ from prefrl.errors import UserError
 from prefrl.feedback import Comparison
 from prefrl.quality import measure_quality
 from prefrl.store import Claim, PreferenceStore
+from prefrl.store.engine import Database
 
 Judge = Callable[[PreferenceStore, Claim], float | None]
 
@@ -200,6 +202,23 @@ def test_a_later_run_starts_from_the_answers_of_an_earlier_one(tmp_path: Path, m
         assert [a.annotator for _, a in store.answers()].count("oracle") == 15
         assert store.annotators()["oracle"] == "teacher"
         assert store.num_answers(teaching=True) - store.facts()["labels_before"] == 6
+
+
+def test_nobody_is_asked_what_was_answered_in_the_earlier_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train(settings(annotator="teacher", labels=15), tmp_path / "first", quiet=True)
+    env = gymnasium.make(settings().env_id)
+    write, num_open = Database.write, set[int]()
+    with PreferenceStore(tmp_path / "record.sqlite") as store:
+
+        def noting(self: Database, work: Callable[[Any], Any]) -> Any:
+            result = write(self, work)
+            num_open.add(store.num_open("anna"))
+            return result
+
+        monkeypatch.setattr(Database, "write", noting)
+        copy_answers(first.path, store, (env.observation_space, env.action_space), settings().segment_length)
+        assert store.num_answers() == 15
+    assert num_open == {0}
 
 
 @pytest.mark.parametrize(

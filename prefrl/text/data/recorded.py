@@ -15,7 +15,7 @@ from typing import Any
 
 from prefrl.errors import UserError
 from prefrl.feedback import SMALLEST_SCALE, Answer, Edit, Entry, Query, Rating, Response
-from prefrl.store import PreferenceStore
+from prefrl.store import Addition, PreferenceStore
 from prefrl.text.data.examples import Example, Liked, RankedResponses
 
 
@@ -94,12 +94,16 @@ def record_remarks(record: str, remarks: Sequence[Remark], annotator: str) -> No
             query = Query(responses=(item,), kind="rating", scale=SMALLEST_SCALE, session=session)
             queries.append(query)
             said: dict[str, Any] = {"query_id": query.id, "annotator": annotator, "comment": remark.critique}
-            answers.append(Rating(rating=None, **said))
+            answers.append(Rating(rating=None, claim=f"{query.id} rating", **said))
             if remark.edited is not None:
-                answers.append(Edit(item=0, text=remark.edited, **said))
-        store.add_annotator(annotator, "person")
-        store.add_queries(queries)
-        store.add_answers(answers)
+                answers.append(Edit(item=0, text=remark.edited, claim=f"{query.id} edit", **said))
+
+        def add(addition: Addition) -> None:  # at once, so that nobody is asked in between
+            addition.add_annotator(annotator, "person")
+            addition.add_queries(queries)
+            addition.add_answers(answers)
+
+        store.add_together(add)
 
 
 def read_rankings_of_people(record: str) -> list[RankedResponses]:
