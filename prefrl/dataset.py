@@ -7,6 +7,7 @@ annotators.parquet   name and kind
 segments/ID.npz      observations, actions, true rewards, what draws it again
 clips/ID.FORMAT      frames, as they are kept in the record
 clips.parquet        their size and speed
+consents.parquet     who agreed to what, and when
 comparisons.jsonl    texts: prompt, chosen, rejected
 """
 
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from prefrl.errors import UserError, first_line, require
-from prefrl.feedback import KINDS, Answer, Edit, Entry, Query, Response, Undo
+from prefrl.feedback import KINDS, Answer, Edit, Entry, Query, Response, Undo, settled
 from prefrl.files import MOST_BYTES, npz_arrays, npz_bytes, read_inside, write_atomically, write_json
 from prefrl.segments import Segment, segment_arrays, segment_from_arrays
 from prefrl.spaces import Array, check_finite
@@ -33,13 +34,14 @@ from prefrl.store import Clip, PreferenceStore
 from prefrl.store.addition import Addition
 from prefrl.store.rows import entry_value, make_entry
 
-FORMAT, VERSION = "prefrl dataset", 1
+FORMAT, VERSION = "prefrl dataset", 2
 AT_ONCE = 200  # queries whose segments are in memory
 MOST_ROWS = 10_000_000  # of a table
 _NAME = re.compile("[0-9a-f]{32}")  # of a segment, from which that of its file is made
 _PARQUET_ROWS = 10_000  # per group
 _QUERY_FIELDS = ("kind", "session", "num_env_steps", "scale", "instruction", "overlap", "repeat_of", "reserved_for")
 _ENTRY_FIELDS = ("query_id", "annotator", "seconds", "shown", "shown_at", "answered_at", "comment", "claim")
+_REMARK_FIELDS = {"reason": "", "flagged": False, "adjudicates": False}  # since version 2
 _MAY_BE_NULL = {"prompt", "scale", "repeat_of", "reserved_for", "shown", "shown_at", "answered_at", "claim", "undoes"}
 _CLIP_FIELDS = ("format", "frames_per_second", "width", "height", "num_frames")
 
@@ -132,6 +134,14 @@ def _export(store: PreferenceStore, folder: Path) -> str:
     annotators = [{"name": name, "kind": kind} for name, kind in store.annotators().items()]
     _write_table(folder / "annotators.parquet", annotators, _annotator_schema())
     _write_table(folder / "clips.parquet", clip_rows, _clip_schema())
+    texts, consents = store.participants.texts(), store.participants.consents()
+    agreed = [
+        {"annotator": name, "version": version, "agreed_at": when, "text": texts[version]}
+        for name, versions in consents.items()
+        for version, when in versions.items()
+    ]
+    if agreed:
+        _write_table(folder / "consents.parquet", agreed, _consent_schema())
     lines = list(text_comparisons(store))
     if lines:
         write_atomically(folder / "comparisons.jsonl", "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines))
@@ -144,6 +154,9 @@ def _import(folder: Path, record: Addition) -> str:
     for row in _read_table(folder, "annotators.parquet", _annotator_schema()):
         if row["kind"] != "unknown":
             record.add_annotator(row["name"], row["kind"])
+    if (folder / "consents.parquet").exists():
+        for row in _read_table(folder, "consents.parquet", _consent_schema()):
+            record.add_consent(row["annotator"], row["text"], row["agreed_at"])
     queries = _read_table(folder, "queries.parquet", _query_schema())
     known = {row["id"] for row in queries}
     for begin in range(0, len(queries), AT_ONCE):
@@ -193,7 +206,7 @@ def _reading(folder: Path, file: str, place: str = "") -> Iterator[None]:
 
 def text_comparisons(store: PreferenceStore) -> Iterator[dict[str, str]]:
     """Yield what stands answered about texts as prompt, chosen and rejected: comparisons, pairs of rankings, edits."""
-    answers = [answer for _, answer in store.answers(standing=True, repeats=False)]
+    answers = settled([answer for _, answer in store.answers(standing=True, repeats=False)])
     cards = {card.id: card for card in store.cards(list(dict.fromkeys(answer.query_id for answer in answers)))}
     for answer in answers:
         responses = cards[answer.query_id].responses
@@ -266,7 +279,7 @@ def _read_query(folder: Path, row: Mapping[str, Any]) -> Query:
 
 
 def _entry_row(row: int, entry: Entry, kinds: Mapping[str, str]) -> dict[str, Any]:
-    values = {field: getattr(entry, field) for field in _ENTRY_FIELDS}
+    values = {field: getattr(entry, field) for field in (*_ENTRY_FIELDS, *_REMARK_FIELDS)}
     values["shown"] = None if entry.shown is None else list(entry.shown)
     undoes = entry.undoes if isinstance(entry, Undo) else None
     kind = kinds[entry.query_id] if isinstance(entry, Answer) else entry.kind
@@ -277,7 +290,9 @@ def _read_entry(row: Mapping[str, Any], undoes: int | None) -> Entry:
     common = {field: row[field] for field in _ENTRY_FIELDS}
     common["shown"] = None if row["shown"] is None else tuple(row["shown"])
     if row["claim"] is None:  # of another program: a name that follows from the content
-        common["claim"] = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:32]
+        said = {name: value for name, value in row.items() if value != _REMARK_FIELDS.get(name, ...)}
+        common["claim"] = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+    common |= {field: row[field] for field in _REMARK_FIELDS}
     return make_entry(row["kind"], json.loads(row["value"]), undoes, common)
 
 
@@ -291,6 +306,10 @@ def _annotator_schema() -> Any:
     return _schema({"name": "string", "kind": "string"})
 
 
+def _consent_schema() -> Any:
+    return _schema({"annotator": "string", "version": "string", "agreed_at": "float64", "text": "string"})
+
+
 def _query_schema() -> Any:
     columns = {"id": "string", "kind": "string", "segments": "strings", "prompt": "string", "responses": "strings"}
     columns |= {"session": "int64", "num_env_steps": "int64", "scale": "int32", "instruction": "string"}
@@ -300,7 +319,8 @@ def _query_schema() -> Any:
 def _answer_schema() -> Any:
     columns = {"row": "int64", "query_id": "string", "kind": "string", "value": "string", "annotator": "string"}
     columns |= {"seconds": "float64", "shown": "integers", "shown_at": "float64", "answered_at": "float64"}
-    return _schema({**columns, "comment": "string", "claim": "string", "undoes": "int64"})
+    columns |= {"comment": "string", "claim": "string", "undoes": "int64"}
+    return _schema({**columns, "reason": "string", "flagged": "bool_", "adjudicates": "bool_"})
 
 
 def _clip_schema() -> Any:
@@ -318,7 +338,10 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: Any) -> 
 
 
 def _read_table(folder: Path, name: str, schema: Any) -> list[dict[str, Any]]:
-    """Return the rows of a table whose columns are those of a schema, null only where it allows that."""
+    """Return the rows of a table whose columns are those of a schema, null only where it allows that.
+
+    Columns that version 1 had not say there what nobody could say.
+    """
     parquet = require("pyarrow.parquet", "data")
     with _reading(folder, name):
         file = parquet.ParquetFile(io.BytesIO(read_inside(folder, name)))
@@ -326,11 +349,17 @@ def _read_table(folder: Path, name: str, schema: Any) -> list[dict[str, Any]]:
         size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
         if about.num_rows > MOST_ROWS or size > MOST_BYTES:
             raise ValueError(f"it has {about.num_rows:,} rows of {size:,} bytes: too many")
-        if missing := set(schema.names) - set(file.schema_arrow.names):
+        missing = set(schema.names) - set(file.schema_arrow.names)
+        added = {name: value for name, value in _REMARK_FIELDS.items() if name in missing}
+        if len(added) == len(_REMARK_FIELDS):
+            for name in added:
+                schema = schema.remove(schema.get_field_index(name))
+            missing -= added.keys()
+        if missing:
             raise ValueError(f"it has no column {', '.join(sorted(missing))}")
         table = file.read(columns=schema.names).select(schema.names).cast(schema)
         for column in schema.names:
             if column not in _MAY_BE_NULL and table[column].null_count:
                 raise ValueError(f"the column {column} holds nulls")
         rows: list[dict[str, Any]] = table.to_pylist()
-        return rows
+        return [{**row, **added} for row in rows] if added else rows

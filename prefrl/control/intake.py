@@ -1,9 +1,10 @@
 """Intake: which answers of the record the reward is fitted to, whatever comes, in whatever order and however often.
 
 The record is never changed: it holds answers and the rows that take them back. Of the answers to a query that stand,
-those of the first annotators count, one of each and as many as the query wants; of these, "can't tell" and what comes
-from annotators who are left out teach nothing. What counts depends on the rows alone, not on how they were read: at
-once or one by one, before or after a restart, once or again.
+those of the first annotators count, one of each and as many as the query wants; where one was given to settle what
+others disagree about, it counts in place of theirs. Of these, "can't tell" and what comes from annotators who are left
+out teach nothing. What counts depends on the rows alone, not on how they were read: at once or one by one, before or
+after a restart, once or again.
 """
 
 from __future__ import annotations
@@ -148,6 +149,13 @@ class Intake:
                 skips += 1
             else:
                 counting[number] = answer
+        for number in reversed(numbers):  # the last that settles it
+            answer = self._rows[number]
+            if answer.adjudicates and isinstance(answer, query.kind) and number not in undone:
+                if answer.annotator not in self.without:
+                    counting = {} if answer.value is None else {number: answer}
+                    skips = int(answer.value is None)
+                break
         self._answerers[name], self._counting[name] = answerers, counting
         if query.session >= self.first_session:
             cost = len(counting) + skips * self.skips_cost_labels

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 LONGEST_SECONDS = 366 * 24 * 3600
 LATEST = 1e11  # in the year 5138; what is larger is in milliseconds
+REASONS = {
+    "alike": "they are too alike",
+    "broken": "something cannot be seen or read",
+    "unclear": "what to look for is unclear",
+}
+"""Why somebody cannot tell, by the name that the record keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,12 @@ class Entry:
     """When it was answered."""
     comment: str = ""
     """A written critique, or what the annotator had to say."""
+    reason: str = ""
+    """Why they cannot tell, one of `REASONS`; "": none was given."""
+    flagged: bool = False
+    """The annotator wants whoever asked to look at it."""
+    adjudicates: bool = False
+    """It settles what others disagree about: it counts in place of theirs."""
     claim: str | None = field(default=None, compare=False)
     """Name of the claim that it answers: a claim is answered once, however often its answer is recorded."""
 
@@ -56,6 +68,8 @@ class Entry:
             raise UserError(f"shown must hold every item once, by its number from 0. Received {self.shown}")
         if not 0 <= self.seconds <= LONGEST_SECONDS:
             raise UserError(f"seconds must be from 0 to {LONGEST_SECONDS:,}, a year. Received {self.seconds}")
+        if self.reason and self.reason not in REASONS:
+            raise UserError(f"A reason is one of {', '.join(REASONS)}, or empty. Received {self.reason!r}")
         for name in ("shown_at", "answered_at"):
             when = getattr(self, name)
             if when is not None and not 0 <= when <= LATEST:
@@ -249,3 +263,13 @@ class Undo(Entry):
 
 BESIDE = (Edit.kind, Undo.kind)
 """Kinds of entries that are no answers."""
+
+
+def settled(entries: Sequence[Entry]) -> list[Entry]:
+    """Leave out the answers that an adjudication took the place of: of a query that has one, its last counts alone.
+
+    Args:
+        entries: those that stand, in the order in which they were recorded.
+    """
+    last = {entry.query_id: entry for entry in entries if isinstance(entry, Answer) and entry.adjudicates}
+    return [e for e in entries if not isinstance(e, Answer) or last.get(e.query_id, e) is e]

@@ -12,6 +12,7 @@ from prefrl.segments import Segment
 from prefrl.spaces import to_arrays
 from prefrl.store import clips, reading, tables, writing
 from prefrl.store.clips import Clip
+from prefrl.store.participants import add_consent
 
 _Form = dict[str, tuple[tuple[int, ...], str]]
 
@@ -80,6 +81,10 @@ class Addition:
             UserError: an unknown kind.
         """
         writing.add_annotator(self._connection, name, kind)
+
+    def add_consent(self, annotator: str, text: str, agreed_at: float) -> None:
+        """Note that somebody agreed to a text, unless that is noted."""
+        add_consent(self._connection, annotator, text, agreed_at)
 
     def add_clip(self, segment_id: str, clip: Clip) -> None:
         """Keep the clip of a segment, unless there is one already."""

@@ -20,6 +20,7 @@ from prefrl.store import tables
 from prefrl.store.claims import count_missing, standing
 from prefrl.store.engine import chunks
 from prefrl.store.links import forget_links
+from prefrl.store.participants import forget_participant
 
 WITHDRAWN = "withdrawn-"
 """How the names of those begin who withdrew."""
@@ -50,7 +51,8 @@ def forget(connection: sa.Connection, annotator: str, name: str) -> Forgotten:
     """
     kinds: dict[str, str] = {row.name: row.kind for row in connection.execute(sa.select(tables.annotators))}
     links = forget_links(connection, annotator)
-    if annotator not in kinds and not links:
+    known = forget_participant(connection, annotator)
+    if annotator not in kinds and not links and not known:
         people = ", ".join(sorted(n for n, k in kinds.items() if k == "person" and not n.startswith(WITHDRAWN)))
         raise UserError(f"Nobody called {annotator!r} is in the record {name}. People there: {people or 'none'}")
     if kinds.get(annotator) in ("teacher", "model"):
@@ -80,7 +82,8 @@ def _forget_answers(connection: sa.Connection, annotator: str) -> int:
     pseudonym = WITHDRAWN + uuid.uuid4().hex[:12]
     connection.execute(sa.insert(tables.annotators), {"name": pseudonym, "kind": "person"})
     stands = connection.execute(mine.where(standing())).all()
-    empty = {"shown": None, "shown_at": None, "answered_at": None, "seconds": 0.0, "comment": ""}
+    empty = {"shown": None, "shown_at": None, "answered_at": None, "seconds": 0.0, "comment": "", "reason": ""}
+    empty |= {"flagged": False, "adjudicates": False}
     for chunk in chunks(row._asdict() for row in stands):
         undo = {"kind": Undo.kind, "value": "null", "annotator": pseudonym, **empty, "recorded_at": time.time()}
         rows = [{**undo, "token": uuid.uuid4().hex, "query_id": row["query_id"], "undoes": row["id"]} for row in chunk]

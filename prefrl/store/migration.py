@@ -1,7 +1,8 @@
 """Opening a record: checking what it is before anything is written, creating it, and bringing older ones up to date.
 
 Version 1 held comparisons of two segments only, in the columns `first` and `second` of a query, and a preference as a
-number. It is rewritten in one transaction: either all of it is done, or nothing.
+number. Version 2 kept of what was said beside an answer its comment only: no reason, no flag, and nobody adjudicated.
+Each step is done in one transaction: either all of it, or nothing.
 """
 
 from __future__ import annotations
@@ -123,4 +124,15 @@ def _from_1_to_2(connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"DROP TABLE {table}")
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1_to_2}
+def _from_2_to_3(connection: sa.Connection) -> None:
+    there = {column["name"] for column in sa.inspect(connection).get_columns(tables.answers.name)}
+    for name, what in (
+        ("reason", "VARCHAR NOT NULL DEFAULT ''"),
+        ("flagged", "BOOLEAN NOT NULL DEFAULT false"),
+        ("adjudicates", "BOOLEAN NOT NULL DEFAULT false"),
+    ):
+        if name not in there:  # it is, where the tables were made by the step before
+            connection.exec_driver_sql(f"ALTER TABLE answers ADD COLUMN {name} {what}")
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1_to_2, 2: _from_2_to_3}

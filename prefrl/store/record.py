@@ -30,6 +30,7 @@ from prefrl.store.engine import Database, chunks
 from prefrl.store.forgetting import Forgotten
 from prefrl.store.links import Links
 from prefrl.store.migration import open_schema
+from prefrl.store.participants import Participants
 from prefrl.store.rows import QueryCard
 
 _Result = TypeVar("_Result")
@@ -65,6 +66,8 @@ class PreferenceStore:
         self.name = self._database.name
         self.links = Links(self._database)
         """By which people reach the page of this record."""
+        self.participants = Participants(self._database)
+        """What is known of those who answer."""
         self._rng = rng or np.random.default_rng()
         try:
             open_schema(self._database, create=create)

@@ -117,6 +117,9 @@ def entry_row(entry: Entry, kind: str, token: str, now: float) -> dict[str, Any]
         "answered_at": entry.answered_at,
         "seconds": float(entry.seconds),
         "comment": entry.comment,
+        "reason": entry.reason,
+        "flagged": entry.flagged,
+        "adjudicates": entry.adjudicates,
         "undoes": entry.undoes if isinstance(entry, Undo) else None,
         "recorded_at": now,
     }
@@ -161,6 +164,9 @@ def read_entry(row: sa.Row[Any]) -> Entry:
         "shown_at": row.shown_at,
         "answered_at": row.answered_at,
         "comment": row.comment,
+        "reason": row.reason,
+        "flagged": bool(row.flagged),
+        "adjudicates": bool(row.adjudicates),
         "claim": row.token,
     }
     return make_entry(row.kind, json.loads(row.value), row.undoes, common)

@@ -11,7 +11,7 @@ except ModuleNotFoundError:
     require("sqlalchemy", "train")  # says which extra brings it
     raise
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever a table changes; `prefrl.store.migration` brings older records up to it."""
 FORMAT = "prefrl preferences"
 
@@ -105,6 +105,9 @@ answers = sa.Table(
     sa.Column("answered_at", sa.Double),
     sa.Column("seconds", sa.Double, nullable=False),
     sa.Column("comment", sa.Text, nullable=False),
+    sa.Column("reason", sa.String, nullable=False, server_default=""),
+    sa.Column("flagged", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("adjudicates", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("undoes", sa.ForeignKey("answers.id"), unique=True),
     sa.Column("recorded_at", sa.Double, nullable=False),
     sa.Index("answers_by_query", "query_id", "annotator", "kind"),

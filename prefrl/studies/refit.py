@@ -10,7 +10,7 @@ import numpy as np
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import make_run_env
 from prefrl.errors import UserError
-from prefrl.feedback import Answer
+from prefrl.feedback import Answer, settled
 from prefrl.rewards import ComparisonData, FitReport, FitSettings, Fitter, RewardEnsemble
 from prefrl.runs.streams import stream, stream_seed, torch_stream
 from prefrl.segments import Segment, stack_transitions
@@ -64,8 +64,8 @@ def fit_record(
             raise UserError(f"Nobody named {name!r} answered in {store.name}; there are: {', '.join(known) or 'none'}.")
     answers = [
         answer
-        for _, answer in store.answers(standing=True, repeats=False)
-        if isinstance(answer, Answer) and answer.value is not None and answer.annotator not in without
+        for answer in settled([a for _, a in store.answers(standing=True, repeats=False) if a.annotator not in without])
+        if isinstance(answer, Answer) and answer.value is not None
     ]
     reference = _some_segments(store, answers)
     if not reference:

@@ -131,7 +131,7 @@ def test_parquet_and_json_lines_can_be_read_without_prefrl(tmp_path: Path) -> No
         fill(store)
     export_record(tmp_path / "a.sqlite", tmp_path / "data")
     table = pq.read_table(tmp_path / "data" / "queries.parquet")
-    assert table.schema.metadata[b"version"] == b"1"
+    assert table.schema.metadata[b"version"] == b"2"
     rows = table.to_pylist()
     assert {row["kind"] for row in rows} == {"comparison", "ranking", "rating"}
     assert all((tmp_path / "data" / "segments" / f"{name}.npz").is_file() for row in rows for name in row["segments"])
@@ -154,7 +154,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds something already"):
         export_record(tmp_path / "a.sqlite", folder)
     about = (folder / "dataset.json").read_text()
-    (folder / "dataset.json").write_text(about.replace('"version": 1', '"version": 9'))
+    (folder / "dataset.json").write_text(about.replace('"version": 2', '"version": 9'))
     with pytest.raises(UserError, match="newer prefrl"):
         import_record(folder, back)
     for other in ('{"format": "mine"}', "[]"):

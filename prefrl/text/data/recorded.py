@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.errors import UserError
-from prefrl.feedback import SMALLEST_SCALE, Answer, Edit, Entry, Query, Rating, Response
+from prefrl.feedback import SMALLEST_SCALE, Answer, Edit, Entry, Query, Rating, Response, settled
 from prefrl.store import Addition, PreferenceStore
 from prefrl.text.data.examples import Example, Liked, RankedResponses
 
@@ -177,7 +177,7 @@ def _answered(record: str) -> list[tuple[Query, Answer | Edit]]:
     if "://" not in record and not Path(record.removeprefix("sqlite:")).is_file():
         raise UserError(f"There is no record {record}. Make one with: prefrl text ask --record {record}")
     with _opened(record) as store:
-        answers = [answer for _, answer in store.answers(standing=True, repeats=False)]
+        answers = settled([answer for _, answer in store.answers(standing=True, repeats=False)])
         found = {name: store.query(name) for name in dict.fromkeys(answer.query_id for answer in answers)}
     return [(found[a.query_id], a) for a in answers if isinstance(a, Answer | Edit) and found[a.query_id].responses]
 
