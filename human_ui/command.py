@@ -79,6 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         run=run,
         environment=environment,
         repeat_share=given.repeat_share,
+        folder=Path(given.run) if Path(given.run).is_dir() else None,
     )
     session = Session(Standing(run=run, environment=environment), instruction, must_see=given.must_see)
     session.high_contrast = given.high_contrast

@@ -14,6 +14,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from prefrl.clips.codec import decode_clip
 from prefrl.errors import UserError
@@ -44,6 +45,7 @@ class Desk:
         run: what to call the run.
         environment: name of its environment, "" if there is none.
         repeat_share: share of the questions that are earlier ones of this person's, with the sides swapped.
+        folder: of the run; None: there is a record only.
     """
 
     def __init__(
@@ -54,9 +56,10 @@ class Desk:
         run: str,
         environment: str,
         repeat_share: float = 0.1,
+        folder: Path | None = None,
     ) -> None:
-        self._open_record, self.annotator = open_record, annotator
-        self._sitting = Sitting(annotator, run=run, environment=environment, repeat_share=repeat_share)
+        self._open_record, self.annotator, self._folder = open_record, annotator, folder
+        self._sitting = Sitting(annotator, run=run, environment=environment, repeat_share=repeat_share, folder=folder)
         self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._work: queue.SimpleQueue[tuple[str, Answer, str]] = queue.SimpleQueue()
         self._num_unsaved = 0

@@ -81,7 +81,8 @@ class Painter:
         counts = f"{standing.answered}" + (f" of {standing.wanted}" if standing.wanted else "") + " answered"
         figures = [counts, f"{standing.left} left", "- per hour" if rate is None else f"{rate:.0f} per hour"]
         agreement = standing.agreement
-        second = ["reward model: not fitted yet" if agreement is None else f"reward model: agrees with {agreement:.0%}"]
+        learned = "not known yet" if agreement is None else f"{agreement.share:.0%} of {agreement.num} answers held out"
+        second = [f"learned reward agrees with: {learned}"]
         if standing.training:
             second.insert(0, standing.training)
         right = self._text("     ".join(figures), size, theme.ink)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from prefrl.clips.codec import Pictures
 from prefrl.feedback import KINDS, Answer
+from prefrl.shares import Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +90,10 @@ class Standing:
     """Answers that the run asks for in all; 0: as many as there are queries."""
     open: int = 0
     """Queries to which answers are missing."""
-    agreement: float | None = None
-    """Share of the comparisons on which the current reward model agrees with the answers."""
+    agreement: Share | None = None
+    """How far the current reward agrees with answers that it did not learn from."""
+    num_env_steps: int = 0
+    """Steps that the agent has made."""
     training: str = ""
     """What the training beside is doing, in a few words."""
     running: bool = False

@@ -10,11 +10,15 @@ import os
 import platform
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
+from prefrl.human_ui.outcome import Outcome, learned_returns, look, mark
 from prefrl.human_ui.questions import Standing
+from prefrl.shares import Share
 from prefrl.store import Claim, PreferenceStore
 
+LAST_BYTES = 20_000  # of the metrics: a few rows
 SILENT_SECONDS = 20.0  # a training that has said nothing for so long is not running
 
 
@@ -26,17 +30,22 @@ class Sitting:
         run: what to call the run.
         environment: name of its environment, "" if there is none.
         repeat_share: share of the questions that are earlier ones of this person's, with the sides swapped.
+        folder: of the run; None: there is a record only.
     """
 
-    def __init__(self, annotator: str, *, run: str, environment: str, repeat_share: float = 0.1) -> None:
+    def __init__(
+        self, annotator: str, *, run: str, environment: str, repeat_share: float = 0.1, folder: Path | None = None
+    ) -> None:
         self.annotator, self.run, self.environment = annotator, run, environment
-        self._repeat_share = repeat_share
+        self._repeat_share, self._folder = repeat_share, folder
+        self._before: dict[str, Any] | None = None  # how things stood when they left
         self.failures = False
         """Clips could not be drawn, as far as `standing` has heard."""
 
     def begin(self, store: PreferenceStore) -> None:
         """Note the person in the record; what a viewer of theirs that was killed here had claimed comes back."""
         store.add_annotator(self.annotator, "person")
+        self._before = store.facts().get(self._left)
         if _was_killed(store.facts().get(self._fact)):
             store.release_all(self.annotator)
         self.note_presence(store)
@@ -67,13 +76,15 @@ class Sitting:
         training = str(facts.get("training", ""))
         if silent and facts.get("training_state") == "running":
             training = "training is not running"
+        agreement = facts.get("held_out_agreement")
         return Standing(
             run=self.run,
             environment=self.environment,
             answered=store.num_answers(teaching=True) - int(facts.get("labels_before", 0)),
             wanted=int(facts.get("labels_wanted", 0)),
             open=store.num_open(),
-            agreement=facts.get("agreement"),
+            agreement=None if agreement is None else Share(**agreement),
+            num_env_steps=int(facts.get("num_env_steps", 0)),
             training=training,
             running=running,
         )
@@ -82,9 +93,15 @@ class Sitting:
         """Tell whether nothing more will come for this person, who holds `num_claimed` questions."""
         return not standing.running and num_claimed == 0 and store.num_open(self.annotator) == 0
 
+    def outcome(self, store: PreferenceStore) -> Outcome:
+        """Return what the answers have come to, and what has changed since the person left."""
+        return look(store, self.standing(store), self.annotator, self._folder, self._before)
+
     def note_presence(self, store: PreferenceStore) -> None:
-        """Tell those who watch the record that somebody answers."""
-        store.set_facts({self._fact: {"at": time.time(), "pid": os.getpid(), "host": platform.node()}})
+        """Tell those who watch the record that somebody answers, and how things stand in case they leave now."""
+        present = {"at": time.time(), "pid": os.getpid(), "host": platform.node()}
+        newest = () if self._folder is None else learned_returns(self._folder / "metrics.jsonl", LAST_BYTES)
+        store.set_facts({self._fact: present, self._left: mark(self.standing(store), newest)})
 
     def end(self, store: PreferenceStore, held: list[Claim]) -> None:
         """Give back what is held, and say that nobody is there any more."""
@@ -94,6 +111,10 @@ class Sitting:
     @property
     def _fact(self) -> str:
         return f"viewer {self.annotator}"
+
+    @property
+    def _left(self) -> str:
+        return f"left {self.annotator}"
 
 
 def _was_killed(presence: dict[str, Any] | None) -> bool:

@@ -16,25 +16,15 @@ import numpy as np
 
 from prefrl.errors import require
 from prefrl.feedback import Answer, Comparison
+from prefrl.shares import Share, share_of, wilson
 from prefrl.store import PreferenceStore, QueryCard
 
 TOO_FAST_SECONDS = 0.5
 """Below this nobody has looked at two clips and chosen: the bare choice between two keys takes some 0.3 to 0.4 s."""
 MANY_TOO_FAST = 0.1
+EXPECTED = "expected.json"
+"""File of a run folder that holds how likely its reward finds each answer (`prefrl.studies.expected`)."""
 RIGHT_FROM = 0.75  # share of the pairs whose order is known
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """A share of n cases, with its 95 % interval (Wilson)."""
-
-    num: int
-    share: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.share:.0%} ({self.low:.0%} to {self.high:.0%}, of {self.num})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +132,15 @@ def measure_quality(store: PreferenceStore) -> Quality:
     )
 
 
+def duels(store: PreferenceStore) -> Share | None:
+    """Return in how many duels of before training against after what came after was preferred; a tie counts half.
+
+    None: nobody has answered one. They are the comparisons of `JUDGING_SESSION`; the first item of each was before.
+    """
+    judged = [a.preference for a in store.judgements() if isinstance(a, Comparison) and a.preference is not None]
+    return wilson(sum(1 - preference for preference in judged), len(judged))
+
+
 Unit = dict[str, float]
 """What each annotator said of one thing, by name."""
 
@@ -159,15 +158,6 @@ def krippendorff_alpha(units: Iterable[Unit], level: str) -> float | None:
     if len({value for unit in several for value in unit.values()}) < 2:
         return None
     return float(require("krippendorff", "train").alpha(reliability_data=values, level_of_measurement=level))
-
-
-def share_of(hits: Sequence[bool]) -> Share | None:
-    """Return the share of True with its interval; None of nothing."""
-    if not hits:
-        return None
-    result = require("scipy.stats", "train").binomtest(int(sum(hits)), len(hits))
-    interval = result.proportion_ci(method="wilson")
-    return Share(num=len(hits), share=float(np.mean(hits)), low=float(interval.low), high=float(interval.high))
 
 
 def _judgements(answers: Sequence[Answer], cards: Mapping[str, QueryCard]) -> dict[Any, Unit]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefrl.errors import UserError, require
+from prefrl.human_ui.page.gallery import Gallery
 from prefrl.human_ui.page.host import COOKIE_SECONDS, Host, Person, Refused
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 LARGEST_BODY = 64 * 1024
-STATIC = {"app.js": "text/javascript", "session.js": "text/javascript", "style.css": "text/css"}
+STATIC = {
+    "app.js": "text/javascript",
+    "session.js": "text/javascript",
+    "gallery.js": "text/javascript",
+    "outcome.js": "text/javascript",
+    "style.css": "text/css",
+}
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self' 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; "
@@ -72,7 +79,7 @@ class Page:
     """
 
     def __init__(self, host: Host, framed_by: str = "") -> None:
-        self.host = host
+        self.host, self._gallery = host, Gallery(host)
         self._framed_by = framed_by or "'none'"
         jinja = require("jinja2", "serve")
         loader = jinja.FileSystemLoader(HERE / "templates")
@@ -125,8 +132,8 @@ class Page:
         self._limit(person)
         if method == "POST":
             return self._post(request, path, person, body)
-        if path == "":
-            return self._page(person, nonce)
+        if path in ("", "gallery"):
+            return self._page(person, nonce, "gallery.html" if path else "page.html")
         if person is None:
             raise Refused(401, "Open the link that you were sent first.")
         if path.startswith("clips/"):
@@ -134,15 +141,19 @@ class Page:
         name = path.removeprefix("static/")
         if path.startswith("static/") and name in STATIC:
             return (HERE / "static" / name).read_bytes(), STATIC[name] + "; charset=utf-8", 200
-        if path == "film" and self.host.film is not None:
-            return self.host.film
+        if path == "film" or path.startswith("films/"):
+            film = self.host.film(path.removeprefix("film").removeprefix("s/"))
+            if film is not None:
+                return film
         if path == "progress":
             return self.host.progress(person)
         if path == "people":
             return self.host.people(person)
+        if path == "answers":
+            return self._gallery.find(person, request.query_params)
         raise Refused(404, "There is no such page.")
 
-    def _page(self, person: Person | None, nonce: str) -> tuple[str, str, int]:
+    def _page(self, person: Person | None, nonce: str, template: str) -> tuple[str, str, int]:
         if person is None:
             return self._templates.get_template("enter.html").render(nonce=nonce), "text/html", 401
         settings = {
@@ -155,7 +166,7 @@ class Page:
             "mustSee": self.host.campaign.must_see,
             "place": self.host.cookie_name,
         }
-        return self._templates.get_template("page.html").render(settings=settings), "text/html", 200
+        return self._templates.get_template(template).render(settings=settings), "text/html", 200
 
     def _post(self, request: Request, path: str, person: Person | None, body: bytes) -> Any:
         said = _read(request, body)
@@ -176,6 +187,10 @@ class Page:
             return self.host.undo(person, said.get("ticket"))
         if path == "release":
             return self.host.release(person, held)
+        if path == "again":
+            return self._gallery.again(person, said.get("row"))
+        if path == "reopen":
+            return self._gallery.reopen(person, said.get("row"))
         raise Refused(404, "There is no such page.")
 
     def _enter(self, said: Mapping[str, Any]) -> Any:

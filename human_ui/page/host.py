@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import secrets
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 from prefrl.errors import UserError, require
 from prefrl.feedback import KINDS, Answer
+from prefrl.human_ui.outcome import FILM, FILMS
 from prefrl.human_ui.page.practice import Stage, rights, stage_of
 from prefrl.human_ui.sitting import Sitting
 from prefrl.quality import measure_quality
@@ -28,11 +28,11 @@ from prefrl.store import Claim, PreferenceStore, QueryCard
 LEASE_SECONDS = 150.0  # browsers let a page that nobody sees work once a minute
 COOKIE_SECONDS = 60 * 24 * 3600
 SEEN_SECONDS = 4.0
+AWAY_SECONDS = 600.0  # after which somebody comes back, and is told what has changed
 STANDING_SECONDS = 1.0
 MOST_AHEAD = 5  # questions that a page may hold
 LONGEST_SECONDS = 24 * 3600.0
 LONGEST_COMMENT = 2000
-CURVE_POINTS = 200
 
 
 class Refused(Exception):
@@ -240,13 +240,35 @@ class Host:
         cards = self.store.cards([query_id])
         if row is None or not cards:
             raise Refused(409, "That answer is not in the record.")
-        if self._practises(cards[0], person) and self._right(person, query_id) is not None:
+        return self.take_back(person, row, query_id, token=f"undo {token}")
+
+    def take_back(self, person: Person, row: int, query_id: str, *, token: str) -> dict[str, Any]:
+        """Take an answer of a person's back; return its question, to be answered again.
+
+        Args:
+            person: whose answer it is.
+            row: of the answer.
+            query_id: of its question.
+            token: a name for this request that makes sending it twice harmless.
+
+        Raises:
+            Refused: it was taken back before, or it is of a practice question, and stands.
+        """
+        if self.must_stand(person, self.store.cards([query_id])[0]):
             raise Refused(409, "An answer to a practice question stands.")
-        name = f"undo {token}"
-        if not self.store.has_answered(query_id, person.name) and self.store.answer_of_claim(name) is None:
+        if not self.store.has_answered(query_id, person.name) and self.store.answer_of_claim(token) is None:
             raise Refused(409, "That answer was taken back already.")
-        claim = self.store.undo(row, person.name, LEASE_SECONDS, token=name)
+        claim = self.store.undo(row, person.name, LEASE_SECONDS, token=token)
         return {"question": self._question(person, claim)}
+
+    def must_stand(self, person: Person, card: QueryCard) -> bool:
+        """Tell whether an answer of a person's was practice, which cannot be taken back."""
+        return self._practises(card, person) and self._right(person, card.id) is not None
+
+    def reopen(self, row: int, answer: Answer) -> None:
+        """Take anybody's answer back, so that its question is asked again of whoever comes next."""
+        claim = self.store.undo(row, answer.annotator, LEASE_SECONDS, token=f"reopen {row}")
+        self.store.release([claim])
 
     def release(self, person: Person, held: Sequence[object]) -> dict[str, Any]:
         """Give questions back that a page held when it was closed."""
@@ -274,21 +296,21 @@ class Host:
 
     def progress(self, person: Person) -> dict[str, Any]:
         """Return what a person's answers, and everybody's, have come to."""
-        mine = [answer for _, answer in self.store.answers(standing=True) if answer.annotator == person.name]
-        film = self.film
+        outcome = self._sitting(person).outcome(self.store)
         return {
-            "given": self.store.num_answers(person.name),
-            "seconds": sum(answer.seconds for answer in mine),
-            "standing": self._stand(self._sitting(person)),
-            "curve": [] if self.folder is None else _learned_returns(self.folder / "metrics.jsonl"),
-            "film": None if film is None else f"film?{int(film.stat().st_mtime)}",
+            "lines": outcome.lines,
+            "advice": outcome.advice,
+            "curve": outcome.curve,
+            "film": None if outcome.film is None else f"film?{int(outcome.film.stat().st_mtime)}",
+            "films": [{"steps": one.num_env_steps, "film": f"films/{one.path.stem}"} for one in outcome.films],
         }
 
-    @property
-    def film(self) -> Path | None:
-        """The film of the run, if there is one."""
-        path = None if self.folder is None else self.folder / "videos" / "training.mp4"
-        return path if path is not None and path.is_file() else None
+    def film(self, name: str) -> Path | None:
+        """Return a film of the agent: that of the run for "", or that of the policy after some steps; None: no such."""
+        if self.folder is None or not (name == "" or (name.isascii() and name.isdigit())):
+            return None
+        path = self.folder / (f"{FILMS}/{name}.mp4" if name else FILM)
+        return path if path.is_file() else None
 
     def people(self, person: Person) -> dict[str, Any]:
         """Return how everybody answers, for the owner.
@@ -331,9 +353,12 @@ class Host:
                     run=self.run,
                     environment=self.environment,
                     repeat_share=min(self.campaign.repeat_share, 0.99),
+                    folder=self.folder,
                 )
                 sitting.begin(self.store)
                 self._sittings[person.name] = sitting
+            elif time.monotonic() - self._seen.get(person.name, 0.0) > AWAY_SECONDS:
+                sitting.begin(self.store)
             elif time.monotonic() - self._seen.get(person.name, 0.0) > SEEN_SECONDS:
                 sitting.note_presence(self.store)
             else:
@@ -382,10 +407,23 @@ class Host:
     def _question(self, person: Person, claim: Claim, *, practice: bool = False) -> dict[str, Any]:
         card = claim.query
         kind = KINDS.find(card.kind)
+        return {
+            "ticket": self._signed(f"ticket {person.name}", [claim.token, card.id, list(claim.shown)]),
+            "graded": kind.graded,
+            "scale": card.scale or 5,
+            "hint": kind.keys.format(scale=card.scale or 5),
+            "prompt": card.responses[0].prompt if card.responses else None,
+            "instruction": card.instruction,
+            "items": self.items(person, card, claim.shown),
+            "practice": practice,
+        }
+
+    def items(self, person: Person, card: QueryCard, shown: Sequence[int]) -> list[dict[str, Any]]:
+        """Return what a question shows a person, from left to right."""
         clips = self.store.clips(card.segment_ids)
         failures = self.store.render_failures(card.segment_ids)
         items: list[dict[str, Any]] = []
-        for number in claim.shown:
+        for number in shown:
             if card.responses:
                 items.append({"text": card.responses[number].text})
                 continue
@@ -397,16 +435,7 @@ class Host:
             rate = clip.frames_per_second
             size = {"width": clip.width, "height": clip.height}
             items.append({"clip": f"clips/{name}", "frames": clip.num_frames, "rate": rate, **size})
-        return {
-            "ticket": self._signed(f"ticket {person.name}", [claim.token, card.id, list(claim.shown)]),
-            "graded": kind.graded,
-            "scale": card.scale or 5,
-            "hint": kind.keys.format(scale=card.scale or 5),
-            "prompt": card.responses[0].prompt if card.responses else None,
-            "instruction": card.instruction,
-            "items": items,
-            "practice": practice,
-        }
+        return items
 
     def _of_ticket(self, person: Person, ticket: object) -> tuple[str, str, tuple[int, ...]]:
         content = self._opened(f"ticket {person.name}", ticket if isinstance(ticket, str) else "")
@@ -494,18 +523,3 @@ def _number(said: Mapping[str, Any], name: str, least: float, most: float) -> fl
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise Refused(422, f"{name} is a number from {least:g} to {most:g}.")
     return float(value)
-
-
-def _learned_returns(path: Path) -> list[tuple[int, float]]:
-    """Return the learned return along a training, as (steps, return)."""
-    if not path.is_file():
-        return []
-    points = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # is being written
-        if isinstance(row.get("learned_return"), int | float) and isinstance(row.get("num_env_steps"), int):
-            points.append((row["num_env_steps"], float(row["learned_return"])))
-    return points[:: max(1, len(points) // CURVE_POINTS)]

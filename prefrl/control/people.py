@@ -221,7 +221,6 @@ class PeopleTeaching(AnswerTeaching):
                 "instruction": self._instruction,
                 "labels_wanted": self.settings.labels,
                 "num_env_steps": num_env_steps,
-                "agreement": self.metrics().get("reward_accuracy"),
                 "training": training,
                 "training_state": state,
                 "seen_at": time.time(),

@@ -20,6 +20,7 @@ from prefrl.control.folder import ControlFolder
 from prefrl.control.intake import Intake
 from prefrl.control.lost import find_lost, what_is_known
 from prefrl.control.settings import RunSettings
+from prefrl.control.steadiness import Steadiness
 from prefrl.errors import UserError
 from prefrl.feedback import Entry, Query
 from prefrl.history import Episode, History
@@ -30,7 +31,7 @@ from prefrl.runs.folder import RESUME
 from prefrl.runs.metrics import mean_of_known
 from prefrl.runs.streams import stream, stream_seed, torch_stream
 from prefrl.runs.threads import torch_threads
-from prefrl.segments import Rollout, stack_transitions
+from prefrl.segments import Rollout, Segment, stack_transitions
 from prefrl.spaces import Array
 
 PATIENCE_SECONDS = 600.0  # for the record's server, once it was there: hours of training outlast its restart
@@ -73,6 +74,7 @@ class RewardLearner:
         self.fitter = Fitter(self.reward, settings.fit)
         self.data = self._empty_data()
         self.fit_report: FitReport | None = None
+        self.steadiness = Steadiness()
         self.intake = Intake(
             first_session=0 if settings.from_run is None else 1,
             without=settings.without,
@@ -240,13 +242,23 @@ class RewardLearner:
             self.reward.follow_inputs(*stack_transitions(steps))
         with torch_threads(self.fit_threads):
             self.fit_report = self.fitter.fit(self.data, torch_stream(seed, "fit", number))
-        reference = stream(seed, "reference", number)
+        reference, length = stream(seed, "reference", number), self.settings.segment_length
         if not many_ties:
-            segments = history.sample(self.settings.reference_segments, self.settings.segment_length, reference)
+            segments = history.sample(self.settings.reference_segments, length, reference)
             self.reward.normalise(*stack_transitions(segments))
         else:
             asked = self.data.sample_features(self.settings.reference_segments, reference)
-            self.reward.normalise_on_asked(asked, self.settings.segment_length)
+            self.reward.normalise_on_asked(asked, length)
+        self._tell(lambda: history.sample(self.settings.reference_segments, length, stream(seed, "steady", number)))
+
+    def _tell(self, draw: Callable[[], list[Segment]]) -> None:
+        """Tell those who watch the record how good the reward is by the answers; `draw` gives what the agent did."""
+        assert self.fit_report is not None
+        agreement = self.fit_report.held_out_agreement
+        facts: dict[str, Any] = {"held_out_agreement": None if agreement is None else agreement.to_json()}
+        if (steady := self.steadiness.look(self.reward, len(self.data), draw)) is not None:
+            facts["steadiness"] = steady
+        self.store.set_facts(facts)
 
     def metrics(self) -> dict[str, float | None]:
         """Return how well the reward fits, averaged over its members; nothing before the first fit."""
@@ -257,13 +269,15 @@ class RewardLearner:
             "reward_train_accuracy": mean_of_known(self.fit_report.train_accuracy),
             "reward_loss": mean_of_known(self.fit_report.held_out_loss),
             "reward_train_loss": mean_of_known(self.fit_report.train_loss),
+            "held_out_agreement": None if (share := self.fit_report.held_out_agreement) is None else share.share,
+            "held_out_answers": self.fit_report.num_judged,
         }
 
     # ------------------------------------------------------------------------------------------------ going on
 
     def state(self) -> State:
         """Return what a checkpoint must hold; the segments stay in the record."""
-        values = {
+        values: dict[str, Any] = {
             **self.intake.state(),
             "known": what_is_known(self.intake.answers(), self.intake.num_read, self.intake.asked(self.session)),
             "session": self.session,
@@ -271,7 +285,9 @@ class RewardLearner:
             "annotator": self.annotator.state(),
             "fit_report": None if self.fit_report is None else self.fit_report.to_json(),
         }
-        tensors = {"reward": self.reward.state_dict(), "fitter": self.fitter.state()}
+        steadiness = self.steadiness.state()
+        tensors = {"reward": self.reward.state_dict(), "fitter": self.fitter.state(), "steadiness": steadiness.tensors}
+        values["steadiness"] = steadiness.values
         return State(tensors=tensors, arrays={"counts": self.data.counts}, values=values)
 
     def restore(self, state: State) -> None:
@@ -279,6 +295,7 @@ class RewardLearner:
         values = state.values
         self.reward.load_state_dict(state.tensors["reward"])
         self.fitter.restore(state.tensors["fitter"])
+        self.steadiness.restore(State(tensors=state.tensors.get("steadiness", {}), values=values.get("steadiness", {})))
         self.session, self._warned = values["session"], values.get("warned", False)
         self.annotator.restore(values["annotator"])
         self.fit_report = None if values["fit_report"] is None else FitReport(**values["fit_report"])

@@ -14,6 +14,9 @@ from prefrl.feedback.rating import LARGEST_SCALE, SMALLEST_SCALE
 from prefrl.seams import Named
 from prefrl.segments import Segment
 
+JUDGING_SESSION = 1_000_000
+"""Queries of this session, and of those after it, judge what was learned: nothing is learned from their answers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Response:

@@ -25,6 +25,7 @@ from prefrl.rewards.data import ComparisonData
 from prefrl.rewards.ensemble import RewardEnsemble
 from prefrl.rewards.explaining import CutPoints, Examples
 from prefrl.rewards.reliability import Reliability
+from prefrl.shares import Share, wilson
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +86,22 @@ class FitReport:
     held_out_accuracy: list[float | None]
     l2: list[float]
     """l2 coefficient after the fit."""
+    num_judged: int = 0
+    """Answers that can be right or wrong (not ties) and that at least one member's bootstrap left out."""
+    num_agreed: float = 0.0
+    """Of these, how many are as the majority of the members that did not learn from them says; where they are split,
+    and of rankings, a part counts. It is the out-of-bag estimate of Breiman (1996)."""
     reliability: dict[str, float] | None = None
     """Estimated share of each annotator's answers that are not random; None where it is not estimated."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as a JSON-ready dictionary."""
         return asdict(self)
+
+    @property
+    def held_out_agreement(self) -> Share | None:
+        """How far the reward agrees with answers that it did not learn from; None where nothing is held out."""
+        return wilson(self.num_agreed, self.num_judged)
 
 
 class Fitter:
@@ -215,8 +226,11 @@ class Fitter:
         self.l2 = (self.l2 * factor).clamp(1e-6, self.settings.max_l2)
 
     @torch.no_grad()
-    def _losses(self, examples: Examples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return training and held-out loss, training and held-out accuracy, `(M,)` each, NaN where there is none."""
+    def _losses(self, examples: Examples) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[float, int]]:
+        """Return training and held-out loss, training and held-out accuracy, `(M,)` each, NaN where there is none.
+
+        And how many of the answers held out of at least one member agree with those members, and how many there are.
+        """
         training = self.ensemble.network.training
         self.ensemble.network.eval()
         counts = examples.counts
@@ -237,10 +251,18 @@ class Fitter:
             mean(losses, held_out),
             mean(right, (counts > 0) * decided),
             mean(right, held_out * decided),
+            _agreed(right, held_out, decided),
         )
 
     def _report(
-        self, num_comparisons: int, num_steps: int, train: Tensor, held_out: Tensor, right: Tensor, held_right: Tensor
+        self,
+        num_comparisons: int,
+        num_steps: int,
+        train: Tensor,
+        held_out: Tensor,
+        right: Tensor,
+        held_right: Tensor,
+        agreed: tuple[float, int],
     ) -> FitReport:
         def numbers(values: Tensor) -> list[Any]:
             return [None if np.isnan(v) else round(v, 6) for v in values.tolist()]
@@ -253,6 +275,8 @@ class Fitter:
             train_accuracy=numbers(right),
             held_out_accuracy=numbers(held_right),
             l2=[float(x) for x in self.l2.tolist()],
+            num_agreed=agreed[0],
+            num_judged=agreed[1],
             reliability=None if self.reliability is None else self.reliability.rounded(),
         )
 
@@ -274,6 +298,22 @@ class Fitter:
         self.cut_points.restore(state.get("cut_points", {"names": [], "values": []}))
         if self.reliability is not None:
             self.reliability.shares = dict(state.get("reliability") or {})
+
+
+def _agreed(right: Tensor, held_out: Tensor, decided: Tensor) -> tuple[float, int]:
+    """Return how many answers agree with the members that did not learn from them, and how many were held out.
+
+    Args:
+        right: `(M, N)` in [0, 1]: whether each member has each answer right.
+        held_out: `(M, N)`: 1 where a member did not learn from it.
+        decided: `(N,)`: 1 where an answer can be right or wrong.
+    """
+    judges = held_out.sum(0)
+    kept = (judges > 0) & (decided > 0)
+    votes = ((right * held_out).sum(0)[kept] / judges[kept]).double()
+    whole = ((right == 0) | (right == 1)).all(0)[kept]  # not a ranking with a part in order
+    votes[whole] = (votes[whole] - 0.5).sign().add(1).div(2)
+    return float(votes.sum()), int(kept.sum())
 
 
 class _RunningLosses:

@@ -61,7 +61,9 @@ def forget(connection: sa.Connection, annotator: str, name: str) -> Forgotten:
             f"prefrl fit RUN --without {annotator}"
         )
     connection.execute(sa.delete(tables.claims).where(tables.claims.c.annotator == annotator))
-    connection.execute(sa.delete(tables.facts).where(tables.facts.c.key == f"viewer {annotator}"))
+    connection.execute(
+        sa.delete(tables.facts).where(tables.facts.c.key.in_([f"viewer {annotator}", f"left {annotator}"]))
+    )
     num = _forget_answers(connection, annotator) if annotator in kinds else 0
     connection.execute(sa.delete(tables.annotators).where(tables.annotators.c.name == annotator))
     return Forgotten(answers=num, links=links)

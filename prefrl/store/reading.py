@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from prefrl.errors import UserError
 from prefrl.feedback import KINDS, Entry, Query, Response, Undo
+from prefrl.feedback.queries import JUDGING_SESSION
 from prefrl.segments import Segment
 from prefrl.store import tables
 from prefrl.store.claims import standing as stands
@@ -132,15 +133,19 @@ def num_answers(connection: sa.Connection, annotator: str | None) -> int:
 
 
 def num_idle(connection: sa.Connection, annotator: str | None) -> int:
-    """Return how many of those that stand teach nothing: "can't tell", and answers to what was asked again."""
+    """Return how many of those that stand teach nothing: "can't tell", what was asked again, what judges the run."""
     column, query = tables.answers.c, tables.queries.c
     joined = sa.select(sa.func.count()).select_from(tables.answers.join(tables.queries))
     joined = joined.where(tables.is_answer(), stands())
     if annotator is not None:
         joined = joined.where(column.annotator == annotator)
-    again = joined.where(query.repeat_of.isnot(None))  # two counts: each finds its few rows by an index, or in one pass
-    cannot_tell = joined.where(query.repeat_of.is_(None), column.value == "null")
-    return connection.scalars(again).one() + connection.scalars(cannot_tell).one()
+    again = joined.where(
+        query.repeat_of.isnot(None)
+    )  # three counts: each finds its few rows by an index, or in one pass
+    asked = query.repeat_of.is_(None)
+    cannot_tell = joined.where(asked, column.value == "null", query.session < JUDGING_SESSION)
+    judging = joined.where(asked, query.session >= JUDGING_SESSION)
+    return sum(connection.scalars(count).one() for count in (again, cannot_tell, judging))
 
 
 def asked_pairs(connection: sa.Connection) -> set[frozenset[str]]:

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Comparison, Entry, Query, Undo
+from prefrl.feedback.queries import JUDGING_SESSION
 from prefrl.segments import Segment
 from prefrl.store import claims, clips, forgetting, known, reading, tables, writing
 from prefrl.store.addition import Addition
@@ -313,6 +314,22 @@ class PreferenceStore:
         if not repeats:
             condition &= tables.queries.c.repeat_of.is_(None)
         return self._database.read(lambda c: reading.answers(c, condition, self.name))
+
+    def judgements(self) -> list[Answer]:
+        """Return the answers that stand to the newest questions that judge what was learned (`JUDGING_SESSION`)."""
+
+        def work(connection: sa.Connection) -> list[tuple[int, Entry]]:
+            query = tables.queries.c
+            newest = connection.scalar(sa.select(sa.func.max(query.session)).where(query.session >= JUDGING_SESSION))
+            of_it = (query.session == newest) & query.repeat_of.is_(None) & claims.standing() & tables.is_answer()
+            return [] if newest is None else reading.answers(connection, of_it, self.name)
+
+        return [answer for _, answer in self._database.read(work) if isinstance(answer, Answer)]
+
+    def answer(self, row: int) -> Answer | None:
+        """Return the answer of a row, if it stands."""
+        found = self._database.read(lambda c: reading.answer(c, row, self.name))
+        return found if isinstance(found, Answer) else None
 
     def num_answers(self, annotator: str | None = None, *, teaching: bool = False) -> int:
         """Return how many answers stand, of everybody or of one annotator.

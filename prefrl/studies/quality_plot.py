@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prefrl.quality import Quality, Share
+from prefrl.quality import Quality
 from prefrl.runs.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, make_figure, save_figure
+from prefrl.shares import Share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

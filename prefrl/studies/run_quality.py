@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import make_run_env
 from prefrl.errors import UserError
-from prefrl.feedback import Answer, Comparison, Query
+from prefrl.feedback import Answer, Query
 from prefrl.files import write_json
-from prefrl.quality import Quality, measure_quality
+from prefrl.quality import EXPECTED, Quality, measure_quality
 from prefrl.rewards import RewardEnsemble
 from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.runs.metrics import finite
+from prefrl.shares import Share
 from prefrl.store import PreferenceStore
 from prefrl.studies.quality_plot import plot_quality
 
@@ -48,14 +49,14 @@ class RunQuality:
     """Share of each annotator's answers that are not random, where the run's fit estimates it."""
     surprises: tuple[Surprise, ...]
     """Least expected first; empty if there is no reward yet."""
-    agreement_with_reward: float | None
-    """Share of decided comparisons that the reward puts in the order of the answer; it was fitted to most of them."""
+    held_out_agreement: Share | None
+    """How far the reward agrees with answers that it did not learn from, as its last fit found."""
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         values = self.quality.to_json()
         values["reliability"] = self.reliability
-        values["agreement_with_reward"] = self.agreement_with_reward
+        values["held_out_agreement"] = None if self.held_out_agreement is None else self.held_out_agreement.to_json()
         values["surprises"] = [asdict(surprise) for surprise in self.surprises]
         return dict(finite(values))
 
@@ -76,29 +77,41 @@ def run_quality(folder: ControlFolder, num_surprises: int = 10) -> RunQuality:
         quality = measure_quality(store)
         if not quality.annotators:
             raise UserError(f"Nobody has answered in the run in {folder.path} yet, so there is nothing to judge.")
-        reward, reliability = _reward_of(folder)
+        reward, reliability = reward_of(folder)
+        newest = max(row for row, _ in store.answers(standing=True))
+        agreement = store.facts().get("held_out_agreement")
         expected = [] if reward is None else expectations(store, reward, folder.settings.fit.error_rate)
+    write_expected(folder, [surprise for _, surprise in expected], newest)
     expected.sort(key=lambda one: one[0])
-    right = [score > 0.5 for score, _, decided in expected if decided]
     found = RunQuality(
         quality=quality,
         reliability=reliability,
-        surprises=tuple(surprise for _, surprise, _ in expected[:num_surprises]),
-        agreement_with_reward=float(np.mean(right)) if right else None,
+        surprises=tuple(surprise for _, surprise in expected[:num_surprises]),
+        held_out_agreement=None if agreement is None else Share(**agreement),
     )
     write_json(folder.path / "quality.json", found.to_json())
     plot_quality(quality, reliability, folder.path / "quality.png")
     return found
 
 
-def expectations(
-    store: PreferenceStore, reward: RewardEnsemble, error_rate: float
-) -> list[tuple[float, Surprise, bool]]:
+def write_expected(folder: ControlFolder, expected: Sequence[Surprise], newest_row: int) -> None:
+    """Keep the probability of answers in the folder of their run, for those who show them.
+
+    Args:
+        folder: the run.
+        expected: answers with their probabilities.
+        newest_row: of the record, when they were computed.
+    """
+    rows = {str(one.row): round(one.probability, 6) for one in expected}
+    write_json(folder.path / EXPECTED, {"newest_row": newest_row, "probabilities": rows})
+
+
+def expectations(store: PreferenceStore, reward: RewardEnsemble, error_rate: float) -> list[tuple[float, Surprise]]:
     """Return how well a reward explains each answer that stands about several segments.
 
     Returns:
         for each: its probability in a form that can be compared between kinds (the geometric mean for a pair: 1/2 is
-        chance), the answer, and whether it is a decided comparison. Ties are left out: nothing expects them.
+        chance), and the answer. Ties are left out: nothing expects them.
     """
     answers = [
         (row, answer)
@@ -121,7 +134,7 @@ def expectations(
                     value=answer.value,
                     probability=probability,
                 )
-                found.append((fair, surprise, isinstance(answer, Comparison)))
+                found.append((fair, surprise))
     return found
 
 
@@ -133,7 +146,7 @@ def _probability(reward: RewardEnsemble, query: Query, answer: Answer, error_rat
     return probability, probability ** (math.log(2) / math.log(outcomes)) if probability > 0 else 0.0
 
 
-def _reward_of(folder: ControlFolder) -> tuple[RewardEnsemble | None, dict[str, float] | None]:
+def reward_of(folder: ControlFolder) -> tuple[RewardEnsemble | None, dict[str, float] | None]:
     """Return the reward of a run that is finished, or that of its newest checkpoint, and the reliabilities."""
     checkpoint, _ = newest_checkpoint(folder)
     report = None if checkpoint is None else checkpoint.state.part("learner").values["fit_report"]

@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from prefrl.quality import AnnotatorQuality, Share
+from prefrl.quality import AnnotatorQuality
 from prefrl.rewards import FitReport
+from prefrl.shares import Share
 from prefrl.studies.run_quality import RunQuality
 
 
@@ -51,14 +52,21 @@ def show_quality(found: RunQuality, console: Console) -> None:
         for pair in found.quality.pairs:
             table.add_row(f"{pair.first}, {pair.second}", _share(pair.agreement), _number(pair.alpha))
         console.print(table)
-    if found.agreement_with_reward is not None:
-        console.print(f"The learned reward agrees with {found.agreement_with_reward:.1%} of the decided comparisons.")
+    console.print(f"The learned reward agrees with {told_agreement(found.held_out_agreement)}.")
     if found.surprises:
         table = Table("row", "annotator", "answer", "probability", "query", title="Expected least: a second look")
         for surprise in found.surprises:
             probability = f"{surprise.probability:.1%}"
             table.add_row(str(surprise.row), surprise.annotator, str(surprise.value), probability, surprise.query_id)
         console.print(table)
+
+
+def told_agreement(share: Share | None) -> str:
+    """Return the share of answers held out with which a reward agrees, in words."""
+    if share is None:
+        return "an unknown share of the answers: none was held out of its fit, or that was not noted yet"
+    interval = f"95 % interval {share.low:.0%} to {share.high:.0%}"
+    return f"{share.share:.0%} of the {share.num} answers held out of its fit ({interval})"
 
 
 def _seconds(one: AnnotatorQuality) -> str:
@@ -69,9 +77,8 @@ def _seconds(one: AnnotatorQuality) -> str:
 
 def show_fit(report: FitReport, console: Console) -> None:
     """Print what a fit came to."""
-    known = [accuracy for accuracy in report.held_out_accuracy if accuracy is not None]
-    text = f"{sum(known) / len(known):.1%} of those held out are in order" if known else "nothing was held out"
-    console.print(f"Fitted to {report.num_comparisons} answers in {report.num_steps} steps; {text}.")
+    told = told_agreement(report.held_out_agreement)
+    console.print(f"Fitted to {report.num_comparisons} answers in {report.num_steps} steps; it agrees with {told}.")
     if report.reliability is not None:
         table = Table("annotator", "share not random", title="Reliability, estimated along with the reward")
         for name, share in report.reliability.items():

@@ -70,8 +70,15 @@ def fill(path: Path, env_id: str) -> None:
         store.add_queries(queries)
         for segment, clip in zip(segments, clips, strict=True):
             store.add_clip(segment.id, clip)
-        about = {"labels_wanted": 150, "agreement": 0.87, "training": "training: 61,440 steps, 27 answers learned from"}
-        store.set_facts({**about, "instruction": "Which one moves more like what you want? There is no wrong answer."})
+        agreement = {"num": 120, "share": 0.87, "low": 0.8, "high": 0.92}
+        about = {"labels_wanted": 150, "training": "training: 61,440 steps, 27 answers learned from"}
+        store.set_facts(
+            {
+                **about,
+                "held_out_agreement": agreement,
+                "instruction": "Which one moves more like what you want? There is no wrong answer.",
+            }
+        )
 
 
 def take_picture(screen: Path, path: Path) -> None:

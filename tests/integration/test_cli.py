@@ -256,7 +256,13 @@ def test_quality_of_answers_is_told_and_drawn(finished: Path, capsys: pytest.Cap
     assert len(found["surprises"]) == 3
     assert found["surprises"] == sorted(found["surprises"], key=lambda one: one["probability"])
     assert found["annotators"][0]["num_answers"] == 12
-    assert found["agreement_with_reward"] > 0.5
+    agreement = found["held_out_agreement"]
+    assert 0 < agreement["num"] <= 12 and agreement["low"] <= agreement["share"] <= agreement["high"]
+    with PreferenceStore(finished / "record.sqlite") as store:  # the same figure that viewers show
+        assert store.facts()["held_out_agreement"] == agreement
+    last = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["held_out_agreement"] == agreement["share"]
+    assert json.loads((finished / "report.json").read_text())["answers"]["held_out_agreement"] == agreement
     assert json.loads((finished / "report.json").read_text())["answers"]["annotators"][0]["name"] == "oracle"
 
 

@@ -100,7 +100,7 @@ def test_people_teach_a_run_that_goes_on_beside_them_by_clips_of_the_record(tmp_
         facts = store.facts()
         assert facts["training_state"] == "finished"
         assert facts["instruction"] == "Upright."
-        assert 0 <= facts["agreement"] <= 1
+        assert 0 <= facts["held_out_agreement"]["share"] <= 1
         for _, answer in store.answers():
             (card,) = store.cards([answer.query_id])
             clips = store.clips(card.segment_ids)

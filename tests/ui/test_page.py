@@ -358,7 +358,8 @@ def person_of(site: Site, name: str) -> Any:
 def test_the_end_shows_what_the_answers_came_to(tmp_path: Path, desktop: Any) -> None:
     with PreferenceStore(tmp_path / "record.sqlite") as store:
         fill(store, [(0, 1)])
-        store.set_facts({"agreement": 0.9, "labels_wanted": 1, "training_state": "finished"})
+        agreement = {"num": 50, "share": 0.9, "low": 0.79, "high": 0.96}
+        store.set_facts({"held_out_agreement": agreement, "labels_wanted": 1, "training_state": "finished"})
     rows = [{"num_env_steps": 100 * i, "learned_return": float(i)} for i in range(30)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{")
     (tmp_path / "videos").mkdir()

@@ -11,8 +11,9 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from prefrl.feedback import Comparison, Query, Ranking, Rating
-from prefrl.quality import Unit, krippendorff_alpha, measure_quality, share_of
+from prefrl.quality import Unit, krippendorff_alpha, measure_quality
 from prefrl.segments import Segment
+from prefrl.shares import share_of
 from prefrl.store import PreferenceStore
 
 

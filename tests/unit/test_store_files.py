@@ -207,7 +207,7 @@ def test_rows_that_make_no_sense_are_reported_as_damage(path: Path, statement: s
     with PreferenceStore(path) as store:
         store.add_queries([query(0)])
         store.add_answers([answer(query(0))])
-        store.set_facts({"agreement": 0.5})
+        store.set_facts({"labels_wanted": 5})
     with sqlite3.connect(path) as raw:
         raw.execute(statement)
 

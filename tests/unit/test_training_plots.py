@@ -16,10 +16,11 @@ from PIL import Image
 from prefrl.control import curves
 from prefrl.control.curves import plot_learning_curves
 from prefrl.errors import MissingExtraError, UserError
-from prefrl.quality import AnnotatorQuality, Quality, Share
+from prefrl.quality import AnnotatorQuality, Quality
 from prefrl.rewards.calibration import Calibration
 from prefrl.rewards.report import ReportCard, Tercile
 from prefrl.runs import plotting
+from prefrl.shares import Share
 from prefrl.studies import report_plot
 from prefrl.studies.report_plot import plot_report
 

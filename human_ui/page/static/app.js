@@ -1,4 +1,5 @@
 // Draws the session, brings questions and their clips ahead of need, and sends answers until the record has them.
+import { showOutcome } from "./outcome.js";
 import { Session } from "./session.js";
 
 const AHEAD = 3; // questions that lie ready beside the one that is shown
@@ -292,12 +293,14 @@ function show() {
   if (screen === "question" && session.numFrames > 1) showPlayer();
 }
 
+const percent = ({ share, num }) => `${Math.round(100 * share)} % of ${num} answers held out`;
+
 function showCounts() {
   if (!standing) return;
   const { answered, wanted, left, agreement, training } = standing;
   $("counts").textContent = wanted ? `${answered} of ${wanted} answered` : `${answered} answered · ${left} left`;
   $("meter").value = wanted ? Math.min(1, answered / wanted) : answered / Math.max(1, answered + left);
-  const agrees = agreement == null ? "" : `the learned reward agrees with ${Math.round(100 * agreement)} % of the answers`;
+  const agrees = agreement ? `the learned reward agrees with ${percent(agreement)}` : "";
   $("training").textContent = [training, agrees].filter(Boolean).join(" · ");
 }
 
@@ -366,45 +369,20 @@ const ready = () => videos.every((video) => video.readyState >= 2 || video.error
 
 // ---------------------------------------------------------------------------------------------------- what came of it
 
+let shownOutcome = "";
 async function showProgress() {
+  const places = [$("progress"), $("outcome").querySelector(".inside")].filter((place) => place.checkVisibility());
   let found;
   try { found = await ask("progress"); } catch { return; }
-  const { curve, film, given, seconds } = found;
-  const minutes = Math.round(seconds / 60);
-  const lines = [`You have given ${given} ${given === 1 ? "answer" : "answers"}${minutes ? `, in ${minutes} min` : ""}.`];
-  const { agreement } = found.standing;
-  if (agreement != null) lines.push(`The learned reward agrees with ${Math.round(100 * agreement)} % of all answers.`);
-  const parts = [make("p", { textContent: lines.join(" ") })];
-  if (film) {
-    const video = make("video", { src: film, controls: true, loop: true, muted: true, playsInline: true, className: "film" });
-    video.addEventListener("error", () => video.replaceWith());
-    parts.push(make("h2", { textContent: "What the agent learned" }), video);
-  }
-  if (curve.length > 1) parts.push(make("h2", { textContent: "The reward it learned from the answers, along the training" }), graph(curve));
-  $("progress").replaceChildren(...parts);
+  const state = JSON.stringify([found, places.map((place) => place.parentElement.id)]);
+  if (state === shownOutcome) return; // films play on
+  shownOutcome = state;
+  for (const place of places) place.replaceChildren(...showOutcome(found));
 }
 
-function graph(points) {
-  const space = "http://www.w3.org/2000/svg";
-  const [width, height, left, bottom] = [640, 240, 60, 30];
-  const draw = (tag, attributes, text = "") => {
-    const element = document.createElementNS(space, tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.textContent = text;
-    return element;
-  };
-  const steps = points.map(([step]) => step), values = points.map(([, value]) => value);
-  const [low, high, last] = [Math.min(...values), Math.max(...values), Math.max(...steps)];
-  const x = (step) => left + (width - left - 10) * step / (last || 1);
-  const y = (value) => 10 + (height - bottom - 20) * (high - value) / (high - low || 1);
-  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `From ${values[0].toFixed(1)} to ${values.at(-1).toFixed(1)}` });
-  svg.append(
-    draw("polyline", { points: points.map(([step, value]) => `${x(step).toFixed(1)},${y(value).toFixed(1)}`).join(" "), class: "curve" }),
-    draw("text", { x: left - 8, y: y(high) + 5, "text-anchor": "end" }, high.toPrecision(3)),
-    draw("text", { x: left - 8, y: y(low) + 5, "text-anchor": "end" }, low.toPrecision(3)),
-    draw("text", { x: width - 10, y: height - 6, "text-anchor": "end" }, `${last.toLocaleString()} steps`),
-  );
-  return svg;
+function outcome() {
+  open($("outcome"));
+  showProgress();
 }
 
 async function showPeople() {
@@ -468,12 +446,14 @@ for (const dialog of document.querySelectorAll("dialog")) {
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const key = letter(event);
-  if (document.querySelector("dialog[open]")) { if (["h", "i", "?"].includes(key)) close(); return; }
+  if (document.querySelector("dialog[open]")) { if (["h", "i", "p", "?"].includes(key)) close(); return; }
   if (event.target === $("timeline") && key.startsWith("Arrow")) $("timeline").blur();
   if (key === "h" || key === "?" || key === "F1") open($("help"));
   else if (key === "i") instruct();
   else if (key === "c") contrast();
   else if (key === "f") fullScreen();
+  else if (key === "p") outcome();
+  else if (key === "g") gallery();
   else if (/^[1-9]$/.test(key)) { if (!event.repeat) choose(() => session.digit(Number(key))); }
   else if (KEYS[key]) {
     const action = KEYS[key];
@@ -500,7 +480,7 @@ const clicks = {
   begin: () => session.press("confirm"), play: () => session.press("pause"), back: () => session.press("step_back"),
   on: () => session.press("step_on"), replay: () => session.press("replay"), slower: () => session.press("slower"),
   faster: () => session.press("faster"), undo: () => session.press("undo"), helpButton: () => open($("help")),
-  instructionButton: instruct, contrastButton: contrast, fullButton: fullScreen, peopleButton: showPeople,
+  outcomeButton: outcome, galleryButton: gallery, instructionButton: instruct, contrastButton: contrast, fullButton: fullScreen, peopleButton: showPeople,
 };
 for (const [id, act] of Object.entries(clicks)) $(id)?.addEventListener("click", (event) => { act(); event.currentTarget.blur(); });
 
@@ -567,6 +547,20 @@ async function enter(token) { // whoever opens their link answers as themselves,
   location.reload();
 }
 
+function gallery() { location.assign("gallery"); }
+
+async function answerAgain(row) { // an answer of one's own, of whatever session, that the gallery showed
+  history.replaceState(null, "", location.pathname);
+  session.begin();
+  try {
+    const { question } = await ask("again", { row });
+    await load(question);
+    if (session.question) session.ready.unshift(session.question);
+    session.show(question);
+    session.tell(`Answer ${row} is taken back: answer it again.`, 6);
+  } catch (error) { session.tell(error.message, 10); }
+}
+
 function tick(now) {
   const seconds = Math.min(0.1, (now - before) / 1000);
   before = now;
@@ -592,7 +586,11 @@ try { document.body.classList.toggle("contrast", localStorage.getItem("prefrl co
 $("peopleButton")?.toggleAttribute("hidden", !settings.owner);
 window.prefrl = { session, Session, outbox };
 if (location.hash.length > 20) enter(location.hash.slice(1));
-else { takeUp(); bring(); }
+else {
+  takeUp();
+  if (/^#again=\d+$/.test(location.hash)) answerAgain(Number(location.hash.slice(7))).then(bring);
+  else bring();
+}
 addEventListener("hashchange", () => { if (location.hash.length > 20) enter(location.hash.slice(1)); });
-setInterval(() => { if (!$("progress").hidden) showProgress(); }, 10000);
+setInterval(() => { if (!$("progress").hidden || $("outcome").open) showProgress(); }, 10000);
 requestAnimationFrame(tick);
