@@ -39,8 +39,9 @@ from prefrl.studies.film import record_video  # noqa: E402
 from prefrl.studies.refit import refit  # noqa: E402
 from prefrl.studies.report import report_run  # noqa: E402
 from prefrl.studies.run_quality import run_quality  # noqa: E402
-from prefrl.studies.tables import show_fit, show_quality, show_text_report  # noqa: E402
+from prefrl.studies.tables import show_finding, show_fit, show_quality, show_text_report  # noqa: E402
 from prefrl.text.jobs.folder import TextFolder  # noqa: E402
+from prefrl.theory.catalogue import STUDIES, run_study  # noqa: E402
 
 T = TypeVar("T")
 app = tyro.extras.SubcommandApp()
@@ -337,6 +338,36 @@ def envs() -> None:
     for row in list_envs():
         table.add_row(row.env_id, row.extra or "-", "yes" if row.installed else "no", row.note)
     Console().print(table)
+
+
+@app.command
+def study(
+    name: Annotated[str | None, tyro.conf.Positional] = None, *, out: Path | None = None,
+    repetitions: int | None = None, seed: int = 0, json: bool = False,
+) -> None:  # fmt: skip
+    """Put a claim of the theory to the test on a small exact problem: a table, a picture, and whether it holds.
+
+    Args:
+        name: of the study, or module:Name of your own; without one they are listed.
+        out: folder for figure.png and finding.json; default: runs/studies/NAME.
+        repetitions: how often everything is drawn anew; default: what takes two minutes at most.
+        seed: of everything drawn.
+        json: print one JSON object.
+    """
+    if name is None:
+        table = Table(Column("study", no_wrap=True), "question", "source", title="Studies")
+        for one in STUDIES.values():
+            table.add_row(one.name, one.question, one.source)
+        Console().print(table)
+        return
+    chosen = STUDIES.find(name)
+    folder = Path("runs/studies") / chosen.name if out is None else out
+    finding = run_study(chosen, folder, repetitions=repetitions, seed=seed)
+    if json:
+        print((folder / "finding.json").read_text())
+        return
+    show_finding(chosen, finding, Console())
+    print(f"Wrote {folder / 'figure.png'} and {folder / 'finding.json'}")
 
 
 @app.command

@@ -1,4 +1,4 @@
-"""Tables for the terminal: the quality of answers, and a fit."""
+"""Tables for the terminal: the quality of answers, a fit, and what a study of theory found."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from prefrl.quality import AnnotatorQuality
 from prefrl.rewards import FitReport
 from prefrl.shares import Share
 from prefrl.studies.run_quality import RunQuality
+from prefrl.theory.study import Finding, Study
 
 
 def show_quality(found: RunQuality, console: Console) -> None:
@@ -119,3 +120,17 @@ def _share(share: Share | None) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def show_finding(study: Study, finding: Finding, console: Console) -> None:
+    """Print the table of a study, then each claim beside what was measured."""
+    table = Table(*finding.columns, title=study.question)
+    for row in finding.rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+    claims = Table("holds", "claim", "measured", title=study.source)
+    for check in finding.checks:
+        claims.add_row("yes" if check.holds else "NO", check.claim, check.measured)
+    console.print(claims)
+    for note in finding.notes:
+        console.print(note)

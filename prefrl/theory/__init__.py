@@ -1,0 +1,1 @@
+"""What is proved of learning from preferences, as small exact code: linear rewards, bandits, groups of annotators."""
