@@ -27,6 +27,7 @@ KINDS_OF_INTEREST = {
     "cannot_tell": "can't tell",
     "too_fast": f"faster than {TOO_FAST_SECONDS} s",
     "comment": "with a comment",
+    "flagged": "flagged, or not answered for a reason",
     "differs": "answered otherwise by somebody, or before",
 }
 
@@ -77,7 +78,7 @@ class Entry:
         value = self.answer.value
         if value is None:
             return "can't tell"
-        if self.answer.graded:
+        if self.answer.graded and not self.ranks:
             return f"{value} of {self.card.scale} points"
         ranks = self.ranks
         if len(ranks) == 2:

@@ -28,8 +28,13 @@ KEYS: dict[str, Action] = {
     "page down": Action.SCROLL_DOWN,
     "return": Action.CONFIRM,
     "enter": Action.CONFIRM,
+    "a": Action.ALIKE,
+    "b": Action.BROKEN,
+    "u": Action.UNCLEAR,
+    "m": Action.FLAG,
+    "n": Action.COMMENT,
     "q": Action.QUIT,
-    "escape": Action.QUIT,
+    "escape": Action.CLOSE,
 }
 
 HELP: tuple[tuple[str, str], ...] = (
@@ -38,6 +43,8 @@ HELP: tuple[tuple[str, str], ...] = (
     ("down arrow", "cannot tell"),
     ("1 ... 9", "ranking: the next best; rating: so many points"),
     ("up, then a number", "ranking: equal to the one before"),
+    ("A   B   U", "cannot tell: too alike / cannot be seen / unclear what for"),
+    ("M   N", "mark it for whoever asked / write a note on it"),
     ("Z or backspace", "take the last answer back, again and again"),
     ("space", "pause"),
     ("R", "play from the start"),
@@ -49,14 +56,36 @@ HELP: tuple[tuple[str, str], ...] = (
     ("H", "this page"),
     ("Q", "leave; everything answered is kept"),
 )
+HINTS: tuple[tuple[str, Action], ...] = (
+    ("Z undo", Action.UNDO),
+    ("SPACE pause", Action.PAUSE),
+    ("R replay", Action.REPLAY),
+    ("A B U why not", Action.HELP),
+    ("M mark", Action.FLAG),
+    ("N note", Action.COMMENT),
+    ("I what to look for", Action.INSTRUCTION),
+    ("H all keys", Action.HELP),
+    ("Q leave", Action.QUIT),
+)
+"""What the line at the bottom says, and does where it is clicked."""
+_LETTERS_BY_PLACE = dict(zip(range(4, 30), "abcdefghijklmnopqrstuvwxyz", strict=True))  # SDL's numbers of keys by place
 
 
-def name_of(key: str, written: str) -> str:
+def name_of(key: str, written: str, place: int = 0) -> str:
     """Return what a key press is called here: the digit or sign that it writes, on any keyboard, or else the key.
 
-    On a French keyboard, say, digits are written with shift by keys of other names.
+    On a French keyboard, say, digits are written with shift by keys of other names. Where a key writes no Latin letter,
+    on a Cyrillic or Greek layout, say, it counts by where it lies.
+
+    Args:
+        key: its name as pygame gives it.
+        written: what it writes.
+        place: SDL's number of the place where it lies ("scancode").
     """
-    return written if written and written in "123456789,.+-=" else key
+    if written and written in "123456789,.+-=":
+        return written
+    foreign = not key.isascii() or (not key and bool(written))
+    return _LETTERS_BY_PLACE.get(place, key) if foreign else key
 
 
 def digit_of(name: str) -> int | None:

@@ -19,6 +19,7 @@ from prefrl.human_ui.questions import Question, Standing
 SPEEDS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0)
 REST = 0.4  # seconds for which the last frame stands before the clips begin again
 NOTICE_SECONDS = 4.0
+LONGEST_COMMENT = 2000
 
 
 class Action(Enum):
@@ -41,7 +42,16 @@ class Action(Enum):
     SCROLL_UP = auto()
     SCROLL_DOWN = auto()
     CONFIRM = auto()
+    ALIKE = auto()
+    BROKEN = auto()
+    UNCLEAR = auto()
+    FLAG = auto()
+    COMMENT = auto()
+    CLOSE = auto()
     QUIT = auto()
+
+
+REASON_OF = {Action.ALIKE: "alike", Action.BROKEN: "broken", Action.UNCLEAR: "unclear"}
 
 
 class Screen(Enum):
@@ -49,6 +59,7 @@ class Screen(Enum):
 
     INSTRUCTION = auto()
     QUESTION = auto()
+    BREAK = auto()
     WAITING = auto()
     END = auto()
 
@@ -83,6 +94,7 @@ class Session:
         instruction: what the person is asked to look for, shown first; "" for none.
         now: the clock, in seconds since 1970.
         must_see: share of the clips' length that must have been shown before an answer counts, in [0, 1].
+        break_after: seconds of answering after which a rest is proposed; 0: never.
     """
 
     def __init__(
@@ -91,8 +103,10 @@ class Session:
         instruction: str = "",
         now: Callable[[], float] = time.time,
         must_see: float = 0.0,
+        break_after: float = 0.0,
     ) -> None:
         self.standing, self.instruction, self._now, self.must_see = standing, instruction, now, must_see
+        self.break_after = break_after
         self.question: Question | None = None
         self.given: list[Answer] = []  # by this person in this session, those taken back left out
         self.ready: deque[Question] = deque()
@@ -108,6 +122,11 @@ class Session:
         self.finished = False
         self.unsaved = 0  # answers and undos handed over that the record does not have yet
         self.leaving = False  # as soon as it has them
+        self.flagged = False  # the question that is shown
+        self.comment = ""  # on it
+        self.draft: str | None = None  # of a comment, while it is written
+        self.resting = False
+        self._rested_at = now()
         self._notice_left = 0.0
         self._tie_next = False
         self._awaited: str | None = None  # query whose answer was taken back and which comes again
@@ -124,6 +143,8 @@ class Session:
         """What fills the window now; help and the instruction may lie over it."""
         if self.introducing:
             return Screen.INSTRUCTION
+        if self.resting:
+            return Screen.BREAK
         if self.question is not None:
             return Screen.QUESTION
         return Screen.END if self.finished and self._awaited is None else Screen.WAITING
@@ -157,7 +178,7 @@ class Session:
         if self._notice_left <= 0:
             self.notice = ""
         question = self.question
-        covered = self.introducing or self.show_help or self.show_instruction
+        covered = self.introducing or self.resting or self.show_help or self.show_instruction
         if question is None or self.paused or covered or question.num_frames < 2:
             return
         self.position += seconds * self.speed
@@ -204,7 +225,12 @@ class Session:
             self.leaving = True
             return
         self.leaving = False
-        if action is Action.HELP:
+        if action is Action.CLOSE:
+            self._close()
+        elif self.draft is not None:
+            if action is Action.CONFIRM:
+                self._finish_comment()
+        elif action is Action.HELP:
             self.show_help, self.show_instruction = not self.show_help, False
         elif action is Action.INSTRUCTION and not self.introducing:
             self.show_instruction, self.show_help, self.scroll = not self.show_instruction, False, 0
@@ -217,12 +243,14 @@ class Session:
             self.scroll = 0
         elif self.introducing:
             self._begin()
+        elif self.resting:
+            self._go_on()
         elif action is Action.UNDO:
             self._undo()
         elif action in (Action.FASTER, Action.SLOWER):
             self._change_speed(1 if action is Action.FASTER else -1)
         elif self.question is None:
-            if action in (Action.LEFT, Action.RIGHT, Action.TIE, Action.CANNOT_TELL):
+            if action in (Action.LEFT, Action.RIGHT, Action.TIE, Action.CANNOT_TELL, *REASON_OF):
                 self.tell("Nothing is shown yet: that key was not counted.")
         elif action is Action.PAUSE:
             self.paused = not self.paused
@@ -230,25 +258,39 @@ class Session:
             self.position, self.paused = 0.0, False
         elif action in (Action.STEP_BACK, Action.STEP_ON):
             self._step(1 if action is Action.STEP_ON else -1)
+        elif action is Action.FLAG:
+            self.flagged = not self.flagged
+            self.tell("Flagged: whoever asked will look at it." if self.flagged else "No longer flagged.")
+        elif action is Action.COMMENT:
+            self.draft, self.paused = self.comment, True
+        elif action in REASON_OF:
+            self._give(self.question, None, REASON_OF[action])
         else:
             self._judge(action, self.question)
 
     def digit(self, number: int) -> None:
         """Take in that a digit from 1 to 9 was pressed: the next best item of a ranking, or the points of a rating."""
-        if self.show_help or self.show_instruction or self.introducing:
+        if self.draft is not None:
+            return
+        if self.show_help or self.show_instruction or self.introducing or self.resting:
             self.press(Action.CONFIRM)
         elif self.question is None:
             self.tell("Nothing is shown yet: that key was not counted.")
         elif not self.question.answer_kind.graded:
             self._choose([number - 1], self.question)
         elif number <= self.question.scale:
-            self._give(self.question, number)
+            self._give(self.question, self.question.answer_kind.from_grade(number, self.question.order))
         else:
             self.tell(f"The scale goes from 1 to {self.question.scale}.")
 
     def click(self, place: int) -> None:
-        """Take in that the item at a place, from 0 at the left, was clicked; for a rating, that point of its scale."""
+        """Take in that the item at a place, from 0 at the left, was clicked; where there is a scale, that point."""
         self.digit(place + 1)
+
+    def write(self, text: str) -> None:
+        r"""Take in what was typed while a comment is written; "\b" takes the last letter away."""
+        if self.draft is not None:
+            self.draft = self.draft[:-1] if text == "\b" else (self.draft + text)[:LONGEST_COMMENT]
 
     def take_commands(self) -> list[Command]:
         """Return what is to be done since the last call, in order."""
@@ -261,9 +303,28 @@ class Session:
     def _num_pending(self) -> int:
         return self.unsaved + sum(not isinstance(command, Leave) for command in self._commands)
 
+    def _close(self) -> None:
+        """Leave what lies over the question; nothing else: a window is left by another key."""
+        if self.draft is not None:
+            self.draft, self.paused = None, False
+        elif self.show_help or self.show_instruction:
+            self.show_help = self.show_instruction = False
+            self.scroll = 0
+        elif not self.introducing:
+            self.tell("Q leaves; everything that you answered is kept.")
+
+    def _finish_comment(self) -> None:
+        self.comment, self.draft, self.paused = (self.draft or "").strip(), None, False
+        self.tell("Your comment goes with the answer." if self.comment else "No comment.")
+
+    def _go_on(self) -> None:
+        self.resting = False
+        self._rested_at = self._shown_at = self._now()
+        self.position = 0.0
+
     def _begin(self) -> None:
         self.introducing = False
-        self._began = self._shown_at = self._now()
+        self._began = self._shown_at = self._rested_at = self._now()
         self.position, self.scroll = 0.0, 0
 
     def _next(self) -> None:
@@ -275,7 +336,10 @@ class Session:
         self.question = question
         self.position, self.seen, self.scroll, self.paused = 0.0, 0.0, 0, False
         self.ranked, self._tie_next = [], False
+        self.flagged, self.comment, self.draft = False, "", None
         self._shown_at = self._now()
+        if self.break_after and self._shown_at - self._rested_at >= self.break_after:
+            self.resting = True
 
     def _change_speed(self, by: int) -> None:
         index = SPEEDS.index(self.speed) + by
@@ -333,7 +397,7 @@ class Session:
             self.tell("Look at the clips first: that was not counted.")
         return unseen
 
-    def _give(self, question: Question, said: Any) -> None:
+    def _give(self, question: Question, said: Any, reason: str = "") -> None:
         if said is not None and self._refused(question):
             return
         now = self._now()
@@ -346,6 +410,9 @@ class Session:
             shown_at=self._shown_at,
             answered_at=now,
             claim=question.claim,
+            reason=reason,
+            flagged=self.flagged,
+            comment=self.comment,
         )
         self.given.append(answer)
         self._commands.append(Save(answer))

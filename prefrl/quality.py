@@ -15,13 +15,18 @@ from typing import Any
 import numpy as np
 
 from prefrl.errors import require
-from prefrl.feedback import Answer, Comparison
+from prefrl.feedback import Answer, Comparison, Strength
 from prefrl.shares import Share, share_of, wilson
 from prefrl.store import PreferenceStore, QueryCard
 
 TOO_FAST_SECONDS = 0.5
 """Below this nobody has looked at two clips and chosen: the bare choice between two keys takes some 0.3 to 0.4 s."""
 MANY_TOO_FAST = 0.1
+FEWEST_TO_CALL = 10  # cases, before a share is called chance or worse
+FEWEST_TO_JUDGE = 20  # answers, before the way they come is judged
+REGULAR_BELOW = 1e-4  # probability that honest answers look so regular
+LONGEST_PERIOD = 4  # of a pattern of sides
+EVEN_TIMES = 0.1  # standard deviation of times by their mean; people's is 0.3 and more
 EXPECTED = "expected.json"
 """File of a run folder that holds how likely its reward finds each answer (`prefrl.studies.expected`)."""
 RIGHT_FROM = 0.75  # share of the pairs whose order is known
@@ -46,15 +51,36 @@ class AnnotatorQuality:
     """Share of judgements that others made too, in which they said the same."""
     median_seconds: float | None
     """Per answer."""
+    total_seconds: float
+    """Of all answers."""
     too_fast: Share | None
     """Share of a person's answers that took less than `TOO_FAST_SECONDS`, in which nobody looks and chooses."""
     gold: Share | None
     """Share of questions with known answers to which they said what is known."""
+    regular: tuple[str, ...] = ()
+    """In which ways a person's answers are more regular than those of somebody who looks."""
 
     @property
     def is_too_fast(self) -> bool:
         """More than one answer in ten was too fast to have been thought of."""
         return self.too_fast is not None and self.too_fast.low > MANY_TOO_FAST
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to look at before the answers are relied on, in a few words each."""
+        found = []
+        if self.is_too_fast and self.too_fast is not None:
+            found.append(f"too fast: {self.too_fast.share:.0%}")
+        found += [f"too regular: {way}" for way in self.regular]
+        if self.prefers_a_side:
+            found.append("prefers a side")
+        for what, share in (("others", self.agreement), ("what is known", self.gold)):
+            if share is not None and share.num >= FEWEST_TO_CALL and share.high < 0.5:
+                found.append(f"contradicts {what}: {share.share:.0%} the same")
+        for what, share in (("on being asked again", self.consistency), ("what is known", self.gold)):
+            if share is not None and share.num >= FEWEST_TO_CALL and share.low < 0.5 <= share.high:
+                found.append(f"no better than chance, {what}: {share.share:.0%}")
+        return tuple(found)
 
     @property
     def prefers_a_side(self) -> bool:
@@ -206,14 +232,14 @@ def _annotator(
     gold: Sequence[tuple[Answer, Answer]],
 ) -> AnnotatorQuality:
     mine = [answer for answer in answers if answer.annotator == name]
-    compared = [answer for answer in mine if isinstance(answer, Comparison)]
-    said = {answer.query_id: answer.preference for answer in compared}
+    compared = [answer for answer in mine if isinstance(answer, Comparison | Strength)]
+    said = {answer.query_id: _preferred(answer) for answer in compared}
     twice = []
     for query_id, preference in said.items():
         before = said.get(cards[query_id].repeat_of or "")
         if before is not None and preference is not None:
             twice.append(before == preference)
-    left = [a.preference == (a.shown[0] == 0) for a in compared if a.shown is not None and a.preference in (0.0, 1.0)]
+    left = [_preferred(a) == (a.shown[0] == 0) for a in compared if a.shown is not None and _preferred(a) in (0.0, 1.0)]
     same = [
         unit[one] == unit[other] for (one, other), units in shared.items() if name in (one, other) for unit in units
     ]
@@ -222,12 +248,46 @@ def _annotator(
         name=name,
         kind=kind,
         num_answers=len(mine),
-        num_ties=sum(answer.preference == 0.5 for answer in compared),
+        num_ties=sum(_preferred(answer) == 0.5 for answer in compared),
         num_cannot_tell=sum(answer.value is None for answer in mine),
         consistency=share_of(twice),
         chose_left=share_of(left),
         agreement=share_of(same),
         median_seconds=float(np.median(seconds)) if seconds else None,
+        total_seconds=float(sum(seconds)),
         too_fast=share_of([time < TOO_FAST_SECONDS for time in seconds]) if kind == "person" else None,
         gold=share_of([same_judgement(known, given) for known, given in gold]),
+        regular=regularities(left, seconds) if kind == "person" else (),
     )
+
+
+def _preferred(answer: Answer) -> float | None:
+    """Return the probability that the first of two is better: 1, 0 or 1/2; None: can't tell."""
+    pairs = answer.pairs(2)
+    return pairs[0][2] if pairs else None
+
+
+def regularities(left: Sequence[bool], seconds: Sequence[float]) -> tuple[str, ...]:
+    """Return in which ways answers are more regular than chance lets those of somebody who looks be, in words.
+
+    Which side the better one is on is drawn anew for each question, so that the sides chosen follow no pattern: for
+    each period, whether the side is that of so many answers before is a fair coin.
+
+    Args:
+        left: of each decided comparison in order, whether what was shown at the left was preferred.
+        seconds: that each answer took.
+    """
+    found = []
+    if len(left) >= FEWEST_TO_JUDGE:
+        for period in range(1, LONGEST_PERIOD + 1):
+            same = [a == b for a, b in zip(left[period:], left, strict=False)]
+            unlikely = require("scipy.stats", "train").binomtest(sum(same), len(same)).pvalue < REGULAR_BELOW
+            if unlikely and 2 * sum(same) > len(same):
+                found.append("the same side again and again" if period == 1 else f"sides with a period of {period}")
+                break
+            if unlikely and period == 1:
+                found.append("sides in turn")
+                break
+    if len(seconds) >= FEWEST_TO_JUDGE and np.std(seconds) < EVEN_TIMES * np.mean(seconds):
+        found.append(f"every {np.mean(seconds):.1f} s")
+    return tuple(found)

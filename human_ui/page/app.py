@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefrl.errors import UserError, require
+from prefrl.human_ui.page import owner
 from prefrl.human_ui.page.gallery import Gallery
 from prefrl.human_ui.page.host import COOKIE_SECONDS, Host, Person, Refused
 
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 LARGEST_BODY = 64 * 1024
-STATIC = {
-    "app.js": "text/javascript",
-    "session.js": "text/javascript",
-    "gallery.js": "text/javascript",
-    "outcome.js": "text/javascript",
-    "style.css": "text/css",
+SCRIPTS = ("app.js", "session.js", "gallery.js", "outcome.js", "campaign.js", "text.js", "dashboard.js")
+STATIC = {**dict.fromkeys(SCRIPTS, "text/javascript"), "style.css": "text/css", "campaign.css": "text/css"}
+OWNERS: dict[str, Any] = {
+    "dashboard": None,
+    "people": owner.overview,
+    "disagreements": owner.disagreements,
+    "remarks": owner.remarks,
 }
 HEADERS = {
     "content-security-policy": (
@@ -105,7 +107,7 @@ class Page:
             else:
                 response = JSONResponse(found)
                 if "cookie" in found:
-                    response = JSONResponse({})
+                    response = JSONResponse({name: found[name] for name in found if name not in ("cookie", "max_age")})
                     response.set_cookie(
                         self.host.cookie_name,
                         found["cookie"],
@@ -147,10 +149,17 @@ class Page:
                 return film
         if path == "progress":
             return self.host.progress(person)
-        if path == "people":
-            return self.host.people(person)
         if path == "answers":
             return self._gallery.find(person, request.query_params)
+        if path == "examples":
+            return {"examples": self.host.examples(person)}
+        if path in OWNERS and person.role != "owner":
+            raise Refused(403, "Only the owner's link opens this.")
+        if path == "dashboard":
+            settings = {"csrf": self.host.csrf(person), "run": self.host.run, "environment": self.host.environment}
+            return self._templates.get_template("dashboard.html").render(settings=settings), "text/html", 200
+        if path in OWNERS:
+            return OWNERS[path](self.host, person)
         raise Refused(404, "There is no such page.")
 
     def _page(self, person: Person | None, nonce: str, template: str) -> tuple[str, str, int]:
@@ -164,6 +173,10 @@ class Page:
             "environment": self.host.environment,
             "instruction": self.host.instruction,
             "mustSee": self.host.campaign.must_see,
+            "stage": self.host.stage(person),
+            "consent": self.host.gate.consent(),
+            "examples": bool(self.host.store.facts().get("examples")),
+            "breakAfter": 60 * self.host.campaign.break_after,
             "place": self.host.cookie_name,
         }
         return self._templates.get_template(template).render(settings=settings), "text/html", 200
@@ -183,6 +196,16 @@ class Page:
             return self.host.next(person, held, said.get("want", 1))
         if path == "answer":
             return self.host.answer(person, said.get("ticket"), said)
+        if path == "consent":
+            return self.host.agree(person, said.get("version"))
+        if path == "withdraw":
+            return self.host.withdraw(person)
+        if path == "edit":
+            return self.host.edit(person, said)
+        if path == "adjudicate":
+            return owner.adjudicate(self.host, person, said)
+        if path == "pin":
+            return owner.pin(self.host, person, said)
         if path == "undo":
             return self.host.undo(person, said.get("ticket"))
         if path == "release":
@@ -196,7 +219,7 @@ class Page:
     def _enter(self, said: Mapping[str, Any]) -> Any:
         """Let in who has a link, however many others try without."""
         try:
-            return {"cookie": self.host.sign_in(said.get("token")), "max_age": COOKIE_SECONDS}
+            return {"cookie": self.host.sign_in(said.get("token"), said), "max_age": COOKIE_SECONDS}
         except Refused:
             self._limit(None)
             raise

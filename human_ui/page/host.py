@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.errors import UserError, require
-from prefrl.feedback import KINDS, Answer
+from prefrl.feedback import KINDS, Answer, Edit
+from prefrl.human_ui.markup import as_blocks, differences
 from prefrl.human_ui.outcome import FILM, FILMS
+from prefrl.human_ui.page.gate import Campaign, Gate
 from prefrl.human_ui.page.practice import Stage, rights, stage_of
 from prefrl.human_ui.sitting import Sitting
-from prefrl.quality import measure_quality
 from prefrl.store import Claim, PreferenceStore, QueryCard
 
 LEASE_SECONDS = 150.0  # browsers let a page that nobody sees work once a minute
@@ -30,9 +31,11 @@ COOKIE_SECONDS = 60 * 24 * 3600
 SEEN_SECONDS = 4.0
 AWAY_SECONDS = 600.0  # after which somebody comes back, and is told what has changed
 STANDING_SECONDS = 1.0
+STUDY = "study"
 MOST_AHEAD = 5  # questions that a page may hold
 LONGEST_SECONDS = 24 * 3600.0
 LONGEST_COMMENT = 2000
+LONGEST_EDIT = 20_000
 
 
 class Refused(Exception):
@@ -49,38 +52,6 @@ class Person:
 
     name: str
     role: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Campaign:
-    """How questions are put to everybody.
-
-    Raises:
-        UserError: a share that is none.
-    """
-
-    must_see: float = 0.25
-    """Share of the clips' length that must have been shown before an answer counts."""
-    repeat_share: float = 0.1
-    """Share of the questions that are earlier ones of the same person's, with the sides swapped."""
-    known_by: str | None = None
-    """Annotator whose answers are taken to be right, for practice and gold questions; None: there are none."""
-    practice: int = 0
-    """Practice questions with known answers before the first real one."""
-    pass_mark: float = 0.6
-    """Share of them that must be right."""
-    gold_share: float = 0.0
-    """Share of the later questions whose answer is known."""
-
-    def __post_init__(self) -> None:
-        for name in ("must_see", "repeat_share", "pass_mark", "gold_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                option = name.replace("_", "-")
-                raise UserError(f"--{option} is a share, from 0 to 1. Received {getattr(self, name)}")
-        if self.practice < 0:
-            raise UserError(f"--practice is a number of questions. Received {self.practice}")
-        if (self.practice or self.gold_share) and self.known_by is None:
-            raise UserError("--practice and --gold-share need somebody whose answers are right: --known-by NAME.")
 
 
 class Host:
@@ -108,6 +79,7 @@ class Host:
         self.store, self.run, self.environment, self.instruction = store, run, environment, instruction
         self.folder, self.campaign = folder, campaign or Campaign()
         self._secret = store.links.secret()
+        self.gate = Gate(store, self.campaign)
         self._sittings: dict[str, Sitting] = {}
         self._seen: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -122,16 +94,26 @@ class Host:
 
     # ------------------------------------------------------------------------------------------------ who may
 
-    def sign_in(self, token: object) -> str:
+    def sign_in(self, token: object, platform: Mapping[str, Any] | None = None) -> str:
         """Exchange a link's token for a cookie.
 
+        Args:
+            token: of the link.
+            platform: what a crowd platform added to the link of a study.
+
         Raises:
-            Refused: no such link, or it was revoked.
+            Refused: no such link, it was revoked, or it is a study's and the platform added nothing to it.
         """
         link = self.store.links.of_token(token) if isinstance(token, str) and token else None
         if link is None:
             raise Refused(401, "This link is not valid, or not any more. Ask whoever sent it for another.")
-        return str(self._signer("cookie", "URLSafeTimedSerializer").dumps([link.hash, secrets.token_urlsafe(8)]))
+        name = link.annotator
+        if link.role == STUDY:
+            try:
+                name = self.store.participants.enter(platform or {})
+            except UserError as error:
+                raise Refused(401, str(error)) from None
+        return str(self._signer("cookie", "URLSafeTimedSerializer").dumps([link.hash, secrets.token_urlsafe(8), name]))
 
     def who(self, cookie: str | None) -> Person | None:
         """Return whose cookie it is; None where it is nobody's, too old, or its link was revoked."""
@@ -140,7 +122,10 @@ class Host:
         except require("itsdangerous", "serve").BadData:
             return None
         link = self.store.links.of_hash(str(content[0]))
-        return None if link is None else Person(name=link.annotator, role=link.role)
+        if link is None or link.role != STUDY:
+            return None if link is None else Person(name=link.annotator, role=link.role)
+        name = str(content[2])
+        return None if self.store.participants.of(name) is None else Person(name=name, role="annotator")
 
     def csrf(self, person: Person) -> str:
         """Return what every request that changes something must carry, which no other site can read."""
@@ -157,10 +142,15 @@ class Host:
             want: how many more it would like.
         """
         self._asked_at = time.monotonic()
+        stage = self._stage(person)
+        if stage is Stage.CONSENT:  # nothing is noted of who has not agreed
+            return {"questions": [], "lost": list(held), "stage": stage.value, "consent": self.gate.consent()}
         sitting = self._sitting(person)
         kept, lost = self._renew(person, held)
         room = min(int(want) if isinstance(want, int) else 0, MOST_AHEAD - len(kept))
-        stage = self._stage(person)
+        left = None if person.role == "owner" else self.gate.left(person.name)
+        if left is not None:
+            room = min(room, left - len(kept))
         questions: list[dict[str, Any]] = []
         if stage is Stage.PRACTISING and not kept and room > 0:
             claims = self.store.claim_known(person.name, str(self.campaign.known_by), LEASE_SECONDS)
@@ -170,15 +160,22 @@ class Host:
             while len(questions) < room and (claim := self._claim(person, sitting)):
                 questions.append(self._question(person, claim))
         standing = self._stand(sitting)
+        given = self.store.num_answers(person.name)
+        finished = (
+            stage is Stage.PASSED
+            and not (questions or kept or standing["running"])
+            and self.store.num_open(person.name) == 0
+        )
+        done = (stage is Stage.DONE and not kept) or (finished and given > 0 and person.role != "owner")
         return {
             "questions": questions,
             "lost": lost,
             "standing": standing,
             "stage": stage.value,
-            "finished": stage is Stage.PASSED
-            and not (questions or kept or standing["running"])
-            and self.store.num_open(person.name) == 0,
-            "given": self.store.num_answers(person.name),
+            "finished": finished,
+            "given": given,
+            "left": left,
+            "completion": self.gate.complete(person.name) if done else None,
         }
 
     def answer(self, person: Person, ticket: object, said: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,12 +185,15 @@ class Host:
             person: who answers.
             ticket: of the question.
             said: `order`, places in groups of equals, best first, or `grade`, or neither for "can't tell"; `seconds`
-                that it took, `ago` seconds since it was given, `seen` share of the clips that was shown, `comment`.
+                that it took, `ago` seconds since it was given, `seen` share of the clips that was shown, `comment`,
+                `reason` why they cannot tell, `flagged`.
 
         Raises:
             Refused: it is not a question of theirs, the clips were not seen, or the record cannot be written now.
         """
         token, query_id, shown = self._of_ticket(person, ticket)
+        if person.role != "owner" and not self.gate.has_agreed(person.name):
+            raise Refused(403, "Agree to what is asked of you first.")
         if self.store.answer_of_claim(token) is not None:
             return {"recorded": True, "again": True}
         cards = self.store.cards([query_id])
@@ -201,9 +201,7 @@ class Host:
             raise Refused(410, "This question is no longer in the record.")
         (card,) = cards
         seconds, ago = _number(said, "seconds", 0, LONGEST_SECONDS), _number(said, "ago", 0, 30 * LONGEST_SECONDS)
-        comment = said.get("comment", "")
-        if not isinstance(comment, str) or len(comment) > LONGEST_COMMENT:
-            raise Refused(422, f"A comment has at most {LONGEST_COMMENT} characters.")
+        comment = _text(said, "comment", LONGEST_COMMENT)
         now = time.time()
         answer = _answer(
             card,
@@ -214,6 +212,8 @@ class Host:
             shown_at=now - ago - seconds,
             answered_at=now - ago,
             comment=comment,
+            reason=_text(said, "reason", 20),
+            flagged=said.get("flagged") is True,
             claim=token,
         )
         seen = _number(said, "seen", 0, 1)
@@ -270,6 +270,30 @@ class Host:
         claim = self.store.undo(row, answer.annotator, LEASE_SECONDS, token=f"reopen {row}")
         self.store.release([claim])
 
+    def agree(self, person: Person, version: object) -> dict[str, Any]:
+        """Note that a person agrees to what is asked of everybody.
+
+        Raises:
+            Refused: it is another version by now.
+        """
+        if not self.gate.agree(person.name, version):
+            raise Refused(409, "The text has changed: read it again.")
+        return {}
+
+    def withdraw(self, person: Person) -> dict[str, Any]:
+        """Remove what a person said, and their name and links.
+
+        Raises:
+            Refused: it is the owner.
+        """
+        if person.role == "owner":
+            raise Refused(409, "The owner's link cannot withdraw; use: prefrl forget RUN --annotator NAME")
+        with self._lock:
+            self._sittings.pop(person.name, None)
+        self.gate.forget(person.name)
+        forgotten = self.store.forget(person.name)
+        return {"cookie": "", "max_age": 0, "answers": forgotten.answers}
+
     def release(self, person: Person, held: Sequence[object]) -> dict[str, Any]:
         """Give questions back that a page held when it was closed."""
         claims = [claim for claim in self._claims_of(person, held) if claim is not None]
@@ -312,26 +336,23 @@ class Host:
         path = self.folder / (f"{FILMS}/{name}.mp4" if name else FILM)
         return path if path.is_file() else None
 
-    def people(self, person: Person) -> dict[str, Any]:
-        """Return how everybody answers, for the owner.
+    def stage(self, person: Person) -> str:
+        """Return what a person is to do next."""
+        return self._stage(person).value
 
-        Raises:
-            Refused: somebody else asks.
-        """
-        if person.role != "owner":
-            raise Refused(403, "Only the owner's link opens this.")
-        links: dict[str, dict[str, Any]] = {}
-        for link in self.store.links.all():
-            links.setdefault(link.annotator, {"links": 0, "revoked": 0})
-            links[link.annotator]["links" if link.revoked_at is None else "revoked"] += 1
-        quality = measure_quality(self.store)
-        found = {one.name: asdict(one) for one in quality.annotators}
-        names = sorted({*links, *found})
-        return {
-            "people": [{"name": name, **links.get(name, {}), **found.get(name, {"num_answers": 0})} for name in names],
-            "alpha": quality.alpha_comparisons,
-            "standing": self._stand(self._sitting(person)),
-        }
+    def standing(self, person: Person) -> dict[str, Any]:
+        """Return how the run and its record stand."""
+        return self._stand(self._sitting(person))
+
+    def examples(self, person: Person) -> list[dict[str, Any]]:
+        """Return what the owner pinned as good and bad examples, as items of a question are shown."""
+        pinned = self.store.facts().get("examples", [])
+        cards = {card.id: card for card in self.store.cards([one["query"] for one in pinned])}
+        return [
+            {"good": one["good"], "note": one["note"], **self.items(person, cards[one["query"]], (one["item"],))[0]}
+            for one in pinned
+            if one["query"] in cards
+        ]
 
     def is_asked_within(self, seconds: float) -> bool:
         """Tell whether a training runs, or somebody has asked for questions within so many seconds."""
@@ -384,11 +405,7 @@ class Host:
         return claims[0] if claims else None
 
     def _stage(self, person: Person, *, more: bool = True) -> Stage:
-        known_by = self.campaign.known_by
-        if not self.campaign.practice or known_by in (None, person.name) or person.role == "owner":
-            return Stage.PASSED
-        right = rights(self.store.known_answers(person.name, str(known_by)))
-        return stage_of(right, self.campaign.practice, self.campaign.pass_mark, more=more)
+        return self.gate.stage(person.name, owner=person.role == "owner", more=more)
 
     def _practises(self, card: QueryCard, person: Person) -> bool:
         """Tell whether an answer to a question is one of a person's practice, or is gold."""
@@ -408,7 +425,7 @@ class Host:
         card = claim.query
         kind = KINDS.find(card.kind)
         return {
-            "ticket": self._signed(f"ticket {person.name}", [claim.token, card.id, list(claim.shown)]),
+            "ticket": self.signed_ticket(person, claim.token, card.id, claim.shown),
             "graded": kind.graded,
             "scale": card.scale or 5,
             "hint": kind.keys.format(scale=card.scale or 5),
@@ -419,14 +436,15 @@ class Host:
         }
 
     def items(self, person: Person, card: QueryCard, shown: Sequence[int]) -> list[dict[str, Any]]:
-        """Return what a question shows a person, from left to right."""
+        """Return items of a question as the page shows them, by their numbers in it."""
+        if card.responses:
+            texts = [card.responses[number].text for number in shown]
+            both = zip(texts, differences(texts), strict=True)
+            return [{"text": text, "blocks": as_blocks(text), "marks": marks} for text, marks in both]
         clips = self.store.clips(card.segment_ids)
         failures = self.store.render_failures(card.segment_ids)
         items: list[dict[str, Any]] = []
         for number in shown:
-            if card.responses:
-                items.append({"text": card.responses[number].text})
-                continue
             clip = clips.get(card.segment_ids[number])
             if clip is None:
                 items.append({"problem": failures.get(card.segment_ids[number], "Its clip is not in the record.")})
@@ -436,6 +454,47 @@ class Host:
             size = {"width": clip.width, "height": clip.height}
             items.append({"clip": f"clips/{name}", "frames": clip.num_frames, "rate": rate, **size})
         return items
+
+    def signed_ticket(self, person: Person, token: str, query_id: str, shown: Sequence[int]) -> str:
+        """Return what allows a person to say something of a question, once."""
+        return self._signed(f"ticket {person.name}", [token, query_id, list(shown)])
+
+    def opened_ticket(self, person: Person, ticket: object) -> tuple[str, str, tuple[int, ...]]:
+        """Return the name, question and order that a ticket of a person's holds.
+
+        Raises:
+            Refused: it is none of theirs.
+        """
+        return self._of_ticket(person, ticket)
+
+    def edit(self, person: Person, said: Mapping[str, Any]) -> dict[str, Any]:
+        """Record how a response should read, beside the answer to its question.
+
+        Args:
+            person: who wrote it.
+            said: `ticket` of the question, `place` of the response, its whole new `text`, and a `comment`.
+
+        Raises:
+            Refused: it is not a question of theirs, or changes nothing.
+        """
+        token, query_id, shown = self._of_ticket(person, said.get("ticket"))
+        text, place = _text(said, "text", LONGEST_EDIT), _whole(said.get("place"), 0, len(shown) - 1)
+        cards = self.store.cards([query_id])
+        if not cards or not cards[0].responses:
+            raise Refused(409, "Only responses can be edited.")
+        if person.role != "owner" and not self.gate.has_agreed(person.name):
+            raise Refused(403, "Agree to what is asked of you first.")
+        item = shown[place]
+        if not text.strip() or text == cards[0].responses[item].text:
+            raise Refused(422, "The edited text is empty, or the response itself.")
+        name = hashlib.sha256(f"edit {token} {item} {text}".encode()).hexdigest()[:32]  # the same one sent again
+        comment = _text(said, "comment", LONGEST_COMMENT)
+        edit = Edit(
+            query_id=query_id, annotator=person.name, item=item, text=text, comment=comment, shown=shown,
+            answered_at=time.time(), claim=name,
+        )  # fmt: skip
+        self.store.add_answers([edit])
+        return {"recorded": True}
 
     def _of_ticket(self, person: Person, ticket: object) -> tuple[str, str, tuple[int, ...]]:
         content = self._opened(f"ticket {person.name}", ticket if isinstance(ticket, str) else "")
@@ -490,8 +549,8 @@ def _answer(card: QueryCard, said: Mapping[str, Any], shown: tuple[int, ...], **
     value = None
     try:
         if kind.graded and grade is not None:
-            value = _whole(grade, 1, card.scale or 0)
-        elif not kind.graded and order is not None:
+            value = kind.from_grade(_whole(grade, 1, card.scale or 0), shown)
+        elif order is not None and card.num_items > 1:
             value = kind.from_order(_groups(order, shown), card.num_items)
             if value is None:
                 raise Refused(422, "This does not say enough: choose more.")
@@ -515,6 +574,13 @@ def _groups(order: object, shown: tuple[int, ...]) -> list[list[int]]:
 def _whole(value: object, least: int, most: int) -> int:
     if type(value) is not int or not least <= value <= most:  # True and False are no numbers here
         raise Refused(422, f"Expected a whole number from {least} to {most}. Received {str(value)[:20]}")
+    return value
+
+
+def _text(said: Mapping[str, Any], name: str, most: int) -> str:
+    value = said.get(name, "")
+    if not isinstance(value, str) or len(value) > most:
+        raise Refused(422, f"A {name} has at most {most} characters.")
     return value
 
 

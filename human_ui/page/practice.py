@@ -10,11 +10,13 @@ from prefrl.quality import same_judgement
 
 
 class Stage(Enum):
-    """How far a person has come with practising."""
+    """What a person is to do next."""
 
+    CONSENT = "consent"
     PRACTISING = "practising"
     PASSED = "passed"
     FAILED = "failed"
+    DONE = "done"
 
 
 MOST_ROUNDS = 3  # times the number of practice questions, after which it is enough
@@ -46,3 +48,11 @@ def stage_of(right: Sequence[bool], num: int, pass_mark: float, *, more: bool) -
 def rights(both: Sequence[tuple[Answer, Answer]]) -> list[bool]:
     """Return whether each second answer says what the first does."""
     return [same_judgement(known, said) for known, said in both]
+
+
+def num_practised(right: Sequence[bool], num: int, pass_mark: float) -> int:
+    """Return how many of the questions with known answers were practice; the arguments are those of `stage_of`."""
+    for end in range(len(right)):
+        if stage_of(right[:end], num, pass_mark, more=True) is not Stage.PRACTISING:
+            return end
+    return len(right)

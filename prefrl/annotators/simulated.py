@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from prefrl.annotators.judging import grade, ranks_of
 from prefrl.annotators.reward_functions import SegmentReward, evaluate, name_of
 from prefrl.errors import UserError
-from prefrl.feedback import Answer, Comparison, Query
+from prefrl.feedback import Answer, Comparison, Query, Strength
 from prefrl.feedback.answers import groups_of
+from prefrl.feedback.strength import MOST_DEGREES
 from prefrl.history import Episode
 from prefrl.segments import Segment
 
@@ -180,7 +181,7 @@ class SimulatedTeacher:
         if skip * earned > 0 and not max(one.total for one in judged) - worst > skip * earned:
             return None
         if kind.graded:
-            return self._grade(query, judged[0], graded)
+            return self._degree(query, judged) if kind is Strength else self._grade(query, judged[0], graded)
         return kind.from_order(groups_of(self._rank(query, judged, typical)), len(judged))
 
     def _rank(self, query: Query, judged: Sequence[_Judged], typical: _Typical) -> tuple[int, ...]:
@@ -207,6 +208,19 @@ class SimulatedTeacher:
         assert query.scale is not None
         given = grade(felt, low, high, query.scale)
         return query.scale + 1 - given if mistake_draw < settings.epsilon else given
+
+    def _degree(self, query: Query, judged: Sequence[_Judged]) -> int:
+        """Return how much better the first is: in thirds of half the range of what it has seen, beyond a sixth."""
+        settings = self.settings
+        noise_draw, mistake_draw = draws(self.seed, query)
+        felt = judged[0].weighted - judged[1].weighted
+        if settings.beta > 0:
+            felt += math.log(noise_draw / (1 - noise_draw)) / settings.beta
+        half = len(query.segments[0]) * (self._best - self._worst) / 2
+        if not half > 0:
+            half = max(abs(one.weighted) for one in judged) or 1.0
+        given = round(max(-1.0, min(1.0, felt / half)) * MOST_DEGREES)
+        return -given if mistake_draw < settings.epsilon else given
 
     def state(self) -> dict[str, Any]:
         """Return what it knows of recent episodes, as JSON."""

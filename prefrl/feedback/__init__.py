@@ -16,3 +16,4 @@ from prefrl.feedback.ranking import Ranking as Ranking
 from prefrl.feedback.rating import LARGEST_SCALE as LARGEST_SCALE
 from prefrl.feedback.rating import SMALLEST_SCALE as SMALLEST_SCALE
 from prefrl.feedback.rating import Rating as Rating
+from prefrl.feedback.strength import Strength as Strength

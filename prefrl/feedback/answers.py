@@ -101,6 +101,8 @@ class Answer(Entry):
     """And at most; 9 can be told apart by a key."""
     graded: ClassVar[bool] = False
     """It gives a grade, from 1, on the scale of its query: then a fit has cut points for each annotator and scale."""
+    fixed_scale: ClassVar[int | None] = None
+    """Number of grades of every query of a graded kind, where it is not each query's own."""
     keys: ClassVar[str] = "Press the number of your choice     DOWN can't tell"
     """What a person presses in the viewer; `{scale}` stands for the number of grades."""
 
@@ -147,6 +149,11 @@ class Answer(Entry):
         both = combinations(range(num_items), 2)
         return [(i, j, 0.5 * (1 + (order[i] < order[j]) - (order[i] > order[j]))) for i, j in both]
 
+    @property
+    def grade(self) -> Any:
+        """What a graded answer says as a number from 1; None: can't tell."""
+        return self.value
+
     def share_of_scale(self, scale: int) -> float | None:
         """Return where on the scale, 0 to 1, a graded answer puts its item; None for other kinds."""
         return None
@@ -180,6 +187,16 @@ class Answer(Entry):
         """
         raise NotImplementedError
 
+    @classmethod
+    def from_grade(cls, grade: int, shown: Sequence[int]) -> Any:
+        """Return what is said by choosing a number from 1 on the scale of a graded kind.
+
+        Args:
+            grade: the number.
+            shown: `shown[place]` is the number of the item there, from left to right.
+        """
+        return grade
+
     # ------------------------------------------------------------------------------------------------ what it teaches
 
     @classmethod
@@ -207,6 +224,11 @@ class Answer(Entry):
             `(M, B)` float, at most 0, in nats.
         """
         raise NotImplementedError
+
+    @classmethod
+    def graded_score(cls, scores: Tensor) -> Tensor:
+        """Return what a grade is of, `(...)`, from the scores `(..., K)` of the items."""
+        return scores[..., 0]
 
     @classmethod
     def num_outcomes(cls, num_items: int, scale: int | None) -> int:

@@ -10,6 +10,7 @@ from prefrl.feedback.answers import Answer, field_names
 from prefrl.feedback.comparison import Comparison
 from prefrl.feedback.ranking import Ranking
 from prefrl.feedback.rating import Rating
+from prefrl.feedback.strength import Strength
 from prefrl.seams import Registry
 
 MOST_ITEMS = 9  # that keys tell apart
@@ -38,6 +39,6 @@ def _adopt(thing: Any, where: str) -> type[Answer]:
 
 
 KINDS: Registry[type[Answer]] = Registry(
-    "kind of answer", {kind.kind: kind for kind in (Comparison, Ranking, Rating)}, _adopt
+    "kind of answer", {kind.kind: kind for kind in (Comparison, Ranking, Rating, Strength)}, _adopt
 )
 """Every kind of answer that settings, records and data sets can name."""

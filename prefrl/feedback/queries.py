@@ -40,8 +40,8 @@ class Query:
     responses: tuple[Response, ...] = ()
     """In place of segments: responses to one prompt."""
     kind: Named = "comparison"
-    """What is asked for: "comparison" of two, "ranking" of 3 to 9, "rating" of one, or `module:Name` for a kind of a
-    user's own; from Python also the class itself."""
+    """What is asked for: "comparison" or "strength" of two, "ranking" of 3 to 9, "rating" of one, or `module:Name` for
+    a kind of a user's own; from Python also the class itself."""
     scale: int | None = None
     """Of a graded kind: best grade of 1 to `scale`, 2 to 9."""
     instruction: str = ""
@@ -71,6 +71,8 @@ class Query:
             raise UserError(
                 f"A {self.kind} needs a scale of {SMALLEST_SCALE} to {LARGEST_SCALE} grades. Received {self.scale}"
             )
+        if kind.fixed_scale is not None and self.scale != kind.fixed_scale:
+            raise UserError(f"A {self.kind} has a scale of {kind.fixed_scale}. Received {self.scale}")
         if not kind.graded and self.scale is not None:
             raise UserError(f"A {self.kind} has no scale. Received {self.scale}")
         if self.overlap < 1:

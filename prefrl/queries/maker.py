@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 
-from prefrl.feedback import KINDS, Answer, Query
+from prefrl.feedback import KINDS, Answer, Comparison, Query, Ranking, Rating
 from prefrl.segments import Segment
 
 MIXED = "mixed"
-"""Not a kind, but all that have a bare name in turn."""
+"""Not a kind, but comparisons, rankings and ratings in turn."""
+MIXED_KINDS = (Comparison.kind, Ranking.kind, Rating.kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class QueryMaker:
     """
 
     feedback: str = "comparison"
-    """comparison, ranking, rating, mixed (these in turn), or module:Name of a kind of one's own."""
+    """comparison, ranking, rating, mixed (these in turn), strength, or module:Name of a kind of one's own."""
     num_ranked: int = 4
     """Segments of a query, as far as its kind leaves a choice."""
     scale: int = 5
@@ -51,13 +52,14 @@ class QueryMaker:
             segments = tuple(islice(left, self._num_shown(kind)))
             if len(segments) < self._num_shown(kind):
                 break
-            scale = self.scale if KINDS.find(kind).graded else None
+            asked = KINDS.find(kind)
+            scale = asked.fixed_scale or self.scale if asked.graded else None
             query = Query(segments=segments, kind=kind, scale=scale, session=session, num_env_steps=num_env_steps)
             queries.append(query)
         return queries
 
     def _kinds(self, num_queries: int) -> list[str]:
-        return list(islice(cycle(KINDS if self.feedback == MIXED else (self.feedback,)), num_queries))
+        return list(islice(cycle(MIXED_KINDS if self.feedback == MIXED else (self.feedback,)), num_queries))
 
     def _num_shown(self, kind: str) -> int:
         asked: type[Answer] = KINDS.find(kind)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.feedback import KINDS, LARGEST_SCALE, Answer
+from prefrl.feedback import KINDS, LARGEST_SCALE, Answer, Rating
 from prefrl.rewards.data import ComparisonData
 from prefrl.rewards.ensemble import CHUNK, IMAGE_CHUNK, RewardEnsemble
 
@@ -35,28 +35,30 @@ class CutPoints:
 
     def __init__(self, num_members: int, device: torch.device) -> None:
         self._num_members, self._device = num_members, device
-        self.names: list[tuple[str, int]] = []
+        self.names: list[tuple[str, int, str]] = []  # annotator, number of grades, kind
         self._parameters: list[Tensor] = []  # (M, C - 1) for each scale: the first, then logarithms of the gaps
 
     def follow(self, data: ComparisonData, ensemble: RewardEnsemble) -> None:
         """Begin the scales that are new in `data`: at the log-odds of the grades so far, around the sums so far."""
-        rows_of: dict[tuple[str, int], list[int]] = {}
+        rows_of: dict[tuple[str, int, str], list[int]] = {}
         for row, (answer, num_grades) in enumerate(zip(data.answers, data.scales, strict=True)):
             if num_grades is not None:
-                rows_of.setdefault((answer.annotator, num_grades), []).append(row)
-        for (name, num_grades), rows in rows_of.items():
-            if (name, num_grades) in self.names:
+                rows_of.setdefault((answer.annotator, num_grades, answer.kind), []).append(row)
+        for name, rows in rows_of.items():
+            if name in self.names:
                 continue
-            grades = torch.tensor([data.answers[row].value for row in rows])
+            num_grades, kind = name[1], type(data.answers[rows[0]])
+            grades = torch.tensor([data.answers[row].grade for row in rows])
             with torch.no_grad():
-                items = torch.tensor([data.items[row][0] for row in rows], device=self._device)
-                means = returns_of(ensemble, data, items).mean(1)
+                items = torch.tensor([data.items[row] for row in rows], device=self._device)
+                sums = returns_of(ensemble, data, items.flatten()).unflatten(1, items.shape)
+                means = kind.graded_score(sums).mean(1)
             above = torch.stack([(grades > grade).sum() for grade in range(1, num_grades)]) + 0.5
             cuts = -torch.logit(above / (len(grades) + 1.0))
             gaps = cuts.diff().clamp(min=0.1).log()
             begin = means.unsqueeze(1) + cuts[0].to(self._device)
             start = torch.cat([begin, gaps.to(self._device).expand(self._num_members, -1)], dim=1)
-            self.names.append((name, num_grades))
+            self.names.append(name)
             self._parameters.append(start.requires_grad_())
 
     def parameters(self) -> list[Tensor]:
@@ -78,7 +80,10 @@ class CutPoints:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `state` gave."""
-        self.names = [(name, num_grades) for name, num_grades in state["names"]]
+        self.names = [
+            (name, num_grades, kind[0] if kind else Rating.kind)  # of earlier runs, which had no other
+            for name, num_grades, *kind in state["names"]
+        ]
         self._parameters = [value.to(self._device).requires_grad_() for value in state["values"]]
 
 
@@ -122,7 +127,8 @@ class _OfOneKind:
             for part in kind.encode(answers)
         ]
         if kind.graded:
-            numbers = [cut_points.names.index((a.annotator, c)) for a, c in zip(answers, scales, strict=True) if c]
+            names = [(a.annotator, c, a.kind) for a, c in zip(answers, scales, strict=True) if c]
+            numbers = [cut_points.names.index(name) for name in names]
             self._scale_of = torch.tensor(numbers, device=device)
         pairs = [answer.pairs(len(shown)) for answer, shown in zip(answers, items, strict=True)]
         outcomes = [kind.num_outcomes(len(shown), scale) for shown, scale in zip(items, scales, strict=True)]
@@ -157,7 +163,7 @@ class _OfOneKind:
             if right is None:
                 agree = (scores.unsqueeze(-1) > scores.unsqueeze(-2)).float()
                 right = (agree * better).sum((-2, -1)) / num.clamp(min=1)
-        decided = torch.ones_like(num) if self.kind.graded else (num > 0).float()
+        decided = torch.ones_like(num) if self.kind.graded and self.width == 1 else (num > 0).float()
         return Explained(order, log_likelihood, right, decided)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from prefrl.errors import UserError
-from prefrl.feedback import Comparison
+from prefrl.feedback import Comparison, Strength
 from prefrl.store import tables
 from prefrl.store.engine import chunks
 from prefrl.store.rows import QueryCard
@@ -164,7 +164,7 @@ def choose_repeat(
         .join(tables.queries)
         .where(
             answer.annotator == annotator,
-            answer.kind == Comparison.kind,
+            answer.kind.in_((Comparison.kind, Strength.kind)),
             answer.shown.isnot(None),
             standing(),
             query.repeat_of.is_(None),

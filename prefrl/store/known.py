@@ -33,7 +33,7 @@ def choose(
         .where(
             answer.annotator == known_by,
             tables.is_answer(),
-            answer.value.not_in(("null", "0.5")),
+            answer.value.not_in(("null", "0.5", "0")),
             standing(),
             query.repeat_of.is_(None),
             ~sa.exists().where(item.query_id == query.id, item.segment_id.isnot(None), ~drawn),

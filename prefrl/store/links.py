@@ -19,7 +19,7 @@ from prefrl.store import tables
 from prefrl.store.engine import Database
 
 TOKEN_BYTES = 24  # 192 bits: nobody guesses it, so one round of SHA-256 keeps it
-ROLES = ("annotator", "owner")
+ROLES = ("annotator", "owner", "study")
 LONGEST_NAME = 80
 
 _metadata = sa.MetaData()  # apart from the record's own tables: made when the first link is
@@ -42,7 +42,7 @@ class Link:
     annotator: str
     """Name of the person who answers by it."""
     role: str
-    """"annotator", or "owner", who also sees how everybody answers."""
+    """"annotator"; "owner", who also sees how everybody answers; "study", by which a platform's participants come."""
     made_at: float
     """Seconds since 1970."""
     revoked_at: float | None

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from prefrl.annotators import make_teacher
 from prefrl.errors import UserError
-from prefrl.feedback import KINDS, Answer, Comparison, Query, Ranking, Rating
+from prefrl.feedback import KINDS, Answer, Comparison, Query, Ranking, Rating, Strength
 from prefrl.feedback.answers import groups_of
 from prefrl.likelihood import mixed_with_chance
 from prefrl.rewards import ComparisonData, FitSettings, Fitter, RewardEnsemble, RewardSettings
@@ -64,8 +64,9 @@ class Best(Answer):
         return mixed_with_chance(chosen, error_rate, (scores > -math.inf).sum(-1).log())
 
 
-EVERY_KIND = [Comparison, Ranking, Rating, Best]
+EVERY_KIND = [Comparison, Ranking, Rating, Strength, Best]
 SCALE = 4
+DEGREES = list(range(-3, 4))
 CUTS = torch.tensor([-1.0, 0.5, 2.0, *[math.inf] * 5])
 
 
@@ -73,6 +74,8 @@ def said_of(kind: type[Answer], num_items: int) -> list[Any]:
     """Return every answer without a tie that could be given."""
     if kind is Rating:
         return list(range(1, SCALE + 1))
+    if kind is Strength:
+        return DEGREES
     if kind is Ranking:
         return [tuple(order) for order in itertools.permutations(range(1, num_items + 1))]
     return [1.0, 0.0] if kind is Comparison else list(range(num_items))
@@ -86,7 +89,8 @@ def log_likelihood(kind: type[Answer], scores: Sequence[float], values: Sequence
     given = torch.tensor(scores, dtype=torch.float64).expand(1, len(values), -1)
     encoded = [torch.from_numpy(part) for part in kind.encode([answer(kind, value) for value in values])]
     if kind.graded:
-        encoded.append(CUTS.double().expand(1, len(values), -1))
+        cuts = CUTS if kind is Rating else torch.tensor([-3.0, -1.5, -0.4, 0.4, 1.5, 3.0, math.inf, math.inf])
+        encoded.append(cuts.double().expand(1, len(values), -1))
     return kind.log_likelihood(given, encoded, error_rate)[0]
 
 
@@ -274,12 +278,12 @@ def test_cut_points_stay_with_their_annotator_when_the_order_of_answers_changes(
 
     fitter = Fitter(reward, FitSettings(first_steps=20, num_steps=1))
     fitter.fit(data_of("aabbab"), torch.Generator())
-    assert fitter.cut_points.names == [("anna", SCALE), ("ben", SCALE)]
+    assert fitter.cut_points.names == [("anna", SCALE, "rating"), ("ben", SCALE, "rating")]
     before = fitter.cut_points.table()[:, :, 0].mean(0).detach()
     assert before[0] < before[1] - 0.5  # anna, who grades high, has the lower ones
     fitter.fit(data_of("bbaaba"), torch.Generator())
     after = fitter.cut_points.table()[:, :, 0].mean(0).detach()
-    assert fitter.cut_points.names == [("anna", SCALE), ("ben", SCALE)]
+    assert fitter.cut_points.names == [("anna", SCALE, "rating"), ("ben", SCALE, "rating")]
     assert abs(float(after[0] - before[0])) < 0.2 and abs(float(after[1] - before[1])) < 0.2
 
 
@@ -301,3 +305,56 @@ def test_what_was_removed_leaves_no_trace_in_the_data(data: st.DataObject) -> No
     assert whole.answers == [given for given, *_ in kept]
     assert [len(items) for items in whole.items] == [num_items for _, num_items, *_ in kept]
     assert (whole.scales, whole.counts[:, 0].tolist()) == ([k[2] for k in kept], [k[3] for k in kept])
+
+
+# ---------------------------------------------------------------------------------------------------- strengths
+
+
+def test_a_strength_with_two_degrees_left_is_bradley_terry() -> None:
+    """With every cut point at one place, all that is said is which is better (Agresti 1992)."""
+    near = torch.tensor([-3e-4, -2e-4, -1e-4, 1e-4, 2e-4, 3e-4, math.inf, math.inf], dtype=torch.float64)
+    scores = torch.tensor([[[0.9, -0.4]]], dtype=torch.float64)
+    grades = torch.arange(1, 8).unsqueeze(1)
+    each = torch.stack([Strength.log_likelihood(scores, (g, near.expand(1, 1, -1)), 0.0)[0, 0] for g in grades]).exp()
+    better = float(torch.sigmoid(torch.tensor(1.3)))
+    assert float(each[6]) == pytest.approx(better, abs=1e-3) and float(each[0]) == pytest.approx(1 - better, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("grade", "shown", "degree"), [(1, (0, 1), 3), (1, (1, 0), -3), (4, (1, 0), 0), (6, (0, 1), -2)]
+)
+def test_a_number_says_how_much_better_what_is_shown_there_is(grade: int, shown: Any, degree: int) -> None:
+    assert Strength.from_grade(grade, shown) == degree
+    assert Strength.saying(degree, query_id="q", annotator="a").opposite(7).degree == -degree
+
+
+def test_a_strength_has_seven_degrees_and_says_so() -> None:
+    with pytest.raises(UserError, match=r"A strength is from -3 .* to 3 .* Received 4"):
+        Strength(query_id="q", annotator="a", degree=4)
+    with pytest.raises(UserError, match=r"A strength has a scale of 7\. Received 5"):
+        Query(segments=tuple(segments(2)), kind="strength", scale=5)
+
+
+def test_strengths_teach_a_reward_and_ratings_keep_their_own_cut_points() -> None:
+    reward, shown = ensemble(), segments(160)
+    queries = [Query(segments=tuple(shown[i : i + 2]), kind=Strength, scale=7) for i in range(0, 160, 2)]
+    answers = make_teacher("oracle", seed=0).answer(queries)
+    assert {answer.value for answer in answers} >= {-1, 0, 1}
+    for query, said in zip(queries, answers, strict=True):
+        difference = float(query.segments[0].true_rewards.sum() - query.segments[1].true_rewards.sum())
+        assert said.value * difference >= 0
+    data = ComparisonData(reward, 3)
+    items = [data.encode(query.segments) for query in queries]
+    data.add_answers(items, answers, [7] * 80, data.draw_counts(80, np.random.default_rng(0)))
+    rated = [Rating(rating=4, query_id="q", annotator=answers[0].annotator)]
+    data.add_answers([data.encode(shown[:1])], rated, [7], data.draw_counts(1, np.random.default_rng(1)))
+    fitter = Fitter(reward, FitSettings(first_steps=600, learning_rate=3e-3))
+    report = fitter.fit(data, torch.Generator())
+    assert [kind for _, _, kind in fitter.cut_points.names] == ["strength", "rating"]
+    assert min(value for value in report.train_accuracy if value is not None) > 0.75
+
+
+def test_cut_points_of_earlier_checkpoints_are_those_of_ratings() -> None:
+    fitter = Fitter(ensemble(), FitSettings())
+    fitter.cut_points.restore({"names": [["anna", 4]], "values": [torch.zeros(3, 3)]})
+    assert fitter.cut_points.names == [("anna", 4, "rating")]

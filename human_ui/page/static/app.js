@@ -1,6 +1,8 @@
 // Draws the session, brings questions and their clips ahead of need, and sends answers until the record has them.
 import { showOutcome } from "./outcome.js";
 import { Session } from "./session.js";
+import { Campaign } from "./campaign.js";
+import { textOf } from "./text.js";
 
 const AHEAD = 3; // questions that lie ready beside the one that is shown
 const KEPT_CLIPS = 24; // of questions gone by, for undo
@@ -8,10 +10,10 @@ const RENEW_SECONDS = 15, WAIT_SECONDS = 1;
 const FLASH_SECONDS = 0.18; // for which what was chosen is shown
 const settings = JSON.parse(document.getElementById("settings").textContent);
 const $ = (id) => document.getElementById(id);
-const session = new Session({ mustSee: settings.mustSee });
+const session = new Session({ mustSee: settings.mustSee, breakAfter: settings.breakAfter });
 const store = `prefrl ${settings.place} ${settings.name} `;
 
-let standing = null, stage = "passed", finished = false, away = false, signedOut = false, recordTrouble = "";
+let standing = null, stage = settings.stage, finished = false, completion = null, texts = false, marked = false, away = false, signedOut = false, recordTrouble = "";
 let videos = [], drawn = "", flashing = 0, before = performance.now();
 const outbox = []; // answers and what was taken back, until the record has them
 const clips = new Map(); // name of a clip: promise of its address here
@@ -50,10 +52,11 @@ async function bring() {
     if (!session.introducing || want > AHEAD) {
       try {
         const found = await ask("next", { held: held(), want: Math.max(0, want) });
-        ({ standing, stage, finished } = found);
+        ({ stage, finished = false, completion = null } = found);
+        standing = found.standing ?? standing;
         recordTrouble = "";
         session.ready = session.ready.filter((question) => !found.lost.includes(question.ticket));
-        for (const question of found.questions) { await load(question); session.offer(question); brought += 1; }
+        for (const question of found.questions) { await load(question); offer(question); brought += 1; }
       } catch (error) {
         if (error.status === 503) recordTrouble = error.message;
         brought = 0;
@@ -62,6 +65,11 @@ async function bring() {
     if (signedOut) return;
     await rest(brought ? 0.05 : held().length ? (held().length > AHEAD ? RENEW_SECONDS : 3) : away ? 2 : WAIT_SECONDS);
   }
+}
+
+function offer(question) {
+  texts ||= question.prompt !== null;
+  session.offer(question);
 }
 
 async function load(question) {
@@ -129,7 +137,7 @@ async function send() {
       if (entry.undo) {
         const { question } = await ask("undo", { ticket: entry.undo });
         await load(question);
-        session.offer({ ...question, again: entry.undo });
+        offer({ ...question, again: entry.undo });
       } else {
         const found = await ask("answer", { ...entry.said, ticket: entry.ticket, ago: Math.max(0, Date.now() / 1000 - entry.at) });
         if ("right" in found) told(found.right);
@@ -183,7 +191,8 @@ const make = (tag, properties = {}, ...inside) => {
   return element;
 };
 
-const kindOf = ({ graded, items }) => (graded ? "rating" : items.length === 2 ? "comparison" : "ranking");
+const kindOf = ({ graded, items }) => (graded ? (items.length === 2 ? "strength" : "rating") : items.length === 2 ? "comparison" : "ranking");
+const isPair = (kind) => kind === "comparison" || kind === "strength";
 const stacked = () => matchMedia("(max-width: 640px) and (orientation: portrait)").matches;
 const sides = () => (stacked() ? ["Upper", "Lower"] : ["Left", "Right"]);
 
@@ -205,7 +214,7 @@ function showItems() {
       });
       videos.push(video);
       card.append(video);
-    } else card.append(make("div", { className: "text", textContent: item.text, tabIndex: 0 }));
+    } else card.append(textOf(item, marked), campaign.editButton(place));
     if (question.items.length > 1) card.append(make("span", { className: "badge" }));
     if (question.items.length > 2) {
       card.append(make("span", { className: "rank" }), make("button", { className: "tie", type: "button", textContent: "= tie with the one before" }));
@@ -234,6 +243,14 @@ function showAnswers() {
       button(`${first} is better`, "←", () => session.press("left"), "first"), button("Equal", "↑", () => session.press("tie"), "quiet"),
       cannotTell, button(`${second} is better`, "→", () => session.press("right"), "second"),
     ];
+  } else if (kindOf(question) === "strength") {
+    const [first, second] = sides();
+    const degrees = ["much", "", "slightly"];
+    const grade = (at) => {
+      const label = at === 3 ? "Equal" : `${at < 3 ? first : second} ${degrees[at < 3 ? at : 6 - at]} better`.replace("  ", " ");
+      return button(label, String(at + 1), () => session.digit(at + 1), at < 3 ? "first degree" : at > 3 ? "second degree" : "quiet degree");
+    };
+    buttons = [...Array.from({ length: 7 }, (_, at) => grade(at)), cannotTell];
   } else if (question.graded) {
     const grades = Array.from({ length: question.scale }, (_, index) => button(String(index + 1), "", () => session.digit(index + 1), "grade"));
     buttons = [make("span", { className: "end", textContent: "worst" }), ...grades, make("span", { className: "end", textContent: "best" }), cannotTell];
@@ -253,7 +270,7 @@ function showOrder() {
   for (const card of $("items").children) {
     const place = Number(card.dataset.place);
     const badge = card.querySelector(".badge");
-    if (badge) badge.textContent = kindOf(session.question) === "comparison" ? sides()[place] : String(place + 1);
+    if (badge) badge.textContent = isPair(kindOf(session.question)) ? sides()[place] : String(place + 1);
     const mark = card.querySelector(".rank");
     if (mark) mark.textContent = ranks.has(place) ? `rank ${ranks.get(place)}` : "";
     const at = arranged ? arranged.findIndex((one) => one.place === place) : place;
@@ -266,9 +283,10 @@ function showOrder() {
 
 function show() {
   const { question } = session;
-  const screen = session.introducing ? "introduction" : stage === "failed" ? "end" : question ? "question"
-    : finished && session.awaited === null && !outbox.length ? "end" : "waiting";
-  const state = JSON.stringify([screen, question?.ticket, stacked(), question?.items.map((item) => Boolean(item.problem))]);
+  const screen = campaign.withdrawn ? "withdrawn" : stage === "consent" ? "consent" : session.introducing && stage !== "done" ? "introduction"
+    : stage === "failed" ? "end" : session.resting ? "break" : question ? "question"
+    : (finished || stage === "done") && session.awaited === null && !outbox.length ? "end" : "waiting";
+  const state = JSON.stringify([screen, question?.ticket, stacked(), marked, stage, question?.items.map((item) => Boolean(item.problem))]);
   if (state !== drawn) {
     drawn = state;
     document.body.dataset.screen = screen;
@@ -282,6 +300,7 @@ function show() {
     $("answers").hidden = screen !== "question";
     document.body.classList.toggle("practice", Boolean(question?.practice));
   }
+  campaign.show(screen, question, texts);
   if (screen === "question") showOrder();
   const look = settings.instruction || question?.instruction || "";
   $("look").textContent = look.replaceAll(/\s+/g, " ");
@@ -306,8 +325,11 @@ function showCounts() {
 
 function showHeading(screen) {
   const told = {
-    introduction: ["What to look for", settings.instruction || "Say which of the clips shows better behaviour."],
-    waiting: ["One moment", standing && !standing.open ? "The training will ask again soon." : "The next clips are being prepared."],
+    introduction: ["What to look for", settings.instruction || "Say which one is better."],
+    consent: ["Before you begin", settings.consent.text],
+    break: ["Time for a rest", "You have answered for a while. Look out of the window for a minute or two; nothing is lost, and no time counts."],
+    withdrawn: ["You have withdrawn", "Everything that you said, your name and your link have been removed. You may close this page."],
+    waiting: ["One moment", standing && !standing.open ? "The training will ask again soon." : `The next ${texts ? "questions" : "clips"} are being prepared.`],
     end: stage === "failed" ? ["Thank you", "The practice questions went otherwise than is known. Please ask whoever sent you the link what to look for."]
       : ["That is all: thank you", "Everything you said is in the record."],
     question: ["", ""],
@@ -318,14 +340,16 @@ function showHeading(screen) {
     told.splice(0, 2, "All answers are in", "The agent makes its last stretch of training with them. You may close this page.");
   [$("heading").textContent, $("told").textContent] = told;
   $("heading").hidden = $("told").hidden = screen === "question";
-  $("begin").hidden = screen !== "introduction";
+  $("begin").hidden = !["introduction", "break"].includes(screen);
+  $("begin").textContent = screen === "break" ? "Go on" : "Begin";
   $("again").hidden = screen !== "introduction" || stage !== "practising";
 }
 
 function showNotice() {
   const unsent = outbox.length;
   let told = session.notice, alarm = false;
-  if (signedOut) [told, alarm] = ["You are signed out: open your link again. What you answered is kept here until then.", true];
+  if (campaign.withdrawn) told = "";
+  else if (signedOut) [told, alarm] = ["You are signed out: open your link again. What you answered is kept here until then.", true];
   else if (away) {
     const kept = unsent ? ` ${unsent} ${unsent === 1 ? "answer is" : "answers are"} kept here and sent when it is back.` : "";
     [told, alarm] = [`No connection.${kept}`, true];
@@ -385,29 +409,13 @@ function outcome() {
   showProgress();
 }
 
-async function showPeople() {
-  const dialog = $("people");
-  const found = await ask("people").catch((error) => ({ error: error.message }));
-  const share = (one) => (one ? `${Math.round(100 * one.share)} % of ${one.num}` : "–");
-  const columns = [
-    ["Name", (one) => one.name], ["Answers", (one) => one.num_answers], ["Seconds each", (one) => one.median_seconds?.toFixed(1) ?? "–"],
-    ["Same when asked again", (one) => share(one.consistency)], ["Same as others", (one) => share(one.agreement)],
-    ["Known answers", (one) => share(one.gold)], ["Chose left", (one) => share(one.chose_left)], ["Too fast", (one) => share(one.too_fast)],
-    ["Link", (one) => (one.links ? "valid" : one.revoked ? "revoked" : "–")],
-  ];
-  const head = make("tr", {}, ...columns.map(([name]) => make("th", { textContent: name })));
-  const rows = (found.people ?? []).map((one) => make("tr", {}, ...columns.map(([, cell]) => make("td", { textContent: cell(one) }))));
-  dialog.querySelector(".inside").replaceChildren(found.error ? make("p", { textContent: found.error }) : make("table", {}, head, ...rows));
-  open(dialog);
-}
-
 // ---------------------------------------------------------------------------------------------------- keys, mouse, touch
 
 const KEYS = {
   ArrowLeft: "left", ArrowRight: "right", ArrowUp: "tie", ArrowDown: "cannot_tell", " ": "pause", ",": "step_back", ".": "step_on",
-  "+": "faster", "=": "faster", "-": "slower", Enter: "confirm", Backspace: "undo", r: "replay", z: "undo",
+  "+": "faster", "=": "faster", "-": "slower", Enter: "confirm", Backspace: "undo", r: "replay", z: "undo", a: "alike", b: "broken", u: "unclear", m: "flag",
 };
-const ANSWERS = new Set(["left", "right", "tie", "cannot_tell", "confirm"]);
+const ANSWERS = new Set(["left", "right", "tie", "cannot_tell", "confirm", "alike", "broken", "unclear"]);
 
 function letter(event) { // on a Cyrillic or Greek layout a key counts by where it lies
   if (/^[a-z]$/i.test(event.key)) return event.key.toLowerCase();
@@ -415,7 +423,8 @@ function letter(event) { // on a Cyrillic or Greek layout a key counts by where 
 }
 
 function choose(act, answers = true) {
-  if (session.introducing || !answers) { act(); return; }
+  if (stage === "consent") return;
+  if (session.introducing || session.resting || !answers) { act(); return; }
   if (flashing) return;
   const number = session.given.length + outbox.length, { question } = session;
   const cards = [...$("items").children];
@@ -426,7 +435,7 @@ function choose(act, answers = true) {
 
 function flash(cards, said) { // the question stays for a moment, so that one sees what one chose
   flashing = 1;
-  const best = said.order?.[0] ?? [];
+  const best = said.order?.[0] ?? (said.grade && cards.length === 2 && said.grade !== 4 ? [said.grade < 4 ? 0 : 1] : []);
   for (const card of cards) card.classList.add(best.includes(Number(card.dataset.place)) ? "chosen" : "other");
   setTimeout(() => { flashing = 0; }, 1000 * FLASH_SECONDS);
 }
@@ -446,11 +455,14 @@ for (const dialog of document.querySelectorAll("dialog")) {
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const key = letter(event);
+  if (event.target.matches("textarea, input[type=text]")) return;
   if (document.querySelector("dialog[open]")) { if (["h", "i", "p", "?"].includes(key)) close(); return; }
   if (event.target === $("timeline") && key.startsWith("Arrow")) $("timeline").blur();
   if (key === "h" || key === "?" || key === "F1") open($("help"));
   else if (key === "i") instruct();
   else if (key === "c") contrast();
+  else if (key === "n") campaign.comment();
+  else if (key === "d" && texts) mark();
   else if (key === "f") fullScreen();
   else if (key === "p") outcome();
   else if (key === "g") gallery();
@@ -460,13 +472,18 @@ addEventListener("keydown", (event) => {
     if ((key === "Enter" || key === " ") && event.target.closest("button, a, video.film")) return;
     if (event.repeat && (ANSWERS.has(action) || action === "undo" || action === "pause")) { event.preventDefault(); return; }
     choose(() => session.press(action), ANSWERS.has(action));
-  } else { if (session.introducing && key.length === 1) session.press("confirm"); return; }
+  } else { if (stage !== "consent" && session.introducing && key.length === 1) session.press("confirm"); return; }
   event.preventDefault();
 });
 
 function instruct() {
-  $("instruction").querySelector(".inside").replaceChildren(make("p", { textContent: settings.instruction || session.question?.instruction || "No instruction was given." }));
+  const look = make("p", { textContent: settings.instruction || session.question?.instruction || "No instruction was given." });
+  $("instruction").querySelector(".inside").replaceChildren(look, campaign.examples());
   open($("instruction"));
+}
+function mark() { // where two texts differ
+  marked = !marked;
+  session.tell(marked ? "What only one of them has is marked." : "Differences are no longer marked.");
 }
 function contrast() {
   document.body.classList.toggle("contrast");
@@ -476,11 +493,16 @@ function fullScreen() {
   if (document.fullscreenElement) document.exitFullscreen(); else document.documentElement.requestFullscreen?.().catch(() => {});
 }
 
+const campaign = new Campaign({
+  session, settings, ask, clip, make, open, close, choose,
+  agreed: () => { stage = "passed"; wake(); }, completion: () => completion, signOut: () => { signedOut = true; outbox.length = 0; },
+});
 const clicks = {
   begin: () => session.press("confirm"), play: () => session.press("pause"), back: () => session.press("step_back"),
   on: () => session.press("step_on"), replay: () => session.press("replay"), slower: () => session.press("slower"),
   faster: () => session.press("faster"), undo: () => session.press("undo"), helpButton: () => open($("help")),
-  outcomeButton: outcome, galleryButton: gallery, instructionButton: instruct, contrastButton: contrast, fullButton: fullScreen, peopleButton: showPeople,
+  outcomeButton: outcome, galleryButton: gallery, instructionButton: instruct, contrastButton: contrast, fullButton: fullScreen,
+  markButton: mark, peopleButton: () => location.assign("dashboard"),
 };
 for (const [id, act] of Object.entries(clicks)) $(id)?.addEventListener("click", (event) => { act(); event.currentTarget.blur(); });
 
@@ -528,9 +550,9 @@ function dropCard(event) {
   card.classList.remove("dragged");
   card.style.translate = "";
   if (moved || event.type === "pointercancel" || Math.hypot(event.clientX - x, event.clientY - y) > 12) return;
-  const pairs = $("items").dataset.kind === "comparison"; // which have buttons as well
+  const pairs = isPair($("items").dataset.kind); // which have buttons as well
   if (event.target.closest(".text") && (String(getSelection()) || (pairs && event.pointerType === "touch"))) return; // reading
-  if ($("items").dataset.kind === "rating") return;
+  if (["rating", "strength"].includes($("items").dataset.kind)) return;
   if (card.isConnected) choose(() => session.click(Number(card.dataset.place)));
 }
 addEventListener("pointerup", dropCard);
@@ -541,9 +563,11 @@ $("items").addEventListener("click", (event) => {
 
 // ---------------------------------------------------------------------------------------------------- as it goes
 
-async function enter(token) { // whoever opens their link answers as themselves, whoever was signed in here before
+async function enter(hash) { // whoever opens their link answers as themselves, whoever was signed in here before
+  const [token, ...more] = hash.split("&");
+  const platform = Object.fromEntries([...new URLSearchParams(location.search), ...new URLSearchParams(more.join("&"))]);
   history.replaceState(null, "", location.pathname);
-  try { await ask("enter", { token }); } catch (error) { signedOut = false; session.tell(error.message, 10); return; }
+  try { await ask("enter", { ...platform, token }); } catch (error) { signedOut = false; session.tell(error.message, 10); return; }
   location.reload();
 }
 
@@ -585,6 +609,7 @@ document.addEventListener("visibilitychange", () => { if (document.visibilitySta
 try { document.body.classList.toggle("contrast", localStorage.getItem("prefrl contrast") === "true"); } catch { /* as it is */ }
 $("peopleButton")?.toggleAttribute("hidden", !settings.owner);
 window.prefrl = { session, Session, outbox };
+session.introducing = settings.stage !== "done";
 if (location.hash.length > 20) enter(location.hash.slice(1));
 else {
   takeUp();

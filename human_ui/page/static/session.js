@@ -5,10 +5,12 @@
 export const SPEEDS = [0.1, 0.25, 0.5, 1, 1.5, 2, 4];
 export const REST = 0.4; // seconds for which the last frame stands before the clips begin again
 const NOTICE_SECONDS = 4;
+const REASONS = ["alike", "broken", "unclear"];
 
 export class Session {
-  constructor({ mustSee = 0, now = () => Date.now() / 1000 } = {}) {
+  constructor({ mustSee = 0, breakAfter = 0, now = () => Date.now() / 1000 } = {}) {
     this.mustSee = mustSee;
+    this.breakAfter = breakAfter; // seconds of answering after which a rest is proposed; 0: never
     this.now = now;
     this.question = null;
     this.given = []; // by this person in this session, those taken back left out
@@ -25,6 +27,10 @@ export class Session {
     this.moreUndos = 0;
     this.tieNext = false;
     this.noticeLeft = 0;
+    this.flagged = false; // the question that is shown
+    this.comment = ""; // on it
+    this.resting = false;
+    this.restedAt = now();
     this.shownAt = now();
     this.commands = [];
   }
@@ -37,7 +43,7 @@ export class Session {
   tick(seconds) {
     this.noticeLeft -= seconds;
     if (this.noticeLeft <= 0) this.notice = "";
-    if (!this.question || this.introducing || this.paused || this.numFrames < 2) return;
+    if (!this.question || this.introducing || this.resting || this.paused || this.numFrames < 2) return;
     this.position += seconds * this.speed;
     this.seen = Math.max(this.seen, Math.min(1, this.position / this.length));
     if (this.position >= this.length + REST * this.speed) this.position = 0;
@@ -60,20 +66,26 @@ export class Session {
 
   press(action) {
     if (this.introducing) this.begin();
+    else if (this.resting) this.goOn();
     else if (action === "undo") this.undo();
     else if (action === "faster" || action === "slower") this.changeSpeed(action === "faster" ? 1 : -1);
     else if (!this.question) {
-      if (["left", "right", "tie", "cannot_tell"].includes(action))
+      if (["left", "right", "tie", "cannot_tell", ...REASONS].includes(action))
         this.tell("Nothing is shown yet: that key was not counted.");
     } else if (action === "pause") this.paused = !this.paused;
     else if (action === "replay") { this.position = 0; this.paused = false; }
     else if (action === "step_back" || action === "step_on") this.step(action === "step_on" ? 1 : -1);
+    else if (action === "flag") {
+      this.flagged = !this.flagged;
+      this.tell(this.flagged ? "Flagged: whoever asked will look at it." : "No longer flagged.");
+    } else if (REASONS.includes(action)) this.give({ reason: action });
     else this.judge(action);
   }
 
   digit(number) {
     const { question } = this;
     if (this.introducing) this.begin();
+    else if (this.resting) this.goOn();
     else if (!question) this.tell("Nothing is shown yet: that key was not counted.");
     else if (!question.graded) this.choose([number - 1]);
     else if (number <= question.scale) this.give({ grade: number });
@@ -99,12 +111,15 @@ export class Session {
     if (at > 0) this.arranged[at].tied = !this.arranged[at].tied;
   }
 
-  begin() { this.introducing = false; this.shownAt = this.now(); this.position = 0; }
+  begin() { this.introducing = false; this.shownAt = this.restedAt = this.now(); this.position = 0; }
+  goOn() { this.resting = false; this.shownAt = this.restedAt = this.now(); this.position = 0; }
   next() { this.question = null; if (this.awaited === null && this.ready.length) this.show(this.ready.shift()); }
 
   show(question) {
     Object.assign(this, { question, position: 0, seen: 0, paused: false, ranked: [], arranged: null, tieNext: false });
+    Object.assign(this, { flagged: false, comment: "" });
     this.shownAt = this.now();
+    if (this.breakAfter && this.shownAt - this.restedAt >= this.breakAfter) this.resting = true;
   }
 
   changeSpeed(by) {
@@ -169,6 +184,8 @@ export class Session {
     const { question } = this;
     if (("order" in said || "grade" in said) && this.refused()) return;
     const answeredAt = this.now();
+    if (this.flagged) said = { ...said, flagged: true };
+    if (this.comment) said = { ...said, comment: this.comment };
     const reply = { question, said, seconds: Math.max(0, answeredAt - this.shownAt), answeredAt, seen: this.seen };
     if (!question.practice) this.given.push(reply);
     this.commands.push({ save: reply });
