@@ -151,6 +151,7 @@ def _is_wanted(entry: Entry, wanted: Wanted) -> bool:
         "cannot_tell": answer.value is None,
         "too_fast": entry.is_too_fast,
         "comment": bool(answer.comment),
+        "flagged": answer.flagged or bool(answer.reason),
         "differs": entry.differ > 0,
     }[wanted.only]
 

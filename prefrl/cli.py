@@ -30,6 +30,7 @@ from prefrl.envs import list_envs  # noqa: E402
 from prefrl.envs.measures import known_measures  # noqa: E402
 from prefrl.human_ui.command import main as viewer_command  # noqa: E402
 from prefrl.human_ui.page import command as page_command  # noqa: E402
+from prefrl.human_ui.show import main as show_command  # noqa: E402
 from prefrl.runs.folder import RESUME, format_of  # noqa: E402
 from prefrl.runs.guard import Interrupted  # noqa: E402
 from prefrl.seams import trust_data  # noqa: E402
@@ -323,6 +324,30 @@ def forget(run: RunPath, *, annotator: str) -> None:
         annotator: who withdraws.
     """
     page_command.forget([str(run), "--annotator", annotator])
+
+
+@app.command
+def pin(run: RunPath, query: tyro.conf.Positional[str], item: tyro.conf.Positional[int], *, good: bool) -> None:
+    """Pin something that a question shows as a good or bad example; more with: prefrl pin --help.
+
+    Args:
+        run: folder of the run.
+        query: name of the question.
+        item: number of what it shows, from 1.
+        good: it is one of what is wanted.
+    """
+    page_command.pin([str(run), query, str(item), "--good" if good else "--bad"])
+
+
+@app.command
+def show(run: RunPath, query: tyro.conf.Positional[str]) -> None:
+    """Show one question with its answers, and write its clips; more with: prefrl show --help.
+
+    Args:
+        run: folder of the run.
+        query: its name, or the beginning of it.
+    """
+    show_command([str(run), query])
 
 
 @app.command

@@ -134,9 +134,9 @@ def _export(store: PreferenceStore, folder: Path) -> str:
     annotators = [{"name": name, "kind": kind} for name, kind in store.annotators().items()]
     _write_table(folder / "annotators.parquet", annotators, _annotator_schema())
     _write_table(folder / "clips.parquet", clip_rows, _clip_schema())
-    texts, consents = store.participants.texts(), store.participants.consents()
+    versions_of, consents = store.participants.texts(), store.participants.consents()
     agreed = [
-        {"annotator": name, "version": version, "agreed_at": when, "text": texts[version]}
+        {"annotator": name, "version": version, "agreed_at": when, "text": versions_of[version]}
         for name, versions in consents.items()
         for version, when in versions.items()
     ]

@@ -16,10 +16,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from prefrl.human_ui.command import main as label
 
             return label(given[1:])
-        if given[:1] in (["serve"], ["invite"], ["forget"]):
+        if given[:1] == ["show"]:
+            from prefrl.human_ui.show import main as show
+
+            return show(given[1:])
+        if given[:1] in (["serve"], ["invite"], ["forget"], ["pin"]):
             from prefrl.human_ui.page import command
 
-            verbs = {"serve": command.serve, "invite": command.invite, "forget": command.forget}
+            verbs = {
+                "serve": command.serve, "invite": command.invite, "forget": command.forget, "pin": command.pin
+            }  # fmt: skip
             return verbs[given[0]](given[1:])
         from prefrl.cli import main as every_other_verb
 

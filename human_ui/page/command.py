@@ -16,7 +16,10 @@ from typing import Any
 
 from prefrl.errors import UserError, require
 from prefrl.human_ui.command import find_instruction, find_record, login_name
+from prefrl.human_ui.examples import pin_example
+from prefrl.human_ui.show import find_query
 from prefrl.store import PreferenceStore
+from prefrl.store.participants import PLATFORM
 
 PORT = 8765
 SERVE = """\
@@ -30,6 +33,10 @@ INVITE = """\
 Make a link by which somebody may answer in the browser, under a name of their own (the page is opened by prefrl serve).
 
 The link is shown once; the record keeps no more than what recognises it.
+"""
+PIN = """\
+Pin something that a question shows as a good or bad example: everybody sees it beside what to look for, on the page and
+in the window.
 """
 FORGET = """\
 Remove everything that a person said, and their name, from a run's record. A training that goes on drops their answers
@@ -65,6 +72,16 @@ def serve(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--leave-after", type=float, default=None, metavar="MINUTES", help="end when all is still so long"
     )
+    parser.add_argument("--consent", default=None, metavar="FILE", help="text that everybody must agree to first")
+    parser.add_argument(
+        "--limit", type=int, default=None, metavar="N", help="answers after which a person is done (default: none)"
+    )
+    parser.add_argument(
+        "--break-after", type=float, default=20.0, metavar="MINUTES", help="propose a rest (default: 20; 0: never)"
+    )
+    parser.add_argument(
+        "--completion-code", default=None, metavar="CODE", help="shown to who is done, for the platform they came from"
+    )
     parser.add_argument("--practice", type=int, default=0, metavar="N", help="practice questions at the beginning")
     parser.add_argument("--trust", action="store_true", help="the run was made elsewhere: use what it names")
     given = parser.parse_args(arguments)
@@ -72,7 +89,8 @@ def serve(arguments: Sequence[str]) -> int:
         require(package, "serve")
 
     from prefrl.human_ui.page.app import Page, make_app
-    from prefrl.human_ui.page.host import Campaign, Host
+    from prefrl.human_ui.page.gate import Campaign
+    from prefrl.human_ui.page.host import Host
 
     campaign = Campaign(
         must_see=given.must_see,
@@ -81,6 +99,10 @@ def serve(arguments: Sequence[str]) -> int:
         practice=given.practice,
         pass_mark=given.pass_mark,
         gold_share=given.gold_share,
+        consent=_consent(given.consent),
+        limit=given.limit,
+        break_after=given.break_after,
+        completion_code=given.completion_code,
     )
     listener = listen(given.host, given.port)
     port = listener.getsockname()[1]
@@ -132,13 +154,17 @@ def invite(arguments: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="folder of a run, or a record: a file, postgresql://...")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--name", help="make a link for this person")
+    what.add_argument("--study", metavar="NAME", help="make one link for all participants of a study on Prolific")
     what.add_argument("--revoke", metavar="NAME", help="make the links of this person worthless")
     what.add_argument("--list", action="store_true", help="show who has links")
     parser.add_argument("--owner", action="store_true", help="with --name: the link also shows how everybody answers")
+    parser.add_argument("--limit", type=int, default=None, metavar="N", help="with --name: answers to give")
     parser.add_argument(
         "--at", default=None, metavar="URL", help="where people reach the page; default: where it is served"
     )
     given = parser.parse_args(arguments)
+    if given.limit is not None and (given.name is None or given.limit < 1):
+        raise UserError(f"--limit is a number of answers, at least 1, and goes with --name. Received {given.limit}")
     where, _, _ = find_record(given.run)
     with PreferenceStore(where, patience_seconds=5.0, create=False) as store:
         if given.list:
@@ -154,10 +180,43 @@ def invite(arguments: Sequence[str]) -> int:
         else:
             if store.annotators().get(given.name) in ("teacher", "model"):
                 raise UserError(f"{given.name!r} is a teacher or a model in this record. Give the person another name.")
+            at = (given.at or store.facts().get("served_at") or f"http://127.0.0.1:{PORT}/").rstrip("/")
+            if given.study is not None:
+                token = store.links.make(given.study, "study")
+                platform = "&".join(f"{name}={{{{%{name}%}}}}" for name in PLATFORM)
+                _say(f"{at}/?{platform}#{token}")
+                told = "Give this to the platform as it is; each participant answers under a name of their own."
+                print(f"{told} It is not shown again.", file=sys.stderr)  # noqa: T201
+                return 0
             token = store.links.make(given.name, "owner" if given.owner else "annotator")
-            at = given.at or store.facts().get("served_at") or f"http://127.0.0.1:{PORT}/"
-            _say(f"{at.rstrip('/')}/#{token}")
+            if given.limit is not None:
+                store.participants.limit(given.name.strip(), given.limit)
+            _say(f"{at}/#{token}")
             print(f"Send this to {given.name} alone; it is not shown again.", file=sys.stderr)  # noqa: T201
+    return 0
+
+
+def pin(arguments: Sequence[str]) -> int:
+    """Pin an example, or take one down; return the exit status.
+
+    Raises:
+        UserError: no such run, question or item.
+    """
+    parser = _parser("pin", PIN)
+    parser.add_argument("run", metavar="RUN", help="folder of a run, or a record: a file, postgresql://...")
+    parser.add_argument("query", metavar="QUERY", help="name of a question, as prefrl quality prints it")
+    parser.add_argument("item", metavar="NUMBER", type=int, help="of what it shows, from 1 in the order of prefrl show")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--good", action="store_true", help="it shows what is wanted")
+    what.add_argument("--bad", action="store_true", help="it shows what is not wanted")
+    what.add_argument("--remove", action="store_true", help="take it down")
+    parser.add_argument("--note", default="", help="a few words on it")
+    given = parser.parse_args(arguments)
+    where, _, _ = find_record(given.run)
+    with PreferenceStore(where, patience_seconds=5.0, create=False) as store:
+        query_id = find_query(store, given.query)
+        examples = pin_example(store, query_id, given.item - 1, None if given.remove else given.good, given.note)
+    _say(f"{len(examples)} {'example is' if len(examples) == 1 else 'examples are'} shown beside the instruction.")
     return 0
 
 
@@ -191,6 +250,18 @@ def _parser(verb: str, told: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog=f"prefrl {verb}", description=told, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def _consent(path: str | None) -> str:
+    if path is None:
+        return ""
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--consent is a file of text, which {path} is not: {error}") from None
+    if not text:
+        raise UserError(f"--consent is a text that people agree to; {path} is empty.")
+    return text
 
 
 def _check_known(store: PreferenceStore, campaign: Any) -> None:

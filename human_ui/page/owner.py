@@ -14,13 +14,13 @@ from typing import Any
 
 from prefrl.errors import UserError
 from prefrl.feedback import KINDS, Answer
+from prefrl.human_ui.examples import pin_example
 from prefrl.human_ui.page.host import Host, Person, Refused
+from prefrl.human_ui.show import in_words
 from prefrl.quality import measure_quality
 from prefrl.store import PreferenceStore, QueryCard
 
 MOST_SHOWN = 50
-MOST_EXAMPLES = 12
-LONGEST_NOTE = 300
 
 
 def overview(host: Host, person: Person) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def adjudicate(host: Host, person: Person, said: Mapping[str, Any]) -> dict[str,
     token, query_id, shown = host.opened_ticket(person, said.get("ticket"))
     row = said.get("row")
     rows = dict(_answers_by_query(host.store).get(query_id, []))
-    (card,) = host.store.cards([query_id]) or [None]
+    card = next(iter(host.store.cards([query_id])), None)
     if card is None or (row is not None and row not in rows):
         raise Refused(409, "That answer is not in the record any more: look again.")
     value = None if row is None else rows[row].value
@@ -131,35 +131,6 @@ def pin(host: Host, person: Person, said: Mapping[str, Any]) -> dict[str, Any]:
         return {"examples": len(pin_example(host.store, query_id, item, good, note))}
     except UserError as error:
         raise Refused(422, str(error)) from None
-
-
-def pin_example(
-    store: PreferenceStore, query_id: str, item: int, good: bool | None, note: str = ""
-) -> list[dict[str, Any]]:
-    """Pin one item of a question as a good or bad example; return all examples.
-
-    Args:
-        store: the record.
-        query_id: of the question.
-        item: number of the item in it, from 0.
-        good: what it is an example of; None takes it down.
-        note: a few words on it.
-
-    Raises:
-        UserError: no such item, a note that is too long, or too many examples.
-    """
-    cards = store.cards([query_id])
-    if not cards or not 0 <= item < cards[0].num_items:
-        raise UserError(f"The record {store.name} shows no item {item + 1} in a question {query_id!r}.")
-    if len(note) > LONGEST_NOTE:
-        raise UserError(f"A note on an example has at most {LONGEST_NOTE} characters. Received {len(note)}")
-    examples = [e for e in store.facts().get("examples", []) if (e["query"], e["item"]) != (query_id, item)]
-    if good is not None:
-        examples.append({"query": query_id, "item": item, "good": good, "note": note})
-    if len(examples) > MOST_EXAMPLES:
-        raise UserError(f"There are {MOST_EXAMPLES} examples already, which is much to look at. Take one down first.")
-    store.set_facts({"examples": examples})
-    return examples
 
 
 # ---------------------------------------------------------------------------------------------------- inside
@@ -215,17 +186,3 @@ def _shown(host: Host, person: Person, card: QueryCard, rows: Sequence[tuple[int
             for row, answer in rows
         ],
     }
-
-
-def in_words(answer: Answer) -> str:
-    """Return what an answer says, of items numbered from 1 in the order of the query."""
-    if answer.value is None:
-        return "can't tell"
-    order = answer.order
-    if order is None:
-        return str(answer.value)
-    if len(set(order)) == 1:
-        return "equal"
-    groups = [[str(i + 1) for i, rank in enumerate(order) if rank == place] for place in sorted(set(order))]
-    said = " > ".join(" = ".join(group) for group in groups)
-    return f"{said} (by {abs(answer.value)} of 3)" if answer.kind == "strength" else said

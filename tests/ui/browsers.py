@@ -18,7 +18,8 @@ import pytest
 from prefrl.feedback import Query
 from prefrl.human_ui.page.app import Page, make_app
 from prefrl.human_ui.page.command import make_server
-from prefrl.human_ui.page.host import Campaign, Host
+from prefrl.human_ui.page.gate import Campaign
+from prefrl.human_ui.page.host import Host
 from prefrl.store import PreferenceStore
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

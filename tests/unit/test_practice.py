@@ -8,7 +8,7 @@ import pytest
 
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Comparison, Query, Ranking, Rating, Response
-from prefrl.human_ui.page.host import Campaign
+from prefrl.human_ui.page.gate import Campaign
 from prefrl.human_ui.page.practice import Stage, stage_of
 from prefrl.quality import measure_quality, same_judgement
 from prefrl.store import PreferenceStore

@@ -51,7 +51,8 @@ async function bring() {
     let brought = 0;
     if (!session.introducing || want > AHEAD) {
       try {
-        const found = await ask("next", { held: held(), want: Math.max(0, want) });
+        const unsent = outbox.filter((entry) => entry.ticket).map((entry) => entry.ticket); // theirs still, and counted
+        const found = await ask("next", { held: [...held(), ...unsent], want: Math.max(0, want) });
         ({ stage, finished = false, completion = null } = found);
         standing = found.standing ?? standing;
         recordTrouble = "";

@@ -26,11 +26,30 @@ function draw(block) {
   }
 }
 
+const canvas = document.createElement("canvas");
+[canvas.width, canvas.height] = [40, 40];
+const pen = canvas.getContext("2d", { willReadFrequently: true });
+const known = new Map();
+function drawn(letter) { // as it looks, to be compared with how a letter looks that no font has
+  pen.clearRect(0, 0, 40, 40);
+  pen.font = "24px system-ui, sans-serif";
+  pen.fillText(letter, 4, 30);
+  return pen.getImageData(0, 0, 40, 40).data.join();
+}
+function isMissing(letter) {
+  if (!known.has("")) known.set("", drawn("\u{2FFFF}"));
+  if (!known.has(letter)) known.set(letter, drawn(letter) === known.get(""));
+  return known.get(letter);
+}
+const missing = (text) => [...new Set(text.match(/[\p{L}\p{S}]/gu) ?? [])].filter((one) => one > "\u024F").slice(0, 300).some(isMissing);
+
 export function textOf(item, marked) {
   const box = element("div", "text");
   box.tabIndex = 0;
   box.dir = "auto";
   if (marked && item.marks) box.append(element("p", "plain", ...item.marks.map(([text, only]) => (only ? element("mark", "", text) : text))));
   else box.append(...(item.blocks ?? [{ kind: "plain", text: item.text }]).map(draw));
+  if (missing(item.text ?? ""))
+    box.append(element("p", "missing", "Some letters of this text cannot be shown here: a font for them is missing on this computer."));
   return box;
 }

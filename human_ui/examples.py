@@ -1,0 +1,42 @@
+"""Good and bad examples beside what to look for: what the owner pins of the questions in a record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefrl.errors import UserError
+from prefrl.store import PreferenceStore
+
+MOST_EXAMPLES = 12
+LONGEST_NOTE = 300
+EXAMPLES = "examples"
+"""The fact of a record that holds them."""
+
+
+def pin_example(
+    store: PreferenceStore, query_id: str, item: int, good: bool | None, note: str = ""
+) -> list[dict[str, Any]]:
+    """Pin one item of a question as a good or bad example; return all examples.
+
+    Args:
+        store: the record.
+        query_id: of the question.
+        item: number of the item in it, from 0.
+        good: what it is an example of; None takes it down.
+        note: a few words on it.
+
+    Raises:
+        UserError: no such item, a note that is too long, or too many examples.
+    """
+    cards = store.cards([query_id])
+    if not cards or not 0 <= item < cards[0].num_items:
+        raise UserError(f"The record {store.name} shows no item {item + 1} in a question {query_id!r}.")
+    if len(note) > LONGEST_NOTE:
+        raise UserError(f"A note on an example has at most {LONGEST_NOTE} characters. Received {len(note)}")
+    examples = [e for e in store.facts().get(EXAMPLES, []) if (e["query"], e["item"]) != (query_id, item)]
+    if good is not None:
+        examples.append({"query": query_id, "item": item, "good": good, "note": note})
+    if len(examples) > MOST_EXAMPLES:
+        raise UserError(f"There are {MOST_EXAMPLES} examples already, which is much to look at. Take one down first.")
+    store.set_facts({EXAMPLES: examples})
+    return examples
