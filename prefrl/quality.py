@@ -51,12 +51,12 @@ class AnnotatorQuality:
     """Share of judgements that others made too, in which they said the same."""
     median_seconds: float | None
     """Per answer."""
-    total_seconds: float
-    """Of all answers."""
     too_fast: Share | None
     """Share of a person's answers that took less than `TOO_FAST_SECONDS`, in which nobody looks and chooses."""
     gold: Share | None
     """Share of questions with known answers to which they said what is known."""
+    total_seconds: float = 0.0
+    """Of all answers."""
     regular: tuple[str, ...] = ()
     """In which ways a person's answers are more regular than those of somebody who looks."""
 

@@ -15,39 +15,33 @@ from prefrl.shares import Share
 from prefrl.studies.run_quality import RunQuality
 from prefrl.theory.study import Finding, Study
 
+QUERY_LETTERS = 12  # of a name, which are its own
+
 
 def show_quality(found: RunQuality, console: Console) -> None:
-    """Print how good the answers of a run are."""
-    columns = (
-        Column("annotator", overflow="fold", min_width=12),
-        "answers",
-        "ties",
-        "can't tell",
-        "same when asked again",
-        "chose left",
-        "same as others",
-    )
-    has_gold = any(one.gold for one in found.quality.annotators)
-    more = [name for name, there in (("known answers", has_gold), ("reliability", found.reliability)) if there]
-    table = Table(*columns, "seconds", *more, title="Answers by annotator")
-    for one in found.quality.annotators:
-        left = _share(one.chose_left) + (" [bold]prefers a side[/bold]" if one.prefers_a_side else "")
-        row = [
-            f"{one.name} ({one.kind})" if one.kind != "unknown" else one.name,
-            str(one.num_answers),
-            str(one.num_ties),
-            str(one.num_cannot_tell),
-            _share(one.consistency),
-            left,
-            _share(one.agreement),
-            _seconds(one),
-        ]
-        if has_gold:
-            row.append(_share(one.gold))
+    """Print how good the answers of a run are, in lines of at most 80 letters where names are short."""
+    people = found.quality.annotators
+    table = Table(_names(), "answers", "ties", "can't tell", "seconds", title="Answers by annotator")
+    if found.reliability:
+        table.add_column("reliability")
+    for one in people:
+        seconds = "-" if one.median_seconds is None else f"{one.median_seconds:.1f}"
+        row = [_called(one), str(one.num_answers), str(one.num_ties), str(one.num_cannot_tell), seconds]
         if found.reliability:
             row.append(_number(found.reliability.get(one.name)))
         table.add_row(*row)
     console.print(table)
+    has_gold = any(one.gold for one in people)
+    table = Table(_names(), "same again", "chose left", "same as others", title="How good they are (95 % interval, n)")
+    if has_gold:
+        table.add_column("as is known")
+    for one in people:
+        shares = [one.consistency, one.chose_left, one.agreement, *([one.gold] if has_gold else [])]
+        table.add_row(_called(one), *map(_share, shares))
+    console.print(table)
+    for one in people:
+        if one.warnings:
+            console.print(f"Look at {one.name}: [bold]{'; '.join(one.warnings)}[/bold]")
     if found.quality.pairs:
         table = Table("annotators", "same answer", "Krippendorff's alpha", title="Agreement between annotators")
         for pair in found.quality.pairs:
@@ -55,11 +49,21 @@ def show_quality(found: RunQuality, console: Console) -> None:
         console.print(table)
     console.print(f"The learned reward agrees with {told_agreement(found.held_out_agreement)}.")
     if found.surprises:
-        table = Table("row", "annotator", "answer", "probability", "query", title="Expected least: a second look")
+        table = Table("row", _names(), "answer", "probability", "query", title="Expected least: a second look")
         for surprise in found.surprises:
             probability = f"{surprise.probability:.1%}"
-            table.add_row(str(surprise.row), surprise.annotator, str(surprise.value), probability, surprise.query_id)
+            query = surprise.query_id[:QUERY_LETTERS]
+            table.add_row(str(surprise.row), surprise.annotator, str(surprise.value), probability, query)
         console.print(table)
+        console.print("See one of them with: prefrl show RUN QUERY")
+
+
+def _names() -> Column:
+    return Column("annotator", overflow="fold", min_width=8)
+
+
+def _called(one: AnnotatorQuality) -> str:
+    return one.name if one.kind in ("unknown", "person") else f"{one.name} ({one.kind})"
 
 
 def told_agreement(share: Share | None) -> str:
@@ -68,12 +72,6 @@ def told_agreement(share: Share | None) -> str:
         return "an unknown share of the answers: none was held out of its fit, or that was not noted yet"
     interval = f"95 % interval {share.low:.0%} to {share.high:.0%}"
     return f"{share.share:.0%} of the {share.num} answers held out of its fit ({interval})"
-
-
-def _seconds(one: AnnotatorQuality) -> str:
-    """Return the time of an annotator's answers, and how many took too little where that is many."""
-    told = "-" if one.median_seconds is None else f"{one.median_seconds:.1f}"
-    return told + (f" [bold]too fast: {one.too_fast.share:.0%}[/bold]" if one.is_too_fast and one.too_fast else "")
 
 
 def show_fit(report: FitReport, console: Console) -> None:
@@ -115,7 +113,12 @@ def _figure(value: Any) -> str:
 
 
 def _share(share: Share | None) -> str:
-    return "-" if share is None else str(share)
+    """Return a share with its interval, short enough for three beside each other."""
+    return (
+        "-"
+        if share is None
+        else f"{share.share:.0%} ({share.low:.0%}-{share.high:.0%}, {share.num})".replace("%-", "-")
+    )
 
 
 def _number(value: float | None) -> str:
