@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from functools import lru_cache
 
 import pygame
 
-from prefrl.human_ui.keys import HELP
+from prefrl.human_ui.keys import ANSWER_KEYS, HELP, HINTS
 from prefrl.human_ui.layout import Box, Layout, lay_out, unit_of
+from prefrl.human_ui.lettering import Lettering, Row
+from prefrl.human_ui.markup import differences
 from prefrl.human_ui.questions import Item, Question
-from prefrl.human_ui.session import Screen, Session
+from prefrl.human_ui.session import Action, Screen, Session
 from prefrl.human_ui.theme import HIGH_CONTRAST, PLAIN, Colour, Theme
 
 MAX_SMOOTH = 1000  # pixels: larger clips are enlarged the quick way
 LEAVING = "Not in the record yet: {num}. The window closes when they are. Q again gives them up; any other key stays."
-COMMON_HINT = "Z undo     SPACE pause     R replay     I what to look for     H all keys     Q leave"
+MISSING = "Some letters cannot be shown: no font here has them. Install one, e.g. Debian's fonts-noto."
 
 
 class Painter:
     """Draws sessions onto a surface of any size."""
 
     def __init__(self) -> None:
-        self._fonts: dict[int, pygame.font.Font] = {}
-        self._texts: OrderedDict[tuple[str, int, Colour], pygame.Surface] = OrderedDict()
+        self._letters = Lettering()
+        self.hints: list[tuple[pygame.Rect, Action]] = []
+        """What can be clicked on, and what that does."""
         self.layout: Layout | None = None
         self.most_scroll = 0
         """Lines by which the longest text of the last picture can be scrolled."""
@@ -55,6 +58,8 @@ class Painter:
         self._footer(surface, session, theme, unit)
         if session.show_help:
             self._help(surface, theme, unit)
+        elif session.draft is not None:
+            self._comment(surface, session, theme, unit)
         elif session.show_instruction:
             told = session.look_for or "No instruction was given."
             self._panel(surface, theme, unit, "What to look for", told, session.scroll)
@@ -88,11 +93,13 @@ class Painter:
         right = self._text("     ".join(figures), size, theme.ink)
         surface.blit(right, (width - gap - right.get_width(), gap // 2))
         room = width - 3 * gap - right.get_width()
-        surface.blit(self._text(self._cut(title, size, room), size, theme.ink), (gap, gap // 2))
-        line = self._cut("     ".join(second), round(16 * unit), width - 2 * gap)
+        surface.blit(self._text(self._letters.cut(title, size, room), size, theme.ink), (gap, gap // 2))
+        line = self._letters.cut("     ".join(second), round(16 * unit), width - 2 * gap)
         surface.blit(self._text(line, round(16 * unit), theme.pale_ink), (gap, gap // 2 + round(27 * unit)))
         if self.layout is not None and session.look_for:
-            told = self._cut("Look for: " + " ".join(session.look_for.split()), round(16 * unit), width - 2 * gap)
+            told = self._letters.cut(
+                "Look for: " + " ".join(session.look_for.split()), round(16 * unit), width - 2 * gap
+            )
             surface.blit(self._text(told, round(16 * unit), theme.ink), (gap, gap // 2 + round(51 * unit)))
 
     def _footer(self, surface: pygame.Surface, session: Session, theme: Theme, unit: float) -> None:
@@ -110,15 +117,45 @@ class Painter:
             lines.append(
                 (f"PAUSED at frame {session.frame + 1} of {question.num_frames}: space goes on", theme.warning)
             )
-        elif session.screen is Screen.QUESTION and question is not None:
-            lines.append((question.hint, theme.ink))
-        lines.append((COMMON_HINT, theme.pale_ink))
-        rows = [(row, colour) for text, colour in lines for row in self._wrap(text, size, width - round(28 * unit))]
-        top = height - round(9 * unit) - len(rows) * round(24 * unit)
-        backing = pygame.Rect(0, top - round(4 * unit), width, height)
-        surface.fill(theme.paper, backing)
+        if question is not None and self._letters.missing and question.prompt is not None:
+            lines.append((MISSING, theme.warning))
+        rows = [
+            (row, colour) for text, colour in lines for row in self._letters.wrap(text, size, width - round(28 * unit))
+        ]
+        actions = self._lay_hints(session, question, size, width - round(28 * unit))
+        if lines and question is not None and len(actions) > 1:
+            actions = actions[1:]  # the keys of answers give way to what is told
+        top = height - round(9 * unit) - (len(rows) + len(actions)) * round(24 * unit)
+        surface.fill(theme.paper, pygame.Rect(0, top - round(4 * unit), width, height))
         for index, (row, colour) in enumerate(rows):
             self._centred(surface, row, size, colour, width // 2, top + index * round(24 * unit))
+        self.hints = []
+        for index, line in enumerate(actions, len(rows)):
+            gap = round(22 * unit)
+            x = (width - sum(self._letters.width(text, size) for text, _ in line) - gap * (len(line) - 1)) // 2
+            for text, action in line:
+                on = (action is Action.FLAG and session.flagged) or (action is Action.COMMENT and bool(session.comment))
+                drawn = self._text(text, size, theme.warning if on else theme.pale_ink if index else theme.ink)
+                box = surface.blit(drawn, (x, top + index * round(24 * unit)))
+                self.hints.append((box.inflate(gap // 2, round(6 * unit)), action))
+                x += drawn.get_width() + gap
+
+    def _lay_hints(
+        self, session: Session, question: Question | None, size: int, width: int
+    ) -> list[list[tuple[str, Action]]]:
+        """Return lines of what can be pressed or clicked: the keys of answers first, then those of all questions."""
+        lines: list[list[tuple[str, Action]]] = []
+        if session.screen is Screen.QUESTION and question is not None:
+            parts = [part.strip() for part in question.hint.split("     ") if part.strip()]
+            known = [next((act for key, act in ANSWER_KEYS if part.startswith(key)), Action.HELP) for part in parts]
+            lines.append(list(zip(parts, known, strict=True)))
+        line: list[tuple[str, Action]] = []
+        for hint in HINTS:
+            if line and sum(self._letters.width(text, size) + size for text, _ in (*line, hint)) > width:
+                lines.append(line)
+                line = []
+            line.append(hint)
+        return [*lines, line]
 
     def _question(
         self, surface: pygame.Surface, session: Session, question: Question, layout: Layout, theme: Theme
@@ -134,7 +171,11 @@ class Painter:
             if item.clip is not None:
                 pygame.draw.rect(surface, colour, pygame.Rect(box).inflate(2 * border, 2 * border), border)
             elif item.text is not None:
-                self._text_box(surface, box, item.text, theme, colour, unit, border, session.scroll)
+                marks = None
+                if session.marked:
+                    marks = _differences(tuple(one.text or "" for one in question.shown))[place]
+                rows = self._letters.typeset(item.text, marks, round(19 * unit), box[2] - 2 * round(12 * unit))
+                self._text_box(surface, box, rows, theme, colour, unit, border, session.scroll)
             else:
                 told = f"This clip cannot be shown: {item.problem}"
                 self._text_box(surface, box, told, theme, theme.warning, unit, border, session.scroll)
@@ -145,10 +186,11 @@ class Painter:
             self._centred(surface, str(point), round(26 * unit), theme.ink, box[0] + box[2] // 2, box[1] + box[3] // 4)
         if layout.scale:
             size, (first, last) = round(16 * unit), (layout.scale[0], layout.scale[-1])
-            worst = self._text("worst", size, theme.ink)
+            ends = ("left", "right") if len(question.items) == 2 else ("worst", "best")
+            worst = self._text(ends[0], size, theme.ink)
             middle = first[1] + first[3] // 2 - worst.get_height() // 2
             surface.blit(worst, (first[0] - worst.get_width() - round(10 * unit), middle))
-            surface.blit(self._text("best", size, theme.ink), (last[0] + last[2] + round(10 * unit), middle))
+            surface.blit(self._text(ends[1], size, theme.ink), (last[0] + last[2] + round(10 * unit), middle))
         self._progress(surface, session, question, layout, theme)
 
     def _clips(
@@ -205,7 +247,7 @@ class Painter:
         self,
         surface: pygame.Surface,
         box: Box,
-        text: str,
+        text: str | list[Row],
         theme: Theme,
         colour: Colour,
         unit: float,
@@ -216,14 +258,31 @@ class Painter:
         size, pad = round(19 * unit), round(12 * unit)
         top_pad = pad + (round(28 * unit) if border else 0)  # room for the badge
         height = round(size * 1.35)
-        rows = self._wrap(text, size, box[2] - 2 * pad)
+        rows = text
+        if isinstance(rows, str):
+            rows = [Row(((row, ""),)) for row in self._letters.wrap(rows, size, box[2] - 2 * pad)]
         visible = max(1, (box[3] - pad - top_pad) // height)
         first = self._scrolled(len(rows), visible, scroll)
         for index, row in enumerate(rows[first : first + visible]):
-            surface.blit(self._text(row, size, theme.ink), (box[0] + pad, box[1] + top_pad + index * height))
+            self._row(surface, row, (box[0] + pad, box[1] + top_pad + index * height), size, theme)
         self._scroll_bar(surface, pygame.Rect(box), theme, colour, pad // 2, (first, visible, len(rows)))
         if border:
             pygame.draw.rect(surface, colour, box, border)
+
+    def _row(self, surface: pygame.Surface, row: Row, place: tuple[int, int], size: int, theme: Theme) -> None:
+        """Draw one line of typeset text; what is marked is underlined too, for it is not told by colour alone."""
+        x, y = place[0] + row.indent, place[1]
+        for text, style in row.spans:
+            colour = theme.chosen if style in ("mark", "strong") else theme.pale_ink if style == "em" else theme.ink
+            drawn = self._letters.render(text, round(size * row.scale), colour, style)
+            box = surface.blit(drawn, (x, y))
+            if style == "mark":
+                pygame.draw.line(surface, colour, (box.left, box.bottom), (box.right, box.bottom), 2)
+            x += drawn.get_width()
+
+    def _comment(self, surface: pygame.Surface, session: Session, theme: Theme, unit: float) -> None:
+        told = f"{session.draft}_\n\nENTER keeps it, ESCAPE leaves it."
+        self._panel(surface, theme, unit, "A note on this question", told, max(0, len(told)))
 
     def _scrolled(self, num_rows: int, visible: int, scroll: int) -> int:
         """Return the row to begin with, and note how far a text can be scrolled."""
@@ -252,9 +311,12 @@ class Painter:
     def _page(self, surface: pygame.Surface, session: Session, theme: Theme, unit: float) -> None:
         standing = session.standing
         if session.screen is Screen.INSTRUCTION:
-            text = session.look_for or "Say which of the two clips shows better behaviour."
+            text = session.look_for or "Say which one is better."
             told = f"{text}\n\nPress any key to begin; H shows all keys."
             self._panel(surface, theme, unit, "What to look for", told, session.scroll)
+        elif session.screen is Screen.BREAK:
+            told = "You have answered for a while. Look out of the window for a minute or two; no time counts.\n\n"
+            self._panel(surface, theme, unit, "Time for a rest", f"{told}Any key goes on.")
         elif session.screen is Screen.END:
             given = len(session.given)
             told = f"You gave {given} answer{'' if given == 1 else 's'} in this session; everything is in the record."
@@ -265,7 +327,7 @@ class Painter:
             if not standing.open:
                 told = "The training will ask again soon."
             elif standing.running:
-                told = "The next clips are being prepared."
+                told = "The next questions are being prepared."
             else:
                 told = (
                     "Somebody else has what is left, or its clips are not drawn yet: "
@@ -290,7 +352,7 @@ class Painter:
     ) -> None:
         width, height = surface.get_size()
         size, inner = round(21 * unit), min(width - round(80 * unit), round(860 * unit))
-        rows = self._wrap(text, size, inner)
+        rows = self._letters.wrap(text, size, inner)
         step = round(30 * unit)
         visible = min(len(rows), max(1, (height - round(240 * unit)) // step))  # between header and footer
         first = self._scrolled(len(rows), visible, scroll)
@@ -312,58 +374,17 @@ class Painter:
 
     # ------------------------------------------------------------------------------------------------ text
 
-    def _font(self, size: int) -> pygame.font.Font:
-        if size not in self._fonts:
-            self._fonts[size] = pygame.font.Font(None, round(size * 1.35))
-        return self._fonts[size]
-
     def _text(self, text: str, size: int, colour: Colour) -> pygame.Surface:
-        key = (text, size, colour)
-        if key in self._texts:
-            self._texts.move_to_end(key)
-            return self._texts[key]
-        rendered = self._font(size).render(_printable(text), True, colour)
-        self._texts[key] = rendered
-        while len(self._texts) > 400:
-            self._texts.popitem(last=False)
-        return rendered
+        return self._letters.render(text, size, colour)
 
     def _centred(self, surface: pygame.Surface, text: str, size: int, colour: Colour, x: int, y: int) -> None:
         rendered = self._text(text, size, colour)
         surface.blit(rendered, (x - rendered.get_width() // 2, y))
 
-    def _cut(self, text: str, size: int, width: int) -> str:
-        """Shorten a line to what fits."""
-        font = self._font(size)
-        if font.size(_printable(text))[0] <= width:
-            return text
-        while text and font.size(_printable(text) + "...")[0] > width:
-            text = text[:-1]
-        return text + "..."
 
-    def _wrap(self, text: str, size: int, width: int) -> list[str]:
-        """Break a text into lines that fit; words that are too long are broken too."""
-        font, rows = self._font(size), []
-        for paragraph in _printable(text).split("\n"):
-            row = ""
-            for word in paragraph.split(" "):
-                while font.size(word)[0] > width:
-                    cut = next((n for n in range(len(word), 1, -1) if font.size(word[:n])[0] <= width), 1)
-                    rows += [row] if row else []
-                    rows.append(word[:cut])
-                    row, word = "", word[cut:]
-                longer = f"{row} {word}" if row else word
-                if font.size(longer)[0] > width:
-                    rows.append(row)
-                    row = word
-                else:
-                    row = longer
-            rows.append(row)
-        return rows
-
-
-def _printable(text: str) -> str:
-    return text.replace("\t", "    ").replace("\r", "").replace("\0", "")
+@lru_cache(maxsize=16)
+def _differences(texts: tuple[str, ...]) -> list[list[tuple[str, bool]]]:
+    return differences(texts)
 
 
 def icon() -> pygame.Surface:

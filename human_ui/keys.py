@@ -33,6 +33,7 @@ KEYS: dict[str, Action] = {
     "u": Action.UNCLEAR,
     "m": Action.FLAG,
     "n": Action.COMMENT,
+    "d": Action.DIFFERENCES,
     "q": Action.QUIT,
     "escape": Action.CLOSE,
 }
@@ -51,11 +52,19 @@ HELP: tuple[tuple[str, str], ...] = (
     (",  and  .", "one frame back / on"),
     ("-  and  +", "slower / faster"),
     ("page up / down, wheel", "scroll long texts"),
+    ("D", "mark where two texts differ"),
     ("I", "what to look for"),
     ("C", "high contrast on / off"),
     ("H", "this page"),
     ("Q", "leave; everything answered is kept"),
 )
+ANSWER_KEYS: tuple[tuple[str, Action], ...] = (
+    ("LEFT", Action.LEFT),
+    ("RIGHT", Action.RIGHT),
+    ("UP", Action.TIE),
+    ("DOWN", Action.CANNOT_TELL),
+)
+"""How the parts of what a question says to press begin, and what each does where it is clicked."""
 HINTS: tuple[tuple[str, Action], ...] = (
     ("Z undo", Action.UNDO),
     ("SPACE pause", Action.PAUSE),

@@ -47,6 +47,7 @@ class Action(Enum):
     UNCLEAR = auto()
     FLAG = auto()
     COMMENT = auto()
+    DIFFERENCES = auto()
     CLOSE = auto()
     QUIT = auto()
 
@@ -122,6 +123,7 @@ class Session:
         self.finished = False
         self.unsaved = 0  # answers and undos handed over that the record does not have yet
         self.leaving = False  # as soon as it has them
+        self.marked = False  # where two texts differ
         self.flagged = False  # the question that is shown
         self.comment = ""  # on it
         self.draft: str | None = None  # of a comment, while it is written
@@ -261,6 +263,8 @@ class Session:
         elif action is Action.FLAG:
             self.flagged = not self.flagged
             self.tell("Flagged: whoever asked will look at it." if self.flagged else "No longer flagged.")
+        elif action is Action.DIFFERENCES:
+            self.marked = not self.marked
         elif action is Action.COMMENT:
             self.draft, self.paused = self.comment, True
         elif action in REASON_OF:

@@ -86,7 +86,9 @@ def describe(store: PreferenceStore, card: QueryCard) -> list[str]:
     for row, entry in answers:
         if isinstance(entry, Undo):
             continue
-        said = in_words(entry) if isinstance(entry, Answer) else f"would have item {entry.item + 1} read otherwise:"  # type: ignore[union-attr]
+        said = in_words(entry) if isinstance(entry, Answer) else ""
+        if isinstance(entry, Edit):
+            said = f"would have item {entry.item + 1} read:"
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.answered_at)) if entry.answered_at else ""
         notes = [
             "taken back" if row in undone else "",

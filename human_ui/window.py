@@ -16,6 +16,14 @@ from prefrl.human_ui.session import Action, Leave, Save, Session, TakeBack
 
 FRAMES_PER_SECOND = 60
 SMALLEST = (640, 480)
+HIDDEN_TICKS = 4  # a second, while nobody can see the window
+HIDES = (pygame.WINDOWMINIMIZED, pygame.WINDOWHIDDEN)
+SHOWS = (pygame.WINDOWRESTORED, pygame.WINDOWSHOWN, pygame.WINDOWMAXIMIZED, pygame.WINDOWFOCUSGAINED)
+
+
+def usual_size(width: int, height: int) -> tuple[int, int]:
+    """Return how large a window opens on a screen: 1280 x 800 where that fits, more on a large one."""
+    return min(max(1280, int(0.65 * width)), int(0.9 * width)), min(max(800, int(0.72 * height)), int(0.85 * height))
 
 
 class Window:
@@ -38,7 +46,7 @@ class Window:
             pygame.display.init()
             pygame.font.init()
             info = pygame.display.Info()
-            fits = (min(1280, int(info.current_w * 0.9)), min(800, int(info.current_h * 0.85)))
+            fits = usual_size(info.current_w, info.current_h)
             pygame.display.set_icon(icon())
             self.surface = pygame.display.set_mode(size or fits, pygame.RESIZABLE)
         except pygame.error as error:
@@ -56,6 +64,8 @@ class Window:
         self._drawn: object = None
         self._frame = 0
         self._leaving = False
+        self._hidden = False
+        self._unwritten = ""  # by the key that opened the note
 
     def run(self) -> None:
         """Show the session until the person leaves."""
@@ -65,24 +75,37 @@ class Window:
                 self.handle(event)
             self.take_news()
             now = time.perf_counter()
-            self.session.tick(now - before)
+            self.session.tick(0.0 if self._hidden else now - before)  # what nobody sees does not play
             before = now
             self._carry_out()
-            self.draw()
-            clock.tick(FRAMES_PER_SECOND)
+            if not self._hidden:
+                self.draw()
+            clock.tick(HIDDEN_TICKS if self._hidden else FRAMES_PER_SECOND)
         pygame.display.quit()
 
     def handle(self, event: pygame.event.Event) -> None:
         """Take in one event of pygame's."""
         if event.type == pygame.QUIT:
             self.session.press(Action.QUIT)
+        elif event.type in HIDES:
+            self._hidden = True
+        elif event.type in SHOWS:
+            self._hidden, self._drawn = False, None
+        elif event.type == pygame.TEXTINPUT:
+            if event.text != self._unwritten:
+                self.session.write(event.text)
+            self._unwritten = ""
+        elif event.type == pygame.KEYDOWN and self.session.draft is not None:
+            self._write_key(event.key)
         elif event.type == pygame.KEYDOWN:
-            name = name_of(pygame.key.name(event.key), event.unicode)
+            name = name_of(pygame.key.name(event.key), event.unicode, getattr(event, "scancode", 0))
             digit = digit_of(name)
             if digit is not None:
                 self.session.digit(digit)
             elif name in KEYS:
                 self.session.press(KEYS[name])
+                if self.session.draft is not None:
+                    self._unwritten = event.unicode
             elif self.session.introducing and event.unicode:
                 self.session.press(Action.CONFIRM)
         elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
@@ -94,6 +117,16 @@ class Window:
             self._drawn = None
         elif event.type in (pygame.VIDEOEXPOSE, pygame.WINDOWEXPOSED):
             self._drawn = None
+
+    def _write_key(self, key: int) -> None:
+        """Take in a key while a note is written; letters come as text."""
+        self._unwritten = ""
+        if key == pygame.K_BACKSPACE:
+            self.session.write("\b")
+        elif key in (pygame.K_RETURN, pygame.K_KP_ENTER):
+            self.session.press(Action.CONFIRM)
+        elif key == pygame.K_ESCAPE:
+            self.session.press(Action.CLOSE)
 
     def take_news(self) -> None:
         """Hand what the desk has brought to the session."""
@@ -124,6 +157,7 @@ class Window:
                 session.standing,
             ),
             *(session.scroll, session.high_contrast, str(session.ranked), len(session.given)),
+            *(session.flagged, session.comment, session.draft, session.resting, session.marked),
             *(self.surface.get_size(), None if rate is None else round(rate, -1)),
         )
         if now != self._drawn:
@@ -136,7 +170,13 @@ class Window:
 
     def _click(self, position: tuple[int, int]) -> None:
         session, layout = self.session, self._painter.layout
-        if session.introducing or session.show_help or session.show_instruction:
+        if session.draft is not None:
+            return
+        hint = next((action for box, action in self._painter.hints if box.collidepoint(position)), None)
+        if hint is not None and not (session.introducing or session.show_help or session.show_instruction):
+            session.press(hint)
+            return
+        if session.introducing or session.resting or session.show_help or session.show_instruction:
             session.press(Action.CONFIRM)
             return
         place = None if layout is None else layout.item_at(*position)
