@@ -18,7 +18,7 @@ from prefrl.seams import trust_data
 from prefrl.trust import check_trust
 
 DESCRIPTION = """\
-Say which of two clips is better, in a window, while the training goes on (or after it was stopped).
+Say which of two clips, or responses, is better, in a window, while the training goes on (or after it was stopped).
 H shows all keys. Nothing answered is ever lost; several people may answer at once, each under their own --name.
 """
 

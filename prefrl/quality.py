@@ -8,6 +8,7 @@ several annotators answered of agreement, and which side was shown where of a pr
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,6 +26,7 @@ MANY_TOO_FAST = 0.1
 FEWEST_TO_CALL = 10  # cases, before a share is called chance or worse
 FEWEST_TO_JUDGE = 20  # answers, before the way they come is judged
 REGULAR_BELOW = 1e-4  # probability that honest answers look so regular
+SIDE_ERRORS = 3.29  # standard errors from 1/2
 LONGEST_PERIOD = 4  # of a pattern of sides
 EVEN_TIMES = 0.1  # standard deviation of times by their mean; people's is 0.3 and more
 EXPECTED = "expected.json"
@@ -72,8 +74,11 @@ class AnnotatorQuality:
         if self.is_too_fast and self.too_fast is not None:
             found.append(f"too fast: {self.too_fast.share:.0%}")
         found += [f"too regular: {way}" for way in self.regular]
-        if self.prefers_a_side:
-            found.append("prefers a side")
+        left = (
+            self.chose_left
+        )  # one in twenty who look has an interval without 1/2; one in a thousand is so far from it
+        if left is not None and 2 * abs(left.share - 0.5) * math.sqrt(left.num) > SIDE_ERRORS:
+            found.append(f"prefers a side: {left.share:.0%} left")
         for what, share in (("others", self.agreement), ("what is known", self.gold)):
             if share is not None and share.num >= FEWEST_TO_CALL and share.high < 0.5:
                 found.append(f"contradicts {what}: {share.share:.0%} the same")

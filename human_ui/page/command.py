@@ -23,7 +23,7 @@ from prefrl.store.participants import PLATFORM
 
 PORT = 8765
 SERVE = """\
-Let people say which clips are better in any browser, on desktop, tablet or phone: they install nothing.
+Let people say which clips or responses are better in any browser, on desktop, tablet or phone: they install nothing.
 
 The page is reached from this machine alone, by links that cannot be guessed; the owner's is printed here, those of
 others are made by: prefrl invite RUN --name NAME. From elsewhere it is reached through a tunnel, whose command is

@@ -30,6 +30,7 @@ FIT_AFTER = 5  # new answers
 FIT_AFTER_SECONDS = 20.0  # or one new answer and so much time
 AHEAD = 0.05  # of the run's steps that the agent may be ahead of the schedule of the labels
 LAST_STRETCH = 0.2  # of the run's steps are made with the last answers
+SHARED_SHARE = 0.1  # of the questions, where several people answer
 POLL_SECONDS = 0.2
 TELL_SECONDS = 1.0
 
@@ -200,7 +201,7 @@ class PeopleTeaching(AnswerTeaching):
         reserved, overlap = None, 1
         if self._teacher is not None and int(query.id[:8], 16) / 2**32 < self.settings.teacher_share:
             reserved = self._teacher.name
-        elif int(query.id[8:16], 16) / 2**32 < self.settings.shared_share:
+        elif int(query.id[8:16], 16) / 2**32 < self._shared_share():
             overlap = 2
 
         def shown(segment: Segment) -> Segment:
@@ -209,6 +210,13 @@ class PeopleTeaching(AnswerTeaching):
 
         segments = tuple(shown(segment) for segment in query.segments)
         return replace(query, segments=segments, instruction=self._instruction, reserved_for=reserved, overlap=overlap)
+
+    def _shared_share(self) -> float:
+        """Return the share of questions that two people are asked."""
+        if self.settings.shared_share is not None:
+            return self.settings.shared_share
+        people = [name for name, kind in self.learner.store.annotators().items() if kind == "person"]
+        return SHARED_SHARE if len(people) > 1 else 0.0
 
     def tell(self, num_env_steps: int, training: str, *, at_once: bool = False, state: str = "running") -> None:
         """Tell the viewers how the training stands, once a second."""

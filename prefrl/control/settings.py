@@ -113,9 +113,9 @@ class TrainSettings:
     share of the labels."""
     teacher_share: float = 0.5
     """Share of the answers that the teacher gives where both answer."""
-    shared_share: float = 0.0
-    """Share of the questions to people that two of them are asked, so that prefrl quality can tell how far they
-    agree."""
+    shared_share: float | None = None
+    """Share of the questions to people that two of them are asked, so that prefrl quality can tell how far they agree;
+    default: a tenth, once two people or more have come."""
     from_run: Annotated[str | None, conf.arg(name="from", metavar="RUN")] = None
     """An earlier run of the same environment, whose answers are learned from too."""
     agent: Named = "ppo"
@@ -199,7 +199,7 @@ class TrainSettings:
             raise UserError(f"wait must be between 0 and the labels, {self.labels}. Received {self.wait}")
         if not 0 < self.teacher_share < 1:
             raise UserError(f"teacher_share must lie between 0 and 1. Received {self.teacher_share}")
-        if not 0 <= self.shared_share <= 1:
+        if self.shared_share is not None and not 0 <= self.shared_share <= 1:
             raise UserError(f"shared_share must lie in [0, 1]. Received {self.shared_share}")
         if self.shared_share and not self.asks_people:
             raise UserError("--shared-share is of the questions to people, so it needs --annotator human or both.")

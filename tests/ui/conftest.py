@@ -1,4 +1,4 @@
-"""A virtual screen for each test."""
+"""A virtual screen for each test, and one browser for all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browsers import browser
 from screens import Display, open_display
+
+__all__ = ["browser"]  # once: two of Playwright's loops do not go together
 
 
 @pytest.fixture

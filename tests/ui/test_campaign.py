@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import Site, add, answered, browser, next_question, open_page, question, serving, until
+from browsers import Site, add, answered, next_question, open_page, question, serving, until
 from screens import clip_of, fill, segment
 
 from prefrl.feedback import Comparison, Edit, Query, Response, Strength
@@ -18,7 +18,6 @@ from prefrl.human_ui.examples import pin_example
 from prefrl.store import PreferenceStore
 
 pytestmark = pytest.mark.slow
-__all__ = ["browser"]  # a fixture
 
 CONSENT = "You compare short clips for research.\n\nYou may stop at any time, and have everything removed."
 PICTURES = os.environ.get("PREFRL_PICTURES")  # a folder for pictures of what these tests see, to be looked at

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import Site, answered, browser, next_question, open_page, question, serving, until
+from browsers import Site, answered, next_question, open_page, question, serving, until
 from screens import clip_of, fill, text_query
 
 from prefrl.feedback import Comparison, Query, Undo
@@ -24,7 +24,6 @@ from prefrl.quality import EXPECTED, duels
 from prefrl.shares import Share
 from prefrl.store import PreferenceStore
 
-__all__ = ["browser"]  # a fixture
 ANNA, OWNER = Person(name="anna", role="annotator"), Person(name="root", role="owner")
 
 

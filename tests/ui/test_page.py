@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsers import Site, add, answered, browser, next_question, open_page, question, serving, until
+from browsers import Site, add, answered, next_question, open_page, question, serving, until
 from screens import COLOURS, clip_of, fill, segment, text_query
 
 from prefrl.errors import UserError
@@ -22,7 +22,6 @@ from prefrl.human_ui.session import Action, Save, Session
 from prefrl.store import PreferenceStore, QueryCard
 
 pytestmark = pytest.mark.slow
-__all__ = ["browser"]  # a fixture
 
 
 @pytest.fixture

@@ -115,3 +115,11 @@ def test_where_there_is_nothing_to_ask_no_record_is_made(tmp_path: Path) -> None
     with pytest.raises(UserError, match="nothing to compare"):
         ask_people(str(record), ["p"], [["a", "a"]])
     assert not record.exists()
+
+
+def test_what_people_are_to_look_for_and_how_many_of_them_goes_with_each_question(tmp_path: Path) -> None:
+    record = str(tmp_path / "record.sqlite")
+    assert ask_people(record, ["p"], [["a", "b"]], instruction="Be brief.", overlap=2) == 1
+    with PreferenceStore(tmp_path / "record.sqlite") as store:
+        (asked,) = store.open_queries()
+    assert (asked.instruction, asked.overlap) == ("Be brief.", 2)

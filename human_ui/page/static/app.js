@@ -326,7 +326,7 @@ function showCounts() {
 
 function showHeading(screen) {
   const told = {
-    introduction: ["What to look for", settings.instruction || "Say which one is better."],
+    introduction: ["What to look for", settings.instruction || session.question?.instruction || "Say which one is better."],
     consent: ["Before you begin", settings.consent.text],
     break: ["Time for a rest", "You have answered for a while. Look out of the window for a minute or two; nothing is lost, and no time counts."],
     withdrawn: ["You have withdrawn", "Everything that you said, your name and your link have been removed. You may close this page."],
@@ -336,7 +336,7 @@ function showHeading(screen) {
     question: ["", ""],
   }[screen];
   if (screen === "waiting" && standing && standing.open && !standing.running)
-    told[1] = "Somebody else has what is left, or its clips are drawn when the training goes on.";
+    told[1] = texts ? "Somebody else has what is left." : "Somebody else has what is left, or its clips are drawn when the training goes on.";
   if (screen === "waiting" && standing?.wanted && standing.answered >= standing.wanted)
     told.splice(0, 2, "All answers are in", "The agent makes its last stretch of training with them. You may close this page.");
   [$("heading").textContent, $("told").textContent] = told;

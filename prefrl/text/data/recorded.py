@@ -40,7 +40,13 @@ class Remark:
 
 
 def ask_people(
-    record: str, prompts: Sequence[str], responses: Sequence[Sequence[str]], *, scale: int | None = None
+    record: str,
+    prompts: Sequence[str],
+    responses: Sequence[Sequence[str]],
+    *,
+    scale: int | None = None,
+    instruction: str = "",
+    overlap: int = 1,
 ) -> int:
     """Put responses into a record, created if it is missing: two are to be compared, three to nine ranked.
 
@@ -49,6 +55,8 @@ def ask_people(
         prompts: P prompts.
         responses: to each prompt; those that read the same are shown once.
         scale: each response is to be rated from 1 to this (2 to 9) instead.
+        instruction: what people are told to look for.
+        overlap: people who are asked each question.
 
     Returns:
         How many questions are new.
@@ -69,7 +77,8 @@ def ask_people(
     with _opened(record) as store:
         before = store.num_open()
         session = before + store.num_answers()
-        store.add_queries([replace(query, session=session) for query in queries])
+        asked = {"session": session, "instruction": instruction, "overlap": overlap}
+        store.add_queries([replace(query, **asked) for query in queries])
         return store.num_open() - before
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from prefrl.envs.text_worlds import DEFAULT_WORLD
 from prefrl.errors import UserError
-from prefrl.files import write_atomically, write_json
+from prefrl.files import text_or_file, write_atomically, write_json
 from prefrl.runs.metrics import finite
 from prefrl.text.data import sources
 from prefrl.text.data.annotating import draw_responses, rank_by
@@ -215,9 +215,10 @@ def judge(
 @app.command
 def ask(
     model: str, *, record: str, data: str = DEFAULT_WORLD, prompts: int = 100, responses: int = 2,
-    scale: int | None = None, max_tokens: int = 64, seed: int = 1, device: str = "auto",
+    scale: int | None = None, instruction: str = "", overlap: int = 1, max_tokens: int = 64, seed: int = 1,
+    device: str = "auto",
 ) -> None:  # fmt: skip
-    """Put a model's responses into a record, for people to compare in the viewer; give the record as --data afterwards.
+    """Put a model's responses into a record, for people to compare; give the record as --data afterwards.
 
     Args:
         model: who answers.
@@ -226,15 +227,21 @@ def ask(
         prompts: how many at most.
         responses: to each prompt: 2 are compared, 3 to 9 are ranked.
         scale: have each response rated from 1 to this, 2 to 9, instead; one response to a prompt will do then.
+        instruction: what people are told to look for: a text, or a file that holds it.
+        overlap: people who are asked each question, so that their agreement is known.
         max_tokens: longest response.
         seed: of prompts and draws.
         device: auto, cpu or cuda.
     """
     fewest = 2 if scale is None else 1
     asked, texts = _drawn(model, data, prompts, responses, max_tokens, seed, device, fewest)
-    count = ask_people(record, asked, texts, scale=scale)
+    told = text_or_file(instruction)
+    count = ask_people(record, asked, texts, scale=scale, instruction=told, overlap=overlap)
     shown = record if "://" in record else record.removeprefix("sqlite:")
-    Console(stderr=True).print(f"{count} questions wait in {record}. Answer them with: prefrl label {shown}")
+    Console(stderr=True).print(
+        f"{count} questions wait in {record}. Answer them with: prefrl label {shown}, or in the browser: "
+        f"prefrl serve {shown}"
+    )
 
 
 @app.command
