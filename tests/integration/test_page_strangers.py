@@ -276,3 +276,168 @@ def test_the_owner_sees_how_everybody_answers(site: Site) -> None:
     people = {one["name"]: one for one in json.loads(content)["people"]}
     assert status == 200 and people["anna"]["num_answers"] == 1 and people["anna"]["too_fast"]["share"] == 1.0
     assert people["boss"]["links"] == 1
+
+
+# ---------------------------------------------------------------------------------------------------- campaigns
+
+OWNERS_PAGES = ("dashboard", "people", "disagreements", "remarks")
+EVERY_PAGE = (
+    *("gallery", "answers", "examples", "progress", "film", "films/100", "clips/x", *OWNERS_PAGES),
+    *(f"static/{name}" for name in ("app.js", "campaign.js", "dashboard.js", "text.js", "style.css", "campaign.css")),
+    *(
+        "next",
+        "answer",
+        "undo",
+        "release",
+        "leave",
+        "again",
+        "reopen",
+        "consent",
+        "withdraw",
+        "edit",
+        "adjudicate",
+        "pin",
+    ),
+    *(".env", ".git/config", "record.sqlite", "admin", "metrics", "openapi.json", "docs", "robots.txt", "favicon.ico"),
+)
+PLATFORM = {"PROLIFIC_PID": "5f00aa", "STUDY_ID": "study1", "SESSION_ID": "session1"}
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Iterator[Site]:
+    with PreferenceStore(tmp_path / "campaign.sqlite") as store:
+        fill(store, [(0, 1), (2, 3), (4, 5), (6, 0), (1, 2)])
+    with serving(tmp_path / "campaign.sqlite", consent="You may stop.", limit=2, completion_code="C0DE77") as opened:
+        yield opened
+
+
+def test_a_scan_of_every_page_tells_a_stranger_nothing_but_how_to_sign_in(campaign: Site) -> None:
+    anna, stranger = Client(campaign, "anna"), Client(campaign)
+    assert anna.post("consent", {"version": campaign.host.gate.consent()["version"]})[0] == 200
+    assert anna.answer(anna.next()[0], comment="a secret note")[0] == 200
+    sign_in = stranger.get("")[2]
+    for path in EVERY_PAGE:
+        for status, _, content in (stranger.get(path), stranger.post(path, {"want": 1, "row": 1})):
+            assert status in (401, 405, 429), path
+            told = content.decode()
+            assert len(told) < 200 or told.partition("nonce")[0] == sign_in.decode().partition("nonce")[0], path
+            for secret in ("a run", "anna", "secret", "C0DE77", "You may stop", "static/", "csrf"):
+                assert secret not in told, path
+        if path.endswith("0"):
+            time.sleep(0.1)  # no more at once than strangers may
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"PROLIFIC_PID": "x"}, {**PLATFORM, "PROLIFIC_PID": "{{%PROLIFIC_PID%}}"}, {**PLATFORM, "SESSION_ID": 5},
+     {**PLATFORM, "STUDY_ID": "a" * 65}, {**PLATFORM, "PROLIFIC_PID": "' OR 1=1 --"},
+     {**PLATFORM, "SESSION_ID": "\ud800"}],
+)  # fmt: skip
+def test_a_studys_link_lets_nobody_in_whom_no_platform_sent(campaign: Site, given: dict[str, Any]) -> None:
+    token = campaign.host.store.links.make("pilot", "study")
+    status, headers, _ = Client(campaign).post("enter", {"token": token, **given})
+    assert status == 401 and "set-cookie" not in headers
+    assert campaign.host.store.participants.all() == []
+
+
+def test_a_participant_is_nobody_else_and_nobody_else_is_they(campaign: Site) -> None:
+    token = campaign.host.store.links.make("pilot", "study")
+    first, other = Client(campaign), Client(campaign)
+    status, headers, _ = first.post("enter", {"token": token, **PLATFORM, "name": "anna", "role": "owner"})
+    assert status == 200
+    first.cookie = headers["set-cookie"].partition(";")[0]
+    assert other.post("enter", {"token": token, **PLATFORM, "SESSION_ID": "guessed"})[0] == 401
+    person = campaign.host.who(first.cookie.partition("=")[2])
+    assert person is not None and (person.name, person.role) == ("prolific-5f00aa", "annotator")
+    for path in OWNERS_PAGES:
+        assert first.get(path)[0] == 403, path
+    campaign.host.store.links.revoke("pilot")
+    assert first.get("progress")[0] == 401
+
+
+def test_nothing_is_asked_or_taken_before_consent_to_what_stands_there_now(campaign: Site) -> None:
+    anna = Client(campaign, "anna")
+    found = json.loads(anna.post("next", {"want": 3})[2])
+    assert (found["stage"], found["questions"]) == ("consent", [])
+    for version in ("", None, "0" * 12, ["a"], True):
+        assert anna.post("consent", {"version": version})[0] == 409
+    person = campaign.host.who(anna.cookie.partition("=")[2])
+    (claim,) = campaign.host.store.claim("anna", 1)
+    ticket = campaign.host.signed_ticket(person, claim.token, claim.query.id, claim.shown)
+    assert anna.answer({"ticket": ticket})[0] == 403
+    assert answers(campaign) == 0 and campaign.host.store.participants.consents() == {}
+
+
+def test_the_completion_code_is_told_to_who_is_done_and_to_nobody_before(campaign: Site) -> None:
+    anna = Client(campaign, "anna")
+    seen = anna.get("")[2]
+    anna.post("consent", {"version": found_version(anna)})
+    for _ in range(2):
+        said = anna.post("next", {"want": 5})[2]
+        seen += said
+        seen += anna.answer(json.loads(said)["questions"][0])[2]
+    assert b"C0DE77" not in seen
+    done = json.loads(anna.post("next", {"want": 5})[2])
+    assert (done["stage"], done["questions"], done["completion"]["code"]) == ("done", [], "C0DE77")
+
+
+def found_version(client: Client) -> str:
+    return str(json.loads(client.post("next", {"want": 1})[2])["consent"]["version"])
+
+
+def test_only_the_owner_settles_and_pins_and_only_with_tickets_of_their_own(site: Site) -> None:
+    anna, owner = Client(site, "anna"), Client(site)
+    owner.enter(site.host.store.links.make("boss", "owner"))
+    (question,) = anna.next()
+    assert anna.answer(question)[0] == 200
+    for path in OWNERS_PAGES:
+        assert anna.get(path)[0] == 403, path
+    said = {"ticket": question["ticket"], "row": 1, "item": 0, "good": True}
+    for path in ("adjudicate", "pin"):
+        assert anna.post(path, said)[0] == 403, path
+        assert owner.post(path, said)[0] == 403, "a ticket of somebody else's"
+        assert owner.post(path, said, x_prefrl=anna.csrf)[0] == 401
+        assert owner.post(path, said, sec_fetch_site="cross-site")[0] == 403
+    assert answers(site) == 1 and "examples" not in site.host.store.facts()
+
+
+def test_nobody_withdraws_or_edits_for_another_or_from_another_site(site: Site) -> None:
+    anna, ben = Client(site, "anna"), Client(site, "ben")
+    (question,) = anna.next()
+    assert anna.answer(question)[0] == 200
+    for headers in ({"x_prefrl": ""}, {"x_prefrl": ben.csrf}, {"sec_fetch_site": "cross-site"}):
+        assert anna.post("withdraw", {}, **headers)[0] in (401, 403)
+    assert ben.post("edit", {"ticket": question["ticket"], "place": 0, "text": "x"})[0] == 403
+    assert anna.post("edit", {"ticket": question["ticket"], "place": 0, "text": "x"})[0] == 409, "a clip is no text"
+    assert anna.post("edit", {"ticket": question["ticket"], "place": 0, "text": "x" * 20_001})[0] == 422
+    assert answers(site) == 1
+    assert anna.post("withdraw", {})[0] == 200
+    assert anna.get("progress")[0] == 401 and Client(site).post("enter", {"token": anna.token})[0] == 401
+    assert ben.post("next", {"want": 1})[0] == 200
+
+
+def test_two_hundred_requests_a_second_for_seconds_leave_those_who_answer_alone(site: Site) -> None:
+    anna = Client(site, "anna")
+    stop, found = threading.Event(), list[int]()
+
+    def flood() -> None:
+        stranger, began = Client(site), time.monotonic()
+        for number in range(10**6):
+            if stop.is_set():
+                return
+            time.sleep(max(0.0, began + number / 50 - time.monotonic()))  # four of these: 200 a second, where it can
+            found.append(stranger.get(("", "progress", "people", "clips/x")[number % 4])[0])
+
+    threads = [threading.Thread(target=flood) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(2.5)
+        for _ in range(3):
+            (question,) = anna.next()
+            assert anna.answer(question)[0] == 200
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert answers(site) == 3 and set(found) <= {401, 429}
