@@ -77,8 +77,9 @@ def ask_people(
     with _opened(record) as store:
         before = store.num_open()
         session = before + store.num_answers()
-        asked = {"session": session, "instruction": instruction, "overlap": overlap}
-        store.add_queries([replace(query, **asked) for query in queries])
+        store.add_queries(
+            [replace(query, session=session, instruction=instruction, overlap=overlap) for query in queries]
+        )
         return store.num_open() - before
 
 
