@@ -456,7 +456,7 @@ for (const dialog of document.querySelectorAll("dialog")) {
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const key = letter(event);
-  if (event.target.matches("textarea, input[type=text]")) return;
+  if (event.target.matches?.("textarea, input[type=text]")) return;
   if (document.querySelector("dialog[open]")) { if (["h", "i", "p", "?"].includes(key)) close(); return; }
   if (event.target === $("timeline") && key.startsWith("Arrow")) $("timeline").blur();
   if (key === "h" || key === "?" || key === "F1") open($("help"));
