@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TextIO, TypeVar
+from typing import Annotated, Any, Literal, TextIO, TypeVar
 
 from prefrl.errors import INTERRUPTED, USER_ERROR, UserError, first_line, require
 
@@ -21,6 +21,7 @@ import tyro  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Column, Table  # noqa: E402
 
+from prefrl.annotators import Annotator, make_teacher  # noqa: E402
 from prefrl.control import run as runs  # noqa: E402
 from prefrl.control.folder import ControlFolder  # noqa: E402
 from prefrl.control.rendering import choose_gl_backend  # noqa: E402
@@ -28,6 +29,7 @@ from prefrl.control.settings import TrainSettings  # noqa: E402
 from prefrl.dataset import export_record, import_record  # noqa: E402
 from prefrl.envs import list_envs  # noqa: E402
 from prefrl.envs.measures import known_measures  # noqa: E402
+from prefrl.files import text_or_file, write_atomically  # noqa: E402
 from prefrl.human_ui.command import main as viewer_command  # noqa: E402
 from prefrl.human_ui.page import command as page_command  # noqa: E402
 from prefrl.human_ui.show import main as show_command  # noqa: E402
@@ -36,11 +38,14 @@ from prefrl.runs.guard import Interrupted  # noqa: E402
 from prefrl.seams import trust_data  # noqa: E402
 from prefrl.store.engine import shown_address  # noqa: E402
 from prefrl.studies import text_runs  # noqa: E402
+from prefrl.studies.contestants import judge_of, models_of, policies_of  # noqa: E402
 from prefrl.studies.film import record_video  # noqa: E402
 from prefrl.studies.refit import refit  # noqa: E402
 from prefrl.studies.report import report_run  # noqa: E402
 from prefrl.studies.run_quality import run_quality  # noqa: E402
-from prefrl.studies.tables import show_finding, show_fit, show_quality, show_text_report  # noqa: E402
+from prefrl.studies.tables import show_finding, show_fit, show_quality, show_standing, show_text_report  # noqa: E402
+from prefrl.studies.tournament import Tournament  # noqa: E402
+from prefrl.studies.tournament_plot import plot_standing  # noqa: E402
 from prefrl.text.jobs.folder import TextFolder  # noqa: E402
 from prefrl.theory.catalogue import STUDIES, run_study  # noqa: E402
 
@@ -363,6 +368,77 @@ def envs() -> None:
     for row in list_envs():
         table.add_row(row.env_id, row.extra or "-", "yes" if row.installed else "no", row.note)
     Console().print(table)
+
+
+@app.command
+def tournament(
+    runs: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN")]] = (), *, out: Path,
+    games: int = 100, policies: tuple[str, ...] = ("last",), annotator: Literal["teacher", "human"] = "teacher",
+    teacher: str = "oracle", judge: str | None = None, constitution: Path | None = None, data: str | None = None,
+    max_tokens: int = 64, instruction: str = "", seed: int = 0, json: bool = False, trust: bool = False,
+) -> None:  # fmt: skip
+    """Compare what several runs do, pair by pair, and rate them; again with the same --out, it goes on.
+
+    Args:
+        runs: of one environment, or text runs and language models; without any, the standing of --out is shown.
+        out: folder of the tournament.
+        games: questions to put in all.
+        policies: of control runs: last, best, during or before; each of each run is a player.
+        annotator: who compares: a program, or people in window or browser.
+        teacher: of control runs: the program, one of those of prefrl train.
+        judge: of text: rule, a language model, or URL#MODEL; default: rule.
+        constitution: of text: file with what the judge is to go by.
+        data: of text: prompts; default: what the first run was trained on.
+        max_tokens: of text: longest response.
+        instruction: what people are told to look for: a text, or a file that holds it.
+        seed: of pairs, starts and draws.
+        json: print one JSON object.
+        trust: the runs were made by another user or on another machine: use what they name, code among it.
+    """
+    if games < 1:
+        raise UserError(f"--games must be at least 1. Received {games}")
+    if not runs:
+        if not (out / "tournament.json").is_file():
+            raise UserError(
+                f"There is no tournament in {out}. Name the runs that are to play: prefrl tournament RUN RUN"
+            )
+        _show_standing(Tournament(out), as_json=json)
+        return
+    by_people = annotator == "human"
+    kinds = {format_of(Path(run)) == ControlFolder.FORMAT for run in runs}
+    if kinds == {True, False}:
+        raise UserError("Some of these are control runs and some are not; what they do cannot be compared.")
+    who: Annotator | None
+    if kinds == {True}:
+        paths = [Path(run) for run in runs]
+        players = policies_of(paths, policies, seed=seed, drawn=by_people, trust=trust)
+        who = None if by_people else make_teacher(teacher, seed=seed)
+    else:
+        players = models_of(runs, data, max_tokens=max_tokens, seed=seed, trust=trust)
+        law = None if constitution is None else text_or_file(str(constitution))
+        who = None if by_people else judge_of(judge or "rule", law)
+    contest = Tournament(out, [player.name for player in players], {"instruction": text_or_file(instruction)})
+    contest.play(players, games, who, seed=seed)
+    _show_standing(contest, as_json=json)
+
+
+def _show_standing(contest: Tournament, *, as_json: bool) -> None:
+    standing = contest.standing()
+    found = standing.to_json()
+    write_atomically(contest.path / "ratings.json", json.dumps(found, indent=1).encode())
+    if standing.ratings is not None:
+        plot_standing(standing, contest.path / "ratings.png")
+    if as_json:
+        _print_json(found)
+        return
+    if standing.ratings is not None:
+        show_standing(standing, Console())
+        print(f"Wrote {contest.path / 'ratings.png'} and {contest.path / 'ratings.json'}")
+    if standing.num_open:
+        print(
+            f"{standing.num_open} questions wait. Answer them with: prefrl label {contest.record}, or prefrl serve "
+            f"{contest.record}; then call prefrl tournament again."
+        )
 
 
 @app.command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from prefrl.quality import AnnotatorQuality
 from prefrl.rewards import FitReport
 from prefrl.shares import Share
 from prefrl.studies.run_quality import RunQuality
+from prefrl.studies.tournament import Standing
 from prefrl.theory.study import Finding, Study
 
 QUERY_LETTERS = 12  # of a name, which are its own
@@ -137,3 +139,29 @@ def show_finding(study: Study, finding: Finding, console: Console) -> None:
     console.print(claims)
     for note in finding.notes:
         console.print(note)
+
+
+def show_standing(standing: Standing, console: Console) -> None:
+    """Print how a tournament stands, the best first."""
+    table = Table(
+        "place", Column("player", overflow="fold"), "rating", "95 % interval", "Elo", "games", title="Standing"
+    )
+    for place, row in enumerate(standing.to_json()["players"], start=1):
+        interval = f"{row['low']:.0f} to {row['high']:.0f}"
+        table.add_row(
+            str(place), row["name"], f"{row['rating']:.0f}", interval, f"{row['elo']:.0f}", f"{row['games']:g}"
+        )
+    console.print(table)
+    console.print(
+        f"From {len(standing.games)} answers; {standing.num_cannot_tell} could not be told, {standing.num_open} wait. "
+        "Ratings are Bradley-Terry's on Elo's scale (400 points: odds of ten to one). Elo looks at one game after the "
+        "other, so that the last weigh most."
+    )
+    if standing.ratings is not None:
+        doubts, order = standing.ratings.doubt(), standing.order()
+        for better, worse in itertools.pairwise(order):
+            if doubts[better, worse] > 0.05:
+                console.print(
+                    f"{standing.names[better]} before {standing.names[worse]}: in doubt, the other way round with "
+                    f"probability {doubts[better, worse]:.2f}."
+                )
