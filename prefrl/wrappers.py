@@ -90,6 +90,7 @@ class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         self.reward_function = as_reward_function(reward)
         self._rewards_of = getattr(self.reward_function, "of_few", self.reward_function)
         check_spaces(self.reward_function, env.observation_space, env.action_space)
+        self._read_space, self._action_dtype = env.observation_space, env.action_space.dtype
         self._observations: Batch | None = None  # the last one, as a batch of one
         self._ended = False
         self._true_return = self._learned_return = 0.0
@@ -108,7 +109,7 @@ class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         """Take one step; the reward is the learned one, the environment's is `info["true_reward"]`."""
         if self._observations is None:
             raise gymnasium.error.ResetNeeded("Call reset before the first step.")
-        actions = np.array(action, self.env.action_space.dtype)[None]  # a copy: the environment may change its input
+        actions = np.array(action, self._action_dtype)[None]  # a copy: the environment may change its input
         observation, true_reward, terminated, truncated, info = self.env.step(action)
         following, true_reward = self._as_batch(observation), _known_reward(true_reward)
         if self._ended:  # nobody called reset, so that an Autoreset inside began the next episode: this step is no step
@@ -128,7 +129,7 @@ class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
 
     def _as_batch(self, observation: Any) -> Batch:
         """Return a batch of one, a copy: environments may reuse their arrays."""
-        batch = _batch_of_one(self.env.observation_space, observation)
+        batch = _batch_of_one(self._read_space, observation)
         check_finite(batch, "The observation")
         return batch
 
@@ -315,6 +316,8 @@ def _batch_of_one(space: Space, value: Any) -> Batch:
 
 def _known_reward(reward: Any) -> Any:
     """Return the environment's own reward: a number with a dtype, which torchrl looks for, or an array of several."""
+    if isinstance(reward, float):
+        return np.float64(reward)
     array = np.array(np.nan if reward is None else reward)
     if array.dtype.kind not in NUMBERS:
         return np.float64("nan")

@@ -21,6 +21,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from prefrl.clips.pictures import as_picture
 from prefrl.clips.trail import ClipSource
 from prefrl.errors import UserError
 from prefrl.spaces import Array
@@ -156,7 +157,7 @@ class Mujoco:
                 mujoco.mj_forward(env.model, env.data)
             else:
                 env._step_mujoco_simulation(row[1 + size :], env.frame_skip)
-            yield _picture(env)
+            yield as_picture(env.render())
 
 
 _DRAWN = {  # beside the state
@@ -219,7 +220,7 @@ class ClassicControl:
             env.state = row[:num].copy()
             for name, value in zip(self._states.names, row[num:].tolist(), strict=True):
                 setattr(env, name, None if np.isnan(value) else value)
-            yield _picture(env)
+            yield as_picture(env.render())
 
 
 class Ale:
@@ -285,7 +286,7 @@ class Ale:
                 for _ in range(repeats):
                     env.step(action)
                 if repeats or last is None:
-                    last = _picture(env)
+                    last = as_picture(env.render())
             if step >= source.lead:
                 yield last
 
@@ -348,7 +349,7 @@ class Film:
             self._num_windows += 1
             self._left, self._wait = self._length, int(self._rng.integers(self._length))
         begin = time.perf_counter()
-        self._blobs[self._num - 1] = b"F" + pack_picture(_picture(self._env))
+        self._blobs[self._num - 1] = b"F" + pack_picture(as_picture(self._env.render()))
         self._spent += time.perf_counter() - begin
         self._left -= 1
 
@@ -372,13 +373,3 @@ def unpack_picture(data: bytes) -> Picture:
     """Rebuild what `pack_picture` gave."""
     height, width = np.frombuffer(data[:4], "<u2").tolist()
     return np.frombuffer(zlib.decompress(data[4:]), np.uint8).reshape(height, width, 3)
-
-
-def _picture(env: Any) -> Picture:
-    picture = np.asarray(env.render())
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise UserError(
-            f'Expected pictures (H, W, 3) uint8 of an environment with render_mode="rgb_array"; got shape '
-            f"{picture.shape}, {picture.dtype}."
-        )
-    return picture.copy()  # some environments draw into the same array again

@@ -20,6 +20,7 @@ import gymnasium
 import numpy as np
 
 from prefrl.clips.codec import FORMAT, encode_clip
+from prefrl.clips.pictures import check_one_size
 from prefrl.clips.trail import ClipSource
 from prefrl.clips.worlds import find_world
 from prefrl.control.folder import ControlFolder
@@ -66,6 +67,7 @@ class ClipRenderer:
             raise UserError(f"It cannot be drawn here {why_not_drawn(env, error)}") from error
         if max(int(picture.max()) for picture in pictures) <= DARKEST:
             raise UserError(f"All its pictures are black. {why_black(env)}")
+        check_one_size(pictures)
         clip = encode_clip(pictures, frames_per_second)
         return Clip(
             data=clip.data,

@@ -19,9 +19,10 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from prefrl.clips.pictures import as_picture, check_one_size
 from prefrl.errors import UserError, first_line, require
 from prefrl.rewards.function import RewardFunction
-from prefrl.spaces import Array, Batch, map_batch, zip_batches
+from prefrl.spaces import Batch, map_batch, zip_batches
 
 WIDER = 25.0
 DARKEST = 8  # of 255: pictures with nothing brighter are empty
@@ -88,13 +89,7 @@ def record_episode(
         true_rewards.append(math.nan if true_reward is None else float(true_reward))
         frames.append(_picture(env))
         ended = bool(terminated or truncated)
-    sizes = {frame.shape[:2] for frame in frames}
-    if len(sizes) > 1:
-        (height, width), (other_height, other_width) = sorted(sizes)[:2]
-        raise UserError(
-            f"The environment's pictures are of different sizes ({width} x {height}, {other_width} x {other_height}, "
-            "...), and those of a video must be of one size."
-        )
+    check_one_size(frames)
     pictures = np.stack(frames)
     if pictures.max() <= DARKEST:
         raise UserError(f"All pictures of the environment are black. {why_black(env)}")
@@ -135,20 +130,10 @@ def _copied(observation: Any) -> Batch:
 
 def _picture(env: gymnasium.Env[Any, Any]) -> NDArray[np.uint8]:
     try:
-        picture: Any = env.render()
+        drawn: Any = env.render()
     except Exception as error:  # OpenGL bindings raise errors of many kinds, from many packages
         raise UserError(f"The environment cannot be drawn here {why_not_drawn(env, error)}") from error
-    if picture is None:
-        raise UserError('The environment\'s render() returned None with render_mode="rgb_array": it draws nothing.')
-    try:
-        array: Array = np.asarray(picture)
-    except ValueError as error:
-        raise UserError(
-            f"Expected pictures (H, W, 3) uint8 from the environment; got a {type(picture).__name__}."
-        ) from error
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-        raise UserError(f"Expected pictures (H, W, 3) uint8 from the environment; got {array.shape} {array.dtype}.")
-    return array.copy()  # some environments draw into the same array again
+    return as_picture(drawn)
 
 
 def fast_rendering(env: gymnasium.Env[Any, Any]) -> bool:

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from prefrl.errors import UserError
 from prefrl.files import write_atomically
-from prefrl.rewards.networks import EnsembleCNN, EnsembleMLP, Features
+from prefrl.rewards.few import FewTransitions
+from prefrl.rewards.networks import LEAKY_SLOPE, EnsembleCNN, EnsembleMLP, Features
 from prefrl.rewards.registry import NETWORKS, NetworkInputs, members_of
 from prefrl.seams import Named
 from prefrl.segments import Segment, stack_transitions
@@ -147,6 +148,7 @@ class RewardEnsemble:
         self.least_input_std = torch.zeros(self.num_inputs, device=self.device)
         self.reward_mean = torch.zeros(self.num_members, 1, device=self.device)
         self.reward_std = torch.ones(self.num_members, 1, device=self.device)
+        self._few: FewTransitions | None = None  # made when it is asked for
 
     def _image_shape(self) -> tuple[int, int, int]:
         space = self.observation_space
@@ -264,14 +266,19 @@ class RewardEnsemble:
         """
         if not isinstance(self.network, EnsembleMLP) or self.device.type != "cpu" or len(actions) > FEW:
             return self(observations, actions, next_observations)
+        statistics = (self.input_mean, self.input_std, self.reward_mean, self.reward_std)
+        if self._few is None or not self._few.is_of(statistics):
+            self._few = FewTransitions(
+                list(self.network.weights),
+                list(self.network.biases),
+                statistics,
+                target_std=self.settings.target_std,
+                limit=self.settings.clip_inputs,
+                slope=LEAKY_SLOPE,
+            )
         vector = self._encode_vector(observations, actions, next_observations)
-        limit = self.settings.clip_inputs
-        x = (vector - self.input_mean.numpy()) / self.input_std.numpy()
-        x = np.minimum(np.maximum(x, -limit), limit)  # np.clip takes longer
-        raw = self.network.of_few(x)
-        normalised = (raw - self.reward_mean.numpy()) * (self.settings.target_std / self.reward_std.numpy())
-        rewards: NDArray[np.float32] = normalised.mean(0)
-        return rewards
+        assert vector is not None
+        return self._few(vector)
 
     @torch.no_grad()
     def normalise(self, observations: Batch, actions: Array, next_observations: Batch) -> None:

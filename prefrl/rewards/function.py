@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.errors import UserError
-from prefrl.spaces import Array, Batch
+from prefrl.spaces import Array, Batch, all_finite
 
 
 class RewardFunction(Protocol):
@@ -35,7 +35,7 @@ def checked_rewards(
     scores = scores.astype(np.float64)
     if ignored is not None:
         scores[ignored] = 0.0
-    if not np.isfinite(scores).all():
+    if not all_finite(scores):
         raise UserError(
             f"A reward function must return finite numbers. Received {scores[~np.isfinite(scores)][0]} for transition "
             f"{int(np.flatnonzero(~np.isfinite(scores))[0])} of {len(scores)}"

@@ -10,9 +10,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -68,17 +66,6 @@ class EnsembleMLP(nn.Module):
             x = functional.leaky_relu_(torch.baddbmm(bias, x, weight), LEAKY_SLOPE)
         weight, bias = last
         return (x * weight.mT).sum(-1) + bias.squeeze(-1)  # a matrix of one column is slow to multiply by
-
-    def of_few(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return raw rewards `(M, B)` of `(B, D)` as `forward` does, by NumPy."""
-        x = vector
-        *hidden, last = zip(self.weights, self.biases, strict=True)
-        for weight, bias in hidden:
-            x = np.matmul(x, weight.detach().numpy()) + bias.detach().numpy()
-            x = np.maximum(x, LEAKY_SLOPE * x)
-        weight, bias = (parameter.detach().numpy() for parameter in last)
-        rewards: NDArray[np.float32] = (np.matmul(x, weight) + bias)[..., 0]
-        return rewards
 
     @torch.no_grad()
     def change_inputs(self, shift: Tensor, scale: Tensor) -> None:
