@@ -22,6 +22,7 @@ from prefrl.runs.metrics import finite
 from prefrl.shares import Share
 from prefrl.store import PreferenceStore
 from prefrl.studies.quality_plot import plot_quality
+from prefrl.studies.wishes import Wishes, compare_wishes
 
 AT_ONCE = 200  # queries whose segments are in memory
 
@@ -49,6 +50,8 @@ class RunQuality:
     """Share of each annotator's answers that are not random, where the run's fit estimates it."""
     surprises: tuple[Surprise, ...]
     """Least expected first; empty if there is no reward yet."""
+    wishes: Wishes | None
+    """Whether one reward fits all who answered; None: cannot be told."""
     held_out_agreement: Share | None
     """How far the reward agrees with answers that it did not learn from, as its last fit found."""
 
@@ -56,6 +59,7 @@ class RunQuality:
         """Return everything as JSON values."""
         values = self.quality.to_json()
         values["reliability"] = self.reliability
+        values["wishes"] = None if self.wishes is None else self.wishes.to_json()
         values["held_out_agreement"] = None if self.held_out_agreement is None else self.held_out_agreement.to_json()
         values["surprises"] = [asdict(surprise) for surprise in self.surprises]
         return dict(finite(values))
@@ -78,6 +82,7 @@ def run_quality(folder: ControlFolder, num_surprises: int = 10) -> RunQuality:
         if not quality.annotators:
             raise UserError(f"Nobody has answered in the run in {folder.path} yet, so there is nothing to judge.")
         reward, reliability = reward_of(folder)
+        wishes = compare_wishes(store)
         newest = max(row for row, _ in store.answers(standing=True))
         agreement = store.facts().get("held_out_agreement")
         expected = [] if reward is None else expectations(store, reward, folder.settings.fit.error_rate)
@@ -87,6 +92,7 @@ def run_quality(folder: ControlFolder, num_surprises: int = 10) -> RunQuality:
         quality=quality,
         reliability=reliability,
         surprises=tuple(surprise for _, surprise in expected[:num_surprises]),
+        wishes=wishes,
         held_out_agreement=None if agreement is None else Share(**agreement),
     )
     write_json(folder.path / "quality.json", found.to_json())

@@ -49,6 +49,8 @@ def show_quality(found: RunQuality, console: Console) -> None:
         for pair in found.quality.pairs:
             table.add_row(f"{pair.first}, {pair.second}", _share(pair.agreement), _number(pair.alpha))
         console.print(table)
+    if found.wishes is not None:
+        console.print(found.wishes.sentence())
     console.print(f"The learned reward agrees with {told_agreement(found.held_out_agreement)}.")
     if found.surprises:
         table = Table("row", _names(), "answer", "probability", "query", title="Expected least: a second look")

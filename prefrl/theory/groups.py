@@ -20,7 +20,7 @@ from prefrl.theory.linear import Floats, fit_rankings, sample_rankings
 
 RIDGE = 0.1  # keeps a group of few answers finite
 _STEPS = 100
-_ENOUGH = 1e-6
+_ENOUGH = 1e-3  # nats that a step gains
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def _climb(answers: Sequence[Floats], num_groups: int, rng: np.random.Generator,
         evidence = top[:, 0] + np.log(np.exp(joint - top).sum(axis=1))
         belongs = np.exp(joint - evidence[:, None])
         total = float(evidence.sum())
-        if total - last < _ENOUGH * abs(total):
+        if total - last < _ENOUGH:
             break
         last = total
     order = np.argsort(-shares)
@@ -127,7 +127,7 @@ def find_groups(answers: Sequence[Floats], rng: np.random.Generator, *, draws: i
 
 def _gain(answers: Sequence[Floats], rng: np.random.Generator) -> tuple[Mixture, float, Floats]:
     one = fit_mixture(answers, 1, rng)
-    two = fit_mixture(answers, 2, rng, starts=3)
+    two = fit_mixture(answers, 2, rng, starts=2)
     return two, 2 * max(0.0, two.log_likelihood - one.log_likelihood), one.thetas[0]
 
 

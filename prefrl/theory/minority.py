@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 MAJORITY, MINORITY = np.array([1.5, -1.0, 0.5, 0.5]), np.array([-1.5, 1.0, 0.5, 0.5])
 SHARES = (0.5, 0.65, 0.8, 0.95)
 ANNOTATORS, EACH = 20, 40
-TEST_EACH = (5, 20)
-TEST_DRAWS = 39
+TEST_EACH = (3, 10)
+TEST_DRAWS = 19
 LEVEL = 0.05
 NUM_ITEMS = 30
 
@@ -101,7 +101,7 @@ def run(repetitions: int, seed: int) -> Finding:
         for name in names:
             (first, off_first), (second, off_second) = (mean_and_interval(v) for v in served_by[share, name].T)
             rows.append((f"{share:.0%}", name, f"{first:.2f} ± {off_first:.2f}", f"{second:.2f} ± {off_second:.2f}"))
-    tries = max(6, repetitions // 2)
+    tries = max(4, repetitions // 2)
     told = {}
     for each in TEST_EACH:
         for share in (0.8, 1.0):
@@ -163,5 +163,5 @@ STUDY = Study(
     question="What does one reward do to a minority, and what tells that there is one?",
     source="Casper et al. 2023; Siththaranjan et al. 2024; Chakraborty et al. 2024",
     run=run,
-    repetitions=40,
+    repetitions=24,
 )

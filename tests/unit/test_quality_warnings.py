@@ -15,6 +15,7 @@ from prefrl.shares import share_of
 from prefrl.store import PreferenceStore
 from prefrl.studies.run_quality import RunQuality, Surprise
 from prefrl.studies.tables import show_quality
+from prefrl.studies.wishes import Wishes
 
 
 def test_people_who_look_are_hardly_ever_called_regular() -> None:
@@ -99,7 +100,10 @@ def test_the_tables_of_quality_fit_eighty_columns_and_name_questions_that_can_be
     quality = Quality(annotators=people, pairs=(pair,), alpha_comparisons=0.7, alpha_ratings=None, seconds={})
     surprise = Surprise(row=1234, query_id="0123456789abcdef" * 2, annotator="anna", kind="comparison", value=1.0,
                         probability=0.01)  # fmt: skip
-    found = RunQuality(quality=quality, reliability={"anna": 0.9}, surprises=(surprise,), held_out_agreement=share)
+    wishes = Wishes(p_value=0.03, groups=(("anna", "prolific-60ab"), ("ben",)), num_answers=90)
+    found = RunQuality(
+        quality=quality, reliability={"anna": 0.9}, surprises=(surprise,), held_out_agreement=share, wishes=wishes
+    )
     out = io.StringIO()
     show_quality(found, Console(file=out, width=80))
     told = out.getvalue()
@@ -107,3 +111,4 @@ def test_the_tables_of_quality_fit_eighty_columns_and_name_questions_that_can_be
     assert told.count("80% (71-87%, 100)") == 7, told
     assert "0123456789ab " in told and "prefrl show RUN QUERY" in told
     assert "prolific-60ab" in told
+    assert "seem to want different things" in told
