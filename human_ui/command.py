@@ -47,6 +47,9 @@ def main(arguments: Sequence[str]) -> int:
         default=0.0,
         help="share of the clips' length that must have been shown before an answer counts (default: 0)",
     )
+    parser.add_argument(
+        "--break-after", type=float, default=20.0, metavar="MINUTES", help="propose a rest (default: 20; 0: never)"
+    )
     parser.add_argument("--high-contrast", action="store_true", help="white on black; the key C changes it too")
     parser.add_argument("--size", default=None, metavar="WIDTHxHEIGHT", help="of the window, e.g. 1280x800")
     parser.add_argument("--trust", action="store_true", help="let the record name code of a user: a kind of answer")
@@ -61,9 +64,12 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--repeat-share must be at least 0 and less than 1. Received {given.repeat_share}")
     if not 0 <= given.must_see <= 1:
         raise UserError(f"--must-see is a share, from 0 to 1. Received {given.must_see}")
+    if not given.break_after >= 0:
+        raise UserError(f"--break-after is a number of minutes, 0 for never. Received {given.break_after}")
     _check_screen()
 
     from prefrl.human_ui.desk import Desk
+    from prefrl.human_ui.examples import read_examples
     from prefrl.human_ui.questions import Standing
     from prefrl.human_ui.session import Session
     from prefrl.human_ui.window import Window
@@ -72,6 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     environment = str(config.get("env_id", ""))
     with PreferenceStore(where, patience_seconds=5.0, create=False) as store:
         facts = store.facts()
+        examples = read_examples(store)
     instruction = find_instruction(given.instruction, facts, config)
     desk = Desk(
         lambda: PreferenceStore(where, patience_seconds=2.0, create=False),
@@ -81,7 +88,10 @@ def main(arguments: Sequence[str]) -> int:
         repeat_share=given.repeat_share,
         folder=Path(given.run) if Path(given.run).is_dir() else None,
     )
-    session = Session(Standing(run=run, environment=environment), instruction, must_see=given.must_see)
+    session = Session(
+        Standing(run=run, environment=environment), instruction, must_see=given.must_see,
+        break_after=60 * given.break_after, examples=examples,
+    )  # fmt: skip
     session.high_contrast = given.high_contrast
     title = " - ".join(part for part in ("prefrl", environment, run, name) if part)
     window = Window(session, desk, title, size)

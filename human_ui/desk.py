@@ -59,7 +59,9 @@ class Desk:
         folder: Path | None = None,
     ) -> None:
         self._open_record, self.annotator, self._folder = open_record, annotator, folder
-        self._sitting = Sitting(annotator, run=run, environment=environment, repeat_share=repeat_share, folder=folder)
+        self._sitting = Sitting(
+            annotator, run=run, environment=environment, repeat_share=repeat_share, folder=folder, in_window=True
+        )
         self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._work: queue.SimpleQueue[tuple[str, Answer, str]] = queue.SimpleQueue()
         self._num_unsaved = 0

@@ -16,6 +16,8 @@ from prefrl.human_ui.theme import HIGH_CONTRAST, PLAIN, Colour, Theme
 
 MAX_SMOOTH = 1000  # pixels: larger clips are enlarged the quick way
 LEAVING = "Not in the record yet: {num}. The window closes when they are. Q again gives them up; any other key stays."
+EXAMPLES_SHARE = 0.3  # of the window's height, where there are any
+GOOD, BAD = (0, 158, 115), (213, 94, 0)
 MISSING = "Some letters cannot be shown: no font here has them. Install one, e.g. Debian's fonts-noto."
 
 
@@ -62,7 +64,8 @@ class Painter:
             self._comment(surface, session, theme, unit)
         elif session.show_instruction:
             told = session.look_for or "No instruction was given."
-            self._panel(surface, theme, unit, "What to look for", told, session.scroll)
+            self._panel(surface, theme, unit, "What to look for", told, session.scroll, self._room(surface, session))
+            self._examples(surface, session, theme, unit)
 
     def paint_frame(self, surface: pygame.Surface, session: Session) -> list[pygame.Rect]:
         """Draw only what another frame changes, after `paint`; return where."""
@@ -313,7 +316,8 @@ class Painter:
         if session.screen is Screen.INSTRUCTION:
             text = session.look_for or "Say which one is better."
             told = f"{text}\n\nPress any key to begin; H shows all keys."
-            self._panel(surface, theme, unit, "What to look for", told, session.scroll)
+            self._panel(surface, theme, unit, "What to look for", told, session.scroll, self._room(surface, session))
+            self._examples(surface, session, theme, unit)
         elif session.screen is Screen.BREAK:
             told = "You have answered for a while. Look out of the window for a minute or two; no time counts.\n\n"
             self._panel(surface, theme, unit, "Time for a rest", f"{told}Any key goes on.")
@@ -348,12 +352,13 @@ class Painter:
             surface.blit(self._text(what, size, theme.ink), (box.x + round(270 * unit), y))
 
     def _panel(
-        self, surface: pygame.Surface, theme: Theme, unit: float, title: str, text: str, scroll: int = 0
+        self, surface: pygame.Surface, theme: Theme, unit: float, title: str, text: str, scroll: int = 0, below: int = 0
     ) -> None:
         width, height = surface.get_size()
         size, inner = round(21 * unit), min(width - round(80 * unit), round(860 * unit))
         rows = self._letters.wrap(text, size, inner)
         step = round(30 * unit)
+        height -= below
         visible = min(len(rows), max(1, (height - round(240 * unit)) // step))  # between header and footer
         first = self._scrolled(len(rows), visible, scroll)
         if len(rows) > visible:
@@ -367,6 +372,42 @@ class Painter:
                 self._text(row, size, theme.ink), (box.x + round(30 * unit), box.y + round(70 * unit) + index * step)
             )
         self._scroll_bar(surface, box, theme, theme.pale_ink, round(8 * unit), (first, visible, len(rows)))
+
+    @staticmethod
+    def _room(surface: pygame.Surface, session: Session) -> int:
+        return round(EXAMPLES_SHARE * surface.get_height()) if session.examples else 0
+
+    def _examples(self, surface: pygame.Surface, session: Session, theme: Theme, unit: float) -> None:
+        """Draw what was pinned in a row above the footer: of a clip its first, middle and last frame."""
+        if not session.examples:
+            return
+        width, height = surface.get_size()
+        gap, caption, size = round(12 * unit), round(26 * unit), round(16 * unit)
+        high = self._room(surface, session) - caption - gap
+        wide = min(round(300 * unit), (width - gap) // len(session.examples) - gap)
+        top = height - round(70 * unit) - high - caption
+        left = (width - len(session.examples) * (wide + gap) + gap) // 2
+        for number, example in enumerate(session.examples):
+            box = pygame.Rect(left + number * (wide + gap), top, wide, high)
+            colour = GOOD if example.good else BAD
+            pygame.draw.rect(surface, theme.panel, box)
+            if example.item.clip is not None:
+                frames = example.item.clip.frames
+                chosen = (frames[0], frames[len(frames) // 2], frames[-1])
+                scale = min(high / frames.shape[1], wide / 3 / frames.shape[2])
+                shape = (int(frames.shape[2] * scale), int(frames.shape[1] * scale))
+                for place, pixels in enumerate(chosen):
+                    whole = pygame.image.frombuffer(pixels, (pixels.shape[1], pixels.shape[0]), "RGB")
+                    x = box.x + (wide - 3 * shape[0]) // 2 + place * shape[0]
+                    surface.blit(pygame.transform.smoothscale(whole, shape), (x, box.y + (high - shape[1]) // 2))
+            else:
+                rows = self._letters.wrap(example.item.text or example.item.problem or "", size, wide - gap)
+                for line, row in enumerate(rows[: max(1, high // round(22 * unit))]):
+                    surface.blit(self._text(row, size, theme.ink), (box.x + gap // 2, box.y + line * round(22 * unit)))
+            pygame.draw.rect(surface, colour, box, max(2, round(theme.border * unit)))
+            told = ("Good" if example.good else "Bad") + (f": {example.note}" if example.note else "")
+            told = self._letters.cut(" ".join(told.split()), size, wide)
+            surface.blit(self._text(told, size, theme.ink), (box.x, box.bottom + round(4 * unit)))
 
     def _back(self, surface: pygame.Surface, theme: Theme, unit: float, box: pygame.Rect) -> None:
         pygame.draw.rect(surface, theme.panel, box)

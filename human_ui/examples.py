@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from prefrl.clips.codec import decode_clip
 from prefrl.errors import UserError
+from prefrl.human_ui.questions import Example, Item
 from prefrl.store import PreferenceStore
 
 MOST_EXAMPLES = 12
@@ -40,3 +42,22 @@ def pin_example(
         raise UserError(f"There are {MOST_EXAMPLES} examples already, which is much to look at. Take one down first.")
     store.set_facts({EXAMPLES: examples})
     return examples
+
+
+def read_examples(store: PreferenceStore) -> list[Example]:
+    """Return what is pinned in a record, decoded for a window."""
+    pinned = store.facts().get(EXAMPLES, [])
+    cards = {card.id: card for card in store.cards([one["query"] for one in pinned])}
+    found = []
+    for one in pinned:
+        card = cards.get(one["query"])
+        if card is None:
+            continue
+        if card.responses:
+            item = Item(text=card.responses[one["item"]].text)
+        else:
+            name = card.segment_ids[one["item"]]
+            clips = store.clips([name])
+            item = Item(clip=decode_clip(clips[name].data)) if name in clips else Item(problem="Its clip is not here.")
+        found.append(Example(item=item, good=one["good"], note=one["note"]))
+    return found

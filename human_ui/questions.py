@@ -25,6 +25,15 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Example:
+    """What the owner pinned beside the instruction."""
+
+    item: Item
+    good: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Question:
     """A query as it is put to a person."""
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
 from prefrl.feedback import Answer
-from prefrl.human_ui.questions import Question, Standing
+from prefrl.human_ui.questions import Example, Question, Standing
 
 SPEEDS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0)
 REST = 0.4  # seconds for which the last frame stands before the clips begin again
@@ -96,6 +96,7 @@ class Session:
         now: the clock, in seconds since 1970.
         must_see: share of the clips' length that must have been shown before an answer counts, in [0, 1].
         break_after: seconds of answering after which a rest is proposed; 0: never.
+        examples: good and bad ones, shown beside the instruction.
     """
 
     def __init__(
@@ -105,9 +106,10 @@ class Session:
         now: Callable[[], float] = time.time,
         must_see: float = 0.0,
         break_after: float = 0.0,
+        examples: Sequence[Example] = (),
     ) -> None:
         self.standing, self.instruction, self._now, self.must_see = standing, instruction, now, must_see
-        self.break_after = break_after
+        self.break_after, self.examples = break_after, tuple(examples)
         self.question: Question | None = None
         self.given: list[Answer] = []  # by this person in this session, those taken back left out
         self.ready: deque[Question] = deque()

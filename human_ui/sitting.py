@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,14 @@ class Sitting:
         environment: name of its environment, "" if there is none.
         repeat_share: share of the questions that are earlier ones of this person's, with the sides swapped.
         folder: of the run; None: there is a record only.
+        in_window: it is in a window of their own, which is missed when it is gone.
     """
 
     def __init__(
-        self, annotator: str, *, run: str, environment: str, repeat_share: float = 0.1, folder: Path | None = None
-    ) -> None:
-        self.annotator, self.run, self.environment = annotator, run, environment
+        self, annotator: str, *, run: str, environment: str, repeat_share: float = 0.1, folder: Path | None = None,
+        in_window: bool = False,
+    ) -> None:  # fmt: skip
+        self.annotator, self.run, self.environment, self._in_window = annotator, run, environment, in_window
         self._repeat_share, self._folder = repeat_share, folder
         self._before: dict[str, Any] | None = None  # how things stood when they left
         self.failures = False
@@ -71,7 +72,7 @@ class Sitting:
         """Return how the run and its record stand."""
         facts = store.facts()
         self.failures = bool(facts.get("render_failure"))
-        silent = time.time() - facts.get("seen_at", 0.0) > SILENT_SECONDS
+        silent = store.now() - facts.get("seen_at", 0.0) > SILENT_SECONDS
         running = facts.get("training_state") == "running" and not silent
         training = str(facts.get("training", ""))
         if silent and facts.get("training_state") == "running":
@@ -99,7 +100,7 @@ class Sitting:
 
     def note_presence(self, store: PreferenceStore) -> None:
         """Tell those who watch the record that somebody answers, and how things stand in case they leave now."""
-        present = {"at": time.time(), "pid": os.getpid(), "host": platform.node()}
+        present = {"at": store.now(), "pid": os.getpid(), "host": platform.node(), "window": self._in_window}
         newest = () if self._folder is None else learned_returns(self._folder / "metrics.jsonl", LAST_BYTES)
         store.set_facts({self._fact: present, self._left: mark(self.standing(store), newest)})
 

@@ -8,15 +8,19 @@ to try anything else.
 
 from __future__ import annotations
 
+import shlex
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from prefrl.annotators import Annotator
 from prefrl.control.reward_learner import RewardLearner
 from prefrl.control.settings import RunSettings
 from prefrl.control.teaching import AnswerTeaching, Lesson
+from prefrl.control.viewer import LostViewers
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Query
 from prefrl.files import text_or_file
@@ -88,6 +92,7 @@ class PeopleTeaching(AnswerTeaching):
         self._fitted_row, self._fitted_at = 0, time.monotonic()  # row of the record at the last fit, and when
         self._last_fit_steps = 0
         self._told_at = 0.0
+        self._lost = LostViewers()
         self._nothing_new = False  # nothing is open, and there is nothing that was not asked about yet
 
     def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
@@ -223,7 +228,8 @@ class PeopleTeaching(AnswerTeaching):
         if not at_once and time.monotonic() - self._told_at < TELL_SECONDS:
             return
         self._told_at = time.monotonic()
-        self.learner.store.set_facts(
+        store = self.learner.store
+        store.set_facts(
             {
                 "env_id": self.settings.env_id,
                 "instruction": self._instruction,
@@ -231,9 +237,15 @@ class PeopleTeaching(AnswerTeaching):
                 "num_env_steps": num_env_steps,
                 "training": training,
                 "training_state": state,
-                "seen_at": time.time(),
+                "seen_at": store.now(),
             }
         )
+        for name in self._lost.find(store.facts(), store.now()):
+            place = store.name if "://" in store.name else Path(store.name).parent
+            warnings.warn(
+                f"The viewer of {name!r} is gone. Open it again with: prefrl label {place} --name {shlex.quote(name)}",
+                stacklevel=2,
+            )
 
     def close(self) -> None:
         """Tell the viewers that the training has ended, and close the record."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
+from collections.abc import Mapping
+from typing import Any
 
 from prefrl.control.folder import ControlFolder
 from prefrl.errors import require
 
 STILL_MINUTES = 15  # after which the page of a training that has ended is closed
 SEEN_SECONDS = 15.0  # a viewer says that it is there every few seconds
+LOST_SECONDS = 20.0
+VIEWER = "viewer "
+"""How the facts begin in which viewers say that they are there."""
 
 
 def open_viewer(folder: ControlFolder, *, wanted: bool) -> subprocess.Popen[bytes] | None:
@@ -22,8 +26,9 @@ def open_viewer(folder: ControlFolder, *, wanted: bool) -> subprocess.Popen[byte
         wanted: open it; otherwise only say how.
     """
     with folder.open_record() as store:
-        seen = [value for name, value in store.facts().items() if name.startswith("viewer ") and value]
-    if any(time.time() - presence["at"] < SEEN_SECONDS for presence in seen):
+        seen = [value for name, value in store.facts().items() if name.startswith(VIEWER) and value]
+        now = store.now()
+    if any(now - presence["at"] < SEEN_SECONDS for presence in seen):
         return None
     if wanted and _has_screen():
         command = [sys.executable, "-m", "prefrl", "label", str(folder.path)]
@@ -33,6 +38,29 @@ def open_viewer(folder: ControlFolder, *, wanted: bool) -> subprocess.Popen[byte
         )
     print(f"Clips wait to be compared. Open the viewer with: prefrl label {folder.path}", file=sys.stderr)  # noqa: T201
     return None
+
+
+class LostViewers:
+    """Notices windows that are gone without having been left."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, float] = {}
+
+    def find(self, facts: Mapping[str, Any], now: float) -> list[str]:
+        """Return whose window was lost since the last call.
+
+        Args:
+            facts: of the record.
+            now: by its clock, in seconds since 1970.
+        """
+        there = {
+            name.removeprefix(VIEWER): presence["at"]
+            for name, presence in facts.items()
+            if name.startswith(VIEWER) and presence and presence.get("window")
+        }
+        lost = [name for name in self._open if name in there and now - there[name] > LOST_SECONDS]
+        self._open = {name: at for name, at in there.items() if now - at <= LOST_SECONDS}
+        return lost
 
 
 def serve_page(folder: ControlFolder) -> subprocess.Popen[bytes]:

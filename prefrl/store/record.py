@@ -11,6 +11,7 @@ compressed `.npz`, each image of a stack of images once, its true rewards in a c
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -428,6 +429,10 @@ class PreferenceStore:
         """Return what the run has told."""
         rows = sa.select(tables.facts)
         return self._database.read(lambda c: {row.key: json.loads(row.value) for row in c.execute(rows)})
+
+    def now(self) -> float:
+        """Return the time in seconds since 1970 by the record's own clock, which all who use it share."""
+        return self._database.read(self._database.now) if self._database.on_server else time.time()
 
     def close(self) -> None:
         """Close the record."""

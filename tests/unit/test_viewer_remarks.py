@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from prefrl.clips.codec import Pictures
+from prefrl.control.viewer import LostViewers
+from prefrl.errors import UserError
+from prefrl.feedback import Query, Response
+from prefrl.human_ui.examples import pin_example, read_examples
 from prefrl.human_ui.keys import ANSWER_KEYS, HINTS, KEYS, name_of
-from prefrl.human_ui.questions import Item, Question, Standing
+from prefrl.human_ui.questions import Example, Item, Question, Standing
 from prefrl.human_ui.session import Action, Leave, Save, Screen, Session
+from prefrl.store import PreferenceStore
 
 
 class Clock:
@@ -187,3 +193,37 @@ def test_letters_that_no_font_has_are_noted(pygame: Any) -> None:
     assert letters.missing == set()
     letters.render(f"a{chr(ord(NO_LETTER) - 1)}b", 19, (255, 255, 255))
     assert len(letters.missing) == 1
+
+
+def test_examples_stand_beside_the_instruction(pygame: Any, tmp_path: Path) -> None:
+    from prefrl.human_ui.drawing import BAD, GOOD, Painter
+
+    examples = [Example(item=clip(), good=True, note="runs"), Example(item=Item(text="No."), good=False)]
+    session = Session(Standing(run="r", environment="e"), "Look. " * 200, examples=examples)
+    surface = pygame.Surface((1280, 800))
+    Painter().paint(surface, session)
+    shown = {tuple(colour) for colour in pygame.surfarray.array3d(surface).reshape(-1, 3)[::7].tolist()}
+    assert {GOOD, BAD} <= shown
+    with PreferenceStore(tmp_path / "record.sqlite") as store:
+        asked = Query(responses=tuple(Response(prompt="p", text=text) for text in ("good one", "bad one")))
+        store.add_queries([asked])
+        pin_example(store, asked.id, 1, False, "short")
+        pin_example(store, asked.id, 0, True)
+        pin_example(store, asked.id, 0, None)
+        (found,) = read_examples(store)
+        assert (found.item.text, found.good, found.note) == ("bad one", False, "short")
+        with pytest.raises(UserError, match=r"shows no item 3"):
+            pin_example(store, asked.id, 2, True)
+
+
+def test_a_window_that_is_gone_is_noticed_once_and_one_that_was_left_is_not() -> None:
+    watch = LostViewers()
+
+    def facts(**seen: float | None) -> dict[str, Any]:
+        return {f"viewer {name}": None if at is None else {"at": at, "window": True} for name, at in seen.items()}
+
+    assert watch.find(facts(anna=100.0, ben=100.0), 101.0) == []
+    assert watch.find(facts(anna=100.0, ben=None), 115.0) == []
+    assert watch.find(facts(anna=100.0, ben=None), 125.0) == ["anna"]
+    assert watch.find(facts(anna=100.0, ben=None), 130.0) == []
+    assert watch.find({"viewer cleo": {"at": 100.0}}, 100.0) == watch.find({"viewer cleo": {"at": 100.0}}, 200.0) == []
