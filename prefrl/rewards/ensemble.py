@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -71,6 +72,9 @@ class RewardSettings:
     """Standard deviation of each member's rewards after normalisation (Christiano et al. 2017: 1, Atari 0.05)."""
     centre: bool = True
     """Shift each member's rewards to mean 0. Without it they are only scaled."""
+    pessimism: float = 0.0
+    """Standard deviations over members that are taken off their mean: above 0 where members disagree the reward is less
+    (Zhu et al. 2023: right for data that is given), below 0 it is more (a bonus for exploring: Liang et al. 2022)."""
     clip_inputs: float = 10.0
     """Standardised vector inputs are clipped to this many standard deviations."""
 
@@ -86,6 +90,10 @@ class RewardSettings:
             raise UserError(f"hidden must be numbers of units from 1 to {MOST_UNITS}. Received {self.hidden}")
         if not 0 < self.target_std < float("inf"):
             raise UserError(f"target_std must be positive and finite. Received {self.target_std}")
+        if not math.isfinite(self.pessimism):
+            raise UserError(f"pessimism must be a finite number. Received {self.pessimism}")
+        if self.pessimism and self.num_members == 1:
+            raise UserError("pessimism needs members that can disagree: num_members must be at least 2. Received 1")
         if self.clip_inputs <= 0:
             raise UserError(f"clip_inputs must be positive. Received {self.clip_inputs}")
 
@@ -254,17 +262,24 @@ class RewardEnsemble:
     def __call__(self, observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.float32]:
         """Return the learned reward of B transitions `(B,)` float32: the mean over normalised members.
 
+        Where the settings are pessimistic, so many of their standard deviations (biased) less.
+
         The reward of images is evaluated without dropout and with the batch statistics of the fit.
         """
-        return self._normalised(self._raw_rewards(observations, actions, next_observations)).mean(0).cpu().numpy()
+        members = self._normalised(self._raw_rewards(observations, actions, next_observations))
+        reward = members.mean(0)
+        if self.settings.pessimism:
+            reward -= self.settings.pessimism * members.std(0, correction=0)
+        return reward.cpu().numpy()
 
     def of_few(self, observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.float32]:
-        """Return what `__call__` returns, up to rounding, by NumPy where the network is a perceptron on the CPU.
+        """Return what `__call__` returns, up to rounding, by NumPy where it is a mean of perceptrons on the CPU.
 
         For a few transitions at a time that is several times as fast, and it needs none of torch's threads, which a
         process that was forked from one that used them does not have.
         """
-        if not isinstance(self.network, EnsembleMLP) or self.device.type != "cpu" or len(actions) > FEW:
+        is_mean = self.settings.pessimism == 0
+        if not is_mean or not isinstance(self.network, EnsembleMLP) or self.device.type != "cpu" or len(actions) > FEW:
             return self(observations, actions, next_observations)
         statistics = (self.input_mean, self.input_std, self.reward_mean, self.reward_std)
         if self._few is None or not self._few.is_of(statistics):

@@ -479,3 +479,23 @@ def test_inputs_that_vary_by_rounding_errors_alone_are_left_out_and_counted() ->
     with pytest.warns(UserWarning, match="1 of 4 inputs of the reward vary by less than a millionth"):
         reward.set_input_statistics(observations, observations[:, :1], observations)
     np.testing.assert_array_equal(reward.input_std[1:3], [1, 1])
+
+
+@pytest.mark.parametrize("pessimism", [0.0, 1.5, -0.5])
+def test_a_pessimistic_reward_is_less_where_members_disagree(pessimism: float, tmp_path: Path) -> None:
+    reward = RewardEnsemble(BOX, ACTION, RewardSettings(num_members=4, pessimism=pessimism))
+    asked = transitions(BOX)
+    with torch.no_grad():
+        members = reward.member_rewards(reward.features(*asked)).numpy()
+    expected = members.mean(0) - pessimism * members.std(0)
+    assert reward(*asked) == pytest.approx(expected, abs=1e-6)
+    assert reward.of_few(*asked) == pytest.approx(expected, abs=1e-5)
+    reward.save(tmp_path / "r.safetensors")
+    assert RewardEnsemble.load(tmp_path / "r.safetensors")(*asked) == pytest.approx(expected, abs=1e-6)
+
+
+def test_pessimism_needs_members_that_can_disagree() -> None:
+    with pytest.raises(UserError, match="at least 2"):
+        RewardSettings(num_members=1, pessimism=1.0)
+    with pytest.raises(UserError, match="finite"):
+        RewardSettings(pessimism=float("nan"))
