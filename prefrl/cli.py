@@ -109,7 +109,8 @@ def resume(
         json: print the result as one JSON object.
         trust: this run was made by another user or on another machine: use what its config.json names, code among it.
         accept_lost: go on without what the record has lost since the last checkpoint.
-        accept_changed: go on with settings that were changed in config.json since then.
+        accept_changed: go on with settings that were changed in config.json since then; of text, also with data and
+            models that were.
     """
     if _is_text(run):
         summary = text_runs.resume(run, quiet=quiet or json, trust=trust, accept_changed=accept_changed)

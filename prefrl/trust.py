@@ -102,6 +102,8 @@ def _leads_out(key: str, text: str) -> bool:
 
 def _digest(config: Mapping[str, Any]) -> str:
     content = [config.get("run_id"), names_in(config.get("settings"))]
+    if "begun_in" in config:  # where relative names lead from
+        content.append(config["begun_in"])
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -69,6 +69,49 @@ def build(kind: str, seed: int = 0, **changes: Any) -> Any:
     return model
 
 
+ROLES = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+NO_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('There is no place for a system message') }}{% endif %}"
+)
+CHATS: dict[str, tuple[tuple[str, ...], str]] = {
+    "chatml": (
+        ("<|im_start|>", "<|im_end|>"),
+        ROLES + "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+    ),
+    "qwen": (  # a system message of its own; the prompt alone has a thought that is over, an answer none
+        ("<|im_start|>", "<|im_end|>"),
+        "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\nBe helpful.<|im_end|>\n' }}{% endif %}" + ROLES
+        + "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n\n</think>\n\n' }}{% endif %}",
+    ),
+    "llama": (
+        ("<|head|>", "<|end_head|>", "<|eot_id|>"),
+        "{{ bos_token }}{% for m in messages %}{{ '<|head|>' + m.role + '<|end_head|>\n\n' + m.content | trim + "
+        "'<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|head|>assistant<|end_head|>\n\n' }}{% endif %}",
+    ),
+    "gemma": (
+        ("<start_of_turn>", "<end_of_turn>"),
+        "{{ bos_token }}" + NO_SYSTEM + "{% for m in messages %}{{ '<start_of_turn>' + "
+        "('model' if m.role == 'assistant' else m.role) + '\n' + m.content | trim + '<end_of_turn>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}",
+    ),
+    "mistral": (
+        ("[INST]", "[/INST]"),
+        "{{ bos_token }}" + NO_SYSTEM + "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + "
+        "m.content + ' [/INST]' }}{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}",
+    ),
+}  # fmt: skip
+"""Chat templates of the kinds that models have: their special tokens, and the template."""
+
+
+def chat_tokenizer(kind: str, **options: Any) -> Any:
+    """Return the byte-level tokenizer with a chat template of a kind and its special tokens."""
+    specials, template = CHATS[kind]
+    tokenizer = byte_tokenizer(**options)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(specials)})
+    tokenizer.chat_template = template
+    return tokenizer
+
+
 def byte_tokenizer(**options: Any) -> Any:
     """Return a byte-level tokenizer of 259 tokens without a space of its own: `<s>`, `</s>`, `<pad>` and the bytes."""
     specials = ["<s>", "</s>", "<pad>"]

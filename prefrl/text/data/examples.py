@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Literal, NamedTuple
 
@@ -139,6 +138,44 @@ class Row(NamedTuple):
     responses: list[list[int]]
 
 
+@dataclass(kw_only=True)
+class Fitted:
+    """Rows of data as ids within the limits of a model, and the account of those that were not."""
+
+    max_data_tokens: int
+    """Of a response, its end included."""
+    context: int
+    """Of a row."""
+    rows: list[Row | None] = field(default_factory=list)
+    """None for those that are left out."""
+    cut: dict[int, Row] = field(default_factory=dict)
+    """Those that were cut as they had been, by their numbers from 0."""
+    num_empty: int = 0
+    """Rows whose prompt has no token."""
+    num_long: int = 0
+    longest_row: int = 0
+    """Tokens of the longest of these."""
+    longest_response: int = 0
+
+    def words(self) -> str:
+        """Return how many rows are too long or have no prompt."""
+        counts = {"a prompt without a token": self.num_empty, "longer than the limit": self.num_long}
+        said = ", ".join(f"{count:,} of {len(self.rows):,} rows: {why}" for why, count in counts.items() if count)
+        if self.num_long:
+            said += (
+                f" (at most {self.max_data_tokens:,} tokens of a response and {self.context:,} in all; the longest "
+                f"response has {self.longest_response:,}, the longest row {self.longest_row:,})"
+            )
+        return said
+
+    def mend(self, ways: str) -> str:
+        """Return what helps against rows that cannot be taken."""
+        if not self.num_long:
+            return "Give every row a prompt."
+        limit = "Raise --max-tokens, take" if self.max_data_tokens < self.context else "Take"
+        return f"{limit} a model with a longer context, or give --too-long {ways}."
+
+
 class Encoder:
     """Turns strings into token ids within the context of a model.
 
@@ -177,7 +214,7 @@ class Encoder:
         Raises:
             UserError: it is empty or too long.
         """
-        ids = self._prompt_ids(text)
+        ids = self.prompt_ids(text)
         if not ids:
             raise UserError(f"A prompt must have at least one token. Received {text!r}")
         if len(ids) > self.max_prompt_tokens:
@@ -188,7 +225,8 @@ class Encoder:
             )
         return ids
 
-    def _prompt_ids(self, text: str) -> list[int]:
+    def prompt_ids(self, text: str) -> list[int]:
+        """Return the ids of a prompt, however many."""
         key = isinstance(text, Templated), text
         if key not in self._prompts:
             self._prompts[key] = text_ids(self.tokens, text) if key[0] else self.tokens.encode_prompt(text)
@@ -196,64 +234,56 @@ class Encoder:
 
     def leaves_room(self, prompt: str) -> bool:
         """Tell whether a response of the limit fits behind a prompt."""
-        return 0 < len(self._prompt_ids(prompt)) <= self.max_prompt_tokens
+        return 0 < len(self.prompt_ids(prompt)) <= self.max_prompt_tokens
 
     def rows(self, texts: Sequence[tuple[str, Sequence[str]]]) -> list[Row | None]:
         """Return prompts with their responses as ids, None for those that are left out; how many is said.
 
-        A row that is cut keeps the end of its prompt, at most half of the context where there is not room for all, and
-        the beginning of its responses, which then have no end.
-
         Raises:
             UserError: some are too long and are to be refused, or none is left.
         """
-        found: list[Row | None] = []
-        why, longest, most = Counter[str](), 0, 0
+        fitted = self.fit(texts)
+        if fitted.num_long or fitted.num_empty:
+            said = fitted.words()
+            if self.too_long == "refuse":
+                raise UserError(f"Some rows cannot be learned from: {said}. {fitted.mend('drop or cut')}")
+            if not any(fitted.rows):
+                raise UserError(f"No row is left to learn from: {said}. {fitted.mend('cut')}")
+            warnings.warn(f"{'Cut' if fitted.cut else 'Left out'}: {said}.", stacklevel=2)
+        return fitted.rows
+
+    def fit(self, texts: Sequence[tuple[str, Sequence[str]]]) -> Fitted:
+        """Return prompts with their responses as ids, and the account of those that are too long or have no token.
+
+        A row that is cut keeps the end of its prompt, at most half of the context where there is not room for all, and
+        the beginning of its responses, which then have no end.
+        """
+        fitted = Fitted(max_data_tokens=self.max_data_tokens, context=self.context)
         for prompt, responses in texts:
-            row = Row(self._prompt_ids(prompt), [self._response_ids(prompt, text) for text in responses])
+            row = Row(self.prompt_ids(prompt), [self._response_ids(prompt, text) for text in responses])
             size = max(map(len, row.responses))
             if not row.prompt:
-                why["a prompt without a token"] += 1
-                found.append(None)
+                fitted.num_empty += 1
+                fitted.rows.append(None)
             elif size > self.max_data_tokens or len(row.prompt) + size > self.context:
-                why["longer than the limit"] += 1
-                longest, most = max(longest, len(row.prompt) + size), max(most, size)
-                found.append(self._cut(row) if self.too_long == "cut" else None)
+                fitted.num_long += 1
+                fitted.longest_row = max(fitted.longest_row, len(row.prompt) + size)
+                fitted.longest_response = max(fitted.longest_response, size)
+                if self.too_long == "cut":
+                    fitted.cut[len(fitted.rows)] = row
+                fitted.rows.append(self._cut(row) if self.too_long == "cut" else None)
             else:
-                found.append(row)
-        if why:
-            self._say(why, longest, most, found)
-        return found
+                fitted.rows.append(row)
+        return fitted
 
     def _cut(self, row: Row) -> Row:
         prompt = row.prompt[-max(self.context // 2, self.context - max(map(len, row.responses))) :]
         limit = min(self.max_data_tokens, self.context - len(prompt))
         return Row(prompt, [response[:limit] for response in row.responses])
 
-    def _say(self, why: Counter[str], longest: int, most: int, found: Sequence[Row | None]) -> None:
-        said = ", ".join(f"{count:,} of {len(found):,} rows: {what}" for what, count in why.items())
-        if longest:
-            said += (
-                f" (at most {self.max_data_tokens:,} tokens of a response and {self.context:,} in all; the longest "
-                f"response has {most:,}, the longest row {longest:,})"
-            )
-        if self.too_long == "refuse":
-            raise UserError(f"Some rows cannot be learned from: {said}. {self._mend(bool(longest), 'drop or cut')}")
-        if not any(found):
-            raise UserError(f"No row is left to learn from: {said}. {self._mend(bool(longest), 'cut')}")
-        done = "cut" if self.too_long == "cut" and longest else "left out"
-        warnings.warn(f"{done.capitalize()}: {said}.", stacklevel=3)
-
-    def _mend(self, long: bool, ways: str) -> str:
-        """Return what helps against rows that cannot be taken."""
-        if not long:
-            return "Give every row a prompt."
-        limit = "Raise --max-tokens, take" if self.max_data_tokens < self.context else "Take"
-        return f"{limit} a model with a longer context, or give --too-long {ways}."
-
     def _response_ids(self, prompt: str, text: str) -> list[int]:
         if isinstance(text, Templated):
-            before, whole = self._prompt_ids(prompt), text_ids(self.tokens, prompt + text)
+            before, whole = self.prompt_ids(prompt), text_ids(self.tokens, prompt + text)
             return whole[len(before) :] if whole[: len(before)] == before else self.tokens.encode(text)
         return response_ids(self.tokens, prompt, text)
 

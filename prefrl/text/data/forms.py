@@ -182,7 +182,9 @@ class _Side:
     def reply(self, values: Sequence[tuple[str, Any]]) -> tuple[str, tuple[str, ...]]:
         """Return the prompt and the replies as texts; message lists may repeat the prompt."""
         if self.turns is None and not any(is_messages(value) for _, value in values):
-            return str(self.text), tuple(_text(value, name) for name, value in values)
+            if self.text is None:
+                raise UserError(f"there is no prompt beside {', '.join(name for name, _ in values)}.")
+            return self.text, tuple(_text(value, name) for name, value in values)
         before: Turns = self.turns or ()
         talks = [
             tuple(read_messages(value, name))

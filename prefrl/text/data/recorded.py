@@ -7,6 +7,8 @@ those at the middle of the scale neither. Written critiques stay in the record, 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -180,6 +182,16 @@ def read_likes_of_people(record: str) -> list[Liked]:
             item = query.responses[0]
             likes.append(Liked(prompt=item.prompt, response=item.text, liked=share > 0.5))
     return likes
+
+
+def digest_of_answers(record: str) -> str:
+    """Return a digest of what stands in a record about responses: it changes where a run would learn otherwise."""
+    digest = hashlib.sha256()
+    for query, answer in _answered(record):
+        texts = [[response.prompt, response.text] for response in query.responses]
+        said = [texts, query.kind, query.scale, vars(answer)]
+        digest.update(json.dumps(said, default=str, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def _answered(record: str) -> list[tuple[Query, Answer | Edit]]:

@@ -38,7 +38,7 @@ def read_texts(data: str, *, seed: int, count: int, reading: Reading | None = No
     """Return texts to pretrain on."""
     if (world := world_named(data)) is not None:
         return _given(make_world(world, seed).texts(count), world, "texts to pretrain on")
-    return _read(data, lambda found: [] if found.text is None else [found.text], "a text", reading)
+    return read_items(data, lambda found: [] if found.text is None else [found.text], "a text", reading)
 
 
 def read_prompts(
@@ -61,7 +61,7 @@ def read_prompts(
     def prompts(found: Found) -> list[str]:
         return [found.prompt] if found.prompt is not None else []
 
-    found = list(dict.fromkeys(_read(data, prompts, "a prompt", reading)))
+    found = list(dict.fromkeys(read_items(data, prompts, "a prompt", reading)))
     if reading is not None and count is not None and len(found) > count:
         reading.noted[f"prompts beyond the first {count:,} (--prompts) are not used"] = len(found) - count
     return found[:count]
@@ -84,7 +84,7 @@ def read_examples(data: str, *, seed: int, count: int, reading: Reading | None =
         pairs = [*found.more, (found.prompt, found.responses[best])]
         return [Example(prompt=prompt, response=response) for prompt, response in pairs]
 
-    return _read(data, examples, "a prompt and a response", reading)
+    return read_items(data, examples, "a prompt and a response", reading)
 
 
 def read_rankings(data: str, reading: Reading | None = None) -> list[RankedResponses]:
@@ -96,7 +96,7 @@ def read_rankings(data: str, reading: Reading | None = None) -> list[RankedRespo
         )
     if is_record(data):
         return read_rankings_of_people(data)
-    return _read(data, _rankings, "a comparison or ranking of responses", reading)
+    return read_items(data, _rankings, "a comparison or ranking of responses", reading)
 
 
 def read_responses(data: str, reading: Reading | None = None) -> list[tuple[str, tuple[str, ...]]]:
@@ -107,7 +107,7 @@ def read_responses(data: str, reading: Reading | None = None) -> list[tuple[str,
     def responses(found: Found) -> list[tuple[str, tuple[str, ...]]]:
         return [(str(found.prompt), found.responses)] if len(found.responses) > 1 else []
 
-    return _read(data, responses, "two or more responses to a prompt", reading)
+    return read_items(data, responses, "two or more responses to a prompt", reading)
 
 
 def read_likes(data: str, reading: Reading | None = None) -> list[Liked]:
@@ -125,7 +125,7 @@ def read_likes(data: str, reading: Reading | None = None) -> list[Liked]:
             return likes
         return [Liked(prompt=str(found.prompt), response=found.responses[0], liked=found.liked)]
 
-    return _read(data, liked, "likes, or a comparison or ranking of responses", reading)
+    return read_items(data, liked, "likes, or a comparison or ranking of responses", reading)
 
 
 def _rankings(found: Found) -> list[RankedResponses]:
@@ -191,17 +191,22 @@ def is_record(data: str) -> bool:
 
 def ranking_rows(rankings: Sequence[RankedResponses]) -> list[dict[str, Any]]:
     """Return rankings as rows that `read_rankings` reads."""
-    rows = []
-    for ranking in rankings:
-        order: list[Any] = []
-        for place in sorted(set(ranking.ranks)):
-            tied = [i for i, rank in enumerate(ranking.ranks) if rank == place]
-            order.append(tied[0] if len(tied) == 1 else tied)
-        rows.append({"prompt": ranking.prompt, "responses": list(ranking.responses), "ranking": order})
-    return rows
+    return [
+        {"prompt": ranking.prompt, "responses": list(ranking.responses), "ranking": order_of(ranking.ranks)}
+        for ranking in rankings
+    ]
 
 
-def _read(
+def order_of(ranks: Sequence[int]) -> list[Any]:
+    """Return a ranking as files have it, from ranks: (1, 3, 0, 1) gives [2, [0, 3], 1]."""
+    order: list[Any] = []
+    for place in sorted(set(ranks)):
+        tied = [i for i, rank in enumerate(ranks) if rank == place]
+        order.append(tied[0] if len(tied) == 1 else tied)
+    return order
+
+
+def read_items(
     data: str,
     take: Callable[[Found], list[_Item]],
     wanted: str,

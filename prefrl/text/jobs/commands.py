@@ -22,17 +22,20 @@ from prefrl.runs.metrics import finite
 from prefrl.text.data import sources
 from prefrl.text.data.annotating import draw_responses, rank_by
 from prefrl.text.data.chat import chat_of
-from prefrl.text.data.examples import Encoder
-from prefrl.text.data.forms import Reading
+from prefrl.text.data.converting import convert as convert_rows
+from prefrl.text.data.examples import Encoder, TooLong
+from prefrl.text.data.forms import Reading, columns_of
 from prefrl.text.data.judge import DEFAULT_CONSTITUTION, ServerJudge, judge_pairs, make_judge
 from prefrl.text.data.recorded import ask_people, record_remarks
 from prefrl.text.jobs import jobs
 from prefrl.text.jobs.bestofn import BestOfNJob
+from prefrl.text.jobs.checking import check as check_data
 from prefrl.text.jobs.curve import read_chain, summarise_chain
 from prefrl.text.jobs.curve_plot import describe, plot_curves
 from prefrl.text.jobs.demo import Demo, DemoSettings
 from prefrl.text.jobs.folder import TextFolder
-from prefrl.text.jobs.parts import fitting, load_proxy, run_of, say
+from prefrl.text.jobs.inputs import settings_of
+from prefrl.text.jobs.parts import Place, fitting, load_proxy, run_of, say
 from prefrl.text.jobs.worlds import prompts_of_run, world_of
 from prefrl.text.learn.evaluation import answer_prompts, evaluate_policy
 from prefrl.text.learn.runtime import Runtime, on_main_process
@@ -117,9 +120,52 @@ def resume(run: Folder, *, quiet: bool = False, trust: bool = False, accept_chan
         run: its folder.
         quiet: no progress.
         trust: it was made by another user or on another machine: use what its config.json names.
-        accept_changed: go on with settings that were changed in config.json since the last checkpoint.
+        accept_changed: go on with settings, data or models that were changed since.
     """
     _tell(jobs.resume(run, quiet=quiet, trust=trust, accept_changed=accept_changed), quiet)
+
+
+@app.command
+def check(
+    *, data: str, model: str, verb: str | None = None, max_tokens: int | None = None, too_long: TooLong = "drop",
+    columns: tuple[str, ...] = (), seed: int = 0, json: bool = False,
+) -> None:  # fmt: skip
+    """Show what would be learned from data with a model: forms, rows, lengths, what is left out or cut, the tokens.
+
+    Args:
+        data: a file, a record or a world.
+        model: whose tokenizer, chat template and context count; its weights are not read.
+        verb: reward, dpo, ipo, kto, sft or ppo; default: what the rows of a file are for.
+        max_tokens: longest response, its end included, as for the verb.
+        too_long: drop, cut or refuse, as for the verb.
+        columns: OURS=THEIRS, as for the verb.
+        seed: as for the verb.
+        json: print one JSON object, with the ids of the example.
+    """
+    place = Place(max_tokens=max_tokens, too_long=too_long, columns=columns, seed=seed)
+    found = check_data(data, model, verb, place)
+    print(json_module.dumps(found.to_json(), ensure_ascii=False) if json else found.to_text())
+
+
+@app.command
+def convert(*, data: Path, out: Path, columns: tuple[str, ...] = ()) -> None:
+    """Write a data file of another form as one of ours, conversations as lists of messages; see docs/text.md.
+
+    Args:
+        data: a JSONL, JSON or Parquet file.
+        out: the JSONL file to write.
+        columns: OURS=THEIRS, for columns of other names.
+    """
+    if out.suffix != ".jsonl":
+        raise UserError(f"--out must end in .jsonl, as the file is one. Received {out}")
+    if out.exists() and data.exists() and out.samefile(data):
+        raise UserError(f"--out is the file that is read, {data}. Choose another name; yours stays as it is.")
+    reading = Reading(columns=columns_of(columns))
+    rows = convert_rows(str(data), reading)
+    say(str(data), reading)
+    sources.write_rows(out, rows)
+    forms = ", ".join(f"{count:,} of {form}" for form, count in reading.forms.items())
+    Console(stderr=True).print(f"Wrote {len(rows):,} rows to {out}: {forms}", markup=False)
 
 
 @app.command
@@ -284,7 +330,7 @@ def evaluate(
     runtime = Runtime(device)
     folder = run_of(model, trust=trust)
     if folder is not None:
-        reference = reference or folder.config["settings"].get("model")
+        reference = reference or settings_of(folder).get("model")
     policy, tokens = load_model(model)
     reading = Reading(chat=chat_of(tokens.tokenizer))
     asked, world = prompts_of_run(folder, data, seed=seed, count=prompts, reading=reading)

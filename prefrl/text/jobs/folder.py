@@ -1,6 +1,7 @@
 """The folder of a text run: settings with versions, metrics, evaluations, checkpoints, and the model at its end.
 
 config.json        what was asked for, with versions
+inputs.json        digests of the files and models that it learns from
 metrics.jsonl      one row for each step, also in tensorboard/
 evaluations.jsonl  one row for each evaluation: on held-out prompts of a world, or on a data set's own
 checkpoints/       the newest two
@@ -11,6 +12,7 @@ summary.json       figures at the end; a run that has it is finished
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ class TextFolder(RunFolder):
         Raises:
             UserError: there is something already, or it cannot be written.
         """
-        return cls._create(path, command=command, settings=finite(settings))
+        return cls._create(path, command=command, settings=finite(settings), begun_in=os.getcwd())
 
     def read_evaluations(self) -> list[dict[str, Any]]:
         """Return the evaluations in the order of their steps; of two of one step the later."""

@@ -15,6 +15,7 @@ from prefrl.runs.streams import stream_seed
 from prefrl.text.data import sources
 from prefrl.text.data.examples import Encoder, check_no_ties, texts_of
 from prefrl.text.jobs.folder import TextFolder
+from prefrl.text.jobs.inputs import check_inputs, digests_of, keep_digests, settings_of
 from prefrl.text.jobs.parts import (
     Place,
     Placed,
@@ -23,6 +24,7 @@ from prefrl.text.jobs.parts import (
     load_proxy,
     load_reward,
     make_evaluation,
+    prompt_key,
     run_policy,
     say,
     some_blocks,
@@ -134,8 +136,10 @@ class SFTJob:
         encoder, reading = self.place.encoder(tokens, context_length(model)), self.place.reading(tokens)
         examples = sources.read_examples(self.data, seed=seed, count=self.examples, reading=reading)
         say(self.data, reading)
-        encoded = encode_examples(encoder, examples)
-        learned, held_out = split_by(encoded, [tuple(prompt) for prompt, _ in encoded], seed)
+        rows = encoder.rows([(example.prompt, (example.response,)) for example in examples])
+        fit = [(example, row) for example, row in zip(examples, rows, strict=True) if row is not None]
+        pairs = [(row.prompt, row.responses[0]) for _, row in fit]
+        learned, held_out = split_by(pairs, [prompt_key(example.prompt) for example, _ in fit], seed)
         if self.pretraining is not None:
             count = int(self.pretraining_share * len(learned))
             learned += some_blocks(tokens, model, self.pretraining, self.block_tokens, count, seed)
@@ -303,7 +307,7 @@ class DPOJob:
             check_no_ties(data)
         rows = encoder.rows([(item.prompt, texts_of(item)) for item in data])
         data = [item for item, row in zip(data, rows, strict=True) if row is not None]
-        learned, held_out = split_by(data, [item.prompt for item in data], self.place.seed)
+        learned, held_out = split_by(data, [prompt_key(item.prompt) for item in data], self.place.seed)
         model = add_lora(model, self.lora, stream_seed(self.place.seed, "lora")).to(runtime.device)
         with enough_memory(LESS_MEMORY):  # the reference's pass over all of the data
             trainer = PreferenceTrainer(model, encoder, learned, self.place.seeded(self.training), runtime=runtime)
@@ -346,8 +350,13 @@ def start(job: Job, out: Path, *, quiet: bool = False) -> TextFolder:
         UserError: the job cannot be done.
         Interrupted: the user stopped it; `resume` goes on.
     """
-    runtime, folder = job.place.runtime(), TextFolder(out)
-    runtime.on_main(lambda: TextFolder.create(out, job.verb, to_json(job)))
+    runtime, folder, settings = job.place.runtime(), TextFolder(out), to_json(job)
+
+    def begin() -> None:
+        digests = digests_of(settings)
+        keep_digests(TextFolder.create(out, job.verb, settings), digests)
+
+    runtime.on_main(begin)
     try:
         job.run(folder, quiet=quiet)
     except Exception:
@@ -358,17 +367,18 @@ def start(job: Job, out: Path, *, quiet: bool = False) -> TextFolder:
 
 
 def resume(path: Path, *, quiet: bool = False, trust: bool = False, accept_changed: bool = False) -> TextFolder:
-    """Go on with a job that was stopped or killed.
+    """Go on with a job that was stopped or killed, from whatever working directory.
 
     Raises:
-        UserError: there is none, or it is finished.
+        UserError: there is none, it is finished, or what it learns from is not what it was.
         Interrupted: the user stopped it again.
     """
     folder = TextFolder.open(path, trust=trust)
     folder.accept_changed = accept_changed
-    config = folder.config
     folder.refuse_if_finished()
-    from_json(JOBS[config["command"]], config["settings"]).run(folder, quiet=quiet)
+    job = from_json(JOBS[folder.config["command"]], settings_of(folder))
+    job.place.runtime().on_main(lambda: check_inputs(folder))
+    job.run(folder, quiet=quiet)
     return folder
 
 

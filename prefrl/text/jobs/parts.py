@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -138,6 +139,11 @@ def split_by(items: Sequence[Any], keys: Sequence[Any], seed: int) -> tuple[list
     return [item for i in order[count:] for item in kept[i]], [item for i in order[:count] for item in kept[i]]
 
 
+def prompt_key(prompt: str) -> str:
+    """Return what prompts have in common that differ in case, spaces and marks alone; they are held out together."""
+    return " ".join(re.findall(r"\w+", prompt.casefold())) or prompt
+
+
 def split_rankings(rankings: Sequence[EncodedRanking], seed: int) -> tuple[list[Any], list[Any]]:
     """Return rankings to learn from, and those of a tenth of the prompts kept apart.
 
@@ -149,9 +155,9 @@ def split_rankings(rankings: Sequence[EncodedRanking], seed: int) -> tuple[list[
     apart = [row for row in rankings if len(set(row.ranks)) > 1]
     if not apart:
         raise UserError("No two responses are ranked apart: a reward cannot be learned from ties alone.")
-    learned, held_out = split_by(apart, [tuple(row.prompt) for row in apart], seed)
-    known = {tuple(row.prompt) for row in held_out}
-    tied = [row for row in rankings if len(set(row.ranks)) == 1 and tuple(row.prompt) not in known]
+    learned, held_out = split_by(apart, [prompt_key(row.text) for row in apart], seed)
+    known = {prompt_key(row.text) for row in held_out}
+    tied = [row for row in rankings if len(set(row.ranks)) == 1 and prompt_key(row.text) not in known]
     return learned + tied, held_out
 
 

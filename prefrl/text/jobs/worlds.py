@@ -11,6 +11,7 @@ from prefrl.errors import UserError
 from prefrl.text.data import sources
 from prefrl.text.data.forms import Reading
 from prefrl.text.jobs.folder import TextFolder
+from prefrl.text.jobs.inputs import settings_of
 from prefrl.text.learn.evaluation import completion_accuracy
 
 BEGINNING_WORDS = 8
@@ -65,7 +66,7 @@ def prompts_of_run(
         Held-out prompts of the world that the run was trained on, also if it learned from a file of that world's
         prompts; else the prompts of its file or record; if it was pretrained on texts, how these begin.
     """
-    settings: Mapping[str, Any] = {} if folder is None else folder.config["settings"]
+    settings: Mapping[str, Any] = {} if folder is None else settings_of(folder)
     asked = None if data is not None else settings.get("watch", {}).get("world")
     if data is None:
         data = str(settings.get("data", DEFAULT_WORLD))

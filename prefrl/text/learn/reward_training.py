@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from prefrl.text.learn.reward_model import RewardModel
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer, micro_batches
 from prefrl.text.model.sequences import make_sequences
+from prefrl.text.model.tokens import end_ids_of
 
 CALIBRATION_BINS = 10
 
@@ -60,6 +61,8 @@ class EncodedRanking:
     prompt: list[int]
     responses: list[list[int]]
     ranks: list[int]
+    text: str
+    """The prompt as it was written."""
 
 
 def encode_rankings(encoder: Encoder, rankings: Sequence[RankedResponses]) -> list[EncodedRanking]:
@@ -73,21 +76,24 @@ def encode_rankings(encoder: Encoder, rankings: Sequence[RankedResponses]) -> li
     """
     if not rankings:
         raise UserError("There are no rankings to learn from; the data set is empty.")
+    ends = end_ids_of(encoder.tokens)
     rows = encoder.rows([(ranking.prompt, ranking.responses) for ranking in rankings])
     return [
         EncodedRanking(
             prompt=row.prompt,
-            responses=[until_end(response, encoder.tokens.end_id) for response in row.responses],
+            responses=[until_end(response, ends) for response in row.responses],
             ranks=list(ranking.ranks),
+            text=ranking.prompt,
         )
         for ranking, row in zip(rankings, rows, strict=True)
         if row is not None
     ]
 
 
-def until_end(response: list[int], end_id: int) -> list[int]:
+def until_end(response: list[int], ends: Collection[int]) -> list[int]:
     """Return the ids of a response up to its last end token; all where it has none."""
-    return response[: len(response) - response[::-1].index(end_id)] if end_id in response else response
+    last = next((place for place in range(len(response), 0, -1) if response[place - 1] in ends), len(response))
+    return response[:last]
 
 
 class RewardTrainer(TextTrainer):

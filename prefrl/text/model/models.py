@@ -12,7 +12,7 @@ import torch
 
 from prefrl.errors import UserError, near_names, require
 from prefrl.text.model.loading import base_of, is_adapter, load_weights
-from prefrl.text.model.tokens import Tokens
+from prefrl.text.model.tokens import Tokens, unreachable, without_hub
 from prefrl.text.model.traits import refuse_not_causal
 
 transformers = require("transformers", "text")
@@ -105,11 +105,31 @@ def load_model(model: str | Path) -> tuple[Any, Tokens]:
         raise UserError(
             f"The model {model} knows {size} tokens, its tokenizer {tokens.vocab_size}. They do not belong together."
         )
-    named = getattr(getattr(loaded, "generation_config", None), "eos_token_id", None)
-    ends = [named] if isinstance(named, int) else list(named or [])
-    tokens.end_ids |= {int(end) for end in ends if 0 <= int(end) < size and int(end) != tokens.pad_id}
+    tokens.add_ends(getattr(getattr(loaded, "generation_config", None), "eos_token_id", None), size)
     loaded.name_or_path = str(Path(source).resolve()) if Path(source).exists() else source
     return loaded.eval(), tokens
+
+
+def load_reader(model: str | Path) -> tuple[Tokens, int]:
+    """Load how a model reads text, without its weights: its tokenizer, and how many tokens it can look at.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    source = model_place(model)
+    tokens = load_tokens(source)
+    base = base_of(source) if is_adapter(source) else source
+    here = {"local_files_only": without_hub(base)}
+    try:
+        config = transformers.AutoConfig.from_pretrained(base, **here)
+    except Exception as error:  # transformers raises many kinds
+        raise UserError(unreachable("language model", base, error)) from error
+    try:
+        generation = transformers.GenerationConfig.from_pretrained(base, **here)
+    except OSError:
+        generation = transformers.GenerationConfig.from_model_config(config)
+    tokens.add_ends(generation.eos_token_id, config.get_text_config().vocab_size)
+    return tokens, context_of(config.get_text_config())
 
 
 def model_place(model: str | Path) -> str:
@@ -186,8 +206,13 @@ def merged(model: Any) -> Any:
 
 def context_length(model: Any) -> int:
     """Return the most tokens that a model can look at; a large number if its configuration does not say."""
+    return context_of(model.config)
+
+
+def context_of(config: Any) -> int:
+    """Return what `context_length` does, from the configuration of a model."""
     for name in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"):
-        value = getattr(model.config, name, None)
+        value = getattr(config, name, None)
         if isinstance(value, int) and value > 0:
             return value
     return 1 << 20

@@ -49,7 +49,7 @@ class Tokens:
             warnings.warn(f"{name} has no end token; {known!r} is taken.", stacklevel=2)
         self.end_id = int(tokenizer.eos_token_id)
         self.end_ids: frozenset[int] = frozenset([self.end_id])
-        """All that end a response: `end_id` closes those that are learned from."""
+        """All that end a response: `end_id` closes texts that are learned from, the end of a turn conversations."""
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == self.end_id:
             before = "no padding token" if tokenizer.pad_token_id is None else "the end token for padding"
             special = (tokenizer.unk_token, tokenizer.bos_token)
@@ -61,9 +61,32 @@ class Tokens:
             warnings.warn(f"{name} has {before}; {taken!r} is taken. Masks tell it from text.", stacklevel=2)
         else:
             self.pad_id = int(tokenizer.pad_token_id)
+        self.add_ends(self._turn_end(), len(tokenizer))
         self._anchor = self._plain(ANCHOR)
         self._adds_a_space = self._plain(ANCHOR + "a") != [*self._anchor, *self._plain("a")]
         self.vocab_size = max(len(tokenizer), max(vocabulary.values()) + 1)
+
+    def add_ends(self, named: int | Sequence[int] | None, size: int) -> None:
+        """Have more ids end a response.
+
+        Args:
+            named: one, several or none.
+            size: ids that the model knows; others, and padding, end nothing.
+        """
+        ends = [named] if isinstance(named, int) else list(named or [])
+        self.end_ids |= {int(end) for end in ends if 0 <= int(end) < size and int(end) != self.pad_id}
+
+    def _turn_end(self) -> int | None:
+        """Return the special token with which the chat template closes a turn of the assistant, if it does."""
+        if not getattr(self.tokenizer, "chat_template", None):
+            return None
+        talk = [{"role": "user", "content": "Well?"}, {"role": "assistant", "content": "Yes."}]
+        try:
+            behind = str(self.tokenizer.apply_chat_template(talk, tokenize=False)).rpartition("Yes.")[2]
+        except Exception:  # whatever the template raises; conversations are refused with it
+            return None
+        special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return next((i for i in self._plain(behind) if i in special or i == self.end_id), None)
 
     @classmethod
     def load(cls, model: str | Path) -> Tokens:
