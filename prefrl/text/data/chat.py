@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from prefrl.errors import UserError, first_line
 from prefrl.text.data.files import shortened
+from prefrl.text.model.tokens import Templated
 
 Message = Mapping[str, str]
 """`role` and `content`."""
@@ -17,12 +18,6 @@ _ROLES = {
 }  # fmt: skip
 """What public data sets call the roles of the chat templates."""
 _HEADS = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: ", "system": ""}
-
-
-class Templated(str):
-    """A text that a chat template made: all its special tokens stand in it, and the tokenizer adds none."""
-
-    __slots__ = ()
 
 
 class Chat(Protocol):
@@ -59,8 +54,9 @@ class PlainChat:
 class TemplateChat:
     """Turns a conversation into what a tokenizer's chat template makes of it.
 
-    The prompt ends where the template has the assistant begin; where it renders a prompt alone otherwise than one that
-    goes on, the prompt ends where the two part, as in trl.
+    The prompt ends where the template has the assistant begin. Where it renders a prompt alone otherwise than one that
+    goes on, as with a thought that is over, the prompt of what is learned ends at the last token that both share, as in
+    trl; that is said once.
 
     Args:
         tokenizer: a `transformers` tokenizer with a chat template.
@@ -68,27 +64,54 @@ class TemplateChat:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        self._said = False
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """Return the prompt with its special tokens."""
+        """Return the prompt with its special tokens, up to where the assistant begins."""
         return Templated(self._apply(messages, add_generation_prompt=True))
 
     def split(self, messages: Sequence[Message], reply: Sequence[Message]) -> tuple[str, str]:
         """Return the prompt, and the reply with what the template puts behind it."""
-        whole = self._apply([*messages, *reply])
-        before = self.prompt(messages)
-        length = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
+        whole, before = self._apply([*messages, *reply]), self.prompt(messages)
+        length = len(before) if whole.startswith(before) else self._shared(before, whole)
         return Templated(whole[:length]), Templated(whole[length:])
 
+    def _shared(self, before: str, whole: str) -> int:
+        """Return how many letters of a whole conversation hold the tokens that its prompt alone begins with, too."""
+        parted = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(whole))
+        ids, others = self._ids(whole), self._ids(before)
+        count = next((i for i, (a, b) in enumerate(zip(ids, others, strict=False)) if a != b), len(ids))
+        lengths = range(parted, 0, -1)
+        found = next((length for length in lengths if self._ids(whole[:length]) == ids[:count]), parted)
+        if not self._said:
+            self._said = True
+            warnings.warn(
+                f"The chat template ends a prompt alone with {before[found:]!r}, which is not there once an answer "
+                "follows: what is learned begins before it, what is drawn behind it.",
+                stacklevel=2,
+            )
+        return found
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def _apply(self, messages: Sequence[Message], **options: Any) -> str:
+        roles = ", ".join(message["role"] for message in messages)
         try:
-            return str(self.tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, **options))
+            text = str(self.tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, **options))
         except Exception as error:  # whatever the template raises
-            roles = ", ".join(message["role"] for message in messages)
             raise UserError(
                 f"The chat template refuses a conversation of {roles}: {first_line(error)}. Mend the conversation or "
                 "the tokenizer's template."
             ) from error
+        # What the assistant said may be changed by design, as where earlier thoughts are left out.
+        lost = next((m for m in messages if m["role"] != "assistant" and m["content"].strip() not in text), None)
+        if lost is not None:
+            raise UserError(
+                f"The chat template leaves out the {lost['role']} message of a conversation of {roles}: "
+                f"{shortened(lost['content'])}. Leave it out of the data, or mend the tokenizer's template."
+            )
+        return text
 
 
 def chat_of(tokenizer: Any) -> Chat:

@@ -10,8 +10,7 @@ from typing import Literal, NamedTuple
 
 from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError
-from prefrl.text.data.chat import Templated
-from prefrl.text.model.tokens import response_ids, text_ids
+from prefrl.text.model.tokens import Templated, response_ids, text_ids
 
 TooLong = Literal["drop", "cut", "refuse"]
 
@@ -229,7 +228,7 @@ class Encoder:
         """Return the ids of a prompt, however many."""
         key = isinstance(text, Templated), text
         if key not in self._prompts:
-            self._prompts[key] = text_ids(self.tokens, text) if key[0] else self.tokens.encode_prompt(text)
+            self._prompts[key] = self.tokens.encode_prompt(text)
         return self._prompts[key]
 
     def leaves_room(self, prompt: str) -> bool:
@@ -260,7 +259,7 @@ class Encoder:
         """
         fitted = Fitted(max_data_tokens=self.max_data_tokens, context=self.context)
         for prompt, responses in texts:
-            row = Row(self.prompt_ids(prompt), [self._response_ids(prompt, text) for text in responses])
+            row = Row(self.prompt_ids(prompt), [response_ids(self.tokens, prompt, text) for text in responses])
             size = max(map(len, row.responses))
             if not row.prompt:
                 fitted.num_empty += 1
@@ -280,12 +279,6 @@ class Encoder:
         prompt = row.prompt[-max(self.context // 2, self.context - max(map(len, row.responses))) :]
         limit = min(self.max_data_tokens, self.context - len(prompt))
         return Row(prompt, [response[:limit] for response in row.responses])
-
-    def _response_ids(self, prompt: str, text: str) -> list[int]:
-        if isinstance(text, Templated):
-            before, whole = self.prompt_ids(prompt), text_ids(self.tokens, prompt + text)
-            return whole[len(before) :] if whole[: len(before)] == before else self.tokens.encode(text)
-        return response_ids(self.tokens, prompt, text)
 
     def fits(self, prompt: str, text: str) -> bool:
         """Tell whether a response is within the limit; one that a model drew to the limit may not be, with its end."""

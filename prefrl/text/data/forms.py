@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefrl.errors import UserError, near_names
 from prefrl.text.data.chat import Chat, Message, PlainChat, is_messages, read_messages
@@ -71,6 +71,8 @@ class Found:
     """One for each response, 0 is best."""
     liked: bool | None = None
     text: str | None = None
+    asked: str | None = None
+    """The prompt as a model is asked it, where a chat template has it otherwise than before an answer."""
     more: tuple[tuple[str, str], ...] = ()
     """Earlier turns of the assistant in a conversation, as further examples."""
 
@@ -145,6 +147,14 @@ def recognise(row: Row, reading: Reading) -> Found:
     return found
 
 
+class _Sides(NamedTuple):
+    """What was asked and what was said to it, as texts."""
+
+    prompt: str
+    responses: tuple[str, ...]
+    asked: str | None = None
+
+
 class _Side:
     """The prompt of a row, as a text or as messages, and replies to it."""
 
@@ -179,12 +189,12 @@ class _Side:
         turns = self.turns[:-1] if self.turns[-1]["role"] == "assistant" else self.turns
         return self.chat.prompt(turns)
 
-    def reply(self, values: Sequence[tuple[str, Any]]) -> tuple[str, tuple[str, ...]]:
+    def reply(self, values: Sequence[tuple[str, Any]]) -> _Sides:
         """Return the prompt and the replies as texts; message lists may repeat the prompt."""
         if self.turns is None and not any(is_messages(value) for _, value in values):
             if self.text is None:
                 raise UserError(f"there is no prompt beside {', '.join(name for name, _ in values)}.")
-            return self.text, tuple(_text(value, name) for name, value in values)
+            return _Sides(self.text, tuple(_text(value, name) for name, value in values))
         before: Turns = self.turns or ()
         talks = [
             tuple(read_messages(value, name))
@@ -206,7 +216,8 @@ class _Side:
             raise LeftOut("the conversations part before their last answer")
         split = [self.chat.split(before, talk) for talk in talks]
         shortest = min((prompt for prompt, _ in split), key=len)
-        return shortest, tuple(type(shortest)((prompt + text)[len(shortest) :]) for prompt, text in split)
+        responses = tuple(type(shortest)((prompt + text)[len(shortest) :]) for prompt, text in split)
+        return _Sides(shortest, responses, self.chat.prompt(before))
 
 
 def _shared(talks: Sequence[Turns]) -> int:
@@ -229,20 +240,20 @@ def _of_list(cols: Row, reading: Reading) -> Found | None:
         values = [v["response"] for v in values]
     if not isinstance(values, list) or not all(isinstance(v, str) or is_messages(v) for v in values):
         raise UserError(f"{name} must be a list of texts. Received {shortened(values)}")
-    prompt, responses = _Side(cols, reading, _first(cols, PROMPTS, needed=name)).reply([(name, v) for v in values])
+    sides = _Side(cols, reading, _first(cols, PROMPTS, needed=name)).reply([(name, v) for v in values])
     ranks = None
     if "ranking" in cols:
-        ranks = ranks_from_order(cols["ranking"], len(responses))
+        ranks = ranks_from_order(cols["ranking"], len(values))
     elif isinstance(scores, list) and any(score is not None for score in scores):
-        if len(scores) != len(responses) or not all(_is_number(score) for score in scores):
+        if len(scores) != len(values) or not all(_is_number(score) for score in scores):
             raise UserError(
-                f"scores must be one number for each of {len(responses)} responses. Received {shortened(scores)}"
+                f"scores must be one number for each of {len(values)} responses. Received {shortened(scores)}"
             )
         ranks = tuple(sum(other > score for other in scores) for score in scores)
     elif "chosen" in cols:
         return None
     how = "ranking" if "ranking" in cols else scores_name or "scores"
-    return Found(form=f"{name}, {how}" if ranks else name, prompt=prompt, responses=responses, ranks=ranks)
+    return Found(form=f"{name}, {how}" if ranks else name, ranks=ranks, **sides._asdict())
 
 
 def _of_pair(cols: Row, reading: Reading) -> Found | None:
@@ -253,8 +264,8 @@ def _of_pair(cols: Row, reading: Reading) -> Found | None:
             if not isinstance(said, str | int | float) or said not in ranks_of:
                 raise UserError(f"{which} must be one of {', '.join(map(str, ranks_of))}. Received {shortened(said)}")
             side = _Side(cols, reading, _first(cols, PROMPTS))
-            prompt, responses = side.reply([(first, cols[first]), (second, cols[second])])
-            return _ranked(f"{first}, {second}, {which}", prompt, responses, ranks_of[said])
+            sides = side.reply([(first, cols[first]), (second, cols[second])])
+            return _ranked(f"{first}, {second}, {which}", sides, ranks_of[said])
     if not {"chosen", "rejected"} <= set(cols):
         return None
     name = _first(cols, PROMPTS)
@@ -264,10 +275,10 @@ def _of_pair(cols: Row, reading: Reading) -> Found | None:
         split = _without_prompt(*(_text(value, column) for column, value in values))
         if split is None:
             raise UserError(f"chosen and rejected do not begin alike, and {_unknown(cols)}")
-        prompt, responses = split
-        kind = "transcripts" if prompt.endswith(ASSISTANT) else "texts that begin alike"
+        sides = _Sides(*split)
+        kind = "transcripts" if sides.prompt.endswith(ASSISTANT) else "texts that begin alike"
     else:
-        prompt, responses = _Side(cols, reading, name).reply(values)
+        sides = _Side(cols, reading, name).reply(values)
     scores = [
         cols.get(f"score_{column}", cols.get(f"{column}_score", cols.get(f"{column}-rating"))) for column, _ in values
     ]
@@ -278,13 +289,13 @@ def _of_pair(cols: Row, reading: Reading) -> Found | None:
             reading.noted["a tie, for the two scores are equal"] += 1
         elif scores[0] < scores[1]:
             reading.noted["the score of the rejected response is the higher one; chosen is taken as the better"] += 1
-    return _ranked(f"{name + ', ' if name else ''}chosen, rejected ({kind})", prompt, responses, ranks)
+    return _ranked(f"{name + ', ' if name else ''}chosen, rejected ({kind})", sides, ranks)
 
 
-def _ranked(form: str, prompt: str, responses: tuple[str, ...], ranks: tuple[int, ...]) -> Found:
-    if len(set(responses)) == 1:
+def _ranked(form: str, sides: _Sides, ranks: tuple[int, ...]) -> Found:
+    if len(set(sides.responses)) == 1:
         raise LeftOut("both responses are the same")
-    return Found(form=form, prompt=prompt, responses=responses, ranks=ranks)
+    return Found(form=form, ranks=ranks, **sides._asdict())
 
 
 def _without_prompt(chosen: str, rejected: str) -> tuple[str, tuple[str, ...]] | None:
@@ -315,11 +326,11 @@ def _of_reply(cols: Row, reading: Reading) -> Found | None:
     asked = _first({k: v for k, v in cols.items() if k != name}, PROMPTS)
     if name is None or (asked is None and not is_messages(cols[name])):
         return None
-    prompt, responses = _Side(cols, reading, asked).reply([(name, cols[name])])
+    sides = _Side(cols, reading, asked).reply([(name, cols[name])])
     said = _first(cols, VERDICTS)
     liked = None if said is None else _verdict(cols[said], said)
     form = ", ".join(part for part in (asked, name, said) if part)
-    return Found(form=form, prompt=prompt, responses=responses, liked=liked)
+    return Found(form=form, liked=liked, **sides._asdict())
 
 
 def _of_talk(cols: Row, reading: Reading) -> Found | None:
@@ -342,7 +353,8 @@ def _of_talk(cols: Row, reading: Reading) -> Found | None:
     said = _first(cols, VERDICTS)
     liked = None if said is None else _verdict(cols[said], said)
     prompt, reply = split[-1]
-    return Found(form=name, prompt=prompt, responses=(reply,), liked=liked, more=tuple(split[:-1]))
+    asked = reading.chat.prompt(talk[: places[-1]])
+    return Found(form=name, prompt=prompt, responses=(reply,), asked=asked, liked=liked, more=tuple(split[:-1]))
 
 
 def _verdict(value: Any, column: str) -> bool:

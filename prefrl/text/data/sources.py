@@ -59,7 +59,8 @@ def read_prompts(
         return read_prompts_of_people(data)[:count]
 
     def prompts(found: Found) -> list[str]:
-        return [found.prompt] if found.prompt is not None else []
+        prompt = found.prompt if found.asked is None else found.asked
+        return [prompt] if prompt is not None else []
 
     found = list(dict.fromkeys(read_items(data, prompts, "a prompt", reading)))
     if reading is not None and count is not None and len(found) > count:
@@ -105,7 +106,7 @@ def read_responses(data: str, reading: Reading | None = None) -> list[tuple[str,
         return [(ranking.prompt, ranking.responses) for ranking in read_rankings(data)]
 
     def responses(found: Found) -> list[tuple[str, tuple[str, ...]]]:
-        return [(str(found.prompt), found.responses)] if len(found.responses) > 1 else []
+        return [(found.prompt or "", found.responses)] if len(found.responses) > 1 else []
 
     return read_items(data, responses, "two or more responses to a prompt", reading)
 
@@ -123,7 +124,7 @@ def read_likes(data: str, reading: Reading | None = None) -> list[Liked]:
             if found.ranks is not None and not likes:
                 raise LeftOut("all responses are equally good, so none is liked or disliked")
             return likes
-        return [Liked(prompt=str(found.prompt), response=found.responses[0], liked=found.liked)]
+        return [Liked(prompt=found.prompt or "", response=found.responses[0], liked=found.liked)]
 
     return read_items(data, liked, "likes, or a comparison or ranking of responses", reading)
 

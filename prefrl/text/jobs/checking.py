@@ -10,12 +10,11 @@ from typing import Any
 
 from prefrl.errors import UserError
 from prefrl.text.data import sources
-from prefrl.text.data.chat import Templated
 from prefrl.text.data.examples import Encoder, Example, Fitted, Liked, RankedResponses, Row, texts_of
 from prefrl.text.data.forms import Found, Reading
 from prefrl.text.jobs.parts import Place, prompt_key, split_by
 from prefrl.text.model.models import load_reader
-from prefrl.text.model.tokens import Tokens, end_ids_of
+from prefrl.text.model.tokens import Templated, Tokens, end_ids_of
 
 LEARNED = {
     "reward": "comparisons", "dpo": "comparisons", "ipo": "comparisons", "kto": "likes", "sft": "examples",

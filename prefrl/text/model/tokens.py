@@ -18,6 +18,12 @@ ANCHOR = "\n"
 """A text that tokenizers do not join with what follows."""
 
 
+class Templated(str):
+    """A text that a chat template made: all its special tokens stand in it, and the tokenizer adds none."""
+
+    __slots__ = ()
+
+
 class Tokens:
     """A Hugging Face tokenizer with a padding token that is not the end token; also the text game's tokenizer.
 
@@ -49,7 +55,7 @@ class Tokens:
             warnings.warn(f"{name} has no end token; {known!r} is taken.", stacklevel=2)
         self.end_id = int(tokenizer.eos_token_id)
         self.end_ids: frozenset[int] = frozenset([self.end_id])
-        """All that end a response: `end_id` closes texts that are learned from, the end of a turn conversations."""
+        """All that end a response: `end_id` closes texts that are learned from, `turn_end_id` conversations."""
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == self.end_id:
             before = "no padding token" if tokenizer.pad_token_id is None else "the end token for padding"
             special = (tokenizer.unk_token, tokenizer.bos_token)
@@ -61,7 +67,9 @@ class Tokens:
             warnings.warn(f"{name} has {before}; {taken!r} is taken. Masks tell it from text.", stacklevel=2)
         else:
             self.pad_id = int(tokenizer.pad_token_id)
-        self.add_ends(self._turn_end(), len(tokenizer))
+        turn_end = self._turn_end()
+        self.turn_end_id = self.end_id if turn_end is None else turn_end
+        self.add_ends(self.turn_end_id, len(tokenizer))
         self._anchor = self._plain(ANCHOR)
         self._adds_a_space = self._plain(ANCHOR + "a") != [*self._anchor, *self._plain("a")]
         self.vocab_size = max(len(tokenizer), max(vocabulary.values()) + 1)
@@ -117,8 +125,11 @@ class Tokens:
     def encode_prompt(self, prompt: str) -> list[int]:
         """Return the ids of a prompt, with what the tokenizer puts before a text unless the prompt begins with it.
 
-        What the tokenizer puts behind a text is left out; an end that the prompt has itself stays.
+        What the tokenizer puts behind a text is left out; an end that the prompt has itself stays. What a chat template
+        made gets nothing.
         """
+        if isinstance(prompt, Templated):
+            return self._plain(prompt)
         whole, plain = list(self.tokenizer(prompt)["input_ids"]), self._plain(prompt)
         before = _place(plain, whole)
         if before is None:  # special tokens change how a text is cut: keep them, but no end that was not there
@@ -149,16 +160,20 @@ def response_ids(tokens: TextTokenizer, prompt: str, response: str) -> list[int]
 
     They are what the tokenizer makes of both texts in one behind the prompt's ids; where it would join the two at the
     border, the prompt's ids stand, as they do when a model writes the response, and the response's follow. A response
-    that closes with an end token of its own gets no second one.
+    that closes with an end token of its own gets no second one, and one that a chat template made is as that has it.
 
     Args:
         tokens: the tokenizer.
         prompt: what comes before.
         response: the text behind it.
     """
-    before, whole = tokens.encode_prompt(prompt), tokens.encode_prompt(prompt + response)
+    whole_text = Templated(prompt + response) if isinstance(prompt, Templated) else prompt + response
+    before, whole = tokens.encode_prompt(prompt), tokens.encode_prompt(whole_text)
     ids = whole[len(before) :] if whole[: len(before)] == before else tokens.encode(response)
-    return ids if ids and ids[-1] in end_ids_of(tokens) else [*ids, tokens.end_id]
+    if isinstance(response, Templated) or (ids and ids[-1] in end_ids_of(tokens)):
+        return ids
+    turn_end = getattr(tokens, "turn_end_id", tokens.end_id)
+    return [*ids, turn_end if isinstance(prompt, Templated) else tokens.end_id]
 
 
 def text_ids(tokens: TextTokenizer, text: str) -> list[int]:
