@@ -14,6 +14,7 @@ from prefrl.errors import UserError
 from prefrl.text.data.examples import Encoder, Example, Liked, RankedResponses
 from prefrl.text.data.forms import Reading, columns_of, recognise
 from prefrl.text.data.judge import verdict
+from prefrl.text.data.sides import LeftOut
 from prefrl.text.data.sources import read_examples, read_likes, read_prompts, read_rankings
 from prefrl.text.jobs.parts import split_by
 
@@ -85,6 +86,30 @@ def test_equal_scores_are_a_tie_and_counted(tmp_path: Path) -> None:
     reading = Reading()
     assert read_rankings(write(tmp_path / "rows.jsonl", row), reading)[0].ranks == (0, 0)
     assert reading.lines() == ["1 of 1 rows: a tie, for the two scores are equal."]
+
+
+@pytest.mark.parametrize(("row", "ranks", "said"), [
+    ({"responses": ["a", "b", "c"], "scores": ["2", "10", "n/a"]}, (1, 0), "no number are left out"),
+    ({"responses": ["a", "b", "c"], "scores": [float("nan"), 1, 2.5]}, (1, 0), "no number are left out"),
+    ({"chosen": "a", "rejected": "b", "score_chosen": "8.0", "score_rejected": 8}, (0, 0), "a tie"),
+    ({"chosen": "a", "rejected": "b", "chosen-rating": 4, "rejected-rating": float("nan")}, (0, 1), "missing or no"),
+    ({"completions": [{"response": "a", "overall_score": "7"}, {"response": "b", "overall_score": 9}]}, (1, 0), None),
+])  # fmt: skip
+def test_scores_are_numbers_however_they_are_written_and_what_is_none_is_counted(
+    row: dict[str, Any], ranks: tuple[int, ...], said: str | None
+) -> None:
+    reading = Reading()
+    assert recognise({"prompt": "p", **row}, reading).ranks == ranks
+    assert bool(reading.lines()) == (said is not None) and all(str(said) in line for line in reading.lines())
+
+
+def test_rows_with_too_few_scores_are_left_out_and_words_are_no_scores() -> None:
+    row = {"prompt": "p", "responses": ["a", "b"]}
+    with pytest.raises(LeftOut, match="fewer than two responses have a score"):
+        recognise({**row, "scores": [1, float("inf")]}, Reading())
+    for scores in (["good", "bad"], [True, False]):
+        with pytest.raises(UserError, match="scores must be a number"):
+            recognise({**row, "scores": scores}, Reading())
 
 
 def test_each_row_has_its_own_form_and_nulls_are_absent(tmp_path: Path) -> None:

@@ -6,20 +6,17 @@ and message lists are conversations, and go through a chat template.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from prefrl.errors import UserError, near_names
-from prefrl.text.data.chat import Chat, Message, PlainChat, is_messages, read_messages
+from prefrl.text.data.chat import Chat, PlainChat, is_messages, read_messages
 from prefrl.text.data.examples import ranks_from_order
 from prefrl.text.data.files import shortened
-
-Row = Mapping[str, Any]
-Turns = tuple[Message, ...]
+from prefrl.text.data.sides import LeftOut, Row, Side, Sides, score_of, text_of, verdict_of
 
 PROMPTS = ("prompt", "question", "instruction", "query", "history", "input")
 REPLIES = ("response", "completion", "output", "answer")
@@ -75,10 +72,6 @@ class Found:
     """The prompt as a model is asked it, where a chat template has it otherwise than before an answer."""
     more: tuple[tuple[str, str], ...] = ()
     """Earlier turns of the assistant in a conversation, as further examples."""
-
-
-class LeftOut(Exception):
-    """A row that teaches nothing; the message says of what kind it is."""
 
 
 @dataclass(kw_only=True)
@@ -138,92 +131,13 @@ def recognise(row: Row, reading: Reading) -> Found:
             cols[ours] = value
     found = _of_list(cols, reading) or _of_pair(cols, reading) or _of_reply(cols, reading) or _of_talk(cols, reading)
     if found is None and (name := _first(cols, PROMPTS)) is not None:
-        found = Found(form=name, prompt=_Side(cols, reading, name).prompt_alone())
+        found = Found(form=name, prompt=Side(cols, reading.chat, name).prompt_alone())
     if found is None and "text" in cols:
-        found = Found(form="text", text=_text(cols["text"], "text"))
+        found = Found(form="text", text=text_of(cols["text"], "text"))
     if found is None:
         raise UserError(_unknown(cols))
     reading.forms[found.form] += 1
     return found
-
-
-class _Sides(NamedTuple):
-    """What was asked and what was said to it, as texts."""
-
-    prompt: str
-    responses: tuple[str, ...]
-    asked: str | None = None
-
-
-class _Side:
-    """The prompt of a row, as a text or as messages, and replies to it."""
-
-    def __init__(self, cols: Row, reading: Reading, name: str | None) -> None:
-        self.name, self.chat = name, reading.chat
-        for unread in ("tools", "images", "image", "chat_template_kwargs"):
-            if cols.get(unread):
-                raise UserError(
-                    f"the column {unread!r} would be passed over, as only text is read. Leave it out of the file."
-                )
-        system = cols.get("system", cols.get("system_prompt"))
-        value = None if name is None else cols[name]
-        self.text: str | None = None
-        self.turns: Turns | None = None
-        if is_messages(value):
-            self.turns = tuple(read_messages(value, str(name)))
-        elif name is not None:
-            text = _text(value, name)
-            more = next((cols[n] for n in ("input", "context") if n != name and isinstance(cols.get(n), str)), "")
-            if name == "instruction" and more.strip():
-                text = f"{text}\n\n{more}"
-            if name == "prompt" and not system:
-                self.text = text
-            else:
-                self.turns = ({"role": "user", "content": text},)
-        if system and self.turns is not None and self.turns[0]["role"] != "system":
-            self.turns = ({"role": "system", "content": _text(system, "system")}, *self.turns)
-
-    def prompt_alone(self) -> str:
-        if self.turns is None:
-            return str(self.text)
-        turns = self.turns[:-1] if self.turns[-1]["role"] == "assistant" else self.turns
-        return self.chat.prompt(turns)
-
-    def reply(self, values: Sequence[tuple[str, Any]]) -> _Sides:
-        """Return the prompt and the replies as texts; message lists may repeat the prompt."""
-        if self.turns is None and not any(is_messages(value) for _, value in values):
-            if self.text is None:
-                raise UserError(f"there is no prompt beside {', '.join(name for name, _ in values)}.")
-            return _Sides(self.text, tuple(_text(value, name) for name, value in values))
-        before: Turns = self.turns or ()
-        talks = [
-            tuple(read_messages(value, name))
-            if is_messages(value)
-            else ({"role": "assistant", "content": _text(value, name)},)
-            for name, value in values
-        ]
-        if all(talk[: len(before)] == before for talk in talks):
-            talks = [talk[len(before) :] for talk in talks]
-        shared = _shared(talks)
-        if not before and not shared and self.text is not None:
-            before = ({"role": "user", "content": self.text},)
-        before, talks = (*before, *talks[0][:shared]), [talk[shared:] for talk in talks]
-        if not before:
-            raise UserError(
-                f"the conversation in {values[0][0]} has no turn before the answer, and there is no prompt."
-            )
-        if any(len(talk) != 1 or talk[0]["role"] != "assistant" for talk in talks):
-            raise LeftOut("the conversations part before their last answer")
-        split = [self.chat.split(before, talk) for talk in talks]
-        shortest = min((prompt for prompt, _ in split), key=len)
-        responses = tuple(type(shortest)((prompt + text)[len(shortest) :]) for prompt, text in split)
-        return _Sides(shortest, responses, self.chat.prompt(before))
-
-
-def _shared(talks: Sequence[Turns]) -> int:
-    """Return how many first messages are the same in all, the last of each not counted."""
-    least = min(len(talk) for talk in talks) - 1
-    return next((i for i in range(least) if any(talk[i] != talks[0][i] for talk in talks)), max(0, least))
 
 
 def _of_list(cols: Row, reading: Reading) -> Found | None:
@@ -240,20 +154,31 @@ def _of_list(cols: Row, reading: Reading) -> Found | None:
         values = [v["response"] for v in values]
     if not isinstance(values, list) or not all(isinstance(v, str) or is_messages(v) for v in values):
         raise UserError(f"{name} must be a list of texts. Received {shortened(values)}")
-    sides = _Side(cols, reading, _first(cols, PROMPTS, needed=name)).reply([(name, v) for v in values])
+    sides = Side(cols, reading.chat, _first(cols, PROMPTS, needed=name)).reply([(name, v) for v in values])
     ranks = None
     if "ranking" in cols:
         ranks = ranks_from_order(cols["ranking"], len(values))
     elif isinstance(scores, list) and any(score is not None for score in scores):
-        if len(scores) != len(values) or not all(_is_number(score) for score in scores):
+        if len(scores) != len(values):
             raise UserError(
                 f"scores must be one number for each of {len(values)} responses. Received {shortened(scores)}"
             )
-        ranks = tuple(sum(other > score for other in scores) for score in scores)
+        sides, ranks = _ranked_by(sides, [score_of(score, scores_name or "scores") for score in scores], reading)
     elif "chosen" in cols:
         return None
     how = "ranking" if "ranking" in cols else scores_name or "scores"
     return Found(form=f"{name}, {how}" if ranks else name, ranks=ranks, **sides._asdict())
+
+
+def _ranked_by(sides: Sides, scores: Sequence[float | None], reading: Reading) -> tuple[Sides, tuple[int, ...]]:
+    """Return the responses that have a score, and their ranks."""
+    kept = [(text, score) for text, score in zip(sides.responses, scores, strict=True) if score is not None]
+    if len(kept) < 2:
+        raise LeftOut("fewer than two responses have a score that is a number")
+    if len(kept) < len(scores):
+        reading.noted["responses whose score is missing or no number are left out"] += 1
+    ranks = tuple(sum(other > score for _, other in kept) for _, score in kept)
+    return sides._replace(responses=tuple(text for text, _ in kept)), ranks
 
 
 def _of_pair(cols: Row, reading: Reading) -> Found | None:
@@ -263,7 +188,7 @@ def _of_pair(cols: Row, reading: Reading) -> Found | None:
             said = int(said) if isinstance(said, str) and said.isdecimal() else said
             if not isinstance(said, str | int | float) or said not in ranks_of:
                 raise UserError(f"{which} must be one of {', '.join(map(str, ranks_of))}. Received {shortened(said)}")
-            side = _Side(cols, reading, _first(cols, PROMPTS))
+            side = Side(cols, reading.chat, _first(cols, PROMPTS))
             sides = side.reply([(first, cols[first]), (second, cols[second])])
             return _ranked(f"{first}, {second}, {which}", sides, ranks_of[said])
     if not {"chosen", "rejected"} <= set(cols):
@@ -272,19 +197,20 @@ def _of_pair(cols: Row, reading: Reading) -> Found | None:
     values = [("chosen", cols["chosen"]), ("rejected", cols["rejected"])]
     kind = "conversations" if any(is_messages(value) for _, value in values) else "texts"
     if name is None and kind == "texts":
-        split = _without_prompt(*(_text(value, column) for column, value in values))
+        split = _without_prompt(*(text_of(value, column) for column, value in values))
         if split is None:
             raise UserError(f"chosen and rejected do not begin alike, and {_unknown(cols)}")
-        sides = _Sides(*split)
+        sides = Sides(*split)
         kind = "transcripts" if sides.prompt.endswith(ASSISTANT) else "texts that begin alike"
     else:
-        sides = _Side(cols, reading, name).reply(values)
-    scores = [
-        cols.get(f"score_{column}", cols.get(f"{column}_score", cols.get(f"{column}-rating"))) for column, _ in values
-    ]
+        sides = Side(cols, reading.chat, name).reply(values)
     ranks = (0, 1)
-    if all(_is_number(score) for score in scores):
-        if scores[0] == scores[1]:
+    given = [next((cols[n] for n in _scores_of(column) if n in cols), None) for column, _ in values]
+    if any(score is not None for score in given):
+        scores = [score_of(score, f"the score of {column}") for (column, _), score in zip(values, given, strict=True)]
+        if scores[0] is None or scores[1] is None:
+            reading.noted["a score is missing or no number; chosen is taken as the better"] += 1
+        elif scores[0] == scores[1]:
             ranks = (0, 0)
             reading.noted["a tie, for the two scores are equal"] += 1
         elif scores[0] < scores[1]:
@@ -292,7 +218,7 @@ def _of_pair(cols: Row, reading: Reading) -> Found | None:
     return _ranked(f"{name + ', ' if name else ''}chosen, rejected ({kind})", sides, ranks)
 
 
-def _ranked(form: str, sides: _Sides, ranks: tuple[int, ...]) -> Found:
+def _ranked(form: str, sides: Sides, ranks: tuple[int, ...]) -> Found:
     if len(set(sides.responses)) == 1:
         raise LeftOut("both responses are the same")
     return Found(form=form, ranks=ranks, **sides._asdict())
@@ -326,9 +252,9 @@ def _of_reply(cols: Row, reading: Reading) -> Found | None:
     asked = _first({k: v for k, v in cols.items() if k != name}, PROMPTS)
     if name is None or (asked is None and not is_messages(cols[name])):
         return None
-    sides = _Side(cols, reading, asked).reply([(name, cols[name])])
+    sides = Side(cols, reading.chat, asked).reply([(name, cols[name])])
     said = _first(cols, VERDICTS)
-    liked = None if said is None else _verdict(cols[said], said)
+    liked = None if said is None else verdict_of(cols[said], said)
     form = ", ".join(part for part in (asked, name, said) if part)
     return Found(form=form, liked=liked, **sides._asdict())
 
@@ -339,7 +265,7 @@ def _of_talk(cols: Row, reading: Reading) -> Found | None:
         return None
     talk = read_messages(cols[name], name)
     if (system := cols.get("system")) and talk[0]["role"] != "system":
-        talk = [{"role": "system", "content": _text(system, "system")}, *talk]
+        talk = [{"role": "system", "content": text_of(system, "system")}, *talk]
     places = [
         i
         for i, message in enumerate(talk)
@@ -351,20 +277,10 @@ def _of_talk(cols: Row, reading: Reading) -> Found | None:
         raise LeftOut("the conversation has no answer of the assistant to anything")
     split = [reading.chat.split(talk[:i], talk[i : i + 1]) for i in places]
     said = _first(cols, VERDICTS)
-    liked = None if said is None else _verdict(cols[said], said)
+    liked = None if said is None else verdict_of(cols[said], said)
     prompt, reply = split[-1]
     asked = reading.chat.prompt(talk[: places[-1]])
     return Found(form=name, prompt=prompt, responses=(reply,), asked=asked, liked=liked, more=tuple(split[:-1]))
-
-
-def _verdict(value: Any, column: str) -> bool:
-    """Return whether something is liked: true or false, 1 or 0, also as text."""
-    if isinstance(value, bool):
-        return value
-    said = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip().lower()
-    if said not in ("0", "1", "true", "false"):
-        raise UserError(f"{column} must be true or false (or 1 or 0). Received {shortened(value)}")
-    return said in ("1", "true")
 
 
 def _first(cols: Row, names: Sequence[str], *, needed: str | None = None) -> str | None:
@@ -374,14 +290,8 @@ def _first(cols: Row, names: Sequence[str], *, needed: str | None = None) -> str
     return found
 
 
-def _text(value: Any, column: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{column} must be a text. Received {shortened(value)}")
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+def _scores_of(column: str) -> tuple[str, ...]:
+    return (f"score_{column}", f"{column}_score", f"{column}-rating", f"{column}_rating")
 
 
 def _unknown(cols: Row) -> str:

@@ -16,7 +16,7 @@ from prefrl.files import write_atomically
 from prefrl.seams import is_function_name
 from prefrl.text.data.examples import Example, Liked, RankedResponses, likes_of
 from prefrl.text.data.files import read_rows, shortened
-from prefrl.text.data.forms import Found, LeftOut, Reading, recognise
+from prefrl.text.data.forms import Found, Reading, recognise
 from prefrl.text.data.recorded import (
     Remark,
     read_examples_of_people,
@@ -24,6 +24,7 @@ from prefrl.text.data.recorded import (
     read_prompts_of_people,
     read_rankings_of_people,
 )
+from prefrl.text.data.sides import LeftOut
 
 Row = Mapping[str, Any]
 _Item = TypeVar("_Item")
