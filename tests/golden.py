@@ -167,7 +167,7 @@ def run_text(place: Path) -> dict[str, str]:
     run("reward", *model, *data, "--out", place / "reward", *fast)
     watch = ["--watch.times", "1", "--watch.prompts", "8"]
     ppo = ["--training.episodes", "16", "--training.batch-size", "8", "--training.minibatch-size", "4",
-           "--training.epochs", "1", "--training.sampling.max-tokens", "12", *watch]  # fmt: skip
+           "--training.epochs", "1", "--max-tokens", "12", *watch]  # fmt: skip
     run("ppo", *model, "--reward", place / "reward", *ppo, "--out", place / "ppo", *fast)
     run("dpo", *model, *data, *watch, "--out", place / "dpo", *fast)
     found = {}

@@ -159,7 +159,7 @@ def test_the_command_trains_in_two_processes(tmp_path: Path) -> None:
     save_model(tmp_path / "base", build_model(PRESETS["tiny"], tokens), tokens)
     command = [*LAUNCH, "2", "-m", "prefrl.cli", "text", "ppo", "--model", str(tmp_path / "base"), "--reward", "gold",
                "--prompts", "8", "--device", "cpu", "--watch.times", "0", "--training.episodes", "8",
-               "--training.batch-size", "4", "--training.minibatch-size", "4", "--training.sampling.max-tokens", "4",
+               "--training.batch-size", "4", "--training.minibatch-size", "4", "--max-tokens", "4",
                "--out", str(tmp_path / "ppo")]  # fmt: skip
     out = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert out.returncode == 0, out.stderr[-2000:]

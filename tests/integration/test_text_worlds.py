@@ -35,7 +35,7 @@ def folder_with_garden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 def test_the_commands_of_the_page_train_on_a_world_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.findall(r"^    prefrl (text .*)$", PAGE.read_text(), re.MULTILINE)
     quick = {"400": "120", "200": "40", "128": "16"}
-    more = ["--training.batch-size", "8", "--training.minibatch-size", "8", "--training.sampling.max-tokens", "8"]
+    more = ["--training.batch-size", "8", "--training.minibatch-size", "8", "--max-tokens", "8"]
     assert [line.split()[1] for line in commands] == ["pretrain", "sft", "ppo", "evaluate"]
     for line in commands[:3]:
         arguments = [quick.get(word, word) for word in line.split()]

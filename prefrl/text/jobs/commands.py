@@ -41,6 +41,7 @@ from prefrl.text.learn.evaluation import answer_prompts, evaluate_policy
 from prefrl.text.learn.runtime import Runtime, on_main_process
 from prefrl.text.model.generation import SamplingSettings
 from prefrl.text.model.models import context_length, load_model
+from prefrl.text.model.options import INSTEAD
 
 OLD_PREFIX = "--place."
 """How --device, --seed, --bf16 and --max-tokens of jobs used to begin."""
@@ -78,7 +79,7 @@ def reward(job: Annotated[jobs.RewardJob, Whole], *, out: Path, members: int = 1
         _train(job, out, quiet)
         return
     for number in range(members):
-        training = replace(job.training, seed=(job.training.seed or job.place.seed) * 100 + number, bootstrap=True)
+        training = replace(job.training, seed=job.place.seed * 100 + number, bootstrap=True)
         _train(replace(job, training=training), out.with_name(f"{out.name}-{number}"), quiet)
 
 
@@ -417,6 +418,9 @@ def main(arguments: Sequence[str]) -> None:
         if given.startswith(OLD_PREFIX):
             new = "--" + given.removeprefix(OLD_PREFIX)
             raise UserError(f"{given.partition('=')[0]} is called {new.partition('=')[0]} now, as in every command.")
+        option = given.partition("=")[0].replace("_", "-")
+        if option in INSTEAD:
+            raise UserError(f"There is no option {option}. {INSTEAD[option]}")
     quieten_libraries()
     app.cli(prog="prefrl text", description="Language models from preferences.", args=list(arguments))
 

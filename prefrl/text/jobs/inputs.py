@@ -91,11 +91,12 @@ def check_inputs(folder: TextFolder) -> None:
     Raises:
         UserError: some are others, or gone, and the user did not say that they accept that.
     """
-    path = folder.path / "inputs.json"
-    if not path.is_file():  # begun by an earlier version
+    path, config = folder.path / "inputs.json", folder.config
+    now = digests_of(config["settings"], config.get("begun_in"))
+    if not path.is_file():  # not begun yet, or by an earlier version
+        keep_digests(folder, now)
         return
-    config = folder.config
-    before, now = json.loads(path.read_text()), digests_of(config["settings"], config.get("begun_in"))
+    before = json.loads(path.read_text())
     shared = [name for name in before if name in now]  # a name that was changed is one of the settings
     gone = [name for name in shared if before[name] is not None and now[name] is None]
     changed = [name for name in shared if now[name] != before[name] and name not in gone]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,7 +48,7 @@ from prefrl.text.learn.reward_training import (
 )
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.sft import SFTSettings, SFTTrainer, TokenPair, encode_examples, encode_texts, language_model_loss
-from prefrl.text.model.generation import SamplingSettings
+from prefrl.text.model.generation import DRAWN_TOKENS, SamplingSettings
 from prefrl.text.model.lora import LoraSettings, add_lora
 from prefrl.text.model.models import build_model, context_length, load_model, num_parameters, preset, save_model
 from prefrl.text.model.tokens import Tokens, train_tokenizer
@@ -242,12 +242,16 @@ class PPOJob:
     training: TextPPOSettings = field(default_factory=TextPPOSettings)
 
     def __post_init__(self) -> None:
-        limit = self.training.sampling.max_tokens
-        if self.place.max_tokens not in (None, limit):
+        limit, sampling = self.place.max_tokens, self.training.sampling
+        if limit is None or limit == sampling.max_tokens:
+            return
+        if sampling.max_tokens != DRAWN_TOKENS:
             raise UserError(
-                f"The longest response of ppo is --training.sampling.max-tokens ({limit}). Received --max-tokens "
-                f"{self.place.max_tokens}; leave it out."
+                f"The longest response is given twice: {limit} by place.max_tokens, {sampling.max_tokens} by "
+                "training.sampling.max_tokens. Leave the second out."
             )
+        training = replace(self.training, sampling=replace(sampling, max_tokens=limit))
+        object.__setattr__(self, "training", training)
 
     def run(self, folder: TextFolder, *, quiet: bool) -> None:
         """Train the policy by PPO and save it, with the curve of its rewards, in the run's folder."""
@@ -296,7 +300,7 @@ class DPOJob:
     def run(self, folder: TextFolder, *, quiet: bool) -> None:
         """Train the policy on the pairs or likes and save it, with its held-out figures, in the run's folder."""
         if self.training.method != self.verb:
-            raise UserError(f"{self.verb} was asked to train by {self.training.method}; leave --training.method out.")
+            raise UserError(f"{self.verb} was asked to train by {self.training.method}; leave training.method out.")
         runtime = self.place.runtime()
         model, tokens = load_model(self.model)
         encoder, reading = self.place.encoder(tokens, context_length(model)), self.place.reading(tokens)

@@ -33,13 +33,12 @@ from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.server_reward import ServerReward
 from prefrl.text.learn.sft import SFTSettings, TokenPair, encode_texts, language_model_loss
 from prefrl.text.learn.trainer import TextTrainer
-from prefrl.text.model.generation import SamplingSettings
+from prefrl.text.model.generation import DRAWN_TOKENS, SamplingSettings
 from prefrl.text.model.lora import LoraSettings
 from prefrl.text.model.models import context_length, load_model, save_model
 from prefrl.text.model.tokens import Tokens
 
 HELD_OUT_SHARE = 0.1
-DRAWN_TOKENS = 64
 SUMMARISED = ("kl_nats", "kl_standard_error", "gold", "proxy", "length", "repetition", "end_rate")
 """Figures of the last evaluation that are in the summary of a policy's run."""
 _Training = TypeVar("_Training", SFTSettings, RewardTrainingSettings, TextPPOSettings, PreferenceSettings)
@@ -54,8 +53,8 @@ class Place:
     bf16: bool | None = None
     """Compute in bfloat16; default: on a GPU that has it."""
     max_tokens: int | None = None
-    """Longest response, its end included; of ppo it is --training.sampling.max-tokens. Default: 64 of those drawn, and
-    of those in data what the model's context has room for."""
+    """Longest response, its end included. Default: 64 of those drawn, and of those in data what the model's context has
+    room for."""
     too_long: TooLong = "drop"
     """What becomes of rows of data that are longer, counted: drop, cut (the beginning of the prompt, the end of the
     response), or refuse."""

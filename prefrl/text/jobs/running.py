@@ -23,7 +23,7 @@ SHOWN = ("loss", "objective", "score", "kl_nats", "length", "accuracy")
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 LESS_MEMORY = (
     "Use a smaller --training.micro-batch-size, --training.batch-size or --max-tokens; for ppo a smaller "
-    "--training.minibatch-size or --training.sampling.max-tokens."
+    "--training.minibatch-size."
 )
 
 Evaluation = Callable[[], dict[str, Any]]

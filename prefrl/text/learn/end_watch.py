@@ -35,7 +35,7 @@ class EndWatch:
             warnings.warn(
                 f"The share of responses that end fell from {ends_before:.0%} to {ends_now:.0%} while the objective "
                 f"rose from {objective_before:.3g} to {objective_now:.3g}: the policy learns not to end, because that "
-                "pays. Raise --training.missing-end-penalty, or --training.sampling.max-tokens.",
+                "pays. Raise --training.missing-end-penalty, or --max-tokens.",
                 stacklevel=2,
             )
 

@@ -33,6 +33,7 @@ from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer, micro_batche
 from prefrl.text.model.generation import SamplingSettings, decode_response, sample
 from prefrl.text.model.lanes import Lanes
 from prefrl.text.model.lora import has_adapters, reference_of
+from prefrl.text.model.options import NoOption
 from prefrl.text.model.sequences import Sequences, response_log_probs
 from prefrl.text.model.tokens import end_ids_of
 
@@ -83,7 +84,7 @@ class TextPPOSettings:
     """Pretraining blocks to each update."""
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
-    seed: int = 0
+    seed: NoOption[int] = 0
     """In a run 0 means that of --seed."""
 
     def __post_init__(self) -> None:

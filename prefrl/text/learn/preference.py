@@ -29,6 +29,7 @@ from prefrl.text.learn.losses import (
 from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer, micro_batches
+from prefrl.text.model.options import NoOption
 from prefrl.text.model.sequences import make_sequences, response_log_probs, sequence_log_probs
 
 Method = Literal["dpo", "ipo", "kto"]
@@ -46,7 +47,7 @@ class PreferenceSettings:
         UserError: a value out of its range.
     """
 
-    method: Method = "dpo"
+    method: NoOption[Method] = "dpo"
     beta: float = 0.1
     """Strength of the tie to the reference; tau of IPO."""
     rankings: bool = False
@@ -64,7 +65,7 @@ class PreferenceSettings:
     optimiser: OptimiserSettings = field(
         default_factory=lambda: OptimiserSettings(learning_rate=1e-6, warmup_share=0.1, decay="linear", adam_eps=1e-8)
     )
-    seed: int = 0
+    seed: NoOption[int] = 0
     """In a run 0 means that of --seed."""
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.learn.reward_model import RewardModel
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer, micro_batches
+from prefrl.text.model.options import NoOption
 from prefrl.text.model.sequences import make_sequences
 from prefrl.text.model.tokens import end_ids_of
 
@@ -46,7 +47,7 @@ class RewardTrainingSettings:
     optimiser: OptimiserSettings = field(
         default_factory=lambda: OptimiserSettings(learning_rate=9e-6, warmup_share=0.03, decay="cosine", adam_eps=1e-8)
     )
-    seed: int = 0
+    seed: NoOption[int] = 0
     """In a run 0 means that of --seed."""
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from prefrl.text.data.examples import Encoder, Example, language_model_blocks
 from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer, micro_batches
+from prefrl.text.model.options import NoOption
 from prefrl.text.model.sequences import batches_by_length, make_sequences, response_log_probs
 
 TokenPair = tuple[list[int], list[int]]
@@ -41,7 +42,7 @@ class SFTSettings:
     optimiser: OptimiserSettings = field(
         default_factory=lambda: OptimiserSettings(learning_rate=1e-5, warmup_share=0.05, decay="cosine", adam_eps=1e-8)
     )
-    seed: int = 0
+    seed: NoOption[int] = 0
     """In a run 0 means that of --seed."""
 
     def __post_init__(self) -> None:

@@ -21,10 +21,13 @@ from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError
 from prefrl.text.model.decoding import make_decoder
 from prefrl.text.model.inputs import position_ids
+from prefrl.text.model.options import NoOption
 from prefrl.text.model.sequences import Sequences, joined, pad_left
 from prefrl.text.model.tokens import end_ids_of
 from prefrl.text.model.traits import reads_padding
 
+DRAWN_TOKENS = 64
+"""Of a response, where nothing else is said."""
 DROP_SHARE = 0.25  # finished rows leave the cache once they are this share of it: dropping copies what stays
 
 
@@ -36,7 +39,7 @@ class SamplingSettings:
         UserError: a value out of its range.
     """
 
-    max_tokens: int = 64
+    max_tokens: NoOption[int] = DRAWN_TOKENS
     """Of a response, its end included."""
     temperature: float = 1.0
     """Logits are divided by it."""
