@@ -14,7 +14,7 @@ from prefrl.errors import UserError
 from prefrl.text.jobs.parts import load_reward
 from prefrl.text.learn.classifier_reward import ClassifierReward
 from prefrl.text.learn.runtime import Runtime
-from prefrl.text.model.tokens import Tokens
+from prefrl.text.model.tokens import Templated, Tokens
 
 
 def save_classifier(folder: Path, **changes: Any) -> Any:
@@ -51,3 +51,15 @@ def test_a_classifier_of_several_labels_is_no_reward(tmp_path: Path) -> None:
     save_classifier(tmp_path / "c", num_labels=3)
     with pytest.raises(UserError, match="has 3 labels; a reward is one number"):
         ClassifierReward(str(tmp_path / "c"), Runtime("cpu"))
+
+
+def test_a_chat_template_that_it_does_not_know_is_said(tmp_path: Path) -> None:
+    import warnings
+
+    save_classifier(tmp_path / "c")
+    foreign, own = Templated("<|im_start|>user\nHi"), Templated("<s>Hi")
+    with pytest.warns(UserWarning, match="knows none of its special tokens"):
+        ClassifierReward(str(tmp_path / "c"), Runtime("cpu"))([foreign], ["yes"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ClassifierReward(str(tmp_path / "c"), Runtime("cpu"))([own, "plain"], ["yes", "no"])

@@ -19,7 +19,8 @@ from prefrl.text.data.annotating import rank_by
 from prefrl.text.data.examples import RankedResponses, likes_of, ranks_from_order
 from prefrl.text.data.judge import ServerJudge, judge_pairs, question
 from prefrl.text.jobs.curve import MethodCurve, fit_curve, median_curve, over_optimisation, read_chain, summarise_chain
-from prefrl.text.jobs.curve_plot import describe, plot_curves
+from prefrl.text.jobs.curve_plot import plot_curves
+from prefrl.text.jobs.curve_words import describe
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.learn.best_of_n import best_of_n_kl, expected_best_of_n, pick_best
 from prefrl.text.learn.evaluation import win_rate
@@ -102,12 +103,38 @@ def test_the_page_and_the_picture_are_made(tmp_path: Path) -> None:
     plot_curves(curves, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     text = describe(curves)
-    assert "ppo-beta0.02 lost 1.00" in text
+    assert "while the proxy did not fall: ppo-beta0.02 lost 1.00, ppo-ptx lost 1.00 of gold." in text
+    assert "The most gold: ppo-beta0.02, +1.00 at sqrt(KL) 1.00." in text and "bestofn, +0.60 at 0.77" in text
+    assert "ppo-ptx ends with responses 100% longer: 20 tokens, then 40" in text
+    assert "kto" not in text.lower() and "dpo" not in text.lower(), "of what was not run nothing is said"
     assert "25% after ppo-beta0.02" in text
     assert "Every method was better" in text
     table = summarise_chain(curves)
     assert table[0]["best_win_rate"] == (1.0, 1.0, 1.0)
     json.dumps(table)
+
+
+def test_each_sentence_of_the_page_follows_from_the_curves() -> None:
+    def curve(name: str, seed: int, *points: tuple[float, float, float | None]) -> MethodCurve:
+        rows = [row(i, kl, gold, 0.0 if proxy is None else proxy) for i, (kl, gold, proxy) in enumerate(points)]
+        for each, (_, _, proxy) in zip(rows, points, strict=True):
+            if proxy is None:
+                del each["proxy"]
+        return MethodCurve(name=name, seed=seed, rows=tuple(rows))
+
+    low = [curve("ppo-beta0.1", s, (0, 0, 0), (4, 1 + s, 2), (16, 0, 3)) for s in (0, 1, 2)]
+    high = [curve("ppo-beta1", s, (0, 0, 0), (1, 1, 1), (1, 1, 1)) for s in (0, 1, 2)]
+    text = describe([*low, *high, curve("dpo", 0, (0, 0, None), (1, 0.5, None), (4, 0.2, None))])
+    assert "while the proxy did not fall: ppo-beta0.1 lost 2.00 of gold." in text, "the median over the seeds"
+    assert "- After the best point: dpo lost 0.30 of gold." in text, "nothing is said of a proxy that there is not"
+    assert "PPO with beta 0.1: gold 2.00 at best and 0.00 at the end, at sqrt(KL) 4.00; with beta 1: 1.00" in text
+    fell = curve("ipo", 0, (0, 0, 0), (1, 1, 2), (4, 0.5, 1))
+    assert "and the proxy fell too: ipo lost 0.50" in describe([fell])
+    flat = describe([curve("kto", 0, (0, 1, 0), (1, 0.95, 0))])
+    assert (
+        "No method ended more than 0.1 gold below" in flat and "Never better than the start, on some seed: kto" in flat
+    )
+    assert "PPO" not in flat and "The most gold" not in flat
 
 
 def test_win_rates_count_ties_half() -> None:

@@ -31,11 +31,13 @@ from prefrl.text.jobs import jobs
 from prefrl.text.jobs.bestofn import BestOfNJob
 from prefrl.text.jobs.checking import check as check_data
 from prefrl.text.jobs.curve import read_chain, summarise_chain
-from prefrl.text.jobs.curve_plot import describe, plot_curves
+from prefrl.text.jobs.curve_plot import plot_curves
+from prefrl.text.jobs.curve_words import describe
 from prefrl.text.jobs.demo import Demo, DemoSettings
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.inputs import settings_of
 from prefrl.text.jobs.parts import Place, fitting, load_proxy, run_of, say
+from prefrl.text.jobs.run_report import describe_run, plot_run, report_of
 from prefrl.text.jobs.worlds import prompts_of_run, world_of
 from prefrl.text.learn.evaluation import answer_prompts, evaluate_policy
 from prefrl.text.learn.runtime import Runtime, on_main_process
@@ -384,24 +386,34 @@ def sample(
 
 @app.command
 def report(chains: tyro.conf.Positional[tuple[Path, ...]], *, out: Path | None = None, json: bool = False) -> None:
-    """Draw gold and proxy reward against sqrt(KL) for all methods of one or more chains (seeds), and say what it means.
+    """Draw one run; or gold and proxy reward against sqrt(KL) for all methods of one or more chains (seeds).
 
     Args:
-        chains: folders that prefrl text demo made.
-        out: folder for curve.png, curve.md and curve.json; default: the first chain.
-        json: print the table as one JSON object.
+        chains: one run of prefrl text, or folders that prefrl text demo made.
+        out: folder for report.png and report.md, or curve.png, curve.md and curve.json; default: the first folder.
+        json: print the figures as one JSON object.
     """
     if not chains:
-        raise UserError("Name at least one folder that prefrl text demo made.")
-    curves = [curve for chain in chains for curve in read_chain(chain)]
+        raise UserError("Name a run of prefrl text, or at least one folder that prefrl text demo made.")
     place = out or chains[0]
+    runs = [path for path in chains if (path / "config.json").is_file()]
+    if runs and len(chains) > 1:
+        raise UserError(f"One run at a time. {runs[0]} is a run, and {len(chains)} folders were named.")
     place.mkdir(parents=True, exist_ok=True)
-    plot_curves(curves, place / "curve.png")
-    text = describe(curves)
-    write_atomically(place / "curve.md", text)
-    table = finite(summarise_chain(curves))
-    write_json(place / "curve.json", table)
-    print(json_module.dumps(table) if json else f"{text}\nWrote {place}/curve.png, curve.md and curve.json")
+    if runs:
+        folder = TextFolder.open(runs[0], reads_only=True)
+        plot_run(folder, place / "report.png")
+        text, table = describe_run(folder), finite(report_of(folder))
+        write_atomically(place / "report.md", text)
+        written = "report.png and report.md"
+    else:
+        curves = [curve for chain in chains for curve in read_chain(chain)]
+        plot_curves(curves, place / "curve.png")
+        text, table = describe(curves), finite(summarise_chain(curves))
+        write_atomically(place / "curve.md", text)
+        write_json(place / "curve.json", table)
+        written = "curve.png, curve.md and curve.json"
+    print(json_module.dumps(table) if json else f"{text}\nWrote {place}/{written}")
 
 
 @app.command

@@ -1,16 +1,15 @@
-"""Drawing the curve of alignment as one PNG, and its conclusions in plain words."""
+"""Drawing the curve of alignment as one PNG."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prefrl.runs.plotting import make_figure, save_figure
-from prefrl.text.jobs.curve import MethodCurve, fit_curve, median_curve, over_optimisation, probes_of, summarise_chain
+from prefrl.text.jobs.curve import MethodCurve, fit_curve, median_curve, probes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,93 +94,3 @@ def _label(axes: Axes, x: str, y: str, title: str) -> None:
     axes.set_ylabel(y)
     axes.set_title(title, fontsize=10, loc="left")
     axes.grid(alpha=0.25, linewidth=0.5)
-
-
-def describe(curves: Sequence[MethodCurve]) -> str:
-    """Return one page of plain words: what the curves say, as Markdown."""
-    rows = summarise_chain(curves)
-    names = list(dict.fromkeys(row["method"] for row in rows))
-    seeds = sorted({curve.seed for curve in curves})
-    lines = [
-        "# What the curve says",
-        "",
-        f"Seeds: {', '.join(map(str, seeds))}. Figures are medians over them. Gold is the true reward, unseen; "
-        "sqrt(KL) is how far a policy is from the fine-tuned model.",
-        "",
-        "| method | gold at start | best gold | at sqrt(KL) | wins over start | last gold | at sqrt(KL) | peak |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name in names:
-        own = [row for row in rows if row["method"] == name]
-        lines.append(
-            f"| {name} | {_median(own, 'start_gold')} | {_median(own, 'best_gold')} | {_median(own, 'best_sqrt_kl')} | "
-            f"{_wins(own)} | {_median(own, 'last_gold')} | {_median(own, 'last_sqrt_kl')} | {_peak(own)} |"
-        )
-    lines += ["", *_conclusions(curves, rows)]
-    return "\n".join(lines) + "\n"
-
-
-def _median(rows: Sequence[dict[str, Any]], key: str) -> str:
-    values = [row[key] for row in rows if row.get(key) is not None]
-    return f"{median(values):.2f}" if values else ""
-
-
-def _wins(rows: Sequence[dict[str, Any]]) -> str:
-    each = [row["best_win_rate"] for row in rows if "best_win_rate" in row]
-    if not each:
-        return ""
-    share, low, high = (median(values) for values in zip(*each, strict=True))
-    return f"{share:.0%} ({low:.0%} to {high:.0%})"
-
-
-def _peak(rows: Sequence[dict[str, Any]]) -> str:
-    peaks = [row["fit"]["peak_sqrt_kl"] for row in rows if "fit" in row]
-    found = [peak for row, peak in zip([r for r in rows if "fit" in r], peaks, strict=True)
-             if peak is not None and peak <= row["last_sqrt_kl"]]  # fmt: skip
-    return f"{median(found):.2f}" if found else "not reached"
-
-
-def _conclusions(curves: Sequence[MethodCurve], rows: Sequence[dict[str, Any]]) -> list[str]:
-    said = []
-    risen = sorted({row["method"] for row in rows if row["best_gold"] <= row["start_gold"]})
-    if risen:
-        said.append(f"- Never better than the start, on some seed: {', '.join(risen)}.")
-    else:
-        said.append("- Every method was better than the fine-tuned model at its best point.")
-    fallen = {curve.name: over_optimisation(curve) for curve in curves}
-    fallen = {name: lost for name, lost in fallen.items() if lost > 0.1}
-    if fallen:
-        each = ", ".join(f"{name} lost {lost:.2f}" for name, lost in sorted(fallen.items(), key=lambda item: -item[1]))
-        said.append(
-            f"- Over-optimisation: {each} of gold after the best point while the proxy did not fall. Trusting the "
-            "proxy further than it was taught makes answers worse: stop where gold (or people) say so."
-        )
-    else:
-        said.append("- No method fell by more than 0.1 gold after its best point: none was driven far enough.")
-    said += _kept(rows, probes_of([curve.rows[-1] for curve in curves]))
-    long = [row for row in rows if row.get("last_length") and row["last_length"] > 1.3 * row["start_length"]]
-    if long:
-        names = sorted({row["method"] for row in long})
-        said.append(f"- Longer answers looked better to the reward model: {', '.join(names)} write a third more.")
-    said.append(
-        "- Best of n goes least far for what it gains and needs no training, but n draws an answer. A larger beta "
-        "keeps a policy nearer: less to gain, less to lose. DPO, IPO and KTO have the same hump without a reward model."
-    )
-    return said
-
-
-def _kept(rows: Sequence[dict[str, Any]], probes: Sequence[str]) -> list[str]:
-    mixed = [row for row in rows if row["method"] == "ppo-ptx" and "last_language_loss" in row]
-    plain = [row for row in rows if row["method"].startswith("ppo-beta") and "last_language_loss" in row]
-    if not mixed or not plain:
-        return []
-    said = []
-    for name in probes:
-        worst = min(plain, key=lambda row: row[f"last_{name}"])
-        said.append(
-            f"- {name.capitalize()}, which has nothing to do with the task: {worst[f'start_{name}']:.0%} right before, "
-            f"{worst[f'last_{name}']:.0%} after {worst['method']}, {median(r[f'last_{name}'] for r in mixed):.0%} "
-            "after PPO-ptx, whose updates mix in pretraining text (loss of the language model "
-            f"{worst['last_language_loss']:.2f} and {median(r['last_language_loss'] for r in mixed):.2f})."
-        )
-    return said

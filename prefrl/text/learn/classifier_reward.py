@@ -15,7 +15,7 @@ from prefrl.text.learn.runtime import Runtime
 from prefrl.text.model.loading import load_weights
 from prefrl.text.model.models import context_length, load_tokens
 from prefrl.text.model.sequences import batches_by_length, pad_right
-from prefrl.text.model.tokens import response_ids
+from prefrl.text.model.tokens import Templated, response_ids
 
 transformers = require("transformers", "text")
 BATCH = 32
@@ -56,6 +56,8 @@ class ClassifierReward:
         self._model.config.get_text_config().pad_token_id = self._tokens.pad_id
         self._model.to(runtime.device).requires_grad_(False)
         self._context = context_length(self._model)
+        self._special = set(self._tokens.tokenizer.all_special_ids)
+        self._said = False
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
@@ -70,6 +72,13 @@ class ClassifierReward:
 
     def _row(self, prompt: str, response: str) -> list[int]:
         ids = [*self._tokens.encode_prompt(prompt), *response_ids(self._tokens, prompt, response)]
+        if isinstance(prompt, Templated) and not self._said and self._special.isdisjoint(ids[:-1]):
+            self._said = True
+            warnings.warn(
+                f"The reward {self.name} reads prompts that the policy's chat template made, and knows none of its "
+                f"special tokens: {prompt[:60]!r} is text to it. Take a classifier of the same template.",
+                stacklevel=3,
+            )
         if len(ids) > self._context:
             if not self.num_cut:
                 warnings.warn(
