@@ -12,7 +12,7 @@ import torch
 from tests.unit import text_models
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-METHODS = ("sft", "reward", "dpo", "dpo-lora", "kto", "ppo", "ppo-lora")
+METHODS = tuple(f"{method}{lora}" for method in ("sft", "reward", "dpo", "kto", "ppo") for lora in ("", "-lora"))
 TRAIN = """
 import json, sys
 from dataclasses import replace
@@ -46,9 +46,9 @@ figures = {}
 for method in METHODS:
     model, tokens = load_model(folder)
     encoder = Encoder(tokens, 64, 24)
-    if method.endswith("-lora"):
-        model = add_lora(model, LoraSettings(rank=2), 5)
-    kind = method.removesuffix("-lora")
+    kind, lora = method.removesuffix("-lora"), LoraSettings(rank=2 if method.endswith("-lora") else 0)
+    if kind != "reward":
+        model = add_lora(model, lora, 5)
     options = {"runtime": runtime}
     if kind == "sft":
         data = encode_examples(encoder, [Example(prompt=i.prompt, response=i.response) for i in likes])
@@ -56,7 +56,9 @@ for method in METHODS:
         trainer = SFTTrainer(model, data, settings, pad_id=tokens.pad_id, **options)
     elif kind == "reward":
         settings, data = RewardTrainingSettings(batch_size=7, epochs=4, **shared), encode_rankings(encoder, rankings)
-        trainer = RewardTrainer(RewardModel.from_policy(model, 1), data, settings, pad_id=tokens.pad_id, **options)
+        scorer = RewardModel.from_policy(model, 1)
+        scorer.add_lora(lora, 5)
+        trainer = RewardTrainer(scorer, data, settings, pad_id=tokens.pad_id, **options)
     elif kind in ("dpo", "kto"):
         settings = PreferenceSettings(method=kind, batch_size=7, epochs=4, **shared)
         trainer = PreferenceTrainer(model, encoder, likes if kind == "kto" else rankings, settings, **options)

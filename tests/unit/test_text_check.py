@@ -175,3 +175,14 @@ def test_prompts_are_checked_for_room_behind_them(
 def test_prompts_that_differ_in_case_spaces_and_marks_are_one_prompt() -> None:
     assert prompt_key(" Say  this, please!") == prompt_key("say this please") != prompt_key("say that please")
     assert prompt_key("?!") != prompt_key("?")
+
+
+def test_one_prompt_alone_judges_nothing_and_says_so(
+    chat_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": said, "chosen": " a", "rejected": " b"} for said in ("One?", "one", " ONE ?")]
+    data, out = write(tmp_path / "rows.jsonl", rows), tmp_path / "reward"
+    asked = ["--model", str(chat_model), "--data", data, "--out", str(out), "--device", "cpu", "--quiet"]
+    assert main(["text", "reward", *asked]) == 0
+    assert "none is held out and nothing is judged" in capsys.readouterr().err
+    assert "accuracy" not in (found := json.loads((out / "summary.json").read_text())) and found["rankings"] == 3

@@ -24,6 +24,7 @@ from prefrl.text.jobs.parts import (
     load_proxy,
     load_reward,
     make_evaluation,
+    nothing_held_out,
     prompt_key,
     run_policy,
     say,
@@ -91,10 +92,9 @@ class PretrainJob:
         trainer.name = "pretraining"
 
         def summary() -> dict[str, Any]:
-            figures = {
-                "parameters": num_parameters(model),
-                "held_out_loss": language_model_loss(model, held_out or learned[:64], pad_id=tokens.pad_id),
-            }
+            figures: dict[str, Any] = {"parameters": num_parameters(model)}
+            if held_out:
+                figures["held_out_loss"] = language_model_loss(model, held_out, pad_id=tokens.pad_id)
             world = sources.world_named(self.data)
             return figures if world is None else figures | probe(sources.make_world(world, seed), model, tokens)
 
@@ -147,10 +147,12 @@ class SFTJob:
         trainer = SFTTrainer(model, learned, self.place.seeded(self.training), pad_id=tokens.pad_id, runtime=runtime)
 
         def summary() -> dict[str, Any]:
-            figures = {
-                "held_out_loss": language_model_loss(model, held_out or learned, pad_id=tokens.pad_id),
-                "examples": len(learned),
-            }
+            figures: dict[str, Any] = {}
+            if held_out:
+                figures["held_out_loss"] = language_model_loss(model, held_out, pad_id=tokens.pad_id)
+            else:
+                nothing_held_out()
+            figures["examples"] = len(learned)
             world = None if self.pretraining is None else sources.world_named(self.pretraining)
             return figures if world is None else figures | probe(sources.make_world(world, seed), model, tokens)
 
@@ -209,8 +211,10 @@ class RewardJob:
             model.save(folder.model_path, tokens)
 
         def summary() -> dict[str, Any]:
-            rows = held_out or learned
-            report = judge_reward(score_rankings(model, rows, tokens.pad_id), [row.ranks for row in rows])
+            if not held_out:
+                nothing_held_out()
+                return {"rankings": len(learned)}
+            report = judge_reward(score_rankings(model, held_out, tokens.pad_id), [row.ranks for row in held_out])
             return report.to_json() | {"rankings": len(learned)}
 
         run_trainer(trainer, folder, runtime, save=save, summary=summary, quiet=quiet)
@@ -319,6 +323,8 @@ class DPOJob:
         proxy = load_proxy(self.proxy, tokens, runtime, 0.0)
         sampling = SamplingSettings(max_tokens=encoder.max_response_tokens)
         watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy, reading)
+        if implied is None:
+            nothing_held_out()
         told = None if implied is None else implied.figures
         run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, self.lora, held_out=told, quiet=quiet)
 

@@ -138,6 +138,11 @@ def split_by(items: Sequence[Any], keys: Sequence[Any], seed: int) -> tuple[list
     return [item for i in order[count:] for item in kept[i]], [item for i in order[:count] for item in kept[i]]
 
 
+def nothing_held_out() -> None:
+    """Say that the summary will judge nothing: figures on what was learned from would look better than they are."""
+    warnings.warn("There is one prompt alone, so none is held out and nothing is judged.", stacklevel=2)
+
+
 def prompt_key(prompt: str) -> str:
     """Return what prompts have in common that differ in case, spaces and marks alone; they are held out together."""
     return " ".join(re.findall(r"\w+", prompt.casefold())) or prompt

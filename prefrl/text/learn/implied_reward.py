@@ -5,6 +5,7 @@ r(x, y) = beta (log pi(y | x) - log pi_ref(y | x)), up to a term of the prompt a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,7 +63,7 @@ class ImpliedReward:
             scores = np.split(reward, np.cumsum([len(item.responses) for item in ranked])[:-1])
             pairs = [(own[i] - own[j]) for own, item in zip(scores, ranked, strict=True) for i, j in item.pairs()]
             if not pairs:
-                return {}
+                return _nothing()
             report = judge_reward(scores, [item.ranks for item in ranked])
             judged = {"accuracy": report.accuracy, "loss": report.loss, "pairs": report.num_pairs}
             found: dict[str, Any] = judged | {"margin": float(np.mean(pairs))}
@@ -70,7 +71,14 @@ class ImpliedReward:
             liked = np.array([isinstance(item, Liked) and item.liked for item in self._data])
             difference = reward[liked][:, None] - reward[~liked][None]
             if not difference.size:
-                return {}
+                return _nothing()
             right = (np.sign(difference) + 1) / 2
             found = {"accuracy": float(right.mean()), "margin": float(difference.mean()), "pairs": int(difference.size)}
         return {f"held_out_{name}": value for name, value in found.items()}
+
+
+def _nothing() -> dict[str, Any]:
+    warnings.warn(
+        "What is held out holds no two answers to compare, so the implied reward is not judged.", stacklevel=3
+    )
+    return {}
