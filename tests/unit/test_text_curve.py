@@ -104,8 +104,8 @@ def test_the_page_and_the_picture_are_made(tmp_path: Path) -> None:
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     text = describe(curves)
     assert "while the proxy did not fall: ppo-beta0.02 lost 1.00, ppo-ptx lost 1.00 of gold." in text
-    assert "The most gold: ppo-beta0.02, +1.00 at sqrt(KL) 1.00." in text and "bestofn, +0.60 at 0.77" in text
-    assert "ppo-ptx ends with responses 100% longer: 20 tokens, then 40" in text
+    assert "The most gold: ppo-beta0.02, +1.00 at sqrt(KL) 1.00." in text and "its distance: ppo-beta0.02" in text
+    assert "ppo-ptx ends with responses 100% longer: 40 tokens, 20 at the start" in text
     assert "kto" not in text.lower() and "dpo" not in text.lower(), "of what was not run nothing is said"
     assert "25% after ppo-beta0.02" in text
     assert "Every method was better" in text

@@ -38,7 +38,7 @@ def test_a_run_is_drawn_and_told_whether_it_is_finished_or_not(
     assert main(["text", "report", str(folder.path)]) == 0
     said = capsys.readouterr().out
     assert "40 steps, 160 examples, 20 seconds. The run is not finished." in said
-    assert "The loss fell: 0.5208 over the first tenth of the steps, 0.02599 over the last" in said
+    assert "The loss fell: 0.5208 over the first tenth of the steps, 0.026 over the last" in said
     assert "It ended 2.5 nats" in said and "Fewer responses come to their end: 100% before, 50% now" in said
     assert (folder.path / "report.png").read_bytes().startswith(b"\x89PNG") and (folder.path / "report.md").is_file()
     assert main(["text", "report", str(folder.path), "--json"]) == 0
