@@ -144,14 +144,14 @@ def run(repetitions: int, seed: int) -> Finding:
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
-        figure.subplots_adjust(left=0.08, right=0.98, bottom=0.14, wspace=0.25)
+        figure.subplots_adjust(left=0.08, right=0.98, bottom=0.22, wspace=0.25)
         for axes, group, title in ((left, 0, "Served: the majority"), (right, 1, "Served: the minority")):
             for name, colour in zip(names, (ORANGE, BLUE, GREY, GREEN), strict=True):
                 points = np.array([mean_and_interval(served_by[share, name][:, group]) for share in SHARES])
                 axes.errorbar(SHARES, points[:, 0], points[:, 1], color=colour, marker="o", markersize=4, label=name)
             axes.axhline(0, color=GREY, linewidth=1, linestyle=":")
             set_style(axes, title, "share of the majority", "0 random, 1 own best item")
-        left.legend(fontsize=8, frameon=False, loc="lower left")
+        figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=4, fontsize=8, frameon=False)
 
     return Finding(
         columns=("majority", "learned by", "majority served", "minority served"), rows=rows, checks=checks, draw=draw
