@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from house import MAPPED, ROOT, module_paths
@@ -74,3 +77,40 @@ def test_the_lowest_versions_declared_are_those_tested() -> None:
 def test_everything_required_has_a_tested_version() -> None:
     names = {name for work in (False, True) for name, _ in requirements(work)}
     assert names - pinned("constraints.txt").keys() == set()
+
+
+def test_who_only_answers_or_serves_installs_what_the_extras_ask_for_and_no_torch() -> None:
+    lines = (ROOT / "requirements-viewer.txt").read_text(encoding="utf-8").splitlines()
+    listed = {line for line in lines if line and not line.startswith("#")}
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"]
+    wanted = {*project["dependencies"], *extras["ui"], *extras["serve"]}
+    assert listed == {one for one in wanted if not one.startswith("torch")}
+
+
+def test_questions_are_shown_served_and_answered_without_torch(tmp_path: Path) -> None:
+    program = f"""
+import sys
+for name in ("torch", "mujoco", "stable_baselines3", "tyro", "rich", "transformers"): sys.modules[name] = None
+from pathlib import Path
+from prefrl.feedback import Comparison, Query, Response
+from prefrl.store import PreferenceStore
+record = Path({str(tmp_path / "record.sqlite")!r})
+asked = Query(responses=(Response(prompt="p", text="a"), Response(prompt="p", text="b")))
+with PreferenceStore(record) as store:
+    store.add_queries([asked])
+    store.add_answers([Comparison(query_id=asked.id, annotator="anna", preference=1.0)])
+import prefrl.human_ui.desk, prefrl.human_ui.window, prefrl.human_ui.page.app, prefrl.human_ui.page.notebook
+from prefrl.human_ui.page.host import Host, Person
+from prefrl.human_ui.page import owner
+from prefrl.start import main
+pin = ["pin", record, asked.id, "1", "--good"]
+for line in (["invite", record, "--name", "ben"], pin, ["show", record, asked.id[:6]]):
+    assert main(list(map(str, line))) == 0
+with PreferenceStore(record) as store:
+    assert owner.overview(Host(store, run="r"), Person(name="boss", role="owner"))["people"][0]["name"] == "anna"
+assert main(["forget", str(record), "--annotator", "anna"]) == 0
+"""
+    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "anna: 1 > 2" in outcome.stdout and "#" in outcome.stdout
