@@ -398,6 +398,8 @@ def tournament(
     """
     if games < 1:
         raise UserError(f"--games must be at least 1. Received {games}")
+    if seed < 0:
+        raise UserError(f"--seed must be at least 0. Received {seed}")
     if not runs:
         if not (out / "tournament.json").is_file():
             raise UserError(

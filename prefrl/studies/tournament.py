@@ -106,7 +106,7 @@ class Tournament:
     """A tournament in a folder.
 
     Args:
-        path: the folder, made if it is missing.
+        path: the folder; `play` makes it if it is missing.
         names: of the players; of one that is there already: the same, in any order, or none.
         described: what else is to be kept of the players, e.g. where they lie.
 
@@ -128,9 +128,7 @@ class Tournament:
                 raise UserError(f"A tournament needs two players or more, no two of one name. Received {list(names)}")
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise UserError(f"{path} exists already and is no tournament. Choose another --out.")
-            path.mkdir(parents=True, exist_ok=True)
             self.config = {"format": FORMAT, "players": list(names), **(described or {})}
-            write_atomically(self._config_path, json.dumps(self.config, indent=1).encode())
         self.names: tuple[str, ...] = tuple(self.config["players"])
 
     def standing(self) -> Standing:
@@ -173,6 +171,11 @@ class Tournament:
         by_name = {player.name: player for player in players}
         contestants = [by_name[name] for name in self.names]
         between = self._between()
+        if not self._config_path.is_file():
+            for player in contestants:
+                player.show(0)  # who cannot is refused before anything is written
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._config_path, json.dumps(self.config, indent=1).encode())
         with PreferenceStore(self.record) as store:
             if annotator is not None:
                 store.add_annotator(annotator.name, "teacher")

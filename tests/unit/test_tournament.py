@@ -114,7 +114,8 @@ def test_names_are_as_short_as_tells_them_apart() -> None:
     [
         (["--out", "{new}"], "no tournament in"),
         (["{new}", "--out", "{new}", "--games", "0"], "at least 1"),
-        (["{empty}", "{empty}", "--out", "{full}"], "prefrl"),
+        (["{empty}", "{full}", "--out", "{new}"], "prefrl"),
+        (["{empty}", "{full}", "--out", "{new}", "--seed", "-1"], "at least 0"),
     ],
 )
 def test_what_is_no_tournament_is_refused(
@@ -126,6 +127,7 @@ def test_what_is_no_tournament_is_refused(
     places = {name: str(tmp_path / name) for name in ("new", "empty", "full")}
     assert main(["tournament", *(one.format(**places) for one in arguments)]) == 2
     assert said in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_folders_and_lists_that_are_something_else_are_refused(tmp_path: Path) -> None:
@@ -138,6 +140,7 @@ def test_folders_and_lists_that_are_something_else_are_refused(tmp_path: Path) -
     with pytest.raises(UserError, match="no tournament"):
         Tournament(tmp_path / "other", NAMES)
     contest = Tournament(tmp_path / "cup", NAMES)
+    contest.play(PLAYERS, 1, None, seed=0)
     with pytest.raises(UserError, match="between a, bb, ccc"):
         Tournament(tmp_path / "cup", ["a", "d"])
     (tmp_path / "cup" / "games.jsonl").write_text(json.dumps({"query": "q", "players": ["a", "nobody"]}) + "\n")
