@@ -46,8 +46,8 @@ def test_a_run_is_drawn_and_told_whether_it_is_finished_or_not(
 
 
 @pytest.mark.parametrize(("share", "pairs", "words"), [
-    (0.9, 100, "90% are in their order (83% to 94%): better than a coin"),
-    (0.6, 20, "60% are in their order (39% to 78%): not told from a coin"), (0.1, 100, "worse than a coin"),
+    (0.9, 100, "90% are in their order (83% to 94% if they are independent): better than a coin"),
+    (0.6, 20, "60% are in their order (39% to 78% if they are independent): not told from a coin"), (0.1, 100, "worse than a coin"),
 ])  # fmt: skip
 def test_what_is_held_out_has_an_interval(share: float, pairs: int, words: str, tmp_path: Path) -> None:
     bins = [[0.3, 0.4, 3], [0.7, 0.6, 3]]
@@ -60,11 +60,13 @@ def test_what_is_held_out_has_an_interval(share: float, pairs: int, words: str, 
 
 
 def test_a_loss_within_its_noise_did_not_move_and_both_log_probabilities_falling_is_said(tmp_path: Path) -> None:
-    noise = [{"loss": 1 + (-1) ** i * 0.1, "chosen_log_prob": -i, "rejected_log_prob": -2.0 * i} for i in range(40)]
+    noise = [{"loss": 1 + (-1) ** i * 0.1, "chosen_reward": -i, "rejected_reward": -2.0 * i} for i in range(40)]
     told = describe_run(run_of(tmp_path / "run", "dpo", noise))
     assert "did not move by more than twice its noise" in told
-    assert "Both log-probabilities fell (chosen -36 nats, rejected -72)" in told
-    rising = [{"chosen_log_prob": float(i), "rejected_log_prob": -float(i)} for i in range(40)]
+    assert (
+        "Both log-probabilities fell below the reference's (beta times the difference in nats is -37.5 for the" in told
+    )
+    rising = [{"chosen_reward": float(i), "rejected_reward": -float(i)} for i in range(40)]
     assert "Both" not in describe_run(run_of(tmp_path / "other", "dpo", rising))
 
 

@@ -145,19 +145,20 @@ def _direction(change: float) -> str:
 
 
 def _both_fell(series: Series) -> list[str]:
-    """Say what became of the log-probabilities of what was chosen and what was not."""
-    names = ("chosen_log_prob", "rejected_log_prob")
+    """Say where the log-probabilities of what was chosen and what was not have gone from the reference's.
+
+    Those of batches would differ by what is in them; implied rewards, beta times the difference, do not.
+    """
+    names = ("chosen_reward", "rejected_reward")
     if not all(name in series for name in names):
         return []
-    changes = []
-    for name in names:
-        values = series[name][1]
-        count = max(1, int(len(values) * PART))
-        changes.append(float(values[-count:].mean() - values[:count].mean()))
-    told = f"chosen {changes[0]:+.3g} nats, rejected {changes[1]:+.3g}"
-    if max(changes) < 0:
-        return [f"Both log-probabilities fell ({told}): probability went to responses that are neither."]
-    return [f"The log-probabilities of responses changed: {told}."]
+    ends = [float(values[-max(1, int(len(values) * PART)) :].mean()) for values in (series[name][1] for name in names)]
+    told = (
+        f"beta times the difference in nats is {ends[0]:+.3g} for the chosen and {ends[1]:+.3g} for the rejected ones"
+    )
+    if max(ends) < 0:
+        return [f"Both log-probabilities fell below the reference's ({told}): they went to responses that are neither."]
+    return [f"Log-probabilities against the reference's, over the last tenth of the steps: {told}."]
 
 
 def _moved(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -194,7 +195,7 @@ def _held_out(summary: Mapping[str, Any]) -> list[str]:
     assert share is not None
     low, high = _wilson(float(share), int(count))
     against = "better than a coin" if low > 0.5 else "worse than a coin" if high < 0.5 else "not told from a coin"
-    said = f"Of {count:,} held-out pairs {share:.0%} are in their order ({low:.0%} to {high:.0%}): {against}."
+    said = f"Of {count:,} held-out pairs {share:.0%} are in their order ({low:.0%} to {high:.0%} if they are independent): {against}."
     if _is_number(margin := summary.get("held_out_margin")):
         said += f" The mean margin of the implied reward is {margin:.3g}."
     return [said]
