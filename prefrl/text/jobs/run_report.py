@@ -45,10 +45,10 @@ def plot_run(folder: TextFolder, path: Path) -> None:
     for place, (name, (at, values)) in zip(axes, steps.items(), strict=False):
         place.plot(at, values, color=BLUE, linewidth=0.6, alpha=0.4)
         place.plot(at, _smoothed(values), color=BLUE, linewidth=1.8)
-        set_style(place, name, "step", "")
+        set_style(place, name.replace("_", " "), "step", "")
     for place, (name, (at, values)) in zip(axes[len(steps) :], evaluations.items(), strict=False):
         place.plot(at, values, color=ORANGE, marker="o", markersize=4, linewidth=1.5)
-        set_style(place, f"{name}, evaluated", "step", "")
+        set_style(place, f"{name.replace('_', ' ')}, evaluated", "step", "")
     if bins:
         place = axes[len(panels) - 1]
         place.plot([0, 1], [0, 1], color="#767676", linestyle=":")
@@ -195,7 +195,10 @@ def _held_out(summary: Mapping[str, Any]) -> list[str]:
     assert share is not None
     low, high = _wilson(float(share), int(count))
     against = "better than a coin" if low > 0.5 else "worse than a coin" if high < 0.5 else "not told from a coin"
-    said = f"Of {count:,} held-out pairs {share:.0%} are in their order ({low:.0%} to {high:.0%} if they are independent): {against}."
+    said = (
+        f"Of {count:,} held-out pairs {share:.0%} are in their order ({low:.0%} to {high:.0%} if they are independent): "
+        f"{against}."
+    )
     if _is_number(margin := summary.get("held_out_margin")):
         said += f" The mean margin of the implied reward is {margin:.3g}."
     return [said]
