@@ -46,8 +46,8 @@ def test_a_run_is_drawn_and_told_whether_it_is_finished_or_not(
 
 
 @pytest.mark.parametrize(("share", "pairs", "words"), [
-    (0.9, 100, "90% are in their order (83% to 94% if they are independent): better than a coin"),
-    (0.6, 20, "60% are in their order (39% to 78% if they are independent): not told from a coin"),
+    (0.9, 100, "90% are in order (83% to 94% if they are independent): better than a coin"),
+    (0.6, 20, "60% are in order (39% to 78% if they are independent): not told from a coin"),
     (0.1, 100, "worse than a coin"),
 ])  # fmt: skip
 def test_what_is_held_out_has_an_interval(share: float, pairs: int, words: str, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def _held_out(summary: Mapping[str, Any]) -> list[str]:
     low, high = _wilson(float(share), int(count))
     against = "better than a coin" if low > 0.5 else "worse than a coin" if high < 0.5 else "not told from a coin"
     said = (
-        f"Of {count:,} held-out pairs {share:.0%} are in their order ({low:.0%} to {high:.0%} if they are independent): "
+        f"Of {count:,} held-out pairs {share:.0%} are in order ({low:.0%} to {high:.0%} if they are independent): "
         f"{against}."
     )
     if _is_number(margin := summary.get("held_out_margin")):
