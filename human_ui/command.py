@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prefrl.errors import UserError, require
-from prefrl.files import text_or_file
+from prefrl.files import read_json, text_or_file
 from prefrl.seams import trust_data
 from prefrl.trust import check_trust
 
@@ -118,11 +117,10 @@ def find_record(run: str, *, trust: bool = False) -> tuple[Path | str, str, dict
     config_path = path / "config.json"
     if not config_path.is_file():
         raise UserError(f"There is no run in {path}: it has no config.json. Give the folder of a run of prefrl train.")
-    try:
-        config = json.loads(config_path.read_text())
-        settings: dict[str, Any] = dict(config["settings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{config_path} cannot be read: {error}") from None
+    config = read_json(config_path)
+    settings = config.get("settings") if isinstance(config, dict) else None
+    if not isinstance(settings, dict) or not isinstance(settings.get("record") or "", str):
+        raise UserError(f"{config_path} is damaged: it holds no settings of a run. Restore it from a copy.")
     check_trust(path, config, trust=trust)
     where: Path | str = settings.get("record") or path / "record.sqlite"
     if isinstance(where, Path) and not where.is_file():

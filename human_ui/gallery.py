@@ -202,7 +202,8 @@ class Expected:
             program = "from prefrl.studies.expected import main; main()"
             command = [sys.executable, "-c", program, str(folder)]
             quiet: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            self._working, self._asked = subprocess.Popen(command, **quiet), newest_row
+            self._working = subprocess.Popen(command, **quiet)  # noqa: S603  (this program again, without a shell)
+            self._asked = newest_row
             return True
 
     def _known(self) -> int:

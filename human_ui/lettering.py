@@ -144,7 +144,7 @@ class Lettering:
 
         for text, style in spans:
             for token in _TOKENS.findall(text):
-                if token == "\n":
+                if token == "\n":  # noqa: S105  (of a text)
                     end()
                     written = True
                     continue

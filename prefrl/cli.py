@@ -33,7 +33,7 @@ from prefrl.files import text_or_file, write_atomically  # noqa: E402
 from prefrl.human_ui.command import main as viewer_command  # noqa: E402
 from prefrl.human_ui.page import command as page_command  # noqa: E402
 from prefrl.human_ui.show import main as show_command  # noqa: E402
-from prefrl.runs.folder import RESUME, format_of  # noqa: E402
+from prefrl.runs.folder import RESUME, format_of, record_place  # noqa: E402
 from prefrl.runs.guard import Interrupted  # noqa: E402
 from prefrl.seams import trust_data  # noqa: E402
 from prefrl.store.engine import shown_address  # noqa: E402
@@ -42,7 +42,7 @@ from prefrl.studies.contestants import judge_of, models_of, policies_of  # noqa:
 from prefrl.studies.film import record_video  # noqa: E402
 from prefrl.studies.refit import refit  # noqa: E402
 from prefrl.studies.report import report_run  # noqa: E402
-from prefrl.studies.run_quality import run_quality  # noqa: E402
+from prefrl.studies.run_quality import record_quality, run_quality  # noqa: E402
 from prefrl.studies.tables import show_finding, show_fit, show_quality, show_standing, show_text_report  # noqa: E402
 from prefrl.studies.tournament import Tournament  # noqa: E402
 from prefrl.studies.tournament_plot import plot_standing  # noqa: E402
@@ -199,21 +199,29 @@ def report(run: RunPath, *, json: bool = False, trust: bool = False) -> None:
 
 
 @app.command
-def quality(run: RunPath, *, surprises: int = 10, json: bool = False, trust: bool = False) -> None:
-    """Tell how good the answers of a run are, by annotator; writes quality.png and quality.json.
+def quality(run: RecordPlace, *, surprises: int = 10, json: bool = False, trust: bool = False) -> None:
+    """Tell how good the answers of a run are, by annotator; writes quality.png and quality.json into a run's folder.
 
     Args:
-        run: folder of the run; it may still be training.
+        run: folder of the run, which may still be training; or a record: a file or the URL of a database.
         surprises: answers that the reward expected least to list, for a second look.
         json: print one JSON object.
         trust: this run was made by another user or on another machine: use what its config.json names, code among it.
     """
-    found = run_quality(ControlFolder.open(run, trust=trust), surprises)
+    is_run = "://" not in run and (Path(run).is_dir() or not Path(run).is_file())
+    if trust and not is_run:
+        trust_data()
+    found = (
+        run_quality(ControlFolder.open(Path(run), trust=trust), surprises)
+        if is_run
+        else record_quality(record_place(run))
+    )
     if json:
         _print_json(found.to_json())
     else:
         show_quality(found, Console())
-        print(f"Wrote {run / 'quality.png'} and {run / 'quality.json'}")
+    if is_run and not json:
+        print(f"Wrote {Path(run) / 'quality.png'} and {Path(run) / 'quality.json'}")
 
 
 @app.command
@@ -251,7 +259,7 @@ def export(run: RecordPlace, *, to: Path, trust: bool = False) -> None:
     """
     if trust:
         trust_data()
-    print(f"Wrote {export_record(_record_of(run), to)} to {to}")
+    print(f"Wrote {export_record(record_place(run), to)} to {to}")
 
 
 @app.command(name="import")
@@ -268,7 +276,7 @@ def import_(
     """
     if trust:
         trust_data()
-    print(f"Read {import_record(folder, _record_of(to))} into {shown_address(to)}")
+    print(f"Read {import_record(folder, record_place(to))} into {shown_address(to)}")
 
 
 @app.command
@@ -590,17 +598,6 @@ def _by_remark(remarks: dict[str, list[str]]) -> dict[str, list[str]]:
 
 def _is_text(path: Path) -> bool:
     return format_of(path) == TextFolder.FORMAT
-
-
-def _record_of(place: str) -> Path | str:
-    """Return where the record of a run folder lies; other places are records themselves."""
-    if "://" in place:
-        return place
-    path = Path(place)
-    if not path.is_dir():
-        return path
-    folder = ControlFolder.open(path, reads_only=True)
-    return ControlFolder.open(path).record if isinstance(folder.record, str) else folder.record
 
 
 def _print_json(value: dict[str, Any]) -> None:

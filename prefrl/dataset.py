@@ -16,10 +16,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,10 @@ import numpy as np
 
 from prefrl.errors import UserError, first_line, require
 from prefrl.feedback import KINDS, Answer, Edit, Entry, Query, Response, Undo, settled
-from prefrl.files import MOST_BYTES, npz_arrays, npz_bytes, read_inside, write_atomically, write_json
+from prefrl.files import MOST_BYTES, npz_arrays, npz_bytes, read_inside, write_json
 from prefrl.segments import Segment, segment_arrays, segment_from_arrays
 from prefrl.spaces import Array, check_finite
-from prefrl.store import Clip, PreferenceStore
+from prefrl.store import Clip, PreferenceStore, QueryCard
 from prefrl.store.addition import Addition
 from prefrl.store.rows import entry_value, make_entry
 
@@ -102,38 +104,38 @@ def import_record(folder: Path, where: Path | str) -> str:
 
 
 def _export(store: PreferenceStore, folder: Path) -> str:
-    answers = store.answers()
-    names = store.query_ids()
-    folder.mkdir(parents=True, exist_ok=True)
-    num_segments, num_clips, rows, clip_rows, kinds = 0, 0, [], [], {}
-    written: set[str] = set()
-    for begin in range(0, len(names), AT_ONCE):
-        cards = {card.id: card for card in store.cards(names[begin : begin + AT_ONCE])}
-        fresh = list(dict.fromkeys(s for card in cards.values() for s in card.segment_ids if s not in written))
-        written.update(fresh)
-        for segment in store.segments(fresh, replay=True).values():
-            write_atomically(folder / "segments" / f"{segment.id}.npz", _packed(segment))
-            num_segments += 1
-        for name, clip in store.clips(fresh).items():
-            write_atomically(folder / "clips" / f"{name}.{clip.format}", clip.data)
-            clip_rows.append({"segment_id": name, **{field: getattr(clip, field) for field in _CLIP_FIELDS}})
-            num_clips += 1
-        for query_id in names[begin : begin + AT_ONCE]:
-            card = cards[query_id]
-            kinds[query_id] = card.kind
-            row = {field: getattr(card, field) for field in _QUERY_FIELDS}
-            texts = [response.text for response in card.responses]
-            prompt = card.responses[0].prompt if card.responses else None
-            rows.append(
-                {"id": card.id, "segments": list(card.segment_ids), "prompt": prompt, "responses": texts, **row}
-            )
-    _write_table(folder / "queries.parquet", rows, _query_schema())
-    _write_table(
-        folder / "answers.parquet", [_entry_row(row, entry, kinds) for row, entry in answers], _answer_schema()
-    )
-    annotators = [{"name": name, "kind": kind} for name, kind in store.annotators().items()]
-    _write_table(folder / "annotators.parquet", annotators, _annotator_schema())
-    _write_table(folder / "clips.parquet", clip_rows, _clip_schema())
+    """Write a record part by part, so that what lies in memory does not grow with it."""
+    store.check()
+    last_row, names = store.last_row(), store.query_ids()  # in this order: each of these answers has its query
+    for name in ("segments", "clips"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    counts = {"queries": len(names), "answers": 0, "segments": 0, "clips": 0}
+    with (
+        _table(folder / "queries.parquet", _query_schema()) as write,
+        _table(folder / "clips.parquet", _clip_schema()) as write_clips,
+    ):
+        for begin in range(0, len(names), AT_ONCE):
+            cards = store.cards(names[begin : begin + AT_ONCE])
+            named = dict.fromkeys(segment for card in cards for segment in card.segment_ids)
+            fresh = [name for name in named if not _segment_path(folder, name).exists()]
+            for segment in store.segments(fresh, replay=True).values():
+                _segment_path(folder, segment.id).write_bytes(_packed(segment))
+                counts["segments"] += 1
+            clips = store.clips(fresh)
+            for name, clip in clips.items():
+                (folder / "clips" / f"{name}.{clip.format}").write_bytes(clip.data)
+            counts["clips"] += len(clips)
+            write_clips({"segment_id": n, **{f: getattr(c, f) for f in _CLIP_FIELDS}} for n, c in clips.items())
+            write(_query_row(card) for card in cards)
+    with _table(folder / "answers.parquet", _answer_schema()) as write:
+        after = 0
+        while answers := [one for one in store.answers(after, at_most=_PARQUET_ROWS) if one[0] <= last_row]:
+            own = {card.id: card.kind for card in store.cards(_of_ones_own(answers))}
+            write(_entry_row(row, entry, own) for row, entry in answers)
+            counts["answers"] += len(answers)
+            after = answers[-1][0]
+    with _table(folder / "annotators.parquet", _annotator_schema()) as write:
+        write({"name": name, "kind": kind} for name, kind in store.annotators().items())
     versions_of, consents = store.participants.texts(), store.participants.consents()
     agreed = [
         {"annotator": name, "version": version, "agreed_at": when, "text": versions_of[version]}
@@ -141,13 +143,32 @@ def _export(store: PreferenceStore, folder: Path) -> str:
         for version, when in versions.items()
     ]
     if agreed:
-        _write_table(folder / "consents.parquet", agreed, _consent_schema())
-    lines = list(text_comparisons(store))
-    if lines:
-        write_atomically(folder / "comparisons.jsonl", "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines))
-    counts = {"queries": len(rows), "answers": len(answers), "segments": num_segments, "clips": num_clips}
+        with _table(folder / "consents.parquet", _consent_schema()) as write:
+            write(agreed)
+    lines = text_comparisons(store)
+    if (first := next(lines, None)) is not None:
+        with open(folder / "comparisons.jsonl", "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in chain((first,), lines))
+    if hasattr(os, "sync"):  # all files at once: one by one they would take longer than all the rest
+        os.sync()
     write_json(folder / "dataset.json", {"format": FORMAT, "version": VERSION, "counts": counts})
     return ", ".join(f"{number} {what}" for what, number in counts.items())
+
+
+def _segment_path(folder: Path, name: str) -> Path:
+    return folder / "segments" / f"{name}.npz"
+
+
+def _query_row(card: QueryCard) -> dict[str, Any]:
+    texts = [response.text for response in card.responses]
+    prompt = card.responses[0].prompt if card.responses else None
+    row = {field: getattr(card, field) for field in _QUERY_FIELDS}
+    return {"id": card.id, "segments": list(card.segment_ids), "prompt": prompt, "responses": texts, **row}
+
+
+def _of_ones_own(answers: Sequence[tuple[int, Entry]]) -> list[str]:
+    """Return the queries whose answers are of a kind of a user's own: they keep the name by which it was asked for."""
+    return list(dict.fromkeys(entry.query_id for _, entry in answers if ":" in entry.kind))
 
 
 def _import(folder: Path, record: Addition) -> str:
@@ -206,14 +227,17 @@ def _reading(folder: Path, file: str, place: str = "") -> Iterator[None]:
 
 def text_comparisons(store: PreferenceStore) -> Iterator[dict[str, str]]:
     """Yield what stands answered about texts as prompt, chosen and rejected: comparisons, pairs of rankings, edits."""
-    answers = settled([answer for _, answer in store.answers(standing=True, repeats=False)])
-    cards = {card.id: card for card in store.cards(list(dict.fromkeys(answer.query_id for answer in answers)))}
-    for answer in answers:
-        responses = cards[answer.query_id].responses
-        if not responses:
-            continue
-        for chosen, rejected in _better_first(answer, responses):
-            yield {"prompt": responses[0].prompt, "chosen": chosen, "rejected": rejected}
+    asked = store.text_queries()
+    answers = (
+        settled([a for _, a in store.answers(standing=True, repeats=False) if a.query_id in asked]) if asked else []
+    )
+    for begin in range(0, len(answers), AT_ONCE):
+        part = answers[begin : begin + AT_ONCE]
+        cards = {card.id: card for card in store.cards(list(dict.fromkeys(answer.query_id for answer in part)))}
+        for answer in part:
+            responses = cards[answer.query_id].responses
+            for chosen, rejected in _better_first(answer, responses):
+                yield {"prompt": responses[0].prompt, "chosen": chosen, "rejected": rejected}
 
 
 def _better_first(entry: Entry, responses: Sequence[Response]) -> Iterator[tuple[str, str]]:
@@ -282,7 +306,7 @@ def _entry_row(row: int, entry: Entry, kinds: Mapping[str, str]) -> dict[str, An
     values = {field: getattr(entry, field) for field in (*_ENTRY_FIELDS, *_REMARK_FIELDS)}
     values["shown"] = None if entry.shown is None else list(entry.shown)
     undoes = entry.undoes if isinstance(entry, Undo) else None
-    kind = kinds[entry.query_id] if isinstance(entry, Answer) else entry.kind
+    kind = kinds.get(entry.query_id, entry.kind) if isinstance(entry, Answer) else entry.kind
     return {"row": row, "kind": kind, "value": json.dumps(entry_value(entry)), "undoes": undoes, **values}
 
 
@@ -328,13 +352,21 @@ def _clip_schema() -> Any:
     return _schema({**columns, "width": "int32", "height": "int32", "num_frames": "int32"})
 
 
-def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: Any) -> None:
+@contextmanager
+def _table(path: Path, schema: Any) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], None]]:
+    """Open a table to be written; what it yields adds rows."""
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
-    buffer = io.BytesIO()
-    table = arrow.Table.from_pylist(list(rows), schema=schema)
-    described = table.replace_schema_metadata({"format": FORMAT, "version": str(VERSION)})
-    parquet.write_table(described, buffer, row_group_size=_PARQUET_ROWS)
-    write_atomically(path, buffer.getvalue())
+    held: list[Mapping[str, Any]] = []
+    with parquet.ParquetWriter(path, schema.with_metadata({"format": FORMAT, "version": str(VERSION)})) as writer:
+
+        def write(rows: Iterable[Mapping[str, Any]], *, last: bool = False) -> None:
+            held.extend(rows)
+            if len(held) >= _PARQUET_ROWS or last:
+                writer.write_table(arrow.Table.from_pylist(held, schema=schema), row_group_size=_PARQUET_ROWS)
+                held.clear()
+
+        yield write
+        write((), last=True)
 
 
 def _read_table(folder: Path, name: str, schema: Any) -> list[dict[str, Any]]:

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.errors import UserError
+from prefrl.errors import UserError, first_line
 
 MOST_BYTES = 1 << 30
 """Of one file, or of the arrays that it unpacks to: more is refused before it is read."""
+MOST_JSON_BYTES = 1 << 26
+"""Of a file or an answer of a server that is one JSON value."""
 
 
 def write_atomically(path: Path, content: bytes | str, *, private: bool = False) -> None:
@@ -57,6 +59,49 @@ def _private(name: str, flags: int) -> int:
 def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     """Write `value` as indented JSON, atomically; `private` is that of `write_atomically`."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n", private=private)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text that a stranger may have written, in which there is nothing that JSON has not.
+
+    Raises:
+        ValueError: it is no JSON, nested too deeply, or holds a number that is none, or half of a character.
+    """
+    try:
+        value = _DECODER.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text)))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if (b"\\u" if isinstance(text, bytes) else "\\u") in text:  # type: ignore[operator]
+        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair has no encoding
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
+
+
+def read_json(path: Path) -> Any:
+    """Return the value of a JSON file.
+
+    Raises:
+        UserError: it is not there, no plain file, larger than `MOST_JSON_BYTES`, or holds no JSON.
+    """
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise ValueError("it is missing, or no plain file")
+        with open(path, "rb") as file:
+            data = file.read(MOST_JSON_BYTES + 1)
+        if len(data) > MOST_JSON_BYTES:
+            raise ValueError(f"it is larger than the {MOST_JSON_BYTES:,} bytes that are read")
+        return parse_json(data)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {first_line(error).rstrip('.')}. Restore it from a copy.") from None
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]], *, compressed: bool = False) -> bytes:

@@ -18,7 +18,8 @@ import numpy as np
 from prefrl.errors import require
 from prefrl.feedback import Answer, Comparison, Strength
 from prefrl.shares import Share, share_of, wilson
-from prefrl.store import PreferenceStore, QueryCard
+from prefrl.store import PreferenceStore
+from prefrl.store.reading import Outline
 
 TOO_FAST_SECONDS = 0.5
 """Below this nobody has looked at two clips and chosen: the bare choice between two keys takes some 0.3 to 0.4 s."""
@@ -145,17 +146,16 @@ def same_judgement(known: Answer, said: Answer) -> bool:
 def measure_quality(store: PreferenceStore) -> Quality:
     """Measure the answers that stand in a record."""
     answers = [a for _, a in store.answers(standing=True) if isinstance(a, Answer)]
-    names = list(dict.fromkeys(answer.query_id for answer in answers))
-    cards = {card.id: card for card in store.cards(names)}
+    outlines = store.outlines()
     kinds = store.annotators()
-    first = [answer for answer in answers if cards[answer.query_id].repeat_of is None]
-    judgements, ratings = _judgements(first, cards), _ratings(first, cards)
+    first = [answer for answer in answers if outlines[answer.query_id].repeat_of is None]
+    judgements, ratings = _judgements(first, outlines), _ratings(first, outlines)
     everybody = list(dict.fromkeys(answer.annotator for answer in answers))
     shared = _shared(judgements)
     known_by = store.facts().get("known_by")
     gold = {name: store.known_answers(name, known_by) if known_by else [] for name in everybody}
     return Quality(
-        annotators=tuple(_annotator(n, kinds[n], answers, cards, shared, gold[n]) for n in sorted(everybody)),
+        annotators=tuple(_annotator(n, kinds[n], answers, outlines, shared, gold[n]) for n in sorted(everybody)),
         pairs=tuple(_pairs(shared)),
         alpha_comparisons=krippendorff_alpha(judgements.values(), "nominal"),
         alpha_ratings=krippendorff_alpha(ratings.values(), "ordinal"),
@@ -191,20 +191,20 @@ def krippendorff_alpha(units: Iterable[Unit], level: str) -> float | None:
     return float(require("krippendorff", "train").alpha(reliability_data=values, level_of_measurement=level))
 
 
-def _judgements(answers: Sequence[Answer], cards: Mapping[str, QueryCard]) -> dict[Any, Unit]:
+def _judgements(answers: Sequence[Answer], outlines: Mapping[str, Outline]) -> dict[Any, Unit]:
     """Return who said what of each pair of a query: 1: the first is better."""
     units: dict[Any, Unit] = {}
     for answer in answers:
-        for i, j, preference in answer.pairs(cards[answer.query_id].num_items):
+        for i, j, preference in answer.pairs(outlines[answer.query_id].num_items):
             units.setdefault((answer.query_id, i, j), {})[answer.annotator] = preference
     return units
 
 
-def _ratings(answers: Sequence[Answer], cards: Mapping[str, QueryCard]) -> dict[Any, Unit]:
+def _ratings(answers: Sequence[Answer], outlines: Mapping[str, Outline]) -> dict[Any, Unit]:
     """Return who gave which grade, in shares of the scale."""
     units: dict[Any, Unit] = {}
     for answer in answers:
-        scale = cards[answer.query_id].scale
+        scale = outlines[answer.query_id].scale
         share = None if scale is None else answer.share_of_scale(scale)
         if share is not None:
             units.setdefault(answer.query_id, {})[answer.annotator] = share
@@ -232,7 +232,7 @@ def _annotator(
     name: str,
     kind: str,
     answers: Sequence[Answer],
-    cards: Mapping[str, QueryCard],
+    outlines: Mapping[str, Outline],
     shared: Mapping[tuple[str, str], Sequence[Unit]],
     gold: Sequence[tuple[Answer, Answer]],
 ) -> AnnotatorQuality:
@@ -241,7 +241,7 @@ def _annotator(
     said = {answer.query_id: _preferred(answer) for answer in compared}
     twice = []
     for query_id, preference in said.items():
-        before = said.get(cards[query_id].repeat_of or "")
+        before = said.get(outlines[query_id].repeat_of or "")
         if before is not None and preference is not None:
             twice.append(before == preference)
     left = [_preferred(a) == (a.shown[0] == 0) for a in compared if a.shown is not None and _preferred(a) in (0.0, 1.0)]

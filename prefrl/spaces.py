@@ -7,6 +7,7 @@ float features that reward networks read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -331,6 +332,8 @@ def space_from_json(description: Mapping[str, Any]) -> spaces.Space[Any]:
     if kind == "MultiBinary":
         return spaces.MultiBinary(description["n"])
     shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
+    if not all(type(size) is int and size >= 0 for size in shape) or math.prod(shape) > _MOST_FEATURES:
+        raise UserError(f"A Box of shape {shape} is no space of observations or actions that can be held.")
     low, high = (_bounds_from_json(description[side], shape, dtype) for side in ("low", "high"))
     return spaces.Box(low, high, shape, dtype.type)
 

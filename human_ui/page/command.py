@@ -180,6 +180,8 @@ def invite(arguments: Sequence[str]) -> int:
         else:
             if store.annotators().get(given.name) in ("teacher", "model"):
                 raise UserError(f"{given.name!r} is a teacher or a model in this record. Give the person another name.")
+            if given.at is not None and not given.at.startswith(("http://", "https://")):
+                raise UserError(f"--at is an address like https://host/path. Received {given.at[:200]!r}")
             at = (given.at or store.facts().get("served_at") or f"http://127.0.0.1:{PORT}/").rstrip("/")
             if given.study is not None:
                 token = store.links.make(given.study, "study")
@@ -316,7 +318,7 @@ def listen(host: str, port: int | None) -> socket.socket:
 
 def _shown(host: str) -> str:
     """Return what to put into a link."""
-    if host in ("0.0.0.0", "::"):
+    if host in ("0.0.0.0", "::"):  # noqa: S104  (the user's choice, which is looked at here)
         return platform.node()
     return f"[{host}]" if ":" in host else host
 

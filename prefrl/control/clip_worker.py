@@ -149,7 +149,8 @@ def clip_worker(folder: ControlFolder) -> Iterator[None]:
         program = "from prefrl.control.clip_worker import main; main()"
         command = [sys.executable, "-c", program, str(folder.path), str(os.getpid())]
         while not over.is_set():
-            running[:] = [subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)]
+            # This program again, without a shell.
+            running[:] = [subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)]  # noqa: S603
             running[0].wait()
             over.wait(RESTART_SECONDS)
 

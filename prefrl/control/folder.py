@@ -13,7 +13,7 @@ from prefrl.control.settings import RunSettings
 from prefrl.errors import UserError, first_line
 from prefrl.files import write_atomically
 from prefrl.runs import RunFolder
-from prefrl.runs.codec import from_json, to_json
+from prefrl.runs.codec import to_json
 from prefrl.store import PreferenceStore
 
 
@@ -25,6 +25,7 @@ class ControlFolder(RunFolder):
     """
 
     FORMAT, COMMAND, COUNTER = "prefrl.run", "prefrl train", "num_env_steps"
+    FIELDS = {"baseline": bool}  # noqa: RUF012  (as the class has them)
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -61,12 +62,7 @@ class ControlFolder(RunFolder):
         Raises:
             UserError: what the configuration holds are none.
         """
-        try:
-            return from_json(RunSettings, self.config["settings"])
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-            raise UserError(
-                f"{self.config_path} is damaged: its settings cannot be read ({first_line(error)}). Restore it."
-            ) from error
+        return self.read_settings(RunSettings)
 
     @property
     def record(self) -> Path | str:
@@ -89,7 +85,8 @@ class ControlFolder(RunFolder):
             if owner not in (None, run_id):
                 store.close()
                 raise UserError(f"The database {store.name} holds the record of another run. Create one for this run.")
-            store.set_facts({"run_id": run_id})
+            if owner is None:  # who may only read can look at it too
+                store.set_facts({"run_id": run_id})
         return store
 
     @property

@@ -69,6 +69,7 @@ class RewardLearner:
         self.settings, self.annotator, self.fit_threads = settings, annotator, fit_threads
         self.store, self._accept_lost = folder.open_record(begins=True), folder.accept_lost
         self.store.patience_seconds = PATIENCE_SECONDS
+        self.store.check()
         seed = stream_seed(settings.seed, "reward")
         self.reward = RewardEnsemble(observation_space, action_space, settings.reward, seed=seed, device=device)
         self.fitter = Fitter(self.reward, settings.fit)

@@ -132,13 +132,15 @@ def _check_serve(serve: bool, settings: RunSettings) -> None:
 
 
 def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, viewer: bool, serve: bool) -> None:
-    settings = folder.settings
+    settings, baseline = folder.settings, folder.baseline
+    if baseline is not None:
+        _ = baseline.settings  # refused where they cannot be read, before anything is done
     with locked(folder.path):
         title = f"{settings.env_id} from {settings.labels} answers"
         over = _train_one(folder, title, quiet, annotator, viewer, serve)
-        if over and folder.baseline is not None:
+        if over and baseline is not None:
             try:
-                over = _train_one(folder.baseline, f"{settings.env_id} on the true reward", quiet, None)
+                over = _train_one(baseline, f"{settings.env_id} on the true reward", quiet, None)
             except TrueRewardUnknown as error:
                 warnings.warn(f"No baseline: {error}", stacklevel=2)
         if not over:
@@ -358,7 +360,8 @@ def _rounded(value: Any) -> Any:
 
 
 def _seconds(rows: list[dict[str, Any]]) -> float:
-    return float(sum(sum(row.get("seconds", {}).values()) for row in rows))
+    parts = [row["seconds"] for row in rows if isinstance(row.get("seconds"), dict)]
+    return float(sum(sum(value for value in part.values() if value is not None) for part in parts))
 
 
 def plot_curves(folder: ControlFolder) -> Path:

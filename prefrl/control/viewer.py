@@ -33,7 +33,7 @@ def open_viewer(folder: ControlFolder, *, wanted: bool) -> subprocess.Popen[byte
     if wanted and _has_screen():
         command = [sys.executable, "-m", "prefrl", "label", str(folder.path)]
         environment = {name: value for name, value in os.environ.items() if name not in ("SDL_VIDEODRIVER",)}
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603  (this program again, without a shell)
             command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=environment, start_new_session=True
         )
     print(f"Clips wait to be compared. Open the viewer with: prefrl label {folder.path}", file=sys.stderr)  # noqa: T201
@@ -72,7 +72,9 @@ def serve_page(folder: ControlFolder) -> subprocess.Popen[bytes]:
     for package in ("starlette", "uvicorn", "jinja2", "itsdangerous"):
         require(package, "serve")
     command = [sys.executable, "-m", "prefrl", "serve", str(folder.path), "--leave-after", str(STILL_MINUTES)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True)
+    return subprocess.Popen(  # noqa: S603  (likewise)
+        command, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True
+    )
 
 
 def _has_screen() -> bool:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from numpy.typing import NDArray
 
@@ -254,6 +255,12 @@ def field_names(kind: type[Answer]) -> list[str]:
 
 def _field_of(kind: type[Answer]) -> str:
     """Return the name of the field that holds what is said."""
+    name: str = _the_field_of(cast(Any, kind))
+    return name
+
+
+@cache
+def _the_field_of(kind: Any) -> str:
     (name,) = field_names(kind)
     return name
 

@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prefrl.errors import UserError
-from prefrl.files import write_atomically
+from prefrl.errors import UserError, first_line
+from prefrl.files import parse_json, write_atomically
 from prefrl.rewards.few import FewTransitions
 from prefrl.rewards.networks import LEAKY_SLOPE, EnsembleCNN, EnsembleMLP, Features
 from prefrl.rewards.registry import NETWORKS, NetworkInputs, members_of
@@ -49,6 +50,7 @@ INPUTS = ("s", "sa", "sas")
 STATISTICS = ("input_mean", "input_std", "least_input_std", "reward_mean", "reward_std")
 NUM_MEMBERS = 3  # where the settings name none
 MOST_MEMBERS, MOST_UNITS = 1_000, 100_000  # files name them too: memory is taken after they are checked
+MOST_WEIGHTS = 1 << 28  # of all members: 1 GiB
 NEVER_VARIES = 1e-6  # standard deviation, as a share of the largest beside it
 LEAST_SCALE = 0.03  # of the first standard deviation of an input
 FEW = 256  # transitions that NumPy evaluates sooner than torch does
@@ -140,6 +142,12 @@ class RewardEnsemble:
             + (self._actions.size if "a" in self.inputs else 0)
         )  # fmt: skip
         seen = [] if self.images else self._observations.sizes
+        widths = [self.num_inputs or int(np.prod(observation_space.shape or ())), *settings.hidden]
+        if (weights := self.num_members * sum(a * b for a, b in pairwise(widths))) > MOST_WEIGHTS:
+            raise UserError(
+                f"{self.num_members} networks of {widths[0]:,} inputs and {settings.hidden} units would have "
+                f"{weights:,} weights; {MOST_WEIGHTS:,} at most are made."
+            )
         self._input_sizes = [*seen, *([self._actions.size] if "a" in self.inputs else [])]
         self._input_sizes += seen if self.inputs == "sas" else []
         generator = torch.Generator().manual_seed(seed)
@@ -406,11 +414,18 @@ class RewardEnsemble:
                 f"There is no saved reward at {path}. Give the path of a reward.safetensors or a run folder."
             )
         try:
-            with safetensors.safe_open(path, "pt") as file:
-                description = json.loads((file.metadata() or {}).get("prefrl", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
-        except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
-            raise UserError(f"{path} is not a saved reward, or is damaged: {error}") from None
+            return cls._read(path, device, factory)
+        except UserError:
+            raise
+        except Exception as error:  # what is damaged or made by hand may make anything raise anything
+            reason = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
+            raise UserError(f"{path} is not a saved reward, or is damaged: {reason.rstrip('.')}.") from error
+
+    @classmethod
+    def _read(cls, path: Path, device: str | torch.device, factory: Callable[[], nn.Module] | None) -> RewardEnsemble:
+        with safetensors.safe_open(path, "pt") as file:
+            description = parse_json((file.metadata() or {}).get("prefrl", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
         if not isinstance(description, dict) or description.get("format") != FORMAT:
             raise UserError(f"{path} is not a reward saved by prefrl.")
         if description["version"] > FORMAT_VERSION:

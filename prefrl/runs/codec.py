@@ -32,6 +32,8 @@ def from_json(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
     Raises:
         UserError: a value that the kind does not know, or one that it refuses.
     """
+    if not isinstance(values, dict):
+        raise UserError(f"{kind.__name__} should be an object. Received {str(values)[:60]!r}")
     hints = typing.get_type_hints(kind)
     known = {field.name: hints[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = set(values) - set(known)
@@ -43,22 +45,47 @@ def from_json(kind: type[_Settings], values: dict[str, Any]) -> _Settings:
     needed = {f.name for f in dataclasses.fields(kind) if _is_needed(f)}  # type: ignore[arg-type]
     if missing := needed - set(values):
         raise UserError(f"{kind.__name__} needs {', '.join(sorted(missing))}; another version of prefrl left it out.")
-    return kind(**{name: _value(known[name], value) for name, value in values.items()})
+    return kind(**{name: _value(known[name], value, name) for name, value in values.items()})
 
 
 def _is_needed(field: dataclasses.Field[Any]) -> bool:
     return field.init and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _value(hint: Any, value: Any) -> Any:
-    if value is None:
+def _value(hint: Any, value: Any, name: str) -> Any:
+    """Return a JSON value as a setting of the kind that a hint says."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    hint = next((kind for kind in kinds if kind is not type(None)), None)
+    origin, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if value is None and type(None) in kinds:
         return None
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        hint = next(h for h in typing.get_args(hint) if h is not type(None))
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
         return from_json(hint, value)
-    if hint is Path:
-        return Path(value)
-    if typing.get_origin(hint) is tuple:
-        return tuple(_value(typing.get_args(hint)[0], item) for item in value)
-    return value
+    if origin is tuple and isinstance(value, list):
+        return tuple(_value(inner[0], item, name) for item in value)
+    if _fits(origin, inner, value):
+        return Path(value) if hint is Path else value
+    wanted = " or ".join(map(repr, inner)) if origin is typing.Literal else _WANTED.get(origin, "an object")
+    raise UserError(f"{name} should be {wanted}. Received {str(value)[:60]!r} of type {type(value).__name__}")
+
+
+_WANTED = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    bool: "true or false",
+    tuple: "a list",
+}
+
+
+def _fits(kind: Any, choices: tuple[Any, ...], value: Any) -> bool:
+    if kind is typing.Literal:
+        return value in choices
+    if kind is int:
+        return type(value) is int or (isinstance(value, float) and value.is_integer())
+    if kind is float:
+        return type(value) in (int, float)
+    if kind in (str, Path):
+        return isinstance(value, str) and "\0" not in value
+    return kind in (bool, dict) and isinstance(value, kind)

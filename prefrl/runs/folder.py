@@ -6,15 +6,18 @@ import json
 import platform
 import re
 import uuid
+import warnings
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
-from prefrl.errors import UserError
-from prefrl.files import write_json
+from prefrl.errors import UserError, first_line
+from prefrl.files import read_json, write_json
+from prefrl.runs.codec import from_json
 from prefrl.runs.metrics import read_rows
 from prefrl.trust import check_trust, remember
 
+_Settings = TypeVar("_Settings")
 PACKAGES = (
     "prefrl",
     "torch",
@@ -28,6 +31,7 @@ PACKAGES = (
 )
 RESUME = "prefrl resume"
 """What goes on with a run of any kind."""
+_KINDS = {int: "a whole number", str: "a text", dict: "an object", bool: "true or false"}
 
 
 class RunFolder:
@@ -43,6 +47,8 @@ class RunFolder:
     """What makes such folders."""
     COUNTER: ClassVar[str]
     """The figure of a row of metrics that counts how far the run has come."""
+    FIELDS: ClassVar[dict[str, type]]
+    """What the configuration of this kind of run holds beside that of all kinds."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -102,11 +108,20 @@ class RunFolder:
             )
         config = folder.config
         if config.get("format") != cls.FORMAT:
-            maker = config.get("made_by", config.get("format", "another program"))
+            maker = str(config.get("made_by", config.get("format", "another program")))[:60]
+            if maker == cls.COMMAND:
+                raise UserError(f"{folder.config_path} is damaged: its format is not {cls.FORMAT}. Restore it.")
             raise UserError(
                 f"{folder.config_path} was not written by {cls.COMMAND}, but by {maker}. Give the folder of a run made "
                 f"by {cls.COMMAND}."
             )
+        kinds = {"version": int, "run_id": str, "settings": dict} | cls.FIELDS
+        for name, kind in kinds.items():
+            if type(config.get(name)) is not kind:
+                raise UserError(
+                    f"{folder.config_path} is damaged: its {name} should be {_KINDS[kind]}. "
+                    f"Received {str(config.get(name))[:60]!r}. Restore it from a copy."
+                )
         if config["version"] > cls.FORMAT_VERSION:
             raise UserError(f"{path} was written by a newer prefrl (format {config['version']}). Upgrade prefrl.")
         if not reads_only:
@@ -117,6 +132,24 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The configuration as it was written."""
         return read_config(self.config_path)
+
+    def read_settings(self, kind: type[_Settings], values: dict[str, Any] | None = None) -> _Settings:
+        """Return the settings of the run.
+
+        Args:
+            kind: of settings.
+            values: in place of those in the configuration.
+
+        Raises:
+            UserError: what the configuration holds are none of that kind.
+        """
+        try:
+            return from_json(kind, self.config["settings"] if values is None else values)
+        except (UserError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            raise UserError(
+                f"The settings in {self.config_path} cannot be read: {first_line(error).rstrip('.')}. If nobody meant "
+                "to change them, restore the file from a copy."
+            ) from error
 
     @property
     def run_id(self) -> str:
@@ -150,14 +183,25 @@ class RunFolder:
     def _summary(self) -> dict[str, Any]:
         """Return the figures at the end; nothing where there are none, or the file is empty or damaged."""
         try:
-            summary = json.loads(self.summary_path.read_bytes())
-        except (OSError, ValueError, RecursionError):
+            summary = read_json(self.summary_path)
+        except UserError:
             return {}
         return summary if isinstance(summary, dict) else {}
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics; a last line that a kill cut short is left out."""
-        return read_rows(self.metrics_path)
+        """Return the rows of metrics; a last line that a kill cut short is left out.
+
+        Of a finished run it is said where they do not reach its end.
+        """
+        rows = read_rows(self.metrics_path, self.COUNTER)
+        end, last = self._summary().get("steps"), rows[-1].get(self.COUNTER) if rows else 0
+        if end is not None and end != last:
+            warnings.warn(
+                f"{self.metrics_path} ends at {last}, and the run ended at {end}: what is missing is missing from "
+                "curves and figures too.",
+                stacklevel=2,
+            )
+        return rows
 
 
 def _holds_password(value: Any) -> bool:
@@ -171,13 +215,34 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read.
     """
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    config = read_json(path)
     if not isinstance(config, dict):
         raise UserError(f"{path} is not the configuration of a run.")
     return config
+
+
+def record_place(place: str) -> Path | str:
+    """Return where the record lies that is named by a run folder, a file (also as `sqlite:FILE`) or a URL.
+
+    Raises:
+        UserError: a folder that holds no run, or somebody else's whose record lies on a server (`prefrl.trust`).
+    """
+    if "://" in place:
+        return place
+    path = Path(place.removeprefix("sqlite:"))
+    if not path.is_dir():
+        return path
+    if not (path / "config.json").is_file():
+        raise UserError(f"There is no run in {path}: it has no config.json. Give a run, the file of a record or a URL.")
+    config = read_config(path / "config.json")
+    settings = config.get("settings")
+    where = settings.get("record") if isinstance(settings, dict) else None
+    if where is None:
+        return path / "record.sqlite"
+    if not isinstance(where, str):
+        raise UserError(f"{path / 'config.json'} is damaged: its record should be a text. Restore it from a copy.")
+    check_trust(path, config, trust=False)
+    return where
 
 
 def format_of(path: Path) -> str | None:

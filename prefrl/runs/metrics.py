@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from prefrl.errors import UserError, require
+from prefrl.files import parse_json
 
 
 class MetricsPlace(Protocol):
@@ -44,17 +45,22 @@ class MetricsWriter:
 
     @staticmethod
     def _kept(path: Path, size: int) -> int:
-        """Return how many bytes to keep: whole rows only, and no more than there are, where the file was cut short."""
+        """Return how many bytes to keep: whole rows only, and no more than there are, where the file was changed."""
         there = path.stat().st_size
-        if there >= size:
-            return size
         with open(path, "rb") as file:
-            kept = file.read().rfind(b"\n") + 1
-        warnings.warn(
-            f"{path} holds {there:,} of the {size:,} bytes that the checkpoint knew: what is missing is missing from "
-            "curves and figures too. The rows that are there are kept.",
-            stacklevel=3,
-        )
+            kept = file.read(size).rfind(b"\n") + 1
+        if there < size:
+            warnings.warn(
+                f"{path} holds {there:,} of the {size:,} bytes that the checkpoint knew: what is missing is missing "
+                "from curves and figures too. The rows that are there are kept.",
+                stacklevel=3,
+            )
+        elif kept < size:
+            warnings.warn(
+                f"{path} is not what the checkpoint knew: it has no end of a row at byte {size:,}. The whole rows "
+                "before that are kept, and curves and figures are of these.",
+                stacklevel=3,
+            )
         return kept
 
     def write(self, row: dict[str, Any]) -> None:
@@ -109,10 +115,25 @@ def _numbers(row: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
     return out
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def _holds_figures(row: dict[str, Any], counter: str) -> bool:
+    """Tell whether a row is one that `MetricsWriter` writes: numbers, unknown ones, and names or lists of these."""
+
+    def is_figure(value: Any) -> bool:
+        if isinstance(value, dict | list):
+            return all(map(is_figure, value.values() if isinstance(value, dict) else value))
+        return value is None or isinstance(value, int | float)
+
+    return type(row.get(counter)) is int and type(row.get("seconds", 0)) in (int, float, dict) and is_figure(row)
+
+
+def read_rows(path: Path, counter: str | None = None) -> list[dict[str, Any]]:
     """Return the rows of a JSONL file, if it is there; a last line that a kill cut short is left out.
 
     Lines within it that are no rows are left out with a warning: the file was damaged.
+
+    Args:
+        path: the file.
+        counter: rows are of figures, and this one, a whole number, says how far a run had come.
 
     Raises:
         UserError: it cannot be read.
@@ -125,10 +146,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     damaged = []
     for number, line in enumerate(lines[:-1], 1):  # what follows the last end of a line is a row cut short, or nothing
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = parse_json(line)
+        except ValueError:
             row = None
-        if isinstance(row, dict):
+        if isinstance(row, dict) and (counter is None or _holds_figures(row, counter)):
             rows.append(row)
         else:
             damaged.append(number)

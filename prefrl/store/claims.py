@@ -19,7 +19,7 @@ from prefrl.errors import UserError
 from prefrl.feedback import Comparison, Strength
 from prefrl.store import tables
 from prefrl.store.engine import chunks
-from prefrl.store.rows import QueryCard
+from prefrl.store.rows import QueryCard, places_of
 
 REPEAT_CANDIDATES = 200  # latest comparisons of an annotator, among which the one to ask again is chosen
 REPEAT_DISTANCE = 5  # latest of them that are not: they are still remembered
@@ -177,7 +177,7 @@ def choose_repeat(
     if not candidates:
         return None
     row = candidates[int(rng.integers(len(candidates)))]
-    return row.query_id, tuple(json.loads(row.shown))
+    return row.query_id, places_of(row.shown)
 
 
 def shown_before(connection: sa.Connection, query_id: str, annotator: str) -> tuple[int, ...] | None:
@@ -189,7 +189,7 @@ def shown_before(connection: sa.Connection, query_id: str, annotator: str) -> tu
         .order_by(answer.id.desc())
         .limit(1)
     )
-    return None if shown is None else tuple(json.loads(shown))
+    return None if shown is None else places_of(shown)
 
 
 def check_lease(lease_seconds: float) -> None:

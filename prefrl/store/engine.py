@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from prefrl.errors import UserError, require
+from prefrl.errors import UserError, first_line, require
 from prefrl.store.filesystems import network_filesystem
 from prefrl.store.watch import FileWatch
 
@@ -35,6 +35,7 @@ TELL_SECONDS = 5.0  # after which it is said that a server is waited for
 CHUNK = 256  # rows per statement: bounds the memory of packed segments and the number of bound variables
 NETWORK = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 """Of libpq, in seconds: a server that can no longer be reached is noticed after half a minute, also while waiting."""
+_SENSELESS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RecursionError)
 _LOCK = 0x70726566726C  # "prefrl": the writers' lock of a PostgreSQL database
 
 
@@ -78,11 +79,7 @@ class Database:
         Raises:
             UserError: it cannot be read, or `work` made no sense of what is there.
         """
-        try:
-            return self._run(self.engine, work, "read")
-        except (ValueError, KeyError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            raise UserError(f"The record {self.name} is damaged: {reason}. Restore it from a copy.") from error
+        return self._run(self.engine, work, "read")
 
     def write(self, work: Callable[[sa.Connection], _Result]) -> _Result:
         """Run `work` in a transaction that is on the disk when this returns.
@@ -123,26 +120,29 @@ class Database:
         self.engine.dispose()
 
     def _run(self, engine: sa.Engine, work: Callable[[sa.Connection], _Result], what: str) -> _Result:
-        began, pause, told = time.monotonic(), 0.05, False
+        began, pause, told = time.monotonic(), 0.05, ""
         while True:
             try:
                 with engine.begin() as connection:
                     return work(connection)
+            except _SENSELESS as error:  # rows that hold what was never written
+                reason = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
+                raise UserError(f"The record {self.name} is damaged: {reason}. Restore it from a copy.") from error
             except sa.exc.DBAPIError as error:
-                away = self.on_server and _server_is_away(error)
+                hindrance = _hindrance(error) if self.on_server else None
                 waited = time.monotonic() - began
-                if not away or waited + pause > self.patience_seconds:
-                    raise self._explained(error, what, away) from error
-                if waited > TELL_SECONDS and not told:
-                    told = True
+                if hindrance is None or waited + pause > self.patience_seconds:
+                    raise self._explained(error, what, hindrance) from error
+                if waited > TELL_SECONDS and told != hindrance:
+                    told = hindrance
                     patience = f"It is waited for, {self.patience_seconds:.0f} seconds at most; nothing is lost."
-                    warnings.warn(f"The record {self.name} cannot be reached. {patience}", stacklevel=2)
+                    warnings.warn(f"The record {self.name} {hindrance}. {patience}", stacklevel=2)
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
 
-    def _explained(self, error: sa.exc.DBAPIError, what: str, away: bool) -> UserError:
-        reason = " ".join(str(error.orig).split())
-        return UserError(f"The record {self.name} could not be {what}: {reason}. {_advice(reason, away)}")
+    def _explained(self, error: sa.exc.DBAPIError, what: str, hindrance: str | None) -> UserError:
+        reason = " ".join(str(error.orig).split()).rstrip(".")
+        return UserError(f"The record {self.name} could not be {what}: {reason}. {_advice(reason, hindrance)}")
 
     @staticmethod
     def _check_path(path: Path) -> None:
@@ -232,6 +232,9 @@ def _begin(connection: sa.Connection) -> None:
     elif connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN")
     elif writes:
+        connection.exec_driver_sql(
+            f"SET LOCAL lock_timeout = {int(1000 * TELL_SECONDS)}"
+        )  # then it is said, and asked again
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
 
 
@@ -247,30 +250,45 @@ def _take_file_lock(connection: Any) -> None:
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise sa.exc.OperationalError("BEGIN IMMEDIATE", None, error) from error
-            time.sleep(random.uniform(0.001, 0.004))
+            time.sleep(random.uniform(0.001, 0.004))  # noqa: S311  (a pause, no secret)
     finally:
         connection.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
 
 
-def _server_is_away(error: sa.exc.DBAPIError) -> bool:
-    """Tell whether a server cannot be reached now, or is starting or stopping, as opposed to refusing a request."""
+AWAY, FULL, HELD = "cannot be reached", "has no free connection", "is being written to by another process"
+_WORDS = {
+    AWAY: ("starting up", "shutting down", "recovery", "terminating"),
+    FULL: ("too many clients", "remaining connection slots", "too many connections"),
+}
+
+
+def _hindrance(error: sa.exc.DBAPIError) -> str | None:
+    """Return what keeps a server from doing what it is asked now, in words; None where asking again would not help."""
     if not isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
-        return False
-    state = getattr(error.orig, "sqlstate", None)
-    if state is not None:
-        return str(state).startswith(("08", "57P"))
+        return None
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    if state:
+        by_state = {"08": AWAY, "57P": AWAY, "53300": FULL, "55P03": HELD}
+        return next((what for start, what in by_state.items() if state.startswith(start)), None)
     reason = str(error.orig)
     if "FATAL" in reason:  # somebody is there, and refuses: for now, or for good
-        return any(words in reason for words in ("starting up", "shutting down", "recovery", "terminating"))
-    return error.connection_invalidated or "connect" in reason
+        return next((what for what, words in _WORDS.items() if any(word in reason for word in words)), None)
+    return AWAY if error.connection_invalidated or "connect" in reason else None
 
 
-def _advice(reason: str, away: bool) -> str:
-    if away:
+def _advice(reason: str, hindrance: str | None) -> str:
+    if hindrance == AWAY:
         return (
             "The server cannot be reached; start it, or check the address and the network, then go on. "
             "Nothing recorded before was lost."
         )
+    if hindrance == FULL:
+        return (
+            "All connections that the server allows are in use: end programs that hold some, or raise its "
+            "max_connections, then go on. Nothing was lost."
+        )
+    if hindrance == HELD:
+        return "Another process holds the record's lock for too long; end it, then go on. Nothing was lost."
     if "full" in reason or "I/O" in reason or "No space" in reason:
         return (
             "Nothing recorded before was lost, and nothing of this step was recorded. "
@@ -282,6 +300,13 @@ def _advice(reason: str, away: bool) -> str:
         return "Allow writing to the file and its folder, then go on. Nothing was lost."
     if "not a database" in reason:
         return "It is not a record of preferences. It was left as it is; name another file."
-    if "password" in reason or "does not exist" in reason or "permission denied" in reason:
-        return "Create the database and a user who may write to it, or name another."
+    if "password" in reason or "authentication" in reason:
+        return "Put the password into ~/.pgpass or the variable PGPASSWORD, and check the user's name."
+    if "permission denied" in reason:
+        return (
+            "Let the user of the address write: GRANT ALL ON ALL TABLES IN SCHEMA public, and on its sequences; who "
+            "only looks (quality, export) needs SELECT alone."
+        )
+    if "does not exist" in reason:
+        return "Create the database (createdb NAME) and its user, or name another."
     return "If it is damaged, restore it from a copy."

@@ -94,7 +94,9 @@ def _from_1_to_2(connection: sa.Connection) -> None:
     )
     for position, column in enumerate(("first", "second")):
         connection.exec_driver_sql(
-            f"INSERT INTO query_items (query_id, position, segment_id) SELECT id, {position}, {column} FROM queries_1"
+            # Both names come from the line above.
+            f"INSERT INTO query_items (query_id, position, segment_id) SELECT id, {position}, {column} "  # noqa: S608
+            "FROM queries_1"
         )
     connection.exec_driver_sql(
         "INSERT INTO annotators (name, kind) SELECT DISTINCT annotator, 'unknown' FROM answers_1"

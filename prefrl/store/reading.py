@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -50,6 +51,25 @@ def cards(connection: sa.Connection, query_ids: Sequence[str]) -> list[QueryCard
     return [read_card(rows[query_id], items[query_id]) for query_id in query_ids if query_id in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What is asked by a query, but not of what."""
+
+    kind: str
+    scale: int | None
+    repeat_of: str | None
+    num_items: int
+
+
+def outlines(connection: sa.Connection) -> dict[str, Outline]:
+    """Return the outlines of all queries by their names."""
+    query, item = tables.queries.c, tables.query_items.c
+    counted = sa.select(item.query_id, sa.func.count().label("num_items")).group_by(item.query_id).subquery()
+    statement = sa.select(query.id, query.kind, query.scale, query.repeat_of, counted.c.num_items)
+    statement = statement.join(counted, counted.c.query_id == query.id)
+    return {name: Outline(*values) for name, *values in connection.execute(statement)}
+
+
 def _items(connection: sa.Connection, query_ids: Sequence[str]) -> dict[str, list[str | Response]]:
     """Return what each query shows, in its order: names of segments, or responses."""
     found: dict[str, list[str | Response]] = {query_id: [] for query_id in query_ids}
@@ -85,9 +105,13 @@ def segments(
     return found
 
 
-def answers(connection: sa.Connection, condition: sa.ColumnElement[bool], name: str) -> list[tuple[int, Entry]]:
+def answers(
+    connection: sa.Connection, condition: sa.ColumnElement[bool], name: str, at_most: int | None = None
+) -> list[tuple[int, Entry]]:
     """Return answers with their rows, ascending; the condition may speak of their queries."""
     statement = sa.select(tables.answers).join(tables.queries).where(condition).order_by(tables.answers.c.id)
+    if at_most is not None:
+        statement = statement.limit(at_most)
     rows = connection.execute(statement).all()
     _load_kinds(row.kind for row in rows)
     try:

@@ -24,7 +24,7 @@ from prefrl.errors import UserError
 from prefrl.feedback import Answer, Comparison, Entry, Query, Undo
 from prefrl.feedback.queries import JUDGING_SESSION
 from prefrl.segments import Segment
-from prefrl.store import claims, clips, forgetting, known, reading, tables, writing
+from prefrl.store import checking, claims, clips, forgetting, known, reading, tables, writing
 from prefrl.store.addition import Addition
 from prefrl.store.claims import Claim
 from prefrl.store.clips import Clip
@@ -33,6 +33,7 @@ from prefrl.store.forgetting import Forgotten
 from prefrl.store.links import Links
 from prefrl.store.migration import open_schema
 from prefrl.store.participants import Participants
+from prefrl.store.reading import Outline
 from prefrl.store.rows import QueryCard
 
 _Result = TypeVar("_Result")
@@ -297,8 +298,9 @@ class PreferenceStore:
         return self._database.read(lambda c: reading.segments(c, segment_ids, self.name, replay=replay))
 
     def answers(
-        self, after: int = 0, up_to_session: int | None = None, *, standing: bool = False, repeats: bool = True
-    ) -> list[tuple[int, Entry]]:
+        self, after: int = 0, up_to_session: int | None = None, *, standing: bool = False, repeats: bool = True,
+        at_most: int | None = None,
+    ) -> list[tuple[int, Entry]]:  # fmt: skip
         """Return answers, edits and what was taken back with their row numbers, ascending.
 
         Args:
@@ -306,6 +308,7 @@ class PreferenceStore:
             up_to_session: leave out answers to queries of later sessions.
             standing: leave out what was taken back, and the rows that say so.
             repeats: include answers to what was asked again.
+            at_most: return no more than so many; `after` the last of them come the next.
         """
         condition = tables.answers.c.id > after
         if up_to_session is not None:
@@ -314,7 +317,29 @@ class PreferenceStore:
             condition &= claims.standing() & (tables.answers.c.kind != Undo.kind)
         if not repeats:
             condition &= tables.queries.c.repeat_of.is_(None)
-        return self._database.read(lambda c: reading.answers(c, condition, self.name))
+        return self._database.read(lambda c: reading.answers(c, condition, self.name, at_most))
+
+    def last_row(self) -> int:
+        """Return the row number of the newest answer, 0 if there is none."""
+        return self._database.read(lambda c: c.scalar(sa.select(sa.func.max(tables.answers.c.id))) or 0)
+
+    def check(self) -> None:
+        """Check that the record is whole: nothing that its parts refer to is missing, and each answer fits its query.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        self._database.read(lambda c: checking.check(c, self.name))
+
+    def text_queries(self) -> set[str]:
+        """Return the names of the queries that show texts."""
+        item = tables.query_items.c
+        names = sa.select(item.query_id).where(item.response_id.isnot(None)).distinct()
+        return self._database.read(lambda c: set(c.scalars(names)))
+
+    def outlines(self) -> dict[str, Outline]:
+        """Return of every query what is needed to read its answers, by its name."""
+        return self._database.read(reading.outlines)
 
     def judgements(self) -> list[Answer]:
         """Return the answers that stand to the newest questions that judge what was learned (`JUDGING_SESSION`)."""

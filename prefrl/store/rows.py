@@ -6,6 +6,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 
 from prefrl.errors import UserError
 from prefrl.feedback import KINDS, Answer, Edit, Entry, Query, Response, Undo
-from prefrl.files import MOST_BYTES, npz_arrays, npz_bytes
+from prefrl.files import MOST_BYTES, npz_arrays, npz_bytes, parse_json
 from prefrl.segments import Segment, segment_arrays, segment_from_arrays
 from prefrl.spaces import Array
 
@@ -160,7 +161,7 @@ def read_entry(row: sa.Row[Any]) -> Entry:
         "query_id": row.query_id,
         "annotator": row.annotator,
         "seconds": row.seconds,
-        "shown": None if row.shown is None else tuple(json.loads(row.shown)),
+        "shown": None if row.shown is None else places_of(row.shown),
         "shown_at": row.shown_at,
         "answered_at": row.answered_at,
         "comment": row.comment,
@@ -169,7 +170,23 @@ def read_entry(row: sa.Row[Any]) -> Entry:
         "adjudicates": bool(row.adjudicates),
         "claim": row.token,
     }
-    return make_entry(row.kind, json.loads(row.value), row.undoes, common)
+    return make_entry(row.kind, _said(row.value), row.undoes, common)
+
+
+_said = lru_cache(maxsize=1024)(parse_json)  # few things are said, many times
+
+
+@lru_cache(maxsize=1024)  # a record has few orders of its items, and many answers
+def places_of(shown: str) -> tuple[int, ...]:
+    """Return which item was shown at each place.
+
+    Raises:
+        ValueError: the text does not say so.
+    """
+    places = parse_json(shown)
+    if not isinstance(places, list) or not all(type(place) is int for place in places):
+        raise ValueError(f"{shown[:60]!r} is no order in which items are shown")
+    return tuple(places)
 
 
 def read_card(row: sa.Row[Any], items: Sequence[str | Response]) -> QueryCard:

@@ -40,6 +40,7 @@ def refit(
     probe.close()
     fit = replace(settings.fit, estimate_reliability=estimate_reliability or settings.fit.estimate_reliability)
     with folder.open_record() as store:
+        store.check()
         return reward, fit_record(store, reward, fit, without=without, seed=seed)
 
 

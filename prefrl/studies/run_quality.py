@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from prefrl.control.folder import ControlFolder
@@ -25,6 +26,8 @@ from prefrl.studies.quality_plot import plot_quality
 from prefrl.studies.wishes import Wishes, compare_wishes
 
 AT_ONCE = 200  # queries whose segments are in memory
+MOST_EXPECTED = 5_000
+"""Answers whose segments are evaluated by the reward, at most: those of more would take minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,8 @@ class RunQuality:
     """Whether one reward fits all who answered; None: cannot be told."""
     held_out_agreement: Share | None
     """How far the reward agrees with answers that it did not learn from, as its last fit found."""
+    num_expected: int
+    """Answers that the surprises are of: where there are more than `MOST_EXPECTED`, so many drawn at random."""
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -61,6 +66,7 @@ class RunQuality:
         values["reliability"] = self.reliability
         values["wishes"] = None if self.wishes is None else self.wishes.to_json()
         values["held_out_agreement"] = None if self.held_out_agreement is None else self.held_out_agreement.to_json()
+        values["num_expected"] = self.num_expected
         values["surprises"] = [asdict(surprise) for surprise in self.surprises]
         return dict(finite(values))
 
@@ -78,15 +84,18 @@ def run_quality(folder: ControlFolder, num_surprises: int = 10) -> RunQuality:
     if isinstance(folder.record, Path) and not folder.record.is_file() and not folder.metrics_path.exists():
         raise UserError(f"The run in {folder.path} has no record of answers yet.")
     with folder.open_record() as store:
+        store.check()
         quality = measure_quality(store)
         if not quality.annotators:
             raise UserError(f"Nobody has answered in the run in {folder.path} yet, so there is nothing to judge.")
         reward, reliability = reward_of(folder)
         wishes = compare_wishes(store)
-        newest = max(row for row, _ in store.answers(standing=True))
+        newest = store.last_row()
         agreement = store.facts().get("held_out_agreement")
-        expected = [] if reward is None else expectations(store, reward, folder.settings.fit.error_rate)
-    write_expected(folder, [surprise for _, surprise in expected], newest)
+        error_rate = folder.settings.fit.error_rate
+        expected = [] if reward is None else expectations(store, reward, error_rate, at_most=MOST_EXPECTED)
+    if len(expected) < MOST_EXPECTED:  # of all
+        write_expected(folder, [surprise for _, surprise in expected], newest)
     expected.sort(key=lambda one: one[0])
     found = RunQuality(
         quality=quality,
@@ -94,10 +103,25 @@ def run_quality(folder: ControlFolder, num_surprises: int = 10) -> RunQuality:
         surprises=tuple(surprise for _, surprise in expected[:num_surprises]),
         wishes=wishes,
         held_out_agreement=None if agreement is None else Share(**agreement),
+        num_expected=len(expected),
     )
     write_json(folder.path / "quality.json", found.to_json())
     plot_quality(quality, reliability, folder.path / "quality.png")
     return found
+
+
+def record_quality(where: Path | str) -> RunQuality:
+    """Judge the answers of a record that need not be that of a run here; nothing is written.
+
+    Raises:
+        UserError: there is no such record, or nobody has answered yet.
+    """
+    with PreferenceStore(where, create=False) as store:
+        store.check()
+        quality = measure_quality(store)
+        if not quality.annotators:
+            raise UserError(f"Nobody has answered in the record {store.name} yet, so there is nothing to judge.")
+    return RunQuality(quality=quality, reliability=None, surprises=(), wishes=None, held_out_agreement=None)
 
 
 def write_expected(folder: ControlFolder, expected: Sequence[Surprise], newest_row: int) -> None:
@@ -112,7 +136,9 @@ def write_expected(folder: ControlFolder, expected: Sequence[Surprise], newest_r
     write_json(folder.path / EXPECTED, {"newest_row": newest_row, "probabilities": rows})
 
 
-def expectations(store: PreferenceStore, reward: RewardEnsemble, error_rate: float) -> list[tuple[float, Surprise]]:
+def expectations(
+    store: PreferenceStore, reward: RewardEnsemble, error_rate: float, at_most: int | None = None
+) -> list[tuple[float, Surprise]]:
     """Return how well a reward explains each answer that stands about several segments.
 
     Returns:
@@ -124,6 +150,9 @@ def expectations(store: PreferenceStore, reward: RewardEnsemble, error_rate: flo
         for row, answer in store.answers(standing=True)
         if isinstance(answer, Answer) and answer.value is not None and not answer.graded
     ]
+    if at_most is not None and len(answers) > at_most:
+        drawn = np.random.default_rng(0).choice(len(answers), at_most, replace=False)
+        answers = [answers[index] for index in np.sort(drawn)]
     found = []
     for begin in range(0, len(answers), AT_ONCE):
         part = answers[begin : begin + AT_ONCE]

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from prefrl.quality import AnnotatorQuality
 from prefrl.rewards import FitReport
 from prefrl.shares import Share
-from prefrl.studies.run_quality import RunQuality
+from prefrl.studies.run_quality import MOST_EXPECTED, RunQuality
 from prefrl.studies.tournament import Standing
 from prefrl.theory.study import Finding, Study
 
@@ -43,21 +44,22 @@ def show_quality(found: RunQuality, console: Console) -> None:
     console.print(table)
     for one in people:
         if one.warnings:
-            console.print(f"Look at {one.name}: [bold]{'; '.join(one.warnings)}[/bold]")
+            console.print(f"Look at {plain(one.name)}: [bold]{'; '.join(one.warnings)}[/bold]")
     if found.quality.pairs:
         table = Table("annotators", "same answer", "Krippendorff's alpha", title="Agreement between annotators")
         for pair in found.quality.pairs:
-            table.add_row(f"{pair.first}, {pair.second}", _share(pair.agreement), _number(pair.alpha))
+            table.add_row(f"{plain(pair.first)}, {plain(pair.second)}", _share(pair.agreement), _number(pair.alpha))
         console.print(table)
     if found.wishes is not None:
         console.print(found.wishes.sentence())
     console.print(f"The learned reward agrees with {told_agreement(found.held_out_agreement)}.")
     if found.surprises:
-        table = Table("row", _names(), "answer", "probability", "query", title="Expected least: a second look")
+        drawn = f", of {found.num_expected:,} drawn at random" if found.num_expected >= MOST_EXPECTED else ""
+        title = f"Expected least{drawn}: a second look"
+        table = Table("row", _names(), "answer", "probability", "query", title=title)
         for surprise in found.surprises:
-            probability = f"{surprise.probability:.1%}"
-            query = surprise.query_id[:QUERY_LETTERS]
-            table.add_row(str(surprise.row), surprise.annotator, str(surprise.value), probability, query)
+            said = (surprise.annotator, str(surprise.value), f"{surprise.probability:.1%}")
+            table.add_row(str(surprise.row), *map(plain, said), surprise.query_id[:QUERY_LETTERS])
         console.print(table)
         console.print("See one of them with: prefrl show RUN QUERY")
 
@@ -67,7 +69,7 @@ def _names() -> Column:
 
 
 def _called(one: AnnotatorQuality) -> str:
-    return one.name if one.kind in ("unknown", "person") else f"{one.name} ({one.kind})"
+    return plain(one.name) if one.kind in ("unknown", "person") else f"{plain(one.name)} ({one.kind})"
 
 
 def told_agreement(share: Share | None) -> str:
@@ -76,6 +78,11 @@ def told_agreement(share: Share | None) -> str:
         return "an unknown share of the answers: none was held out of its fit, or that was not noted yet"
     interval = f"95 % interval {share.low:.0%} to {share.high:.0%}"
     return f"{share.share:.0%} of the {share.num} answers held out of its fit ({interval})"
+
+
+def plain(text: str) -> str:
+    """Return what strangers wrote as a table shows it: no markup, no codes that a terminal obeys."""
+    return escape("".join(letter if letter.isprintable() else "?" for letter in text))
 
 
 def show_fit(report: FitReport, console: Console) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import psycopg
 import pytest
 from postgres import PostgresServer
 
+from prefrl.control import ControlFolder, TrainSettings
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison, Query
 from prefrl.segments import Segment
+from prefrl.start import main
 from prefrl.store import PreferenceStore, engine
 
 
@@ -150,3 +154,109 @@ def test_a_full_disk_of_the_server_loses_nothing(server: PostgresServer) -> None
             connection.exec_driver_sql("DROP TRIGGER full_disk ON answers")
         store.add_answers([answer])
         assert len(store.answers()) == 1
+
+
+def role(server: PostgresServer, url: str, name: str, grants: str, limit: int = -1) -> str:
+    """Make a user of a database who may do so much with its tables; return the address by which they reach it."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN CONNECTION LIMIT {limit}".encode())
+        connection.execute(f"GRANT {grants} ON ALL TABLES IN SCHEMA public TO {name}".encode())
+        connection.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {name}".encode())
+    return url.replace("postgres@", f"{name}@")
+
+
+def test_a_lock_that_another_holds_is_waited_for_with_a_word(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "TELL_SECONDS", 0.2)
+    url = server.new_database("held")
+    with PreferenceStore(url) as store, psycopg.connect(url, autocommit=True) as other:
+        other.execute(f"SELECT pg_advisory_lock({engine._LOCK})".encode())
+
+        def let_go() -> None:
+            """Unlock when somebody waited long enough to say so."""
+            waiting = 0
+            while waiting < 5:
+                time.sleep(0.1)
+                found = other.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+                waiting += found != (0,)
+            other.execute(f"SELECT pg_advisory_unlock({engine._LOCK})".encode())
+
+        store.patience_seconds = 3.0
+        with (
+            pytest.warns(UserWarning, match="is being written to by another process. It is waited for"),
+            pytest.raises(UserError, match=r"Another process holds the record's lock for too long.*Nothing was lost"),
+        ):
+            store.add_queries([query(0)])
+        assert store.num_open() == 0  # reading waits for nobody
+        store.patience_seconds = 60.0
+        timer = threading.Thread(target=let_go)
+        timer.start()
+        with pytest.warns(UserWarning, match="60 seconds at most"):
+            store.add_queries([query(0)])
+        timer.join()
+        assert store.num_open() == 1
+
+
+def test_a_limit_of_connections_is_waited_out(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "TELL_SECONDS", 0.1)
+    url = server.new_database("limited")
+    PreferenceStore(url).close()
+    hers = role(server, url, "anna", "ALL", limit=1)
+    other = psycopg.connect(hers)
+    with pytest.raises(UserError, match=r"too many connections for role.*raise its max_connections"):
+        PreferenceStore(hers, patience_seconds=0)
+    timer = threading.Timer(5.0, other.close)
+    timer.start()
+    with pytest.warns(UserWarning, match="has no free connection. It is waited for"):
+        store = PreferenceStore(hers, patience_seconds=60)
+    timer.join()
+    with store:
+        store.add_queries([query(0)])
+        assert store.num_open() == 1
+
+
+def test_who_may_only_read_can_judge_and_export(server: PostgresServer, tmp_path: Path) -> None:
+    url = server.new_database("looked")
+    with PreferenceStore(url) as store:
+        store.add_queries([query(0)])
+        store.add_answers([Comparison(query_id=query(0).id, preference=1.0, annotator="anna")])
+    his = role(server, url, "ben", "SELECT")
+    assert main(["export", his, "--to", str(tmp_path / "data")]) == 0
+    assert main(["quality", his, "--json"]) == 0
+    with PreferenceStore(his) as store, pytest.raises(UserError, match=r"permission denied.*GRANT ALL.*SELECT alone"):
+        store.add_queries([query(1)])
+
+
+def test_every_verb_that_takes_a_record_takes_a_file_a_run_and_an_address(
+    server: PostgresServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ControlFolder.create(tmp_path / "run", TrainSettings(env_id="Pendulum-v1").resolve(), baseline=False)
+    (tmp_path / "remarks.jsonl").write_text('{"prompt": "p", "response": "r", "critique": "c"}\n')
+    for number, place in enumerate((str(folder.path), str(tmp_path / "own.sqlite"), server.new_database("verbs"))):
+        record = folder.record if number == 0 else place
+        with PreferenceStore(record if "://" in str(record) else Path(record)) as store:
+            store.add_queries([query(0)])
+            store.add_answers([Comparison(query_id=query(0).id, preference=1.0, annotator="anna")])
+            store.add_annotator("anna", "person")
+        data = str(tmp_path / f"data{number}")
+        for line in (
+            ["quality", place, "--json"],
+            ["export", place, "--to", data],
+            ["import", data, "--to", place],
+            ["text", "tell", "--record", place, "--data", str(tmp_path / "remarks.jsonl"), "--annotator", "eve"],
+            ["invite", place, "--name", "dora"],
+            ["invite", place, "--list"],
+            ["forget", place, "--annotator", "anna"],
+        ):
+            assert main(line) == 0, (line, capsys.readouterr().err)
+
+
+def test_advice_fits_what_is_wrong() -> None:
+    for reason, advice in (
+        ('FATAL: password authentication failed for user "anna"', "pgpass"),
+        ('permission denied for table "answers"', "GRANT"),
+        ('FATAL: database "x" does not exist', "createdb"),
+        ("could not extend file: No space left on device", "Free some space"),
+    ):
+        assert advice in engine._advice(reason, None)

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 
 from prefrl.errors import UserError
-from prefrl.text.learn import server_reward
 from prefrl.text.learn.server_reward import ServerReward
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr(server_reward, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("prefrl.text.data.server.FIRST_WAIT", 0.01)
 
     class Handler(BaseHTTPRequestHandler):
         asked: list[dict[str, Any]] = []  # noqa: RUF012

@@ -8,15 +8,10 @@ server.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import math
 import os
 import re
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +22,8 @@ import torch
 from prefrl.envs.service_desk import FILLERS, REMEDIES, TONES, Message
 from prefrl.errors import UserError
 from prefrl.runs.device import choose_device
+from prefrl.runs.metrics import read_rows
+from prefrl.text.data.server import OWN_HOSTS, ask_server, check_address
 from prefrl.text.model.models import context_length, load_model
 from prefrl.text.model.sequences import sequence_log_probs
 
@@ -35,12 +32,7 @@ DEFAULT_CONSTITUTION = (
     "and is no longer than it needs to be."
 )
 KEY_VARIABLE = "PREFRL_JUDGE_KEY"
-ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 5, 0.5, 60.0
-"""How often a server is asked one question, and seconds before the second time (doubled each time) and at most."""
-BUSY = (408, 409, 425, 429, 500, 502, 503, 504, 529)
-"""Statuses after which asking again helps."""
 MAX_ANSWER_TOKENS = 256
-OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 class Judge(Protocol):
@@ -208,7 +200,7 @@ class ServerJudge:
     """
 
     def __init__(self, address: str, model: str, constitution: str, *, timeout: float = 60.0) -> None:
-        _check_address(address)
+        _check_judge(address)
         self.name, self.constitution, self.timeout = model, constitution, timeout
         self.address = address.rstrip("/") + "/chat/completions"
         self._answers: dict[str, str] = {}
@@ -221,13 +213,9 @@ class ServerJudge:
             UserError: it holds something else.
         """
         self._kept = path
-        for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
-            try:
-                row = json.loads(line) if line else None
-                if row is not None:
-                    self._answers[row["asked"]] = row["answer"]
-            except (ValueError, KeyError, TypeError):
-                continue  # the last line of a run that was killed: it is asked again
+        for row in read_rows(path):
+            if isinstance(row.get("asked"), str) and isinstance(row.get("answer"), str):
+                self._answers[row["asked"]] = row["answer"]
 
     def prefer_first(self, prompt: str, first: str, second: str) -> float | None:
         """Return 1 if it answers A, 0 if B, None if neither.
@@ -252,57 +240,28 @@ class ServerJudge:
         return None if found is None else float(found == "A")
 
     def _ask(self, body: Mapping[str, Any]) -> str:
-        """Return what the server says; it is asked again after a while if it is busy or gone for a moment."""
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(KEY_VARIABLE):
-            headers["Authorization"] = f"Bearer {_checked_key(key)}"
-        request = urllib.request.Request(self.address, json.dumps(body).encode(), headers)
-        for attempt in range(ATTEMPTS):
-            try:
-                with _CLIENT.open(request, timeout=self.timeout) as reply:
-                    content = json.load(reply)["choices"][0]["message"]["content"]
-                return "" if content is None else str(content)
-            except (OSError, http.client.HTTPException) as error:
-                status = error.code if isinstance(error, urllib.error.HTTPError) else None
-                if attempt == ATTEMPTS - 1 or (status is not None and status not in BUSY):
-                    raise UserError(
-                        f"The judge at {self.address} does not answer: {error}, after {attempt + 1} "
-                        "attempts. Is it running?"
-                    ) from error
-                after = error.headers.get("Retry-After", "") if isinstance(error, urllib.error.HTTPError) else ""
-                time.sleep(min(float(after), LONGEST_WAIT) if after.isdigit() else FIRST_WAIT * 2**attempt)
-            except (ValueError, KeyError, IndexError, TypeError) as error:
-                raise UserError(f"The judge at {self.address} gave no OpenAI-compatible answer: {error!r}") from error
-        raise AssertionError("the last attempt returns or raises")
+        """Return what the server says."""
+        key = os.environ.get(KEY_VARIABLE)
+        headers = {"Authorization": f"Bearer {_checked_key(key)}"} if key else {}
+        reply = ask_server("judge", self.address, body, timeout=self.timeout, headers=headers)
+        try:
+            content = reply["choices"][0]["message"]["content"]
+        except (LookupError, TypeError) as error:
+            raise UserError(f"The judge at {self.address} gave no OpenAI-compatible answer: {error!r}") from error
+        if content is not None and not isinstance(content, str):
+            raise UserError(f"The judge at {self.address} should answer a text. Received {str(content)[:60]!r}")
+        return content or ""
 
 
-class _RefuseRedirects(urllib.request.HTTPRedirectHandler):
-    """A server that sends elsewhere would have the key sent there too."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
-        place = urllib.parse.urlsplit(newurl)
-        raise UserError(
-            f"The judge at {req.full_url} sends on to {place.scheme}://{place.hostname}{place.path}, where neither the "
-            "question nor the key was sent. If that is right, name that address."
-        )
-
-
-_CLIENT = urllib.request.build_opener(_RefuseRedirects)
-
-
-def _check_address(address: str) -> None:
+def _check_judge(address: str) -> None:
     """Check where a judge is asked, and say where its key would be readable on the way."""
-    try:
-        place = urllib.parse.urlsplit(address)
-        host, _ = place.hostname, place.port
-    except ValueError as error:
-        raise UserError(f"The address of the judge is none: {error}.") from None
-    if not host or not address.isascii() or any(letter.isspace() for letter in address):
-        raise UserError(f"The judge's address should be like http://localhost:8000/v1. Received {address!r}")
+    place = check_address(address, "judge")
     if place.username is not None or place.password is not None:
         raise UserError(f"The judge's address must hold no name or password: put the key into {KEY_VARIABLE}.")
-    if place.scheme == "http" and host not in OWN_HOSTS and os.environ.get(KEY_VARIABLE):
-        warnings.warn(f"The key in {KEY_VARIABLE} goes to {host} unencrypted (http). Use https.", stacklevel=2)
+    if place.scheme == "http" and place.hostname not in OWN_HOSTS and os.environ.get(KEY_VARIABLE):
+        warnings.warn(
+            f"The key in {KEY_VARIABLE} goes to {place.hostname} unencrypted (http). Use https.", stacklevel=2
+        )
 
 
 def _checked_key(key: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from prefrl.errors import UserError
 from prefrl.feedback import SMALLEST_SCALE, Answer, Edit, Entry, Query, Rating, Response, settled
+from prefrl.runs.folder import record_place
 from prefrl.store import Addition, PreferenceStore
 from prefrl.text.data.examples import Example, Liked, RankedResponses
 
@@ -196,7 +197,8 @@ def digest_of_answers(record: str) -> str:
 
 def _answered(record: str) -> list[tuple[Query, Answer | Edit]]:
     """Return queries of responses with the answers that stand."""
-    if "://" not in record and not Path(record.removeprefix("sqlite:")).is_file():
+    place = record_place(record)
+    if isinstance(place, Path) and not place.is_file():
         raise UserError(f"There is no record {record}. Make one with: prefrl text ask --record {record}")
     with _opened(record) as store:
         answers = settled([answer for _, answer in store.answers(standing=True, repeats=False)])
@@ -206,5 +208,5 @@ def _answered(record: str) -> list[tuple[Query, Answer | Edit]]:
 
 @contextmanager
 def _opened(record: str) -> Iterator[PreferenceStore]:
-    with PreferenceStore(record if "://" in record else Path(record.removeprefix("sqlite:"))) as store:
+    with PreferenceStore(record_place(record)) as store:
         yield store

@@ -271,7 +271,7 @@ def ask(
 
     Args:
         model: who answers.
-        record: the record: a file ending in .sqlite, or the address of a database.
+        record: the record: a file ending in .sqlite, the folder of a run, or the address of a database.
         data: prompts.
         prompts: how many at most.
         responses: to each prompt: 2 are compared, 3 to 9 are ranked.
@@ -298,7 +298,7 @@ def tell(*, record: str, data: str, annotator: str) -> None:
     """Put what a person wrote about responses into a record: edits and critiques.
 
     Args:
-        record: the record: a file ending in .sqlite, or the address of a database.
+        record: the record: a file ending in .sqlite, the folder of a run, or the address of a database.
         data: a JSONL or Parquet file with prompt, response, and edited (the response as it should read), critique or
             both.
         annotator: name of who wrote it.
@@ -333,7 +333,7 @@ def evaluate(
     runtime = Runtime(device)
     folder = run_of(model, trust=trust)
     if folder is not None:
-        reference = reference or settings_of(folder).get("model")
+        reference = reference or folder.setting(str, "model", within=settings_of(folder))
     policy, tokens = load_model(model)
     reading = Reading(chat=chat_of(tokens.tokenizer))
     asked, world = prompts_of_run(folder, data, seed=seed, count=prompts, reading=reading)

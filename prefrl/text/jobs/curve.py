@@ -104,8 +104,7 @@ def read_chain(path: Path) -> list[MethodCurve]:
         folder = TextFolder.open(config.parent, reads_only=True)
         rows = [row for row in folder.read_evaluations() if row.get("gold") is not None]
         if rows:
-            settings = folder.config["settings"]
-            seed = int(settings.get("training", {}).get("seed") or settings["place"]["seed"])
+            seed = folder.setting(int, "training", "seed") or folder.setting(int, "place", "seed") or 0
             curves.append(MethodCurve(name=config.parent.name, seed=seed, rows=tuple(rows)))
     if not curves:
         raise UserError(f"There are no evaluated methods in {path}. Make some with: prefrl text demo --out {path}")

@@ -282,7 +282,9 @@ class Demo:
         if not folder.finished:
             command = [sys.executable, "-m", "prefrl", "text", "resume", str(folder.path), "--quiet"]
             one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, env=one_thread, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            done = subprocess.run(  # noqa: S603  (this program again, without a shell)
+                command, env=one_thread, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
             if done.returncode == INTERRUPTED:
                 raise Interrupted("")
             if done.returncode:

@@ -34,11 +34,13 @@ def settings_of(folder: TextFolder) -> dict[str, Any]:
     """Return the settings of a run, relative names of files and folders as they were meant where it was begun."""
     config = folder.config
     begun = config.get("begun_in")
-    if begun is None:
+    if not isinstance(begun, str):
         return dict(config["settings"])
     found = dict(config["settings"])
     for key in found.keys() & {*DATA, *MODELS}:
         value = found[key]
+        if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+            continue
         there = [_there(name, begun) for name in _names(value)]
         found[key] = there[0] if isinstance(value, str) else (value and there)
     return found

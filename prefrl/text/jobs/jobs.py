@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from prefrl.envs.text_worlds import DEFAULT_WORLD
 from prefrl.errors import UserError
-from prefrl.runs.codec import from_json, to_json
+from prefrl.runs.codec import to_json
 from prefrl.runs.guard import enough_memory
 from prefrl.runs.streams import stream_seed
 from prefrl.text.data import sources
@@ -386,10 +386,22 @@ def resume(path: Path, *, quiet: bool = False, trust: bool = False, accept_chang
     folder = TextFolder.open(path, trust=trust)
     folder.accept_changed = accept_changed
     folder.refuse_if_finished()
-    job = from_json(JOBS[folder.config["command"]], settings_of(folder))
+    job = folder.read_settings(job_of(folder), settings_of(folder))
     job.place.runtime().on_main(lambda: check_inputs(folder))
     job.run(folder, quiet=quiet)
     return folder
+
+
+def job_of(folder: TextFolder) -> type[Any]:
+    """Return the kind of job that a folder is of.
+
+    Raises:
+        UserError: none that is known here.
+    """
+    verb = folder.config["command"]
+    if verb not in JOBS:
+        raise UserError(f"{folder.config_path} names a command that is none of {', '.join(JOBS)}: {verb[:60]!r}.")
+    return JOBS[verb]
 
 
 def remove_untouched(folder: TextFolder, runtime: Runtime) -> None:

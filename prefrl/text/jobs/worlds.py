@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from prefrl.envs.text_tokens import TextTokenizer
@@ -66,10 +65,10 @@ def prompts_of_run(
         Held-out prompts of the world that the run was trained on, also if it learned from a file of that world's
         prompts; else the prompts of its file or record; if it was pretrained on texts, how these begin.
     """
-    settings: Mapping[str, Any] = {} if folder is None else settings_of(folder)
-    asked = None if data is not None else settings.get("watch", {}).get("world")
+    within = {} if folder is None else settings_of(folder)
+    asked = None if data is not None or folder is None else folder.setting(str, "watch", "world", within=within)
     if data is None:
-        data = str(settings.get("data", DEFAULT_WORLD))
+        data = (None if folder is None else folder.setting(str, "data", within=within)) or DEFAULT_WORLD
         if folder is not None and folder.config["command"] == "pretrain" and sources.world_named(data) is None:
             texts = sources.read_texts(data, seed=seed, count=count)[:count]
             return [" ".join(text.split()[:BEGINNING_WORDS]) for text in texts], None

@@ -1,0 +1,65 @@
+"""Is a record whole? What a damaged page, a hand or a lost log takes from it is found before the rest is used.
+
+SQLite follows what it finds: a row that an index or a page lost is missing from what is read, without a word.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from prefrl.errors import UserError
+from prefrl.feedback import KINDS, Answer, Comparison, Undo
+from prefrl.store import reading, tables
+from prefrl.store.reading import Outline
+
+AT_ONCE = 10_000  # answers in memory
+
+
+def check(connection: sa.Connection, name: str) -> None:
+    """Check pages and indices, what rows refer to, and that each answer fits its query.
+
+    Raises:
+        UserError: the record is damaged.
+    """
+    if connection.dialect.name == "sqlite":
+        found = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
+        if found != "ok":
+            raise reading.damaged(name, ValueError(str(found).replace("\n", " ")[:200]))
+        lost = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+        if lost is not None:
+            raise reading.damaged(name, ValueError(f"a row of {lost[0]} refers to one of {lost[2]} that is missing"))
+    _check_items(connection, name)
+    outlines = reading.outlines(connection)
+    for query_id, outline in outlines.items():
+        if ":" not in outline.kind and not _fits(outline):
+            what = f"query {query_id} shows {outline.num_items} and asks for a {outline.kind}"
+            raise reading.damaged(name, ValueError(what))
+    after, kind = 0, tables.answers.c.kind
+    others = kind.not_in((Comparison.kind, Undo.kind))  # which fit whatever shows two
+    while entries := reading.answers(connection, others & (tables.answers.c.id > after), name, AT_ONCE):
+        for row, entry in entries:
+            try:
+                outline = outlines[entry.query_id]
+                if isinstance(entry, Answer):
+                    entry.check(outline.num_items, outline.scale)
+            except UserError as error:
+                raise reading.damaged(name, ValueError(f"answer {row}: {error}")) from error
+        after = entries[-1][0]
+
+
+def _fits(outline: Outline) -> bool:
+    kind = KINDS.get(outline.kind)
+    return kind is not None and kind.fewest <= outline.num_items <= kind.most
+
+
+def _check_items(connection: sa.Connection, name: str) -> None:
+    """Check that each query shows something, and that each item is a segment or a response."""
+    item, query = tables.query_items.c, tables.queries.c
+    neither = sa.select(item.query_id).where(item.segment_id.is_(None) == item.response_id.is_(None))
+    nothing = sa.select(query.id).where(~sa.exists().where(item.query_id == query.id))
+    count, positions = sa.func.count(), (sa.func.min(item.position), sa.func.max(item.position))
+    gaps = sa.select(item.query_id).group_by(item.query_id).having((positions[0] != 0) | (positions[1] != count - 1))
+    for statement in (neither, nothing, gaps):
+        found = connection.scalar(statement.limit(1))
+        if found is not None:
+            raise reading.damaged(name, ValueError(f"what query {found} shows is missing"))
