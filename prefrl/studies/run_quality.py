@@ -57,7 +57,7 @@ class RunQuality:
     """Whether one reward fits all who answered; None: cannot be told."""
     held_out_agreement: Share | None
     """How far the reward agrees with answers that it did not learn from, as its last fit found."""
-    num_expected: int
+    num_expected: int = 0
     """Answers that the surprises are of: where there are more than `MOST_EXPECTED`, so many drawn at random."""
 
     def to_json(self) -> dict[str, Any]:
