@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import text_models
 
+from prefrl.cli import main
 from prefrl.errors import UserError
 from prefrl.text.data.chat import TemplateChat
 from prefrl.text.data.examples import Encoder, texts_of
@@ -135,6 +136,23 @@ def test_a_prompt_ends_where_the_assistant_begins_and_an_end_of_turn_ends_a_resp
     assert said == [*tokens.encode("Well."), end], "a response that was drawn ends its turn"
     assert tokens.encode_prompt(asked[0]) == tokens.encode_text(asked[0]), "nothing is put before it"
     assert isinstance(asked[0], Templated)
+
+
+def test_a_run_of_a_chat_model_is_asked_in_its_template_and_by_its_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text_models.save(tmp_path / "m", vocab_size=261)
+    text_models.chat_tokenizer("chatml").save_pretrained(tmp_path / "m")
+    rows = [{"q": [turn("user", name)], "a": [turn("assistant", name)]} for name in "ab"]
+    named = ["--data", write(tmp_path / "rows.jsonl", rows), "--columns", "prompt=q", "response=a", "--quiet"]
+    device = ["--device", "cpu", "--max-tokens", "16"]
+    out = str(tmp_path / "run")
+    assert main(["text", "sft", "--model", str(tmp_path / "m"), *named, "--out", out, *device]) == 0
+    assert main(["text", "sample", out, "--json", "--device", "cpu", "--max-tokens", "2"]) == 0
+    asked = [json.loads(line)["prompt"] for line in capsys.readouterr().out.splitlines()]
+    assert asked == [f"<|im_start|>user\n{name}<|im_end|>\n<|im_start|>assistant\n" for name in "ab"]
+    assert main(["text", "evaluate", out, "--json", "--device", "cpu", "--max-tokens", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["sample"][0] == asked[0]
 
 
 @pytest.mark.parametrize("kind", ["gemma", "mistral", "silent"])

@@ -373,7 +373,9 @@ def sample(
     policy, tokens = load_model(model)
     policy.to(Runtime(device).device)
     encoder = Encoder(tokens, context_length(policy), max_tokens)
-    some = list(prompt) or prompts_of_run(run_of(model, trust=trust), None, seed=seed, count=3)[0][:3]
+    reading = Reading(chat=chat_of(tokens.tokenizer))
+    folder = run_of(model, trust=trust)
+    some = list(prompt) or prompts_of_run(folder, None, seed=seed, count=3, reading=reading)[0][:3]
     asked = [text for text in some for _ in range(samples)]
     settings = SamplingSettings(max_tokens=max_tokens, temperature=temperature, greedy=greedy)
     answers = answer_prompts(policy, encoder, asked, settings, seed=seed)

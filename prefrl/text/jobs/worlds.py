@@ -8,7 +8,7 @@ from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.envs.text_worlds import DEFAULT_WORLD, WORLDS, TextWorld
 from prefrl.errors import UserError
 from prefrl.text.data import sources
-from prefrl.text.data.forms import Reading
+from prefrl.text.data.forms import Reading, columns_of
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.inputs import settings_of
 from prefrl.text.learn.evaluation import completion_accuracy
@@ -59,7 +59,7 @@ def prompts_of_run(
         data: where prompts are to come from instead.
         seed: of the world.
         count: how many.
-        reading: how rows of a file are read.
+        reading: how rows of a file are read; for those of the run with the columns that it names.
 
     Returns:
         Held-out prompts of the world that the run was trained on, also if it learned from a file of that world's
@@ -69,6 +69,8 @@ def prompts_of_run(
     asked = None if data is not None or folder is None else folder.setting(str, "watch", "world", within=within)
     if data is None:
         data = (None if folder is None else folder.setting(str, "data", within=within)) or DEFAULT_WORLD
+        if folder is not None and reading is not None:
+            reading.columns = columns_of(folder.setting(list, "place", "columns", within=within) or ())
         if folder is not None and folder.config["command"] == "pretrain" and sources.world_named(data) is None:
             texts = sources.read_texts(data, seed=seed, count=count)[:count]
             return [" ".join(text.split()[:BEGINNING_WORDS]) for text in texts], None
