@@ -16,10 +16,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from prefrl.clips.codec import decode_clip
+from prefrl.clips.codec import Pictures, decode_clip
 from prefrl.errors import UserError
 from prefrl.feedback import Answer
-from prefrl.human_ui.questions import Item, Question, Standing
+from prefrl.human_ui.gallery import Expected, Wanted, find_entries
+from prefrl.human_ui.questions import Item, Past, Question, Result, Standing
 from prefrl.human_ui.sitting import Sitting
 from prefrl.store import Claim, PreferenceStore
 
@@ -32,8 +33,13 @@ SEEN_SECONDS = 4.0  # how often the record is told that this viewer is open
 KEPT_QUESTIONS = 4  # answered questions whose clips are still decoded, for undo
 KEPT_BYTES = 250_000_000  # of their frames and those of the questions ahead; the newest is kept in any case
 
-News = Question | Standing | str | bool
-"""A question that is ready, how the run stands, a problem ("": none any more), whether nothing more will come."""
+FILM_WIDTH = 640  # pixels that a film is made smaller to
+STRIP = 8  # pictures of the agent along its training
+LOOK_SECONDS = 10.0  # how often the outcome is looked for once nothing more will come
+
+News = Question | Standing | str | bool | Result | Past | None
+"""A question that is ready, how the run stands, a problem ("": none any more), whether nothing more will come, what the
+answers have come to, an answer to look at again (None: there is none)."""
 
 
 class Desk:
@@ -63,7 +69,7 @@ class Desk:
             annotator, run=run, environment=environment, repeat_share=repeat_share, folder=folder, in_window=True
         )
         self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
-        self._work: queue.SimpleQueue[tuple[str, Answer, str]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[str, Answer | None, str]] = queue.SimpleQueue()
         self._num_unsaved = 0
         self._lock = threading.Lock()
         self._claims: dict[str, Claim] = {}  # by query: claimed and not answered
@@ -72,6 +78,9 @@ class Desk:
         self._to_bring: deque[Claim] = deque()  # claimed, not handed to the window yet
         self._kept: deque[Question] = deque(maxlen=KEPT_QUESTIONS + AHEAD)
         self._seen_at = self._tried_at = -math.inf
+        self._wishes: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()  # None: the outcome
+        self._expected = Expected(folder)
+        self._looked_at = -math.inf
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._write, self._load)]
 
@@ -104,6 +113,20 @@ class Desk:
             self._num_unsaved += 1
         self._work.put(("undo", answer, uuid.uuid4().hex))
 
+    def take_back_row(self, row: int) -> None:
+        """Take the answer of a row back, of whatever session; its question is news again then."""
+        with self._lock:
+            self._num_unsaved += 1
+        self._work.put((f"row {row}", None, f"again {row}"))
+
+    def browse(self, index: int, order: str) -> None:
+        """Bring an answer that was given, by its number in an order of `prefrl.human_ui.gallery`."""
+        self._wishes.put((index, order))
+
+    def look(self) -> None:
+        """Bring what the answers have come to."""
+        self._wishes.put(None)
+
     def close(self, patience_seconds: float = 5.0) -> int:
         """Finish what is to be recorded, give back what was claimed; return how many answers could not be recorded."""
         deadline = time.monotonic() + patience_seconds
@@ -131,7 +154,13 @@ class Desk:
             while not self._stop.is_set():
                 try:
                     store = store or self._open_record()
-                    if what == "save":
+                    if answer is None:
+                        row = int(what.split()[1])
+                        if store.answer(row) is None and store.answer_of_claim(token) is None:
+                            self.news.put(None)  # it was taken back meanwhile
+                        else:
+                            self._undo_row(store, row, token)
+                    elif what == "save":
                         self._record(store, answer)
                     else:
                         self._undo(store, answer, token)
@@ -158,8 +187,12 @@ class Desk:
         row = self._rows.get(query_id)
         if row is None:
             return
+        self._undo_row(store, row, token)
+
+    def _undo_row(self, store: PreferenceStore, row: int, token: str) -> None:
         claim = store.undo(row, self.annotator, LEASE_SECONDS, token=token)
-        del self._rows[query_id]
+        query_id = claim.query.id
+        self._rows.pop(query_id, None)
         with self._lock:
             self._claims[query_id] = claim
             self._renewed[query_id] = time.monotonic()
@@ -173,6 +206,7 @@ class Desk:
         while not self._stop.is_set():
             try:
                 store = store or self._open_record()
+                self._fulfil(store)
                 worked = self._fetch(store)
                 self._renew(store)
                 if time.monotonic() >= next_standing:
@@ -189,6 +223,49 @@ class Desk:
                 self._stop.wait(POLL_SECONDS)
         if store is not None:
             store.close()
+
+    def _fulfil(self, store: PreferenceStore) -> None:
+        """Bring what was wished for, of several wishes of one kind the last."""
+        wishes = []
+        while not self._wishes.empty():
+            wishes.append(self._wishes.get())
+        if None in wishes:
+            self.news.put(self._result(store))
+        if browsed := [wish for wish in wishes if wish is not None]:
+            self.news.put(self._past(store, *browsed[-1]))
+
+    def _past(self, store: PreferenceStore, index: int, order: str) -> Past | None:
+        entries = find_entries(store, Wanted(order=order), self._expected.read())
+        if not entries:
+            return None
+        self._expected.refresh(max(entry.row for entry in entries))
+        index = min(index, len(entries) - 1)
+        entry = entries[index]
+        claim = Claim(token="", query=entry.card, annotator=self.annotator, shown=entry.shown, expires_at=0.0)
+        return Past(
+            question=_question(store, claim),
+            row=entry.row,
+            told=entry.told,
+            index=index,
+            total=len(entries),
+            mine=entry.answer.annotator == self.annotator,
+        )
+
+    def _result(self, store: PreferenceStore) -> Result:
+        outcome = self._sitting.outcome(store)
+        lines = (*outcome.lines, *([outcome.advice] if outcome.advice else []))
+        films = outcome.films[:: max(1, -(-len(outcome.films) // STRIP))]
+        newest = outcome.films[-1] if outcome.films else None
+        path = outcome.film or (None if newest is None else newest.path)
+        title = "Before, during and after training" if outcome.film else ""
+        if newest is not None and outcome.film is None:
+            title = f"The newest behaviour, after {newest.num_env_steps:,} steps"
+        strip = []
+        for one in films:
+            if (pictures := _film(one.path, FILM_WIDTH // 4)) is not None:
+                strip.append((f"{one.num_env_steps:,}", pictures.frames[-1]))
+        film = None if path is None else _film(path, FILM_WIDTH)
+        return Result(lines=lines, film=film, film_title=title if film is not None else "", strip=tuple(strip))
 
     def _fetch(self, store: PreferenceStore) -> bool:
         """Bring one question, if one is wanted and there is one; return whether."""
@@ -234,7 +311,19 @@ class Desk:
             self._seen_at = time.monotonic()
         standing = self._sitting.standing(store)
         self.news.put(standing)
-        self.news.put(self._sitting.is_over(store, standing, len(self._claims)))
+        over = self._sitting.is_over(store, standing, len(self._claims))
+        self.news.put(over)
+        if over and time.monotonic() - self._looked_at > LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            self.look()
+
+
+def _film(path: Path, width: int) -> Pictures | None:
+    """Return a film, made smaller; None where it cannot be shown, or is being written anew."""
+    try:
+        return decode_clip(path.read_bytes(), width)
+    except (OSError, UserError):
+        return None
 
 
 def _question(store: PreferenceStore, claim: Claim) -> Question:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import pygame
+from numpy.typing import NDArray
 
 from prefrl.human_ui.keys import ANSWER_KEYS, HELP, HINTS
 from prefrl.human_ui.layout import Box, Layout, lay_out, unit_of
 from prefrl.human_ui.lettering import Lettering, Row
 from prefrl.human_ui.markup import differences
-from prefrl.human_ui.questions import Item, Question
+from prefrl.human_ui.questions import Item, Question, Result
 from prefrl.human_ui.session import Action, Screen, Session
 from prefrl.human_ui.theme import HIGH_CONTRAST, PLAIN, Colour, Theme
 
@@ -19,6 +21,7 @@ LEAVING = "Not in the record yet: {num}. The window closes when they are. Q agai
 EXAMPLES_SHARE = 0.3  # of the window's height, where there are any
 GOOD, BAD = (0, 158, 115), (213, 94, 0)
 MISSING = "Some letters cannot be shown: no font here has them. Install one, e.g. Debian's fonts-noto."
+GALLERY_HINT = "LEFT, RIGHT others     UP, DOWN order: {order}     ENTER answer again     G back"
 
 
 class Painter:
@@ -39,8 +42,8 @@ class Painter:
         width, height = surface.get_size()
         unit = unit_of(width, height)
         self.layout, self.most_scroll = None, 0
-        question = session.question
-        if session.screen is Screen.QUESTION and question is not None:
+        question = session.visible
+        if session.screen in (Screen.QUESTION, Screen.GALLERY) and question is not None:
             aspect = next((i.clip.frames.shape[2] / i.clip.frames.shape[1] for i in question.items if i.clip), None)
             if aspect is None and question.prompt is None:
                 aspect = 1.0
@@ -50,10 +53,12 @@ class Painter:
                 len(question.items),
                 aspect=aspect,
                 has_prompt=question.prompt is not None,
-                has_instruction=bool(session.look_for),
-                points=question.scale if question.answer_kind.graded else 0,
+                has_instruction=bool(session.look_for) or session.browsing,
+                points=question.scale if question.answer_kind.graded and not session.browsing else 0,
             )
             self._question(surface, session, question, self.layout, theme)
+        elif session.screen is Screen.OUTCOME or (session.screen is Screen.END and session.result is not None):
+            self._outcome(surface, session, theme, unit)
         else:
             self._page(surface, session, theme, unit)
         self._header(surface, session, theme, unit)
@@ -69,7 +74,7 @@ class Painter:
 
     def paint_frame(self, surface: pygame.Surface, session: Session) -> list[pygame.Rect]:
         """Draw only what another frame changes, after `paint`; return where."""
-        layout, question = self.layout, session.question
+        layout, question = self.layout, session.visible
         if layout is None or question is None:
             return []
         theme = HIGH_CONTRAST if session.high_contrast else PLAIN
@@ -99,16 +104,17 @@ class Painter:
         surface.blit(self._text(self._letters.cut(title, size, room), size, theme.ink), (gap, gap // 2))
         line = self._letters.cut("     ".join(second), round(16 * unit), width - 2 * gap)
         surface.blit(self._text(line, round(16 * unit), theme.pale_ink), (gap, gap // 2 + round(27 * unit)))
-        if self.layout is not None and session.look_for:
-            told = self._letters.cut(
-                "Look for: " + " ".join(session.look_for.split()), round(16 * unit), width - 2 * gap
-            )
+        look_for = "Look for: " + " ".join(session.look_for.split()) if session.look_for else ""
+        browsed = session.past if session.screen is Screen.GALLERY else None
+        told = look_for if browsed is None else browsed.told
+        if self.layout is not None and told:
+            told = self._letters.cut(told, round(16 * unit), width - 2 * gap)
             surface.blit(self._text(told, round(16 * unit), theme.ink), (gap, gap // 2 + round(51 * unit)))
 
     def _footer(self, surface: pygame.Surface, session: Session, theme: Theme, unit: float) -> None:
         width, height = surface.get_size()
         size = round(16 * unit)
-        question = session.question
+        question = session.visible
         lines: list[tuple[str, Colour]] = []
         if session.leaving and session.unsaved:
             lines.append((LEAVING.format(num=session.unsaved), theme.warning))
@@ -120,6 +126,9 @@ class Painter:
             lines.append(
                 (f"PAUSED at frame {session.frame + 1} of {question.num_frames}: space goes on", theme.warning)
             )
+        elif session.screen is Screen.GALLERY and session.past is not None:
+            number = f"answer {session.past.index + 1} of {session.past.total}"
+            lines.append((f"{number}     {GALLERY_HINT.format(order=session.order)}", theme.ink))
         if question is not None and self._letters.missing and question.prompt is not None:
             lines.append((MISSING, theme.warning))
         rows = [
@@ -322,11 +331,13 @@ class Painter:
             told = "You have answered for a while. Look out of the window for a minute or two; no time counts.\n\n"
             self._panel(surface, theme, unit, "Time for a rest", f"{told}Any key goes on.")
         elif session.screen is Screen.END:
-            given = len(session.given)
+            given = len(session.given)  # what came of them is being fetched
             told = f"You gave {given} answer{'' if given == 1 else 's'} in this session; everything is in the record."
             if not standing.wanted or standing.left:
                 told += "\nNo query is open. If the training was stopped, resume it with: prefrl resume RUN"
-            self._panel(surface, theme, unit, "Nothing is left to answer", f"{told}\n\nQ leaves; Z takes answers back.")
+            self._panel(surface, theme, unit, "All answers are in", f"{told}\n\nQ leaves; Z takes answers back.")
+        elif session.screen is Screen.GALLERY:
+            self._panel(surface, theme, unit, "Answers given", "One moment.")
         else:
             if not standing.open:
                 told = "The training will ask again soon."
@@ -338,6 +349,57 @@ class Painter:
                     "that is done while the training runs. Resume it with: prefrl resume RUN"
                 )
             self._panel(surface, theme, unit, "One moment", told)
+
+    def _outcome(self, surface: pygame.Surface, session: Session, theme: Theme, unit: float) -> None:
+        """Draw what the answers have come to: sentences, the film beneath, and pictures along the training."""
+        width, height = surface.get_size()
+        result, gap = session.result, round(14 * unit)
+        if result is None:
+            self._panel(surface, theme, unit, "What the answers have come to", "One moment.")
+            return
+        top, bottom = round(72 * unit), height - round(78 * unit)
+        title = "All answers are in" if session.screen is Screen.END else "What the answers have come to"
+        surface.blit(self._text(title, round(25 * unit), theme.ink), (gap, top))
+        top += round(38 * unit)
+        size, step = round(18 * unit), round(25 * unit)
+        beside = result.film is not None and width > height  # sentences at the left, the film at the right
+        room = (width // 2 if beside else width) - 2 * gap
+        for line in result.lines:
+            for row in self._letters.wrap(line, size, room):
+                surface.blit(self._text(row, size, theme.ink), (gap, top))
+                top += step
+            top += step // 3
+        if result.strip:
+            bottom = self._strip(surface, result, theme, unit, bottom)
+        if result.film is None:
+            return
+        box = (width // 2 + gap, round(72 * unit), width // 2 - 2 * gap, bottom - round(72 * unit) - gap)
+        if not beside:
+            box = (gap, top, width - 2 * gap, bottom - top - gap)
+        surface.blit(self._text(result.film_title, size, theme.pale_ink), (box[0], box[1]))
+        self._fitted(surface, result.film.frames[session.film_frame], (box[0], box[1] + step, box[2], box[3] - step))
+
+    def _strip(self, surface: pygame.Surface, result: Result, theme: Theme, unit: float, bottom: int) -> int:
+        """Draw pictures of the agent along its training in a row; return where the row begins."""
+        gap, size = round(14 * unit), round(14 * unit)
+        side = min(round(110 * unit), (surface.get_width() - gap) // len(result.strip) - gap)
+        top = bottom - side - round(24 * unit)
+        for number, (steps, picture) in enumerate(result.strip):
+            left = gap + number * (side + gap)
+            self._fitted(surface, picture, (left, top, side, side))
+            self._centred(surface, steps, size, theme.pale_ink, left + side // 2, top + side + round(3 * unit))
+        return top
+
+    def _fitted(self, surface: pygame.Surface, pixels: NDArray[np.uint8], box: Box) -> None:
+        """Draw a picture as large as it fits into a box, in its middle."""
+        high, wide = pixels.shape[:2]
+        scale = min(box[2] / wide, box[3] / high)
+        if scale <= 0:
+            return
+        size = (max(1, int(wide * scale)), max(1, int(high * scale)))
+        picture = pygame.image.frombytes(pixels.tobytes(), (wide, high), "RGB").convert(surface)
+        scaled = pygame.transform.smoothscale(picture, size)
+        surface.blit(scaled, (box[0] + (box[2] - size[0]) // 2, box[1] + (box[3] - size[1]) // 2))
 
     def _help(self, surface: pygame.Surface, theme: Theme, unit: float) -> None:
         width, height = surface.get_size()

@@ -92,6 +92,19 @@ class Entry:
         return () if order is None else tuple(order[item] for item in self.shown)
 
     @property
+    def told(self) -> str:
+        """Who said what, and what is to be said of it, in a line."""
+        parts = [f"{self.answer.annotator}: {self.said}", f"{self.answer.seconds:.1f} s"]
+        if self.probability is not None:
+            parts.append(f"the learned reward gave it {self.probability:.0%}")
+        if self.differ:
+            parts.append(f"{self.differ} of {self.others} others say something else")
+        if self.answer.flagged:
+            parts.append("flagged")
+        parts += [self.answer.comment] if self.answer.comment else []
+        return "  -  ".join([*parts, f"row {self.row}, query {self.card.id[:12]}"])
+
+    @property
     def is_too_fast(self) -> bool:
         """It took too little time to look and choose."""
         return 0 < self.answer.seconds < TOO_FAST_SECONDS

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from prefrl.clips.codec import FILM, FILMS
 from prefrl.feedback import Answer
 from prefrl.human_ui.questions import Standing
 from prefrl.quality import duels
@@ -26,9 +27,6 @@ SAME_ORDER = 0.95
 """Share of pairs of segments that half as many answers again left in their order: more answers would change little."""
 PAUSE_SECONDS = 120.0  # between answers, after which somebody was away
 CURVE_POINTS = 200
-FILMS = "videos/steps"
-"""Where a run's folder keeps films of the policy as it was at some steps, named by these."""
-FILM = "videos/training.mp4"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from prefrl.clips.codec import Pictures
 from prefrl.feedback import KINDS, Answer
 from prefrl.shares import Share
@@ -84,6 +87,33 @@ class Question:
     def num_frames(self) -> int:
         """Frames of the longest clip."""
         return max(item.num_frames for item in self.items)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Past:
+    """An answer that was given, to look at again."""
+
+    question: Question
+    row: int
+    told: str
+    """Who said what of it, and what is to be said of that."""
+    index: int
+    """Its number among those that are looked through, from 0."""
+    total: int
+    mine: bool
+    """The person may answer it again."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """What the answers have come to."""
+
+    lines: tuple[str, ...]
+    film: Pictures | None = None
+    """The newest behaviour, or that of before, during and after."""
+    film_title: str = ""
+    strip: tuple[tuple[str, NDArray[np.uint8]], ...] = ()
+    """A picture `(H, W, 3)` of the agent at each of some times of its training, with the time."""
 
 
 @dataclass(frozen=True, kw_only=True)

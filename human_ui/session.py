@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Any
 
 from prefrl.feedback import Answer
-from prefrl.human_ui.questions import Example, Question, Standing
+from prefrl.human_ui.questions import Example, Past, Question, Result, Standing
 
 SPEEDS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0)
 REST = 0.4  # seconds for which the last frame stands before the clips begin again
@@ -39,6 +39,8 @@ class Action(Enum):
     HELP = auto()
     INSTRUCTION = auto()
     CONTRAST = auto()
+    OUTCOME = auto()
+    GALLERY = auto()
     SCROLL_UP = auto()
     SCROLL_DOWN = auto()
     CONFIRM = auto()
@@ -63,6 +65,8 @@ class Screen(Enum):
     BREAK = auto()
     WAITING = auto()
     END = auto()
+    OUTCOME = auto()
+    GALLERY = auto()
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,40 @@ class Leave:
     """Close the window."""
 
 
-Command = Save | TakeBack | Leave
+@dataclass(frozen=True)
+class Look:
+    """Bring what the answers have come to."""
+
+
+@dataclass(frozen=True)
+class Browse:
+    """Bring an answer that was given."""
+
+    index: int
+    order: str
+
+
+@dataclass(frozen=True)
+class Again:
+    """Take an answer of any session back in the record and bring its question again."""
+
+    row: int
+
+
+Command = Save | TakeBack | Leave | Look | Browse | Again
+ORDERS = ("newest", "surprise", "disagreement")
+BESIDE_BROWSING = (
+    Action.HELP,
+    Action.INSTRUCTION,
+    Action.CONTRAST,
+    Action.SCROLL_UP,
+    Action.SCROLL_DOWN,
+    Action.FASTER,
+    Action.SLOWER,
+    Action.DIFFERENCES,
+    Action.OUTCOME,
+)
+"""What does the same while answers are looked through."""
 
 
 class Session:
@@ -139,6 +176,11 @@ class Session:
         self._shown_at = now()
         self._commands: list[Command] = []
         self.introducing = True
+        self.result: Result | None = None  # what the answers have come to
+        self.past: Past | None = None  # the answer that is looked at again
+        self.browsing = self.show_outcome = False
+        self.order = ORDERS[0]  # in which answers are looked through
+        self.film_position = 0.0  # seconds
 
     # ------------------------------------------------------------------------------------------------ what is seen
 
@@ -149,6 +191,10 @@ class Session:
             return Screen.INSTRUCTION
         if self.resting:
             return Screen.BREAK
+        if self.browsing:
+            return Screen.GALLERY
+        if self.show_outcome:
+            return Screen.OUTCOME
         if self.question is not None:
             return Screen.QUESTION
         return Screen.END if self.finished and self._awaited is None else Screen.WAITING
@@ -156,9 +202,23 @@ class Session:
     @property
     def frame(self) -> int:
         """Number of the frame that is shown, from 0; a clip that is shorter stands on its last."""
-        if self.question is None:
+        question = self.visible
+        if question is None:
             return 0
-        return min(int(self.position * self.question.frames_per_second + 1e-6), self.question.num_frames - 1)
+        return min(int(self.position * question.frames_per_second + 1e-6), question.num_frames - 1)
+
+    @property
+    def visible(self) -> Question | None:
+        """The question whose items are shown: the one that is asked, or that of an answer that is looked at again."""
+        if self.browsing:
+            return None if self.past is None else self.past.question
+        return self.question
+
+    @property
+    def film_frame(self) -> int:
+        """Number of the frame of the film that is shown."""
+        film = None if self.result is None else self.result.film
+        return 0 if film is None else int(self.film_position * film.frames_per_second) % len(film.frames)
 
     @property
     def look_for(self) -> str:
@@ -181,11 +241,16 @@ class Session:
         self._notice_left -= seconds
         if self._notice_left <= 0:
             self.notice = ""
-        question = self.question
-        covered = self.introducing or self.resting or self.show_help or self.show_instruction
+        question = self.visible
+        self.film_position += seconds
+        covered = self.introducing or self.resting or self.show_help or self.show_instruction or self.show_outcome
         if question is None or self.paused or covered or question.num_frames < 2:
             return
         self.position += seconds * self.speed
+        if self.browsing:
+            if self.position >= question.num_frames / question.frames_per_second + REST * self.speed:
+                self.position = 0.0
+            return
         length = question.num_frames / question.frames_per_second
         self.seen = max(self.seen, min(1.0, self.position / length))
         if self.position >= length + REST * self.speed:
@@ -206,10 +271,32 @@ class Session:
         if self.question is None and self._awaited is None:
             self._next()
 
+    def show_past(self, past: Past | None) -> None:
+        """Take the answer that was asked for; None: there is none."""
+        self.past, self.position, self.paused, self.scroll = past, 0.0, False, 0
+        if past is not None:
+            return
+        self.tell("There is no such answer.")
+        if not self.browsing:  # it was to be answered again, and somebody has taken it back
+            self._awaited = None
+            if self.question is None:
+                self._next()
+        self.browsing = False
+
     def report(
-        self, *, standing: Standing | None = None, problem: str | None = None, finished: bool | None = None
+        self,
+        *,
+        standing: Standing | None = None,
+        problem: str | None = None,
+        finished: bool | None = None,
+        result: Result | None = None,
     ) -> None:
-        """Take news: how the run stands, what is wrong with the record ("": nothing), that nothing more will come."""
+        """Take news: how the run stands, what is wrong with the record ("": nothing), that nothing more will come.
+
+        And what the answers have come to.
+        """
+        if result is not None:
+            self.result = result
         if standing is not None:
             self.standing = standing
         if problem is not None:
@@ -234,6 +321,16 @@ class Session:
         elif self.draft is not None:
             if action is Action.CONFIRM:
                 self._finish_comment()
+        elif self.browsing and not (self.show_help or self.show_instruction) and action not in BESIDE_BROWSING:
+            self._browse(action)
+        elif action is Action.OUTCOME and not (self.introducing or self.resting):
+            self.show_outcome, self.show_help, self.show_instruction = not self.show_outcome, False, False
+            self._commands += [Look()] * self.show_outcome
+        elif action is Action.GALLERY and not (self.introducing or self.resting):
+            self.browsing, self.past, self.show_outcome = True, None, False
+            self._commands.append(Browse(0, self.order))
+        elif self.show_outcome and action not in (Action.HELP, Action.CONTRAST, Action.SCROLL_UP, Action.SCROLL_DOWN):
+            self.show_outcome = False  # any other key leads back
         elif action is Action.HELP:
             self.show_help, self.show_instruction = not self.show_help, False
         elif action is Action.INSTRUCTION and not self.introducing:
@@ -276,9 +373,9 @@ class Session:
 
     def digit(self, number: int) -> None:
         """Take in that a digit from 1 to 9 was pressed: the next best item of a ranking, or the points of a rating."""
-        if self.draft is not None:
+        if self.draft is not None or self.browsing:
             return
-        if self.show_help or self.show_instruction or self.introducing or self.resting:
+        if self.show_help or self.show_instruction or self.introducing or self.resting or self.show_outcome:
             self.press(Action.CONFIRM)
         elif self.question is None:
             self.tell("Nothing is shown yet: that key was not counted.")
@@ -316,6 +413,8 @@ class Session:
         elif self.show_help or self.show_instruction:
             self.show_help = self.show_instruction = False
             self.scroll = 0
+        elif self.show_outcome or self.browsing:
+            self.show_outcome = self.browsing = False
         elif not self.introducing:
             self.tell("Q leaves; everything that you answered is kept.")
 
@@ -327,6 +426,49 @@ class Session:
         self.resting = False
         self._rested_at = self._shown_at = self._now()
         self.position = 0.0
+
+    def _browse(self, action: Action) -> None:
+        """Look through the answers that were given; keys that have no meaning there do nothing."""
+        past = self.past
+        if action is Action.GALLERY:
+            self.browsing, self.position = False, 0.0
+        elif past is None:
+            pass
+        elif action in (Action.LEFT, Action.RIGHT):
+            index = (past.index + (1 if action is Action.RIGHT else -1)) % past.total
+            self._commands.append(Browse(index, self.order))
+        elif action in (Action.TIE, Action.CANNOT_TELL):
+            step = 1 if action is Action.CANNOT_TELL else -1
+            self.order = ORDERS[(ORDERS.index(self.order) + step) % len(ORDERS)]
+            self._commands.append(Browse(0, self.order))
+        elif action is Action.CONFIRM:
+            self._answer_again(past)
+        elif action is Action.UNDO:
+            self.tell("Enter answers this one again; Z takes answers back where questions are asked.")
+        elif action in (Action.STEP_BACK, Action.STEP_ON):
+            self.paused = True
+            by = 1 if action is Action.STEP_ON else -1
+            frame = (self.frame + by) % past.question.num_frames
+            self.position = frame / past.question.frames_per_second
+        elif action is Action.PAUSE:
+            self.paused = not self.paused
+        elif action is Action.REPLAY:
+            self.position, self.paused = 0.0, False
+
+    def _answer_again(self, past: Past) -> None:
+        if not past.mine:
+            self.tell("Only whoever gave an answer can give another in its place.")
+            return
+        if self._awaited is not None:
+            return
+        self.browsing = False
+        if self.question is not None:
+            self.ready.appendleft(self.question)
+            self.question = None
+        self.given = [answer for answer in self.given if answer.query_id != past.question.query_id]
+        self._awaited = past.question.query_id
+        self._commands.append(Again(past.row))
+        self.tell("Taken back: answer it again.")
 
     def _begin(self) -> None:
         self.introducing = False

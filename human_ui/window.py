@@ -11,8 +11,8 @@ from prefrl.errors import UserError
 from prefrl.human_ui.desk import Desk
 from prefrl.human_ui.drawing import Painter, icon
 from prefrl.human_ui.keys import KEYS, digit_of, name_of
-from prefrl.human_ui.questions import Question, Standing
-from prefrl.human_ui.session import Action, Leave, Save, Session, TakeBack
+from prefrl.human_ui.questions import Past, Question, Result, Standing
+from prefrl.human_ui.session import Action, Again, Browse, Leave, Look, Save, Screen, Session, TakeBack
 
 FRAMES_PER_SECOND = 60
 SMALLEST = (640, 480)
@@ -137,6 +137,10 @@ class Window:
                 self.session.offer(news)
             elif isinstance(news, Standing):
                 self.session.report(standing=news)
+            elif isinstance(news, Result):
+                self.session.report(result=news)
+            elif isinstance(news, Past) or news is None:
+                self.session.show_past(news)
             elif isinstance(news, bool):
                 self.session.report(finished=news)
             else:
@@ -147,7 +151,9 @@ class Window:
         session = self.session
         rate = session.per_hour
         now = (
-            *(session.screen, session.question and session.question.query_id, session.paused, session.show_help),
+            *(session.screen, session.visible and session.visible.query_id, session.paused, session.show_help),
+            *(session.result, session.past, session.order),
+            session.screen in (Screen.OUTCOME, Screen.END) and session.film_frame,
             *(
                 session.paused and session.frame,
                 session.show_instruction,
@@ -173,11 +179,14 @@ class Window:
         if session.draft is not None:
             return
         hint = next((action for box, action in self._painter.hints if box.collidepoint(position)), None)
-        if hint is not None and not (session.introducing or session.show_help or session.show_instruction):
+        over = session.show_help or session.show_instruction or session.show_outcome
+        if hint is not None and not (session.introducing or over):
             session.press(hint)
             return
-        if session.introducing or session.resting or session.show_help or session.show_instruction:
+        if session.introducing or session.resting or over:
             session.press(Action.CONFIRM)
+            return
+        if session.browsing:
             return
         place = None if layout is None else layout.item_at(*position)
         if place is not None:
@@ -189,5 +198,11 @@ class Window:
                 self.desk.save(command.answer)
             elif isinstance(command, TakeBack):
                 self.desk.take_back(command.answer)
+            elif isinstance(command, Again):
+                self.desk.take_back_row(command.row)
+            elif isinstance(command, Browse):
+                self.desk.browse(command.index, command.order)
+            elif isinstance(command, Look):
+                self.desk.look()
             elif isinstance(command, Leave):
                 self._leaving = True

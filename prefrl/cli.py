@@ -32,14 +32,18 @@ from prefrl.envs.measures import known_measures  # noqa: E402
 from prefrl.files import text_or_file, write_atomically  # noqa: E402
 from prefrl.human_ui.command import main as viewer_command  # noqa: E402
 from prefrl.human_ui.page import command as page_command  # noqa: E402
+from prefrl.human_ui.page.gallery_command import main as gallery_command  # noqa: E402
 from prefrl.human_ui.show import main as show_command  # noqa: E402
 from prefrl.runs.folder import RESUME, format_of, record_place  # noqa: E402
 from prefrl.runs.guard import Interrupted  # noqa: E402
 from prefrl.seams import trust_data  # noqa: E402
+from prefrl.shares import Share  # noqa: E402
+from prefrl.store import PreferenceStore  # noqa: E402
 from prefrl.store.engine import shown_address  # noqa: E402
-from prefrl.studies import text_runs  # noqa: E402
+from prefrl.studies import asking, media, text_runs  # noqa: E402
 from prefrl.studies.contestants import judge_of, models_of, policies_of  # noqa: E402
 from prefrl.studies.film import record_video  # noqa: E402
+from prefrl.studies.own_measure import against_of, print_own_measure  # noqa: E402
 from prefrl.studies.refit import refit  # noqa: E402
 from prefrl.studies.report import report_run  # noqa: E402
 from prefrl.studies.run_quality import record_quality, run_quality  # noqa: E402
@@ -97,11 +101,14 @@ def train(
 def resume(
     run: RunPath, *, viewer: bool = True, serve: bool = False, video: bool = True, quiet: bool = False,
     json: bool = False, trust: bool = False, accept_lost: bool = False, accept_changed: bool = False,
+    labels: str | None = None, steps: str | None = None,
 ) -> None:  # fmt: skip
-    """Go on with a run of any kind that was stopped or killed.
+    """Go on with a run of any kind that was stopped or killed, or with more labels with one that is over.
 
     Args:
         run: folder of the run.
+        labels: of a control run: +200 for so many more than it was to have, or how many in all, e.g. to end early.
+        steps: of its training, likewise, with --labels; default: with more labels, more steps in proportion.
         viewer: where people are asked, open the viewer if there is a screen and none is open.
         serve: where people are asked, also serve the questions to browsers.
         video: record the agent before, during and after training.
@@ -113,13 +120,15 @@ def resume(
             models that were.
     """
     if _is_text(run):
+        if labels is not None or steps is not None:
+            raise UserError(f"--labels and --steps are of control runs, and the run in {run} is one of prefrl text.")
         summary = text_runs.resume(run, quiet=quiet or json, trust=trust, accept_changed=accept_changed)
         if json:
             _print_json(summary)
         return
     folder = runs.resume(
         run, quiet=quiet, viewer=viewer, serve=serve, trust=trust, accept_lost=accept_lost,
-        accept_changed=accept_changed,
+        accept_changed=accept_changed, labels=labels, steps=steps,
     )  # fmt: skip
     _after_training(folder, video=video, quiet=quiet, as_json=json)
 
@@ -167,7 +176,7 @@ def evaluate(
     failed = summary["failures"].get(summary["policy"])
     if failed is not None and len(summary["failures"]) > 2:  # not only this policy: nothing can be told
         raise UserError(f"The run in {run} cannot be evaluated: {failed}")
-    _show_summary(summary, as_json=json)
+    _show_summary(folder, summary, as_json=json)
 
 
 @app.command
@@ -193,8 +202,11 @@ def report(run: RunPath, *, json: bool = False, trust: bool = False) -> None:
     if json:
         _print_json({**runs.summarise(folder), **card.to_json()})
     else:
-        print(card.to_text())
-        show_quality(run_quality(folder), Console())
+        found = run_quality(folder)
+        print_own_measure(folder, found.held_out_agreement, Console())
+        if folder.settings.shows_true_reward:
+            print(card.to_text(against_of(folder.settings)))
+        show_quality(found, Console())
         print(f"Wrote {folder.path / 'report.png'} and {folder.path / 'report.json'}")
 
 
@@ -316,6 +328,75 @@ def serve(run: RunPath) -> None:
         run: folder of the run.
     """
     page_command.serve([str(run)])
+
+
+@app.command
+def gallery(run: RunPath) -> None:
+    """Look at all answers of a run with their clips, and give some again; more with: prefrl gallery --help.
+
+    Args:
+        run: folder of the run.
+    """
+    gallery_command([str(run)])
+
+
+@app.command
+def ask(
+    record: RecordPlace, *, of: Path | None = None, prepare: int = 0, num: int = 50, table: Path | None = None,
+    kind: str = "comparison", num_ranked: int = 4, scale: int = 5, instruction: str = "", overlap: int = 1,
+    length: int = 25, seed: int = 0, trust: bool = False,
+) -> None:  # fmt: skip
+    """Put questions into a record without training: of a stopped run, of any run, of saved episodes or of files.
+
+    Args:
+        record: run folder whose record it is, or a record: a file, made if there is none, or the URL of a database.
+        of: what to ask about: a run folder, an episode .npz or a folder of them (observations, actions, frames), or a
+            folder of videos or images; default: what the run in RUN would ask next, with --prepare.
+        prepare: questions that the stopped training in RUN would ask next, with their clips, to be answered before it
+            goes on; 0: only draw the clips of those that it left open.
+        num: questions to put, with --of.
+        table: of a folder of files: CSV with a column "file"; its columns of numbers are what a reward can see.
+        kind: comparison, ranking or rating, with --of.
+        num_ranked: items of a ranking.
+        scale: grades of a rating.
+        instruction: what to look for: a text, or a file that holds it.
+        overlap: people to ask each question of.
+        length: steps of a segment of saved episodes.
+        seed: of what is drawn at random.
+        trust: the run was made by another user or on another machine: use what it names, code among it.
+    """
+    require("av", "ui")
+    with contextlib.suppress(UserError):  # said again where something cannot be drawn
+        choose_gl_backend()
+    if of is None:
+        folder = ControlFolder.open(Path(record), trust=trust)
+        added, open_now = asking.prepare(folder, prepare)
+        print(
+            f"Added {added} questions; {open_now} are open, with their clips. Answer them with: prefrl label {record}"
+        )
+        print(f"Then train on: prefrl resume {record}{f' --labels +{added}' if folder.finished else ''}")
+        return
+    wanted = asking.Asking(
+        num=num, kind=kind, num_ranked=num_ranked, scale=scale, instruction=instruction, overlap=overlap, seed=seed
+    )
+    remarks: list[str] = []
+    if format_of(of) == ControlFolder.FORMAT:
+        shown = asking.of_run(ControlFolder.open(of, trust=trust), wanted)
+    elif of.suffix == ".npz" or (of.is_dir() and any(of.glob("*.npz"))):
+        shown = asking.of_rollouts(of, length, wanted)
+    elif of.is_dir():
+        shown, remarks = media.of_media(media.find_media(of, table))
+    else:
+        raise UserError(f"There is nothing to ask about at {of}: expected a run, an .npz, or a folder of files.")
+    for remark in remarks:
+        print(f"prefrl: {remark}", file=sys.stderr)
+    with PreferenceStore(_record_of(record)) as store:
+        added = asking.put(store, shown, wanted)
+        name = store.name
+    short = f" ({num} were wanted: there are no more)" if added < num else ""
+    print(
+        f"Added {added} questions{short} to {name}. Answer them with: prefrl serve {record}, or prefrl label {record}"
+    )
 
 
 @app.command
@@ -535,10 +616,10 @@ def _after_training(folder: ControlFolder, *, video: bool, quiet: bool, as_json:
     if video:
         _or_warn("No video", lambda: record_video(folder))
     summary = folder.read_summary()
-    _show_summary(summary, as_json=as_json)
+    _show_summary(folder, summary, as_json=as_json)
     if not as_json and not quiet:
-        if card is not None:
-            print(card.to_text())
+        if card is not None and folder.settings.shows_true_reward:
+            print(card.to_text(against_of(folder.settings)))
         names = [name for name in ("curves.png", "report.png", "videos/training.mp4") if (folder.path / name).exists()]
         print("Look at: " + ", ".join(str(folder.path / name) for name in names))
 
@@ -554,33 +635,43 @@ def _or_warn(what: str, make: Callable[[], T]) -> T | None:
     return None
 
 
-def _show_summary(summary: dict[str, Any], *, as_json: bool) -> None:
+def _show_summary(folder: ControlFolder, summary: dict[str, Any], *, as_json: bool) -> None:
     for name, reason in summary.get("failures", {}).items():  # not in summaries of earlier versions
         warnings.warn(f"The evaluation of {name} failed: {reason}", stacklevel=2)
     if as_json:
         _print_json(summary)
         return
+    settings = folder.settings
+    own = settings.by_own_measure and not folder.config["baseline"]
     title = f"{summary['env_id']}, {summary['num_episodes']} episodes each"
     measures = [one for one in known_measures(summary["env_id"]) if one.name in summary.get("measures", {})]
-    table = Table("policy", "true return", *(measure.name for measure in measures), title=title)
+    true_name = "environment's own reward" if own else "true return"
+    columns = [*(["learned return"] if own else []), *([true_name] if settings.shows_true_reward else [])]
+    table = Table("policy", *columns, *(measure.name for measure in measures), title=title)
+
+    def figure(prefix: str, name: str) -> str:
+        mean, spread = summary.get(f"{prefix}{name}_mean"), summary.get(f"{prefix}{name}_std")
+        text = "unknown" if mean is None else f"{mean:.5g}"
+        return f"{text} (spread {spread:.3g})" if prefix == "" and spread is not None and mean is not None else text
 
     def add(policy: str, prefix: str) -> None:
         measured = summary.get(f"{prefix}measures", {})
         cells = [measure.text(measured[measure.name]) if measure.name in measured else "-" for measure in measures]
-        mean, spread = summary[f"{prefix}true_return_mean"], summary.get(f"{prefix}true_return_std")
-        text = "unknown" if mean is None else f"{mean:.5g}"
-        if prefix == "" and spread is not None:
-            text += f" (spread {spread:.3g})"
-        table.add_row(policy, text, *cells)
+        shown = [*(["learned_return"] if own else []), *(["true_return"] if settings.shows_true_reward else [])]
+        table.add_row(policy, *(figure(prefix, name) for name in shown), *cells)
 
     add("random actions", "random_")
     labels = summary["labels"]  # None: the metrics are gone
+    whose = "environment's own" if own else "true"
     taught = "trained on the true reward" if labels == 0 else f"from {labels or 'an unknown number of'} answers"
     add(f"{summary['policy']}, {taught}", "")
     add("best learned return", "best_")
     if "baseline_true_return_mean" in summary:
-        add("trained on the true reward", "baseline_")
-    Console().print(table)
+        add(f"trained on the {whose} reward", "baseline_")
+    console = Console()
+    agreement = summary.get("held_out_agreement")
+    print_own_measure(folder, None if agreement is None else Share(**agreement), console)
+    console.print(table)
     for remark, names in _by_remark(summary.get("remarks", {})).items():
         print(f"{', '.join(names)}: {remark}")
     if summary.get("update"):  # not in summaries of earlier versions

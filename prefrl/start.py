@@ -20,6 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from prefrl.human_ui.show import main as show
 
             return show(given[1:])
+        if given[:1] == ["gallery"]:
+            from prefrl.human_ui.page.gallery_command import main as gallery
+
+            return gallery(given[1:])
         if given[:1] in (["serve"], ["invite"], ["forget"], ["pin"]):
             from prefrl.human_ui.page import command
 

@@ -128,7 +128,7 @@ def serve(arguments: Sequence[str]) -> int:
                 raise UserError(f"Two of the runs are called {run!r}. Serve them one by one, on ports of their own.")
             pages[place] = Page(host, given.framed_by)
             _introduce(store, one, run, f"http://{_shown(given.host)}:{port}/{place}{'/' if place else ''}")
-        _tell_the_way(given.host, port)
+        tell_the_way(given.host, port)
         server = make_server(make_app(pages))
         if given.leave_after is not None:
             hosts = [page.host for page in pages.values()]
@@ -286,7 +286,8 @@ def _introduce(store: PreferenceStore, run: str, name: str, url: str) -> None:
     _say(f"  For others: prefrl invite {run} --name NAME")
 
 
-def _tell_the_way(host: str, port: int) -> None:
+def tell_the_way(host: str, port: int) -> None:
+    """Print how a page is reached from elsewhere, and how it ends."""
     if host in ("127.0.0.1", "localhost", "::1"):
         tunnel = f"ssh -N -L {port}:127.0.0.1:{port} {getpass.getuser()}@{platform.node()}"
         _say(f"  From another machine, first: {tunnel}")

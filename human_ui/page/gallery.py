@@ -8,6 +8,7 @@ from typing import Any
 
 from prefrl.errors import UserError
 from prefrl.feedback import Answer
+from prefrl.feedback.answers import REASONS
 from prefrl.human_ui.gallery import KINDS_OF_INTEREST, ORDERS, Entry, Expected, Wanted, find_entries, names_of
 from prefrl.human_ui.page.host import Host, Person, Refused
 
@@ -101,6 +102,8 @@ class Gallery:
             "at": answer.answered_at,
             "seconds": answer.seconds,
             "comment": answer.comment,
+            "flagged": answer.flagged,
+            "reason": REASONS.get(answer.reason, ""),
             "tooFast": entry.is_too_fast,
             "probability": entry.probability,
             "others": entry.others if owner else None,

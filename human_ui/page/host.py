@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from prefrl.clips.codec import FILM, FILMS
 from prefrl.errors import UserError, require
 from prefrl.feedback import KINDS, Answer, Edit
 from prefrl.human_ui.markup import as_blocks, differences
-from prefrl.human_ui.outcome import FILM, FILMS
 from prefrl.human_ui.page.gate import Campaign, Gate
 from prefrl.human_ui.page.practice import Stage, rights, stage_of
 from prefrl.human_ui.sitting import Sitting

@@ -141,10 +141,13 @@ class OffPolicyAgent(Sb3Agent):
     def restore(self, state: dict[str, Any], arrays: dict[str, Array]) -> None:
         """Go on from what `state` gave."""
         super().restore(state, arrays)
-        buffer = self._model.replay_buffer
+        buffer, num_rows = self._model.replay_buffer, 0
         for name in ("pos", "full", "num_unscored"):
             setattr(buffer, name, state["replay"][name])
         for name, values in arrays.items():
             _, field, key = name.split("/", 2)
             stored = getattr(buffer, field)
             (stored[key] if key else stored)[: len(values)] = values
+            num_rows = len(values)
+        if buffer.full and num_rows < buffer.buffer_size:  # the run was extended since then, and the buffer with it
+            buffer.pos, buffer.full = num_rows, False

@@ -19,9 +19,11 @@ from prefrl.errors import UserError, require
 OPTIONS = {"crf": "18", "preset": "veryfast", "tune": "fastdecode"}  # sharp: what is lost is hard to see
 SMALL = 320  # pixels: pictures of less height are enlarged
 LARGE = 720  # pixels: the longer side of larger ones is halved until it is less
-
-
 FORMAT = "mp4"
+FILMS = "videos/steps"
+"""Where a run's folder keeps films of the policy as it was after some steps, named by these."""
+FILM = "videos/training.mp4"
+"""And that of before, during and after training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +73,8 @@ def encode_clip(frames: Iterable[NDArray[np.uint8]], frames_per_second: float) -
     return Encoded(data=buffer.getvalue(), width=width, height=height, num_frames=num_frames)
 
 
-def decode_clip(data: bytes) -> Pictures:
-    """Rebuild the frames of `encode_clip`, enlarged as they may be.
+def decode_clip(data: bytes, max_width: int | None = None) -> Pictures:
+    """Rebuild the frames of `encode_clip`, enlarged as they may be, or of another film made smaller to `max_width`.
 
     Raises:
         MissingExtraError: PyAV is not installed.
@@ -84,7 +86,10 @@ def decode_clip(data: bytes) -> Pictures:
             stream = file.streams.video[0]
             stream.codec_context.thread_count = 1
             reformatter = av.video.reformatter.VideoReformatter()  # one: setting it up takes longer than a frame
-            frames = [reformatter.reformat(frame, format="rgb24").to_ndarray() for frame in file.decode(stream)]
+            size: dict[str, int] = {}
+            if max_width is not None and stream.width > max_width:
+                size = {"width": max_width, "height": round(stream.height * max_width / stream.width)}
+            frames = [reformatter.reformat(frame, format="rgb24", **size).to_ndarray() for frame in file.decode(stream)]
             rate = float(stream.average_rate or 30)
     except (av.error.FFmpegError, IndexError, ValueError) as error:
         raise UserError(f"A clip of the record is damaged ({error}); it cannot be shown.") from error

@@ -26,7 +26,8 @@ from prefrl.clips.worlds import find_world
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import make_run_env
 from prefrl.control.rendering import DARKEST, choose_gl_backend, prepare_pictures, why_black, why_not_drawn
-from prefrl.errors import UserError
+from prefrl.control.strip import film, not_filmed
+from prefrl.errors import UserError, first_line
 from prefrl.store import Clip, PreferenceStore
 
 POLL_SECONDS = 0.2
@@ -111,19 +112,41 @@ def render_open(store: PreferenceStore, renderer: ClipRenderer, limit: int = AT_
     return len(names)
 
 
+class Films:
+    """Films the agent along its training, when no clip waits to be drawn.
+
+    Args:
+        folder: the run.
+    """
+
+    def __init__(self, folder: ControlFolder) -> None:
+        self._folder, self._failed = folder, False
+
+    def make_one(self) -> bool:
+        """Make the newest film that is missing, if there is one; return whether."""
+        missing = [] if self._failed else not_filmed(self._folder)
+        if missing:
+            try:
+                film(self._folder, missing[0])
+            except Exception as error:  # of a user's environment: of many kinds
+                self._failed = True  # so would the others
+                print(f"prefrl: No films of the training: {first_line(error)}", file=sys.stderr)  # noqa: T201
+        return bool(missing)
+
+
 def work(path: Path, parent: int) -> None:
     """Draw clips of the run in `path` until the process `parent` ends."""
     folder = ControlFolder.open(path)
     with suppress(UserError):  # said again, with the clip that cannot be drawn
         without_screen()
         choose_gl_backend()
-    renderer = ClipRenderer(folder)
+    renderer, films = ClipRenderer(folder), Films(folder)
     with folder.open_record() as store:
         store.forget_render_failures()
         store.set_facts({"render_failure": ""})
         while os.getppid() == parent:
             try:
-                if render_open(store, renderer):
+                if render_open(store, renderer) or films.make_one():
                     continue
             except UserError as error:  # the record is away: it may come back
                 print(f"prefrl: {error}", file=sys.stderr)  # noqa: T201

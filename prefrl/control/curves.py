@@ -76,6 +76,51 @@ def plot_learning_curves(curves: Mapping[str, Sequence[Row]], path: str | Path, 
     save_figure(figure, Path(path))
 
 
+def plot_own_curves(
+    rows: Sequence[Row], path: str | Path, title: str, *, true_reward: bool, baseline: Sequence[Row] = ()
+) -> None:
+    """Draw a run that is judged by what was asked for: learned return and held-out agreement, into one PNG.
+
+    Args:
+        rows: of metrics.
+        path: the PNG to write.
+        title: the title.
+        true_reward: draw the environment's own reward below, as what it is.
+        baseline: rows of a run that was trained on that reward, to draw beside it.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        UserError: the file cannot be written.
+    """
+    figure = make_figure(8.0, 6.6 if true_reward else 4.5)
+    above = figure.add_axes((0.1, 0.47, 0.79, 0.46) if true_reward else (0.1, 0.13, 0.79, 0.75))
+    steps, learned = series(rows, "learned_return")
+    above.plot(steps, learned, color=CURVE_COLOURS[0], linewidth=2.2, label="learned return", zorder=3)
+    set_style(above, title, "environment steps", "learned return per episode")
+    agreed_steps, agreed = series(rows, "held_out_agreement")
+    lines, other = list(above.lines), second_axis(above, "agreement with answers held out", GREY)
+    other.plot(agreed_steps, agreed, color=GREY, linestyle="--", linewidth=1.8, label="held-out agreement (right)")
+    other.set_ylim(0, 1)
+    lines += list(other.lines)
+    above.legend(lines, [str(line.get_label()) for line in lines], loc="lower right", framealpha=0.9, fontsize=10)
+    if len(steps) == 0:
+        say(above, "no learned returns were recorded")
+    format_steps(above)
+    if true_reward:
+        below = figure.add_axes((0.1, 0.09, 0.79, 0.26))
+        true_steps, true = series(rows, "true_return")
+        below.plot(true_steps, true, color=CURVE_COLOURS[0], linewidth=1.8, label="this run")
+        other_steps, other_returns = series(baseline, "true_return")
+        if len(other_steps):
+            below.plot(other_steps, other_returns, color=CURVE_COLOURS[1], linewidth=1.8, label="trained on it")
+            below.legend(loc="lower right", framealpha=0.9, fontsize=9)
+        set_style(below, "", "environment steps", "environment's own reward")
+        if len(true_steps) == 0:
+            say(below, "unknown")
+        format_steps(below)
+    save_figure(figure, Path(path))
+
+
 def series(rows: Sequence[Row], key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return environment steps and values `(n,)` of the rows that have both as finite numbers."""
     pairs = [(_number(row.get("num_env_steps")), _number(row.get(key))) for row in rows]

@@ -14,8 +14,9 @@ import numpy as np
 
 from prefrl.envs.measures import Measure
 from prefrl.errors import UserError
+from prefrl.rewards.function import RewardFunction
 from prefrl.runs.metrics import mean_of_known
-from prefrl.spaces import Array, Batch
+from prefrl.spaces import Array, Batch, map_batch
 
 MAX_STEPS = 10_000  # of an episode, where neither the environment nor the user set a limit
 MAX_MINUTES = 30.0  # for all episodes of one policy
@@ -28,6 +29,8 @@ class Evaluation:
     true_returns: list[float]
     """NaN: the true reward was unknown (NaN, None or infinite) at a step."""
     lengths: list[int]
+    learned_returns: list[float] | None = None
+    """By the learned reward, where there is one."""
     measures: dict[str, float] = field(default_factory=dict)
     """What returns do not tell, by name: the mean over episodes."""
     num_stopped: int = 0
@@ -39,6 +42,11 @@ class Evaluation:
     def mean(self) -> float | None:
         """Mean true return of the episodes in which it is known; None where there are none."""
         return mean_of_known(self.true_returns)
+
+    @property
+    def learned_mean(self) -> float | None:
+        """Mean learned return; None without a learned reward."""
+        return None if self.learned_returns is None else mean_of_known(self.learned_returns)
 
     @property
     def std(self) -> float | None:
@@ -77,6 +85,7 @@ def evaluate(
     num_episodes: int,
     seed: int,
     measures: Sequence[Measure] = (),
+    reward: RewardFunction | None = None,
     max_steps: int = MAX_STEPS,
     max_minutes: float = MAX_MINUTES,
     on_step: Callable[[int, int], None] | None = None,
@@ -91,6 +100,7 @@ def evaluate(
         num_episodes: how many.
         seed: seed of the environments.
         measures: of the episodes, besides their returns.
+        reward: a learned reward, to sum up as well; None for none.
         max_steps: of each episode; those that have not ended by then are stopped.
         max_minutes: for all of them; those that have not ended by then are stopped. At least one step is made.
         on_step: called after every step with the steps made by each and the number of episodes that are over.
@@ -112,11 +122,17 @@ def evaluate(
     try:
         observations, _ = envs.reset(seed=seed)
         returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, np.int64)
+        learned = np.zeros(num_episodes)
         running = np.ones(num_episodes, np.bool_)
         seen = []
         out_of_time = False
         for step in range(1, max_steps + 1):
-            observations, rewards, terminated, truncated, _ = envs.step(act(observations))
+            before, actions = observations, act(observations)
+            if reward is not None:
+                before = map_batch(np.array, before)  # the vector may write into the same arrays
+            observations, rewards, terminated, truncated, _ = envs.step(actions)
+            if reward is not None:
+                learned[running] += np.asarray(reward(before, actions, observations), np.float64)[running]
             if measures:
                 seen.append(np.array(observations))
             returns[running] += np.asarray(rewards, np.float64)[running]
@@ -135,6 +151,7 @@ def evaluate(
     return Evaluation(
         true_returns=[value if math.isfinite(value) else math.nan for value in returns.tolist()],
         lengths=lengths.tolist(),
+        learned_returns=None if reward is None else learned.tolist(),
         measures=found,
         num_stopped=int(running.sum()),
         out_of_time=out_of_time and bool(running.any()),

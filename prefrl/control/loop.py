@@ -27,6 +27,7 @@ from prefrl.control.policies import make_run_agent, make_run_env
 from prefrl.control.reward_learner import RewardLearner, make_run_teacher
 from prefrl.control.scheduled import ScheduledTeaching
 from prefrl.control.settings import RunSettings
+from prefrl.control.strip import is_due, policy_name
 from prefrl.control.teaching import Teaching, TrueReward
 from prefrl.errors import UserError
 from prefrl.history import Episode, History
@@ -56,14 +57,20 @@ class Progress:
     """Mean of those of the last 20 episodes whose true return is known."""
     learned_return: float | None
     steps_per_second: float
+    by_own_measure: bool = False
+    """What is asked for is not what the environment rewards."""
 
     def facts(self) -> str:
         """Return the figures in a few words, for the terminal."""
         parts = [f"{self.labels}/{self.total_labels} labels"] if self.total_labels else []
-        if self.true_return is not None:
-            parts.append(f"true return {self.true_return:.5g}")
+        true = [] if self.true_return is None else [f"true return {self.true_return:.5g}"]
+        learned = []
         if self.learned_return is not None and self.total_labels:
-            parts.append(f"learned {self.learned_return:.4g}")
+            learned = [f"learned {self.learned_return:.4g}"]
+        if self.by_own_measure:
+            parts += [*learned, *(figure.replace("true", "environment's") for figure in true)]
+        else:
+            parts += [*true, *learned]
         parts.append(f"{self.steps_per_second:,.0f} steps/s")
         return ", ".join(parts)
 
@@ -175,6 +182,7 @@ class Trainer:
         improved = time.perf_counter()
         if halfway and self.agent.num_env_steps >= self.total_env_steps / 2:
             self.folder.save_policy("during", self.agent.policy_state())
+        self._keep_for_film(improvement.rollout.num_steps)
         ended = self._take_in(improvement.rollout, improvement.learned_rewards)
         taken_in = time.perf_counter()
         self._learn_reward(improvement.rollout)
@@ -194,7 +202,8 @@ class Trainer:
                     total_env_steps=self.total_env_steps,
                     labels=self.teaching.labels,
                     total_labels=self.teaching.total_labels,
-                    true_return=self._mean_return(0),
+                    true_return=self._mean_return(0) if self.settings.shows_true_reward else None,
+                    by_own_measure=self.settings.by_own_measure and not self.is_baseline,
                     learned_return=self._mean_return(1),
                     steps_per_second=row["steps_per_second"],
                 )
@@ -234,6 +243,13 @@ class Trainer:
             self.best.offer(rollout, self.agent.policy_state(), lesson.judge, steps)
 
     # ------------------------------------------------------------------------------------------------ bookkeeping
+
+    def _keep_for_film(self, num_new_steps: int) -> None:
+        """Keep the policy now and then, where people want to see what became of their answers."""
+        now = self.agent.num_env_steps
+        shown = self.settings.asks_people and not self.is_baseline
+        if shown and is_due(now - num_new_steps, now, self.total_env_steps):
+            self.folder.save_policy(policy_name(now), self.agent.policy_state())
 
     def _mean_return(self, which: int) -> float | None:
         return mean_of_known(pair[which] for pair in self.recent_returns)

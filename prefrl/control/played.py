@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 
 from prefrl.clips.codec import FORMAT, encode_clip
 from prefrl.control.folder import ControlFolder
@@ -56,7 +57,7 @@ def play(folder: ControlFolder, policy: str, windows: list[Window]) -> list[tupl
         rate = float(env.metadata.get("render_fps") or 30)
         found = []
         for window in windows:
-            segment, frames = _one(env, kept, window, length)
+            segment, frames = _one(env, kept, window, length, drawn=True)
             made = encode_clip(frames, rate)
             size = {"width": made.width, "height": made.height, "num_frames": made.num_frames}
             found.append((segment, Clip(data=made.data, format=FORMAT, frames_per_second=rate, **size)))
@@ -71,7 +72,16 @@ def play_unseen(folder: ControlFolder, policy: str, windows: list[Window]) -> li
 
 
 def _one(
-    env: gymnasium.Env[Any, Any], kept: KeptPolicy, window: Window, length: int, *, drawn: bool = True
+    env: gymnasium.Env[Any, Any], kept: KeptPolicy, window: Window, length: int, *, drawn: bool
+) -> tuple[Segment, list[Array]]:
+    """Play one window; the same seed gives the same actions, also where they are sampled."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(window.seed)
+        return _played(env, kept, window, length, drawn=drawn)
+
+
+def _played(
+    env: gymnasium.Env[Any, Any], kept: KeptPolicy, window: Window, length: int, *, drawn: bool
 ) -> tuple[Segment, list[Array]]:
     start = window.start
     for attempt in range(ATTEMPTS):

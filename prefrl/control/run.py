@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -16,9 +17,11 @@ import torch
 from prefrl.agents.figures import last_figures
 from prefrl.annotators import Annotator
 from prefrl.control.clip_worker import clip_worker
-from prefrl.control.curves import plot_learning_curves
+from prefrl.control.curves import plot_learning_curves, plot_own_curves
+from prefrl.control.duels import ask_duels
 from prefrl.control.earlier import check_earlier
 from prefrl.control.evaluation import MAX_MINUTES, MAX_STEPS, Evaluation, evaluate
+from prefrl.control.extend import extend
 from prefrl.control.folder import ControlFolder
 from prefrl.control.loop import Progress, Trainer, TrueRewardUnknown
 from prefrl.control.policies import KeptPolicy, make_run_env
@@ -28,6 +31,9 @@ from prefrl.envs import episode_length
 from prefrl.envs.measures import measures_of
 from prefrl.errors import UserError, first_line, require
 from prefrl.files import write_json
+from prefrl.quality import duels
+from prefrl.rewards import RewardEnsemble
+from prefrl.rewards.function import RewardFunction
 from prefrl.runs.folder import RESUME
 from prefrl.runs.guard import Interrupted, locked, stopping
 from prefrl.runs.metrics import finite
@@ -105,8 +111,22 @@ def resume(
     trust: bool = False,
     accept_lost: bool = False,
     accept_changed: bool = False,
+    labels: str | None = None,
+    steps: str | None = None,
 ) -> ControlFolder:
-    """Go on with a run that was stopped or killed; the arguments are those of `train` and of `ControlFolder`.
+    """Go on with a run that was stopped or killed, or that is over, with more labels.
+
+    Args:
+        path: the folder of the run.
+        quiet: no progress.
+        annotator: who answers, instead of the teacher that the settings name.
+        viewer: as of `train`.
+        serve: as of `train`.
+        trust: as of `ControlFolder.open`.
+        accept_lost: as of `ControlFolder`.
+        accept_changed: as of `ControlFolder`.
+        labels: "+200" for so many more than it was to have, or how many in all; a run that is over goes on then.
+        steps: of the whole training, likewise; None: with more labels, more steps in proportion.
 
     Raises:
         UserError: there is no run, it is finished, or it is the baseline of another.
@@ -117,6 +137,12 @@ def resume(
     if folder.config["baseline"]:
         main = path.resolve().parent
         raise UserError(f"{path} is the baseline of the run in {main}. Resume both with: {RESUME} {main}")
+    if steps is not None and labels is None:
+        raise UserError("--steps goes with --labels, e.g. --labels +200 --steps +50000.")
+    if labels is not None:
+        planned = extend(folder, labels, steps)
+        if not quiet:
+            print(f"The run in {path} is planned for {planned} now.", file=sys.stderr)  # noqa: T201
     folder.refuse_if_finished()
     _check_serve(serve, folder.settings)
     _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer, serve=serve)
@@ -145,8 +171,21 @@ def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, v
                 warnings.warn(f"No baseline: {error}", stacklevel=2)
         if not over:
             raise Interrupted(f"Stopped; everything is saved. Resume with: {RESUME} {folder.path}")
+        if settings.by_own_measure:
+            _ask_duels(folder)
         write_json(folder.summary_path, summarise(folder, quiet=quiet))
         plot_curves(folder)
+
+
+def _ask_duels(folder: ControlFolder) -> None:
+    """Put duels of before against after to whoever taught; a failure in this leaves what was learned."""
+    try:
+        with folder.open_record() as store:
+            ask_duels(folder, store)
+    except UserError as error:
+        warnings.warn(f"No duels of before training against after: {error}", stacklevel=2)
+    except Exception as error:  # of an environment, in whatever way it fails
+        warnings.warn(f"No duels: {type(error).__name__}: {first_line(error)}", stacklevel=2)
 
 
 def _train_one(
@@ -217,6 +256,7 @@ def evaluate_run(
     *,
     bounds: Bounds | None = None,
     quiet: bool = True,
+    reward: RewardFunction | None = None,
 ) -> Evaluation:
     """Run episodes with a policy of a run, in environments of a seed of their own.
 
@@ -230,6 +270,7 @@ def evaluate_run(
         seed: of the environments; None: the run's own for evaluation.
         bounds: how much it may take; None: the run's own.
         quiet: no progress.
+        reward: a learned reward, whose return is measured as well.
     """
     settings = folder.settings
     seed = stream_seed(settings.seed, "evaluation") if seed is None else seed
@@ -239,11 +280,17 @@ def evaluate_run(
     title = "the baseline" if folder.config["baseline"] else f"the policy {policy}"
     with closing(KeptPolicy(folder, policy)) as kept, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _evaluate(settings, kept.act, seed, bounds, f"Evaluating {title}", quiet)
+        return _evaluate(settings, kept.act, seed, bounds, f"Evaluating {title}", quiet, reward)
 
 
 def _evaluate(
-    settings: RunSettings, act: Callable[[Batch], Array], seed: int, bounds: Bounds, title: str, quiet: bool
+    settings: RunSettings,
+    act: Callable[[Batch], Array],
+    seed: int,
+    bounds: Bounds,
+    title: str,
+    quiet: bool,
+    reward: RewardFunction | None = None,
 ) -> Evaluation:
     with closing(make_run_env(settings)) as probe:
         measures = measures_of(settings.env_id, probe.observation_space)
@@ -258,6 +305,7 @@ def _evaluate(
             num_episodes=bounds.num_episodes,
             seed=seed,
             measures=measures,
+            reward=reward,
             max_steps=bounds.max_steps,
             max_minutes=bounds.max_minutes,
             on_step=show,
@@ -271,6 +319,7 @@ def evaluate_random(
     *,
     bounds: Bounds | None = None,
     quiet: bool = True,
+    reward: RewardFunction | None = None,
 ) -> Evaluation:
     """Run episodes with uniformly random actions, in the environments that `evaluate_run` takes; arguments as there."""
     seed = stream_seed(settings.seed, "evaluation") if seed is None else seed
@@ -281,7 +330,7 @@ def evaluate_random(
     space = gymnasium.vector.utils.batch_space(probe.action_space, bounds.num_episodes)
     probe.close()
     space.seed(seed)
-    return _evaluate(settings, lambda _: space.sample(), seed, bounds, "Evaluating random actions", quiet)
+    return _evaluate(settings, lambda _: space.sample(), seed, bounds, "Evaluating random actions", quiet, reward)
 
 
 def summarise(
@@ -319,12 +368,15 @@ def summarise(
         else:
             if said := result.remarks():
                 remarks[name] = said
-            known = {f"{prefix}true_return_mean": result.mean, f"{prefix}measures": result.measures}
+            known: dict[str, Any] = {f"{prefix}true_return_mean": result.mean, f"{prefix}measures": result.measures}
+            if reward is not None:
+                known[f"{prefix}learned_return_mean"] = result.learned_mean
             return known | ({f"{prefix}true_return_std": result.std} if spread else {})
         unknown: dict[str, Any] = {f"{prefix}true_return_mean": None, f"{prefix}measures": {}}
         return unknown | ({f"{prefix}true_return_std": None} if spread else {})
 
-    run = partial(evaluate_run, seed=seed, bounds=bounds, quiet=quiet)
+    reward = RewardEnsemble.load(folder.reward_path) if folder.reward_path.is_file() else None
+    run = partial(evaluate_run, seed=seed, bounds=bounds, quiet=quiet, reward=reward)
     summary: dict[str, Any] = {
         "env_id": settings.env_id,
         "agent": settings.agent,
@@ -337,7 +389,7 @@ def summarise(
         **figures(
             "random_",
             "random actions",
-            lambda: evaluate_random(settings, seed=seed, bounds=bounds, quiet=quiet),
+            lambda: evaluate_random(settings, seed=seed, bounds=bounds, quiet=quiet, reward=reward),
             False,
         ),
         "labels": rows[-1].get("labels") if rows else (0 if folder.config["baseline"] else None),
@@ -349,8 +401,18 @@ def summarise(
     if baseline is not None and (baseline.policies / "last.pt").is_file():  # not while it trains
         summary |= figures("baseline_", "baseline", lambda: run(baseline, "last"), True)
         summary["baseline_seconds"] = _seconds(baseline.read_metrics())
-    summary |= {"remarks": remarks, "failures": failures}
+    summary |= {"remarks": remarks, "failures": failures, **_by_answers(folder)}
     return {key: _rounded(value) for key, value in finite(summary).items()}
+
+
+def _by_answers(folder: ControlFolder) -> dict[str, Any]:
+    """Return how well a run does by the answers: held-out agreement and duels, None where there are none."""
+    if folder.config["baseline"] or not (isinstance(folder.record, str) or folder.record.is_file()):
+        return {}
+    with folder.open_record() as store:
+        judged = duels(store)
+        agreement = store.facts().get("held_out_agreement")
+    return {"held_out_agreement": agreement, "duels": None if judged is None else judged.to_json()}
 
 
 def _rounded(value: Any) -> Any:
@@ -365,11 +427,19 @@ def _seconds(rows: list[dict[str, Any]]) -> float:
 
 
 def plot_curves(folder: ControlFolder) -> Path:
-    """Draw the true return over training, the baseline's beside it; return the picture's path."""
+    """Draw the true return over training, the baseline's beside it; return the picture's path.
+
+    Where people or a function teach: the learned return and the held-out agreement, the environment's reward below.
+    """
     settings = folder.settings
+    path = folder.path / "curves.png"
+    title = f"{settings.env_id}, taught by {judge_name(settings)}, seed {settings.seed}"
+    if settings.by_own_measure:
+        beside = () if folder.baseline is None else folder.baseline.read_metrics()
+        plot_own_curves(folder.read_metrics(), path, title, true_reward=settings.shows_true_reward, baseline=beside)
+        return path
     curves = {f"learned from {settings.labels} answers": folder.read_metrics()}
     if folder.baseline is not None:
         curves["trained on the true reward"] = folder.baseline.read_metrics()
-    path = folder.path / "curves.png"
-    plot_learning_curves(curves, path, f"{settings.env_id}, taught by {judge_name(settings)}, seed {settings.seed}")
+    plot_learning_curves(curves, path, title)
     return path

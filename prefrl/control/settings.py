@@ -139,6 +139,8 @@ class TrainSettings:
     """True reward of each step in which an end is held, in the fixed-horizon form."""
     max_episode_steps: int | None = None
     """Steps after which an episode is cut short, in training and in evaluation; for environments without an end."""
+    shows_true_reward: Annotated[bool, conf.arg(name="true-reward")] = True
+    """Show the environment's own reward in progress, tables, curves, films and reports."""
     eval_episodes: int = EVALUATION_EPISODES
     """Episodes by which each policy is evaluated when training is over."""
     eval_minutes: float = MAX_MINUTES
@@ -212,6 +214,11 @@ class TrainSettings:
     def asks_people(self) -> bool:
         """Whether people are asked."""
         return self.annotator != "teacher"
+
+    @property
+    def by_own_measure(self) -> bool:
+        """Whether the run is judged by what was asked for, since the environment's reward is not that."""
+        return self.asks_people or self.reward_function is not None
 
     def resolve(self) -> RunSettings:
         """Fill in what was not asked for and check the whole against the environment.

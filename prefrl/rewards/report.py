@@ -111,8 +111,8 @@ class ReportCard:
         """Return everything as JSON values (no NaN among them)."""
         return asdict(self)
 
-    def to_text(self) -> str:
-        """Return the main figures as a few lines for a terminal."""
+    def to_text(self, against: str = "the true reward") -> str:
+        """Return the main figures as a few lines for a terminal; `against` says what it is held against."""
 
         def show(value: float | None, form: str, name: str) -> str:
             return "unknown (" + self.missing.get(name, "no data") + ")" if value is None else format(value, form)
@@ -124,7 +124,8 @@ class ReportCard:
         )
         return "\n".join(
             [
-                f"Learned reward, on {self.num_segments} segments of {self.segment_length} steps it was not fitted on:",
+                f"Learned reward against {against}, on {self.num_segments} segments of {self.segment_length} steps "
+                "it was not fitted on:",
                 f"  accuracy on pairs       {show(self.accuracy, '.1%', 'accuracy')}",
                 f"  correlation per step    {show(self.pearson_per_step, '.3f', 'pearson_per_step')}",
                 f"  correlation per segment {show(self.pearson_per_segment, '.3f', 'pearson_per_segment')}",

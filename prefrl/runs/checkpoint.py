@@ -23,6 +23,7 @@ import safetensors.numpy
 import torch
 
 from prefrl.errors import UserError, first_line
+from prefrl.files import write_json
 from prefrl.runs.folder import RESUME, RunFolder
 from prefrl.spaces import Array
 from prefrl.trust import without_passwords
@@ -241,6 +242,17 @@ def checkpoint_to_go_on_from(folder: RunFolder) -> Checkpoint | None:
         os.replace(path, aside)
         warnings.warn(f"{reason} Going on from the checkpoint before it; it is kept as {aside.name}.", stacklevel=2)
     return found
+
+
+def change_settings(folder: RunFolder, changes: Mapping[str, Any]) -> None:
+    """Note in the checkpoints of a run that its settings were changed knowingly, by a command."""
+    for path in _folders(folder.checkpoints):
+        try:
+            manifest = json.loads((path / "manifest.json").read_bytes())
+            manifest["settings"] = {**manifest["settings"], **changes}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # it is damaged, which is said when it is read
+        write_json(path / "manifest.json", manifest)
 
 
 def _changes(before: Any, now: Any, name: str = "") -> list[str]:

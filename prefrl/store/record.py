@@ -307,7 +307,7 @@ class PreferenceStore:
             after: leave out rows up to and including this number: what was read before.
             up_to_session: leave out answers to queries of later sessions.
             standing: leave out what was taken back, and the rows that say so.
-            repeats: include answers to what was asked again.
+            repeats: include answers to what was asked again, and to what judges what was learned.
             at_most: return no more than so many; `after` the last of them come the next.
         """
         condition = tables.answers.c.id > after
@@ -316,7 +316,7 @@ class PreferenceStore:
         if standing:
             condition &= claims.standing() & (tables.answers.c.kind != Undo.kind)
         if not repeats:
-            condition &= tables.queries.c.repeat_of.is_(None)
+            condition &= tables.queries.c.repeat_of.is_(None) & (tables.queries.c.session < JUDGING_SESSION)
         return self._database.read(lambda c: reading.answers(c, condition, self.name, at_most))
 
     def last_row(self) -> int:
@@ -340,6 +340,19 @@ class PreferenceStore:
     def outlines(self) -> dict[str, Outline]:
         """Return of every query what is needed to read its answers, by its name."""
         return self._database.read(reading.outlines)
+
+    def next_session(self, *, judging: bool = False) -> int:
+        """Return the first session after those asked so far: of what is learned from, or of what judges."""
+        session = tables.queries.c.session
+        of_kind = session >= JUDGING_SESSION if judging else session < JUDGING_SESSION
+        last = self._database.read(lambda c: c.scalar(sa.select(sa.func.max(session)).where(of_kind)))
+        return (JUDGING_SESSION if judging else 0) if last is None else int(last) + 1
+
+    def num_judging(self) -> int:
+        """Return how many questions judge what was learned, answered or not."""
+        judging = (tables.queries.c.session >= JUDGING_SESSION) & tables.queries.c.repeat_of.is_(None)
+        count = sa.select(sa.func.count()).select_from(tables.queries).where(judging)
+        return self._database.read(lambda c: c.scalars(count).one())
 
     def judgements(self) -> list[Answer]:
         """Return the answers that stand to the newest questions that judge what was learned (`JUDGING_SESSION`)."""

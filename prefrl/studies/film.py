@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,17 @@ def record_video(
                 def act(observation: Any, kept: KeptPolicy = kept) -> Any:
                     return kept.act(map_batch(lambda x: np.asarray(x)[None], observation))[0]
 
-                clips.append((title, record_episode(env, act, reward, num_steps=num_steps, seed=seed)))
+                clip = record_episode(env, act, reward, num_steps=num_steps, seed=seed)
+                if not settings.shows_true_reward:
+                    clip = replace(clip, true_rewards=np.full(len(clip.frames), np.nan))  # which is not drawn
+                clips.append((title, clip))
         fps = float(env.metadata.get("render_fps") or 30)
     finally:
         env.close()
     path.parent.mkdir(parents=True, exist_ok=True)
+    name_of_true = "environment's" if settings.by_own_measure else "true"
     if path.suffix == ".gif":
-        write_gif(path, clips, fps, side_by_side=True, max_width=720, num_colours=128)
+        write_gif(path, clips, fps, side_by_side=True, max_width=720, num_colours=128, true_name=name_of_true)
     else:
-        write_video(path, clips, fps, side_by_side=True, max_width=1200)
+        write_video(path, clips, fps, side_by_side=True, max_width=1200, true_name=name_of_true)
     return path

@@ -20,6 +20,7 @@ from prefrl.runs.metrics import finite
 from prefrl.runs.streams import stream
 from prefrl.segments import Segment
 from prefrl.spaces import num_bytes
+from prefrl.studies.own_measure import against_of
 from prefrl.studies.report_plot import plot_report
 from prefrl.studies.run_quality import run_quality
 
@@ -55,7 +56,15 @@ def report_run(folder: ControlFolder) -> ReportCard:
     write_json(folder.path / "report.json", {**finite(card.to_json()), "answers": answers.to_json()})
     path = folder.path / "report.png"
     shown = answers.quality if answers.quality.anything_known else None  # not of a teacher that was asked once
-    plot_report(card, folder.read_metrics(), path, answers=shown, reliability=answers.reliability)
+    plot_report(
+        card,
+        folder.read_metrics(),
+        path,
+        answers=shown,
+        reliability=answers.reliability,
+        against=against_of(settings) if settings.shows_true_reward else None,
+        agreement=answers.held_out_agreement if settings.by_own_measure else None,
+    )
     return card
 
 

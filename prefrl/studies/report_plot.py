@@ -25,6 +25,7 @@ from prefrl.runs.plotting import (
     second_axis,
     set_style,
 )
+from prefrl.shares import Share
 from prefrl.studies.quality_plot import draw_quality, quality_height
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 CARD_INCHES = 7.2
+TRUE = "the true reward"
 
 
 def plot_report(
@@ -41,6 +43,8 @@ def plot_report(
     *,
     answers: Quality | None = None,
     reliability: dict[str, float] | None = None,
+    against: str | None = TRUE,
+    agreement: Share | None = None,
 ) -> None:
     """Draw the report card of a learned reward into one PNG.
 
@@ -53,6 +57,8 @@ def plot_report(
         path: the PNG to write.
         answers: quality of the answers that the reward was learned from; None leaves that section out.
         reliability: of each annotator as estimated by the fit, if it was.
+        against: what the card holds the learned reward against, in words; None: nothing of the card is shown.
+        agreement: of the learned reward with answers held out, which is told first; None: not known.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -64,13 +70,18 @@ def plot_report(
     if answers is not None:
         above, part = np.asarray(figure.subfigures(2, 1, height_ratios=[CARD_INCHES, below]))
         draw_quality(part, answers, reliability)
-    _draw_calibration(above.add_axes((0.065, 0.535, 0.24, 0.315)), card)
-    _draw_segments(above.add_axes((0.37, 0.535, 0.235, 0.315)), card)
-    _draw_correlations(above.add_axes((0.76, 0.535, 0.225, 0.315)), card)
-    _draw_training(above.add_axes((0.065, 0.085, 0.54, 0.315)), metrics)
-    _draw_terciles(above.add_axes((0.76, 0.085, 0.225, 0.315)), card)
+    if against is None:
+        _draw_training(above.add_axes((0.065, 0.085, 0.86, 0.765)), metrics, None)
+    else:
+        _draw_calibration(above.add_axes((0.065, 0.535, 0.24, 0.315)), card)
+        _draw_segments(above.add_axes((0.37, 0.535, 0.235, 0.315)), card, against)
+        _draw_correlations(above.add_axes((0.76, 0.535, 0.225, 0.315)), card, against)
+        _draw_training(above.add_axes((0.065, 0.085, 0.54, 0.315)), metrics, against)
+        _draw_terciles(above.add_axes((0.76, 0.085, 0.225, 0.315)), card)
     above.text(0.015, 0.955, "Report card of the learned reward", fontsize=15, weight="bold", va="center")
-    above.text(0.015, 0.912, _summary(card), fontsize=10.5, color="#333333", va="center")
+    told = f"agrees with answers held out of its fit: {agreement}" if agreement is not None else ""
+    summary = "   ·   ".join(part for part in (told, _summary(card) if against is not None else "") if part)
+    above.text(0.015, 0.912, summary, fontsize=10.5, color="#333333", va="center")
     save_figure(figure, Path(path))
 
 
@@ -105,8 +116,9 @@ def _draw_calibration(axes: Axes, card: ReportCard) -> None:
     note(axes, text, right=bool(y[0] > y[-1]))
 
 
-def _draw_segments(axes: Axes, card: ReportCard) -> None:
-    set_style(axes, "Return of each segment", "true return", "learned return (normalised)")
+def _draw_segments(axes: Axes, card: ReportCard, against: str) -> None:
+    true = "true return" if against == TRUE else f"by {against}"
+    set_style(axes, "Return of each segment", true, "learned return (normalised)")
     axes.scatter(card.true_returns, card.learned_returns, s=14, color=BLUE, alpha=0.55, linewidths=0)
     if card.pearson_per_segment is None:
         note(axes, card.missing.get("pearson_per_segment", "not known"))
@@ -115,7 +127,7 @@ def _draw_segments(axes: Axes, card: ReportCard) -> None:
         note(axes, text, right=card.pearson_per_segment < 0)
 
 
-def _draw_correlations(axes: Axes, card: ReportCard) -> None:
+def _draw_correlations(axes: Axes, card: ReportCard, against: str) -> None:
     bars = (
         ("accuracy on pairs", card.accuracy, GREEN),
         ("Pearson, per step", card.pearson_per_step, BLUE),
@@ -124,7 +136,7 @@ def _draw_correlations(axes: Axes, card: ReportCard) -> None:
         ("Spearman, per segment", card.spearman_per_segment, ORANGE),
     )
     lowest = min([value for _, value, _ in bars if value is not None and value < 0], default=0.0)
-    set_style(axes, "Agreement with the truth", "1 is full agreement", "")
+    set_style(axes, f"Agreement with {against}", "1 is full agreement", "")
     axes.set(xlim=(0 if lowest == 0 else -1.2, 1.2), ylim=(len(bars) - 0.4, -0.6))
     axes.set_yticks(range(len(bars)), [name for name, _, _ in bars], fontsize=9)
     axes.axvline(0, color="#333333", linewidth=0.8)
@@ -154,15 +166,21 @@ def _draw_terciles(axes: Axes, card: ReportCard) -> None:
         axes.text(place, third.accuracy + 0.02, f"{third.accuracy:.2f}", ha="center", fontsize=9)
 
 
-def _draw_training(axes: Axes, metrics: Sequence[Row]) -> None:
-    set_style(axes, "Returns over training", "environment steps", "true return per episode")
+def _draw_training(axes: Axes, metrics: Sequence[Row], against: str | None) -> None:
+    name = "true return" if against == TRUE else "environment's own reward"
+    set_style(axes, "Returns over training", "environment steps", f"{name} per episode")
     steps, true = series(metrics, "true_return")
     learned_steps, learned = series(metrics, "learned_return")
+    if against is None:
+        axes.plot(learned_steps, learned, color=BLUE, linewidth=2)
+        set_style(axes, "Learned return over training", "environment steps", "learned return per episode")
+        format_steps(axes)
+        return
     if len(steps) == 0 and len(learned_steps) == 0:
         say(axes, "no metrics of a training run")
         return
     marker = "o" if max(len(steps), len(learned_steps)) == 1 else None
-    axes.plot(steps, true, color=ORANGE, linewidth=2, marker=marker, label="true return (left)")
+    axes.plot(steps, true, color=ORANGE, linewidth=2, marker=marker, label=f"{name} (left)")
     axes.tick_params(axis="y", colors=ORANGE)
     axes.yaxis.label.set_color(ORANGE)
     other = second_axis(axes, "learned return per episode", BLUE)

@@ -45,6 +45,7 @@ def write_video(
     *,
     side_by_side: bool = False,
     max_width: int | None = None,
+    true_name: str = "true",
 ) -> None:
     """Write clips as one H.264 (yuv420p) video.
 
@@ -54,13 +55,15 @@ def write_video(
         fps: frames per second.
         side_by_side: show all at once, the shorter ones resting on their last frame; otherwise one after another.
         max_width: pictures are scaled so that the video is at most this wide, in pixels.
+        true_name: what to call the environment's own reward.
 
     Raises:
         MissingExtraError: imageio-ffmpeg or Pillow is not installed.
         UserError: no clips, or the file cannot be written.
     """
     ffmpeg = require("imageio_ffmpeg", "train")
-    frames = compose(clips, side_by_side=side_by_side, max_width=max_width, hold_frames=round(fps / 2))
+    hold = round(fps / 2)
+    frames = compose(clips, side_by_side=side_by_side, max_width=max_width, hold_frames=hold, true_name=true_name)
     first = next(frames)
     settings = ["-preset", "veryfast", "-crf", "23", "-movflags", "+faststart"]
     with _replacing(Path(path), ".mp4") as partial:
@@ -90,6 +93,7 @@ def write_gif(
     max_width: int = 480,
     max_fps: float = 12.5,
     num_colours: int = 64,
+    true_name: str = "true",
 ) -> None:
     """Write clips as a small endless GIF.
 
@@ -101,6 +105,7 @@ def write_gif(
         max_width: pictures are scaled so that the animation is at most this wide, in pixels.
         max_fps: frames are left out so that no more than about this many are shown per second.
         num_colours: size of the palette, 2 to 256.
+        true_name: what to call the environment's own reward.
 
     Raises:
         MissingExtraError: Pillow is not installed.
@@ -108,7 +113,8 @@ def write_gif(
     """
     image = require("PIL.Image", "train")
     every = max(1, round(fps / max_fps))
-    composed = compose(clips, side_by_side=side_by_side, max_width=max_width, hold_frames=round(fps))
+    hold = round(fps)
+    composed = compose(clips, side_by_side=side_by_side, max_width=max_width, hold_frames=hold, true_name=true_name)
     frames = [frame for index, frame in enumerate(composed) if index % every == 0]
     sample = frames[:: max(1, len(frames) // 6)]
     sheet = image.new("RGB", (sample[0].width, sample[0].height * len(sample)))
@@ -122,9 +128,16 @@ def write_gif(
 
 
 def compose(
-    clips: Sequence[TitledClip], *, side_by_side: bool = False, max_width: int | None = None, hold_frames: int = 0
+    clips: Sequence[TitledClip],
+    *,
+    side_by_side: bool = False,
+    max_width: int | None = None,
+    hold_frames: int = 0,
+    true_name: str = "true",
 ) -> Iterator[Image]:
     """Yield the frames of a video, all of one even size; every clip ends with `hold_frames` of its last frame.
+
+    The environment's own reward is called `true_name`.
 
     Raises:
         UserError: no clips, or `max_width` is too narrow for them.
@@ -146,7 +159,7 @@ def compose(
     panels = []
     for (title, clip), width in zip(clips, widths, strict=True):
         size = (max(2, int(width * scale)), max(2, int(height * scale)))
-        panels.append(_Panel(title, clip, size, learned_range, true_range))
+        panels.append(_Panel(title, clip, size, learned_range, true_range, true_name))
     whole = sum(p.width for p in panels) + gaps if side_by_side else max(p.width for p in panels)
     size = (whole + whole % 2, panels[0].height + panels[0].height % 2)
     groups = [panels] if side_by_side else [[panel] for panel in panels]
@@ -191,6 +204,7 @@ class _Panel:
         size: tuple[int, int],
         learned_range: Range | None,
         true_range: Range | None,
+        true_name: str,
     ) -> None:
         self.title, self.clip, self.size = title, clip, size
         self._image, self._draw = require("PIL.Image", "train"), require("PIL.ImageDraw", "train")
@@ -204,7 +218,7 @@ class _Panel:
         if clip.learned_rewards is not None and learned_range is not None:
             self._curves.append(_Curve("learned", clip.learned_rewards, learned_range, LEARNED_COLOUR))
         if true_range is not None and np.isfinite(clip.true_rewards).all():  # else it is not known
-            self._curves.append(_Curve("true", clip.true_rewards, true_range, TRUE_COLOUR))
+            self._curves.append(_Curve(true_name, clip.true_rewards, true_range, TRUE_COLOUR))
         widths = [self._text_width(_short(x)) for curve in self._curves for x in curve.scale]
         self._margin = max(widths, default=0) + self._pad
         self._background = self._empty_panel()

@@ -29,6 +29,7 @@ def main(
     seconds: float = 1.0,
     seed: int = 0,
     out: Path = Path("runs/taught-in-browser"),
+    size: str = "1280x800",
     pictures: Path | None = None,
 ) -> None:
     """Teach, then print the score.
@@ -39,24 +40,31 @@ def main(
         seed: of the run.
         steps: least steps of the training; None: the environment's.
         seconds: looked at each pair of clips for.
-        out: the run folder.
+        out: the run folder; a run that was stopped there goes on.
+        size: of the page; small ones take less of a machine that trains beside.
         pictures: folder for pictures of the page; None: none.
     """
-    command = ["train", env, "--annotator", "human", "--serve", "--no-viewer", "--labels", str(labels)]
-    command += ["--seed", str(seed), "--out", str(out), "--baseline", "--json"]
-    command += ["--steps", str(steps)] if steps else []
+    command = ["train", env, "--annotator", "human", "--labels", str(labels), "--seed", str(seed), "--out", str(out)]
+    command += ["--baseline", *(["--steps", str(steps)] if steps else [])]
     command += ["--instruction", "Swing up, then stand still on top."] if env == "Pendulum-v1" else []
+    if (out / "config.json").is_file():  # it was stopped
+        command = ["resume", str(out)]
+        with PreferenceStore(out / "record.sqlite") as store:
+            store.set_facts({"served_at": None})  # it will be served anew
+    command += ["--serve", "--no-viewer", "--json"]
     training = subprocess.Popen([sys.executable, "-m", "prefrl", *command], stdout=subprocess.PIPE, text=True)
     record = out / "record.sqlite"
     while not record.exists():
         time.sleep(0.5)
     with PreferenceStore(record) as store, sync_playwright() as playwright:
-        while "served_at" not in store.facts():
+        while not store.facts().get("served_at"):
             time.sleep(0.5)
         invite = [sys.executable, "-m", "prefrl", "invite", str(out), "--name", "robot"]
         link = subprocess.run(invite, capture_output=True, text=True, check=True).stdout.strip()
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        options = ["--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=options)
+        width, height = map(int, size.split("x"))
+        page = browser.new_page(viewport={"width": width, "height": height})
         page.goto(link)
         page.click("#begin")
         while training.poll() is None and store.facts().get("training_state") != "finished":

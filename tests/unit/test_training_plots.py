@@ -162,7 +162,7 @@ def test_gaps_in_the_metrics_are_survived(rows: list[dict[str, Any]], tmp_path: 
 
 def test_negative_agreement_is_drawn_to_the_left(tmp_path: Path, drawn: list[Any]) -> None:
     plot_report(a_card(pearson_per_step=-0.9), ROWS, tmp_path / "report.png")
-    agreement = next(axes for axes in drawn[0].axes if axes.get_title(loc="left") == "Agreement with the truth")
+    agreement = next(axes for axes in drawn[0].axes if axes.get_title(loc="left") == "Agreement with the true reward")
     assert agreement.get_xlim()[0] < -0.9
     assert min(bar.get_width() for bar in agreement.patches) == pytest.approx(-0.9)
 

@@ -7,6 +7,7 @@ import { textOf } from "./text.js";
 const AHEAD = 3; // questions that lie ready beside the one that is shown
 const KEPT_CLIPS = 24; // of questions gone by, for undo
 const RENEW_SECONDS = 15, WAIT_SECONDS = 1;
+const SHOW_EVERY = 60; // milliseconds
 const FLASH_SECONDS = 0.18; // for which what was chosen is shown
 const settings = JSON.parse(document.getElementById("settings").textContent);
 const $ = (id) => document.getElementById(id);
@@ -586,12 +587,16 @@ async function answerAgain(row) { // an answer of one's own, of whatever session
   } catch (error) { session.tell(error.message, 10); }
 }
 
+let shownAt = 0, shownTicket;
 function tick(now) {
   const seconds = Math.min(0.1, (now - before) / 1000);
   before = now;
   if (!flashing) {
     if (ready() && !document.querySelector("dialog[open]")) session.tick(seconds);
-    show();
+    if (now - shownAt > SHOW_EVERY || session.question?.ticket !== shownTicket) { // not at every frame: that takes much power
+      [shownAt, shownTicket] = [now, session.question?.ticket];
+      show();
+    }
     follow();
   }
   carryOut();

@@ -50,6 +50,8 @@ function card(entry) {
   if (entry.probability !== null) notes.push(`The learned reward gave this answer ${percent(entry.probability)}.`);
   if (entry.others) notes.push(entry.differ ? `${entry.differ} of ${entry.others} other answers to it say something else.` : "All others say the same.");
   if (entry.tooFast) notes.push("Too fast to have been looked at.");
+  if (entry.flagged) notes.push("Flagged: somebody should look at it.");
+  if (entry.reason) notes.push(`Why: ${entry.reason}.`);
   if (entry.comment) notes.push(`“${entry.comment}”`);
   const act = make("button", { type: "button", className: "quiet" });
   if (entry.mine) {
@@ -92,11 +94,8 @@ function fillIn(select, options, chosen) {
 async function show(more = false) {
   const number = ++asking;
   const wanted = Object.fromEntries([...new FormData(filters)].filter(([, value]) => value));
-  const query = new URLSearchParams({ ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))), ...(filters.dataset.ready ? wanted : {}) });
-  if (filters.dataset.ready) {
-    for (const name of ["annotator", "only", "order", "find"]) if (!wanted[name]) query.delete(name);
-    history.replaceState(null, "", `#${query}`);
-  }
+  const query = new URLSearchParams(filters.dataset.ready === undefined ? location.search : wanted);
+  if (filters.dataset.ready !== undefined) history.replaceState(null, "", `?${query}`);
   query.set("offset", more ? shown : 0);
   let found;
   try { found = await ask(`answers?${query}`); } catch (error) { if (number === asking) $("notice").textContent = error.message; return; }
@@ -126,7 +125,7 @@ addEventListener("keydown", (event) => {
 });
 if (/^#[\w-]{21,}$/.test(location.hash)) { // somebody's link: they look as themselves, whoever was signed in here before
   const token = location.hash.slice(1);
-  history.replaceState(null, "", location.pathname);
+  history.replaceState(null, "", location.pathname + location.search);
   await ask("enter", { token }).then(() => location.reload(), (error) => { $("notice").textContent = error.message; });
 }
 try { document.body.classList.toggle("contrast", localStorage.getItem("prefrl contrast") === "true"); } catch { /* as it is */ }
