@@ -390,7 +390,7 @@ def ask(
         raise UserError(f"There is nothing to ask about at {of}: expected a run, an .npz, or a folder of files.")
     for remark in remarks:
         print(f"prefrl: {remark}", file=sys.stderr)
-    with PreferenceStore(_record_of(record)) as store:
+    with PreferenceStore(record_place(record)) as store:
         added = asking.put(store, shown, wanted)
         name = store.name
     short = f" ({num} were wanted: there are no more)" if added < num else ""
