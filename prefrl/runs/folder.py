@@ -169,6 +169,8 @@ class RunFolder:
         """
         if self.finished:
             raise UserError(f"The run in {self.path} is finished; look at it with: prefrl evaluate {self.path}")
+        if self.summary_path.exists():
+            warnings.warn(f"{self.summary_path} holds no figures: the end of the run is made again.", stacklevel=2)
 
     def read_summary(self) -> dict[str, Any]:
         """Return the figures at the end.

@@ -11,6 +11,7 @@ from prefrl.errors import UserError
 from prefrl.feedback import KINDS, Answer, Comparison, Undo
 from prefrl.store import reading, tables
 from prefrl.store.reading import Outline
+from prefrl.store.writing import ANNOTATOR_KINDS
 
 AT_ONCE = 10_000  # answers in memory
 
@@ -59,6 +60,9 @@ def _check_items(connection: sa.Connection, name: str) -> None:
     nothing = sa.select(query.id).where(~sa.exists().where(item.query_id == query.id))
     count, positions = sa.func.count(), (sa.func.min(item.position), sa.func.max(item.position))
     gaps = sa.select(item.query_id).group_by(item.query_id).having((positions[0] != 0) | (positions[1] != count - 1))
+    who = tables.annotators.c
+    if (strange := connection.scalar(sa.select(who.name).where(who.kind.not_in(ANNOTATOR_KINDS)).limit(1))) is not None:
+        raise reading.damaged(name, ValueError(f"what kind of annotator {strange!r} is, is none that is known"))
     for statement in (neither, nothing, gaps):
         found = connection.scalar(statement.limit(1))
         if found is not None:

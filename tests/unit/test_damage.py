@@ -75,7 +75,8 @@ def test_sizes_that_a_file_names_are_bounded_before_memory_is_taken() -> None:
 def test_a_summary_that_says_nothing_is_no_end(folder: ControlFolder, content: str) -> None:
     folder.summary_path.write_text(content)
     assert not folder.finished
-    folder.refuse_if_finished()
+    with pytest.warns(UserWarning, match="holds no figures"):
+        folder.refuse_if_finished()
     with pytest.raises(UserError, match="not finished"):
         folder.read_summary()
 

@@ -211,6 +211,8 @@ def changed(path: Path, statement: str) -> None:
         "UPDATE answers SET seconds = 'long' WHERE id = 2",
         "UPDATE answers SET annotator = x'ff' WHERE id = 2",
         "UPDATE segments SET arrays = 'text' WHERE rowid = 2",
+        "UPDATE query_items SET position = '{}' WHERE rowid = 2",
+        "UPDATE annotators SET kind = x''",
         "UPDATE queries SET scale = 'x', kind = 5 WHERE session = 3",
     ],
 )
