@@ -19,9 +19,9 @@ from prefrl.sb3_wrapper import VecLearnedReward
 def train(
     reward: str, make: Callable[[], gymnasium.Env] = lambda: gymnasium.make("Pendulum-v1"), steps: int = 4096
 ) -> list[float]:
-    """Return the returns of the finished episodes as VecMonitor has them."""
+    """Return the returns of the finished episodes as VecMonitor has them, the last hundred."""
     envs = VecMonitor(VecLearnedReward(DummyVecEnv([make] * 4), reward))
-    agent = PPO("MlpPolicy", envs, n_steps=128, batch_size=128, seed=0, stats_window_size=100_000)
+    agent = PPO("MlpPolicy", envs, n_steps=128, batch_size=128, seed=0)
     agent.learn(steps)
     return [episode["r"] for episode in agent.ep_info_buffer]
 

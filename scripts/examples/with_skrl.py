@@ -64,7 +64,7 @@ def train(
         **spaces,
     )
     SequentialTrainer(env=env, agents=agent, cfg={"timesteps": steps // NUM_ENVS, "headless": True}).train()
-    return list(agent._track_rewards)  # the last hundred
+    return [found for row in agent._track_rewards for found in row]  # the last hundred
 
 
 def main(reward: tyro.conf.Positional[str], steps: int = 4096) -> None:

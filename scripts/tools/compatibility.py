@@ -165,6 +165,11 @@ def put(document: Path, name: str, rows: list[str]) -> None:
     document.write_text(pattern.sub(lambda m: f"{m[1]}{chr(10).join(rows)}\n{m[2]}", text), encoding="utf-8")
 
 
+def _kept(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
 def main(
     *,
     only: tuple[str, ...] = (),
@@ -182,7 +187,7 @@ def main(
     """
     out.mkdir(parents=True, exist_ok=True)
     kept = out / "results.json"
-    results: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    results = _kept(kept)
     todo: list[Library | Environment] = [each for each in (*LIBRARIES, *ENVIRONMENTS) if not only or each.name in only]
     for each in todo:
         if isinstance(each, Library):
@@ -191,8 +196,9 @@ def main(
         else:
             python = python_with(each.venv, each.packages, out)
             words = ("environment", "--line", each.line, "--packages", *each.packages)
-        results[each.name] = asked(python, *words, seconds=seconds)
-        print(each.name, json.dumps(results[each.name]), flush=True)
+        outcome = asked(python, *words, seconds=seconds)
+        print(each.name, json.dumps(outcome), flush=True)
+        results = _kept(kept) | {each.name: outcome}  # another part may be tried beside this one
         kept.write_text(json.dumps(results, indent=1), encoding="utf-8")
     tables = {"libraries": library_table(results), "environments": environment_table(results)}
     for name, rows in tables.items():

@@ -171,7 +171,7 @@ def _seen(run: Path) -> str | None:
 
 def versions(*packages: str) -> list[str]:
     """Return names and versions of packages, extras left out."""
-    names = [re.split("[[<>=]", package)[0] for package in packages if package]
+    names = [re.split(r"[\[<>=]", package)[0] for package in packages if package]
     return [f"{name} {version(name)}" for name in names]
 
 
