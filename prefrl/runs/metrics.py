@@ -116,14 +116,15 @@ def _numbers(row: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
 
 
 def _holds_figures(row: dict[str, Any], counter: str) -> bool:
-    """Tell whether a row is one that `MetricsWriter` writes: numbers, unknown ones, and names or lists of these."""
+    """Tell whether a row is one of figures: numbers, unknown ones, names or lists of these, and a sample."""
 
     def is_figure(value: Any) -> bool:
         if isinstance(value, dict | list):
             return all(map(is_figure, value.values() if isinstance(value, dict) else value))
         return value is None or isinstance(value, int | float)
 
-    return type(row.get(counter)) is int and type(row.get("seconds", 0)) in (int, float, dict) and is_figure(row)
+    figures = {name: value for name, value in row.items() if name != "sample"}  # a prompt and its answer
+    return type(row.get(counter)) is int and type(row.get("seconds", 0)) in (int, float, dict) and is_figure(figures)
 
 
 def read_rows(path: Path, counter: str | None = None) -> list[dict[str, Any]]:

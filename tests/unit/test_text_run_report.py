@@ -31,7 +31,7 @@ def test_a_run_is_drawn_and_told_whether_it_is_finished_or_not(
 ) -> None:
     metrics = [{"loss": 1 / i, "accuracy": None if i == 3 else 0.5} for i in range(1, 41)]
     watched = [
-        {"step": 0, "kl_nats": 0.0, "end_rate": 1.0, "gold": 0.0},
+        {"step": 0, "kl_nats": 0.0, "end_rate": 1.0, "gold": 0.0, "sample": ["prompt", "answer"]},
         {"step": 40, "kl_nats": 2.5, "end_rate": 0.5, "gold": 1},
     ]
     folder = run_of(tmp_path / "run", "dpo", metrics, watched)
