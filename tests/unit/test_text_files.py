@@ -12,6 +12,7 @@ import pytest
 from prefrl.envs.text_tokens import ByteTokenizer
 from prefrl.errors import UserError
 from prefrl.text.data.examples import Encoder, Example, Liked, RankedResponses
+from prefrl.text.data.files import read_rows
 from prefrl.text.data.forms import Reading, columns_of, recognise
 from prefrl.text.data.judge import verdict
 from prefrl.text.data.sides import LeftOut
@@ -166,3 +167,13 @@ def test_a_verdict_between_two_values_is_not_rounded(said: Any) -> None:
     assert recognise(row | {"preference": 2.0}, Reading()).ranks == (1, 0)
     with pytest.raises(UserError):
         recognise(row | {"preference": said}, Reading())
+
+
+def test_a_number_of_too_many_digits_is_a_sentence(tmp_path: Path) -> None:
+    for name, text in (
+        ("rows.jsonl", '{"a": 1}\n{"a": ' + "9" * 10_000 + "}\n"),
+        ("rows.json", "[" + "9" * 10_000 + "]"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match="is not JSON"):
+            read_rows(tmp_path / name)

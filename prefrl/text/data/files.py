@@ -84,11 +84,11 @@ def _json_rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
             place = f"line {number}"
             try:
                 row = json.loads(line, object_pairs_hook=_once)
-            except (json.JSONDecodeError, RecursionError) as error:
-                comma = " There is a comma behind the object." if line.rstrip(" \t\r").endswith("},") else ""
-                raise UserError(f"{path}, {place} is not JSON: {error}.{comma} Write one object a line.") from None
             except _Twice as error:
                 raise UserError(f"{path}, {place} {error}") from None
+            except (ValueError, RecursionError) as error:  # a number of too many digits is no JSONDecodeError
+                comma = " There is a comma behind the object." if line.rstrip(" \t\r").endswith("},") else ""
+                raise UserError(f"{path}, {place} is not JSON: {error}.{comma} Write one object a line.") from None
             yield _object(path, place, row)
 
 
@@ -113,6 +113,8 @@ def _whole(path: Path, text: str, *, must: bool) -> list[Any] | None:
         raise UserError(f"{path}: an object {error}") from None
     except RecursionError:
         raise UserError(f"{path} is nested too deeply to be rows of data.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}.") from None
     return value if isinstance(value, list) else _wrapped(value) or [value]
 
 
