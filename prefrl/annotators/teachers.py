@@ -57,7 +57,7 @@ class CoinFlippingTeacher:
         kind, num_items = query.answer_kind, len(query.items)
         drawn = draws(self.seed, query, max(2, num_items))
         if query.scale is not None:
-            value: Any = grade(drawn[0], 0.0, 1.0, query.scale)
+            value: Any = kind.from_grade(grade(drawn[0], 0.0, 1.0, query.scale), range(num_items))
         else:
             shuffled = [int(drawn[0] >= 0.5), int(drawn[0] < 0.5)] if num_items == 2 else np.argsort(drawn).tolist()
             value = kind.from_order([[item] for item in shuffled], num_items)

@@ -335,23 +335,37 @@ def test_a_strength_has_seven_degrees_and_says_so() -> None:
         Query(segments=tuple(segments(2)), kind="strength", scale=5)
 
 
-def test_strengths_teach_a_reward_and_ratings_keep_their_own_cut_points() -> None:
-    reward, shown = ensemble(), segments(160)
-    queries = [Query(segments=tuple(shown[i : i + 2]), kind=Strength, scale=7) for i in range(0, 160, 2)]
+def test_strengths_teach_a_reward_and_a_coins_do_not() -> None:
+    held_out = {}
+    for teacher in ("oracle", "coin"):
+        reward, shown = ensemble(), segments(160)
+        queries = [Query(segments=tuple(shown[i : i + 2]), kind=Strength, scale=7) for i in range(0, 160, 2)]
+        answers = make_teacher(teacher, seed=0).answer(queries)
+        assert {answer.value for answer in answers} >= {-1, 0, 1}
+        for query, said in zip(queries, answers, strict=True):
+            difference = float(query.segments[0].true_rewards.sum() - query.segments[1].true_rewards.sum())
+            assert teacher == "coin" or said.value * difference >= 0
+        data = ComparisonData(reward, 3)
+        items = [data.encode(query.segments) for query in queries]
+        data.add_answers(items, answers, [7] * 80, data.draw_counts(80, np.random.default_rng(0)))
+        fitter = Fitter(reward, FitSettings(first_steps=600, learning_rate=3e-3))
+        report = fitter.fit(data, torch.Generator())
+        held_out[teacher] = np.mean([value for value in report.held_out_accuracy if value is not None])
+    assert held_out["oracle"] > 0.63 > held_out["coin"]
+
+
+def test_strengths_and_ratings_of_one_annotator_keep_their_own_cut_points() -> None:
+    reward, shown = ensemble(), segments(20)
+    queries = [Query(segments=tuple(shown[i : i + 2]), kind=Strength, scale=7) for i in range(0, 20, 2)]
     answers = make_teacher("oracle", seed=0).answer(queries)
-    assert {answer.value for answer in answers} >= {-1, 0, 1}
-    for query, said in zip(queries, answers, strict=True):
-        difference = float(query.segments[0].true_rewards.sum() - query.segments[1].true_rewards.sum())
-        assert said.value * difference >= 0
     data = ComparisonData(reward, 3)
     items = [data.encode(query.segments) for query in queries]
-    data.add_answers(items, answers, [7] * 80, data.draw_counts(80, np.random.default_rng(0)))
+    data.add_answers(items, answers, [7] * 10, data.draw_counts(10, np.random.default_rng(0)))
     rated = [Rating(rating=4, query_id="q", annotator=answers[0].annotator)]
     data.add_answers([data.encode(shown[:1])], rated, [7], data.draw_counts(1, np.random.default_rng(1)))
-    fitter = Fitter(reward, FitSettings(first_steps=600, learning_rate=3e-3))
-    report = fitter.fit(data, torch.Generator())
+    fitter = Fitter(reward, FitSettings(first_steps=20))
+    fitter.fit(data, torch.Generator())
     assert [kind for _, _, kind in fitter.cut_points.names] == ["strength", "rating"]
-    assert min(value for value in report.train_accuracy if value is not None) > 0.75
 
 
 def test_cut_points_of_earlier_checkpoints_are_those_of_ratings() -> None:

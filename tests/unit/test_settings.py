@@ -79,7 +79,9 @@ def test_members_left_out_are_those_that_suit_the_environment() -> None:
 
 
 def test_kinds_of_answers_that_there_are_not_are_refused_before_anything_is_written() -> None:
-    with pytest.raises(UserError, match=r"queries.feedback must be comparison, ranking, rating, mixed, or mod"):
+    with pytest.raises(
+        UserError, match=r"queries.feedback must be comparison, ranking, rating, strength, mixed, or mod"
+    ):
         QuerySettings(feedback="rankin")
     for name, what in (("feedback", "kind of answer"), ("method", "query method")):
         queries: Any = {name: "nowhere:Thing"}
