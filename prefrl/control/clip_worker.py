@@ -174,6 +174,8 @@ def clip_worker(folder: ControlFolder) -> Iterator[None]:
         while not over.is_set():
             # This program again, without a shell.
             running[:] = [subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)]  # noqa: S603
+            if over.is_set():  # it was while this one began: nobody else ends it
+                running[0].terminate()
             running[0].wait()
             over.wait(RESTART_SECONDS)
 

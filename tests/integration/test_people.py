@@ -24,6 +24,7 @@ from prefrl.control.reward_learner import RewardLearner
 from prefrl.control.run import resume
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison
+from prefrl.feedback.queries import JUDGING_SESSION
 from prefrl.quality import measure_quality
 from prefrl.store import Claim, PreferenceStore
 from prefrl.store.engine import Database
@@ -96,7 +97,7 @@ def test_people_teach_a_run_that_goes_on_beside_them_by_clips_of_the_record(tmp_
     assert rows[-1]["labels"] == 12
     assert rows[-1]["num_env_steps"] >= 6_000
     with PreferenceStore(folder.record_path) as store:
-        assert store.num_answers() == 12
+        assert store.num_answers(teaching=True) == 12
         facts = store.facts()
         assert facts["training_state"] == "finished"
         assert facts["instruction"] == "Upright."
@@ -120,7 +121,8 @@ def test_what_cannot_be_told_is_asked_anew_and_costs_nothing(tmp_path: Path) -> 
     with person(out, sometimes):
         folder = train(settings(labels=8), out, quiet=True)
     with PreferenceStore(folder.record_path) as store:
-        told = [answer.preference for _, answer in store.answers() if isinstance(answer, Comparison)]
+        asked = store.answers(up_to_session=JUDGING_SESSION - 1)  # those after it judge the run and teach nothing
+        told = [answer.preference for _, answer in asked if isinstance(answer, Comparison)]
     assert sum(preference is not None for preference in told) == 8
     assert None in told
 
@@ -275,7 +277,7 @@ def test_killed_training_goes_on_with_every_answer(tmp_path: Path) -> None:
         time.sleep(0.5)  # people go on answering what is open
         folder = resume(out, quiet=True)
     with PreferenceStore(ControlFolder.open(out).record_path) as store:
-        answered = [answer.query_id for _, answer in store.answers()]
+        answered = [answer.query_id for _, answer in store.answers(up_to_session=JUDGING_SESSION - 1)]
     assert len(answered) == len(set(answered)) == 30
     assert folder.read_metrics()[-1]["labels"] == 30
 
