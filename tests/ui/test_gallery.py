@@ -237,6 +237,22 @@ def test_the_gallery_shows_clips_and_an_answer_is_given_again_from_it(site: Site
 
 
 @pytest.mark.slow
+def test_what_the_end_shows_is_in_the_window_of_the_same_figures_too(tmp_path: Path, browser: Any) -> None:
+    with PreferenceStore(tmp_path / "record.sqlite") as store:
+        fill(store, [(0, 1)])
+    context = browser.new_context(viewport={"width": 390, "height": 780})
+    with serving(tmp_path / "record.sqlite", folder=tmp_path) as site:
+        page = open_page(context, site.link("anna"))
+        page.keyboard.press("ArrowLeft")
+        until(page, "document.body.dataset.screen === 'end'")
+        until(page, "document.querySelector('#progress').textContent.includes('You have given 1 answer')")
+        page.keyboard.press("p")
+        until(page, "document.querySelector('#outcome').textContent.includes('You have given 1 answer')")
+        assert page.wrong == []
+        context.close()
+
+
+@pytest.mark.slow
 def test_the_owner_sees_everybody_and_hands_an_answer_back(site: Site, browser: Any) -> None:
     host = site.host
     name = Query(segments=host.store.open_queries()[0].segments).id

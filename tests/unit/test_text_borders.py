@@ -9,10 +9,11 @@ import pytest
 import text_models
 import torch
 
+from prefrl.errors import UserError
 from prefrl.text.data.examples import Encoder
 from prefrl.text.learn.evaluation import answer_prompts
 from prefrl.text.model.generation import SamplingSettings, decode_response, sample
-from prefrl.text.model.models import load_model, save_model
+from prefrl.text.model.models import load_model, load_reader, save_model
 from prefrl.text.model.tokens import Tokens, response_ids
 
 
@@ -89,6 +90,15 @@ def test_every_end_that_the_generation_configuration_names_ends_a_response(tmp_p
     assert encoder.response("hi", tokens.tokenizer.decode([70, other])) == [70, other], "ended by any of them"
     save_model(tmp_path / "again", model, tokens)
     assert load_model(tmp_path / "again")[1].end_ids == {1, other}
+
+
+@pytest.mark.parametrize("end", ["NaN", "1.5", "true", '"</s>"', '{"a": 1}', "[1, null]", "[[1]]", "-Infinity"])
+def test_an_end_that_is_no_id_is_refused_in_a_sentence(tmp_path: Path, end: str) -> None:
+    text_models.save(tmp_path / "m")
+    (tmp_path / "m" / "generation_config.json").write_text(f'{{"eos_token_id": {end}}}')
+    for load in (load_model, load_reader):
+        with pytest.raises(UserError, match=r"eos_token_id|generation_config\.json"):
+            load(tmp_path / "m")
 
 
 def test_it_is_said_when_nothing_ends(tmp_path: Path) -> None:

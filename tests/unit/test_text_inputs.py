@@ -102,3 +102,13 @@ def test_answers_that_came_since_are_a_change_and_what_does_not_teach_is_none(tm
     assert digests_of({"data": record}) == before, "an open question teaches nothing"
     record_remarks(record, [Remark(prompt="p", response="r", edited="t")], "bob")
     assert digests_of({"data": record}) != before
+
+
+@pytest.mark.parametrize("content", ['{"model model": NaN}', "[]", "{", '{"model model": 3}', "[" * 100_000])
+def test_damaged_digests_of_inputs_are_refused_in_a_sentence(
+    stopped: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (stopped / "run" / "inputs.json").write_text(content)
+    assert main(["resume", str(stopped / "run"), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert "inputs.json" in said and "Restore it from a copy" in said and "Traceback" not in said

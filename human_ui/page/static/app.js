@@ -395,15 +395,17 @@ const ready = () => videos.every((video) => video.readyState >= 2 || video.error
 
 // ---------------------------------------------------------------------------------------------------- what came of it
 
-let shownOutcome = "";
+const shownOutcome = new Map(); // by place
 async function showProgress() {
   const places = [$("progress"), $("outcome").querySelector(".inside")].filter((place) => place.checkVisibility());
   let found;
   try { found = await ask("progress"); } catch { return; }
-  const state = JSON.stringify([found, places.map((place) => place.parentElement.id)]);
-  if (state === shownOutcome) return; // films play on
-  shownOutcome = state;
-  for (const place of places) place.replaceChildren(...showOutcome(found));
+  const state = JSON.stringify(found);
+  for (const place of places) {
+    if (shownOutcome.get(place) === state) continue; // films play on
+    shownOutcome.set(place, state);
+    place.replaceChildren(...showOutcome(found));
+  }
 }
 
 function outcome() {

@@ -7,14 +7,13 @@ rows or weights would be neither the run that was begun nor a new one.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prefrl.errors import UserError
-from prefrl.files import write_json
+from prefrl.files import read_json, write_json
 from prefrl.runs.folder import RESUME
 from prefrl.text.data.recorded import digest_of_answers
 from prefrl.text.data.sources import is_record
@@ -91,14 +90,15 @@ def check_inputs(folder: TextFolder) -> None:
     """Compare the files and models of a run with what they were when it began.
 
     Raises:
-        UserError: some are others, or gone, and the user did not say that they accept that.
+        UserError: some are others, or gone, and the user did not say that they accept that; or what they were cannot be
+            read.
     """
     path, config = folder.path / "inputs.json", folder.config
     now = digests_of(config["settings"], config.get("begun_in"))
     if not path.is_file():  # not begun yet, or by an earlier version
         keep_digests(folder, now)
         return
-    before = json.loads(path.read_text())
+    before = _read_digests(path)
     shared = [name for name in before if name in now]  # a name that was changed is one of the settings
     gone = [name for name in shared if before[name] is not None and now[name] is None]
     changed = [name for name in shared if now[name] != before[name] and name not in gone]
@@ -116,6 +116,13 @@ def check_inputs(folder: TextFolder) -> None:
         f"Since the run in {folder.path} began, {' and '.join(parts)}. Put back what was there"
         + ("." if gone else f", or go on knowingly: {RESUME} {folder.path} --accept-changed")
     )
+
+
+def _read_digests(path: Path) -> dict[str, str | None]:
+    before = read_json(path)
+    if not isinstance(before, dict) or not all(isinstance(digest, str | None) for digest in before.values()):
+        raise UserError(f"{path} is damaged: it must hold the digest of each input by name. Restore it from a copy.")
+    return before
 
 
 def _digest(name: str, *, is_data: bool) -> str | None:

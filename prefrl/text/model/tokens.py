@@ -74,15 +74,23 @@ class Tokens:
         self._adds_a_space = self._plain(ANCHOR + "a") != [*self._anchor, *self._plain("a")]
         self.vocab_size = max(len(tokenizer), max(vocabulary.values()) + 1)
 
-    def add_ends(self, named: int | Sequence[int] | None, size: int) -> None:
+    def add_ends(self, named: object, size: int) -> None:
         """Have more ids end a response.
 
         Args:
             named: one, several or none.
             size: ids that the model knows; others, and padding, end nothing.
+
+        Raises:
+            UserError: these are no ids.
         """
-        ends = [named] if isinstance(named, int) else list(named or [])
-        self.end_ids |= {int(end) for end in ends if 0 <= int(end) < size and int(end) != self.pad_id}
+        ends: Sequence[Any] = [] if named is None else named if isinstance(named, list | tuple) else [named]
+        if not all(type(end) is int for end in ends):
+            raise UserError(
+                "Expected the eos_token_id of a model (generation_config.json or config.json) to be the id of a token, "
+                f"or a list of ids. Received {named!r}"
+            )
+        self.end_ids |= {end for end in ends if 0 <= end < size and end != self.pad_id}
 
     def _turn_end(self) -> int | None:
         """Return the special token with which the chat template closes a turn of the assistant, if it does."""
