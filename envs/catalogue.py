@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -242,10 +244,9 @@ def make_env(
         mend = "Install its package anew, or mend the path that you gave."
         raise UserError(f"The environment {env_id!r} cannot be made: {error}. {mend}") from error
     except REFUSALS as error:
-        if not options and not drawn:
-            raise
         with_these = ", ".join(f"{name}={value!r}" for name, value in {**drawn, **(options or {})}.items())
-        raise UserError(f"The environment {env_id!r} cannot be made with {with_these}: {error}") from error
+        given_these = f" with {with_these}" if with_these else ""
+        raise UserError(f"The environment {env_id!r} cannot be made{given_these}: {_why_not(error)}") from error
     try:
         env = _wrapped(env, wrapper)
         check_observation_space(env.observation_space)
@@ -259,6 +260,17 @@ def make_env(
     known = _task_of(env_id, spec)
     reward = known.terminal_reward if terminal_reward is None else terminal_reward
     return FixedHorizon(env, fixed_horizon, reward, known.hold)
+
+
+def _why_not(error: BaseException) -> str:
+    """Return what a constructor says, or the line that it fails at if that is no sentence; and what to install."""
+    places = traceback.extract_tb(error.__traceback__)
+    last = places[-1]
+    said = str(error) if " " in str(error) else f"{error!r} at {last.filename}:{last.lineno}, {last.line}"
+    robots = any("gymnasium_robotics" in Path(place.filename).parts for place in places)
+    if robots and _has_batches():  # its lookup of joints compares kinds in a way that MuJoCo 4 has ended
+        return f"{said}. gymnasium-robotics does not work with the installed MuJoCo: pip install 'mujoco<3.4'"
+    return said
 
 
 def _wrapped(env: gymnasium.Env[Any, Any], wrapper: str | None) -> gymnasium.Env[Any, Any]:

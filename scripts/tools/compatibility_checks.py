@@ -36,6 +36,7 @@ import tyro
 from prefrl.cli import main as prefrl
 from prefrl.clips.codec import decode_clip
 from prefrl.control import ControlFolder
+from prefrl.errors import UserError
 from prefrl.rewards.ensemble import RewardEnsemble
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -155,12 +156,13 @@ def clips(line: str, run: Path, seconds: float = 600) -> str:
 
 
 def _seen(run: Path) -> str | None:
-    if not (run / "record.sqlite").exists():
+    try:
+        with ControlFolder.open(run).open_record() as store:
+            names = [segment.id for query in store.open_queries() for segment in query.segments]
+            failures = store.render_failures(names)
+            found = store.clips(names)
+    except UserError:  # not begun yet, or only just
         return None
-    with ControlFolder.open(run).open_record() as store:
-        names = [segment.id for query in store.open_queries() for segment in query.segments]
-        failures = store.render_failures(names)
-        found = store.clips(names)
     if failures:
         return f"failed: {next(iter(failures.values()))}"
     if len(found) < 2:

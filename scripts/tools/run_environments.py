@@ -31,6 +31,7 @@ from prefrl.wrappers import LearnedReward
 
 AFTER_TRAINING = ("evaluate", "report", "video", "quality", "export", "import", "wrapper")
 LABELS, SEGMENT, NUM_ENVS = 20, 10, 4
+SMALL = ("--queries.num-sessions", 2, "--fit.num-steps", 10, "--eval-episodes", 1, "--hyper", "n_epochs=1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,7 @@ def through_all_verbs(env_id: str, agent: str, folder: Path, steps: int, seconds
     train = [
         *("train", env_id, "--agent", agent, "--labels", LABELS, "--steps", steps, "--num-envs", NUM_ENVS),
         *("--segment-length", SEGMENT, "--out", run, "--no-video", "--quiet"),
+        *SMALL,
     ]
     commands: dict[str, Callable[[], int | None]] = {
         "train": lambda: prefrl([str(word) for word in train]),

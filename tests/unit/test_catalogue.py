@@ -191,6 +191,46 @@ def test_an_environment_of_ones_own_is_found_through_its_module(
     sys.modules.pop("my_own_envs")
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("assert 1 > 2", r"cannot be made: AssertionError\(\) at .*robots_of_mine\.py:4, assert 1 > 2$"),
+        ("{}['arm']", r"cannot be made: KeyError\('arm'\) at .*robots_of_mine\.py:4, {}\['arm'\]$"),
+        ("raise RuntimeError('no screen here')", "cannot be made: no screen here$"),
+        ("raise ValueError('no such arm')", "cannot be made: no such arm$"),
+    ],
+)
+def test_a_constructor_that_fails_is_a_sentence_that_says_where_if_it_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
+) -> None:
+    (tmp_path / "robots_of_mine.py").write_text(
+        f"import gymnasium\nclass Robot(gymnasium.Env):\n    def __init__(self):\n        {line}\n"
+        "gymnasium.register('Robot-v0', Robot)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=message):
+        make_env("robots_of_mine:Robot-v0")
+    gymnasium.registry.pop("Robot-v0")
+    sys.modules.pop("robots_of_mine")
+
+
+def test_a_package_of_robots_that_does_not_work_with_mujoco_4_names_the_one_that_it_works_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "gymnasium_robotics"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "import gymnasium\nclass Reach(gymnasium.Env):\n    def __init__(self):\n        assert 0 in ()\n"
+        "gymnasium.register('Reach-v0', Reach)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(catalogue, "_has_batches", lambda: True)
+    with pytest.raises(UserError, match=r"AssertionError\(\) at .*: pip install 'mujoco<3\.4'"):
+        make_env("gymnasium_robotics:Reach-v0")
+    gymnasium.registry.pop("Reach-v0")
+    sys.modules.pop("gymnasium_robotics")
+
+
 def test_a_module_that_cannot_be_imported_is_named() -> None:
     with pytest.raises(UserError, match="asks for the module 'no_such_module_here'"):
         make_env("no_such_module_here:Mine-v0")
