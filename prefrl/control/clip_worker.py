@@ -31,6 +31,7 @@ from prefrl.errors import UserError, first_line
 from prefrl.store import Clip, PreferenceStore
 
 POLL_SECONDS = 0.2
+END_SECONDS = 5.0  # for a process to end by itself
 AT_ONCE = 2
 LEASE_SECONDS = 60.0  # after which another try is made at what was claimed and neither drawn nor given up
 RESTART_SECONDS = 2.0
@@ -160,6 +161,7 @@ def without_screen() -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         os.environ.pop(name, None)
     os.environ["PYGAME_HIDE_SUPPORT_PROMPT"] = "1"
+    os.environ["SDL_NO_SIGNAL_HANDLERS"] = "1"  # SDL would take a signal to end for a click on the window's cross
 
 
 @contextmanager
@@ -187,7 +189,10 @@ def clip_worker(folder: ControlFolder) -> Iterator[None]:
         over.set()
         for process in running:
             process.terminate()
-        thread.join(timeout=5.0)
+        thread.join(timeout=END_SECONDS)
+        for process in running:
+            process.kill()  # where a library caught the signal; nothing is done to one that has ended
+        thread.join(timeout=END_SECONDS)
 
 
 def _frames_per_second(env: gymnasium.Env[Any, Any], source: ClipSource) -> float:

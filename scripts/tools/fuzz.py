@@ -99,6 +99,7 @@ def _child(arguments: list[str], place: Path, work: Path, out: Path, err: Path, 
             os.dup2(descriptor, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.environ.update(HOME=str(place), XDG_CONFIG_HOME=str(place / ".config"), TMPDIR=str(place / ".tmp"))
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(place / ".tmp" / "inductor")  # torch makes it, and not under TMPDIR
         tempfile.tempdir = None
         (place / ".tmp").mkdir()
         pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -109,6 +109,25 @@ def test_a_clip_that_the_record_has_no_room_for_is_not_given_up(
         assert store.render_failures([s.id for s in pair]) == {}
 
 
+def test_a_process_that_does_not_listen_is_ended_with_the_training(
+    folder: ControlFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = tmp_path / "deaf"
+    deaf.write_text(
+        f"#!{sys.executable}\nimport os, pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"pathlib.Path({str(tmp_path / 'number')!r}).write_text(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+    deaf.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(deaf))
+    monkeypatch.setattr("prefrl.control.clip_worker.END_SECONDS", 1.0)
+    with clip_worker(folder):
+        while not (tmp_path / "number").is_file() or not (tmp_path / "number").read_text():
+            time.sleep(0.05)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "number").read_text()), 0)
+
+
 def test_the_process_ends_with_the_one_that_started_it(folder: ControlFolder) -> None:
     folder.open_record().close()
     program = (
