@@ -197,6 +197,7 @@ def test_maximum_likelihood_of_pairs_agrees_with_choix() -> None:
     assert value == pytest.approx(choix.log_likelihood_pairwise(won, ours))
 
 
+@pytest.mark.slow
 def test_maximum_likelihood_of_rankings_agrees_with_choix() -> None:
     rng = np.random.default_rng(1)
     strength = rng.normal(size=6)

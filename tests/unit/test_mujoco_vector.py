@@ -81,6 +81,7 @@ def compare(task: str, num_steps: int, mode: AutoresetMode, num_envs: int = 2, *
     return ends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", MUJOCO_TASKS)
 def test_a_thousand_random_steps_are_gymnasiums_own(task: str) -> None:
     assert compare(task, 1000, AutoresetMode.NEXT_STEP, num_envs=1, max_episode_steps=300) >= 3
@@ -240,6 +241,7 @@ for task in ("Hopper", "Reacher"):
 """
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_state_is_gymnasiums() -> None:
     outcome = subprocess.run([sys.executable, "-c", PICTURES], capture_output=True, text=True, timeout=240, check=False)
     if outcome.returncode == 77:

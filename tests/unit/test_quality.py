@@ -59,6 +59,7 @@ def test_alpha_by_hand() -> None:
     assert krippendorff_alpha([{"a": 1.0, "b": 1.0}], "nominal") is None
 
 
+@pytest.mark.slow
 def test_consistency_position_bias_agreement_and_time_are_those_of_the_annotators(store: PreferenceStore) -> None:
     rng = np.random.default_rng(0)
     store.add_queries([query(n, overlap=3) for n in range(150)])

@@ -50,6 +50,7 @@ def test_a_mixture_finds_groups_that_nobody_named() -> None:
     assert found.thetas[1] == pytest.approx(minority.MINORITY, abs=0.6)
 
 
+@pytest.mark.slow
 def test_groups_are_found_where_there_are_some_and_not_where_there_are_none() -> None:
     rng = np.random.default_rng(0)
     answers, _ = minority.group_answers(0.8, 20, rng)

@@ -29,6 +29,7 @@ def fill(store: PreferenceStore, wishes: dict[str, float], each: int, rng: np.ra
             store.add_answers([Comparison(query_id=query.id, annotator=name, preference=preference)])
 
 
+@pytest.mark.slow
 def test_two_groups_are_told_apart(tmp_path: Path) -> None:
     with PreferenceStore(tmp_path / "r.sqlite") as store:
         fill(store, {"a": 2.0, "b": 2.0, "c": 2.0, "d": -2.0}, 30, np.random.default_rng(0))
@@ -39,6 +40,7 @@ def test_two_groups_are_told_apart(tmp_path: Path) -> None:
     assert "a, b, c and d" in found.sentence()
 
 
+@pytest.mark.slow
 def test_where_all_want_the_same_nothing_is_said_against_it(tmp_path: Path) -> None:
     with PreferenceStore(tmp_path / "r.sqlite") as store:
         fill(store, {"a": 2.0, "b": 2.0, "c": 2.0}, 30, np.random.default_rng(1))
