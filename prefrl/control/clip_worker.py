@@ -70,15 +70,7 @@ class ClipRenderer:
         if max(int(picture.max()) for picture in pictures) <= DARKEST:
             raise UserError(f"All its pictures are black. {why_black(env)}")
         check_one_size(pictures)
-        clip = encode_clip(pictures, frames_per_second)
-        return Clip(
-            data=clip.data,
-            format=FORMAT,
-            frames_per_second=frames_per_second,
-            width=clip.width,
-            height=clip.height,
-            num_frames=clip.num_frames,
-        )
+        return clip_of(pictures, frames_per_second)
 
     def _made(self) -> gymnasium.Env[Any, Any]:
         if self._env is None:
@@ -92,6 +84,13 @@ class ClipRenderer:
         """Close the environment."""
         if self._env is not None:
             self._env.close()
+
+
+def clip_of(pictures: Any, frames_per_second: float) -> Clip:
+    """Return pictures, as `encode_clip` takes them, as a clip for the record."""
+    made = encode_clip(pictures, frames_per_second)
+    size = {"width": made.width, "height": made.height, "num_frames": made.num_frames}
+    return Clip(data=made.data, format=FORMAT, frames_per_second=frames_per_second, **size)
 
 
 def render_open(store: PreferenceStore, renderer: ClipRenderer, limit: int = AT_ONCE) -> int:

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from prefrl.clips.codec import FORMAT, encode_clip
+from prefrl.control.clip_worker import clip_of
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import KeptPolicy, make_run_env
 from prefrl.control.rendering import prepare_pictures, why_not_drawn
@@ -58,9 +58,7 @@ def play(folder: ControlFolder, policy: str, windows: list[Window]) -> list[tupl
         found = []
         for window in windows:
             segment, frames = _one(env, kept, window, length, drawn=True)
-            made = encode_clip(frames, rate)
-            size = {"width": made.width, "height": made.height, "num_frames": made.num_frames}
-            found.append((segment, Clip(data=made.data, format=FORMAT, frames_per_second=rate, **size)))
+            found.append((segment, clip_of(frames, rate)))
     return found
 
 

@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from prefrl.clips.codec import FORMAT, encode_clip
-from prefrl.control.clip_worker import ClipRenderer, render_open
+from prefrl.control.clip_worker import ClipRenderer, clip_of, render_open
 from prefrl.control.folder import ControlFolder
 from prefrl.control.played import draw_windows, play
 from prefrl.control.strip import kept
@@ -182,13 +181,6 @@ def _window(episode: dict[str, Any], number: int, start: int, length: int) -> Sh
         start=start,
     )
     return segment, clip_of(episode["frames"][steps], float(episode.get("frames_per_second", 30.0)))
-
-
-def clip_of(frames: Any, rate: float) -> Clip:
-    """Return pictures as a clip."""
-    made = encode_clip(frames, rate)
-    size = {"width": made.width, "height": made.height, "num_frames": made.num_frames}
-    return Clip(data=made.data, format=FORMAT, frames_per_second=rate, **size)
 
 
 def prepare(folder: ControlFolder, num: int) -> tuple[int, int]:

@@ -112,10 +112,12 @@ class JudgeAnnotator:
     def _prefer(self, first: Response, second: Response) -> float | None:
         if first.text == second.text:
             return 0.5
-        ahead = self._judge.prefer_first(first.prompt, first.text, second.text)
-        behind = None if ahead is None else self._judge.prefer_first(first.prompt, second.text, first.text)
-        if ahead is None or behind is None:
+        from prefrl.text.data.judge import ask_both_ways
+
+        asked = ask_both_ways(self._judge, first.prompt, first.text, second.text)
+        if asked is None:
             return None
+        ahead, behind = asked
         return 0.5 if ahead == behind else float(ahead > behind)
 
 

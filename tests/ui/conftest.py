@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browsers import browser
@@ -18,3 +19,19 @@ def display(tmp_path: Path) -> Iterator[Display]:
     yield shown
     server.terminate()
     server.wait(timeout=10)
+
+
+@pytest.fixture
+def desktop(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def phone(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(
+        viewport={"width": 390, "height": 750}, has_touch=True, is_mobile=True, device_scale_factor=2
+    )
+    yield context
+    context.close()

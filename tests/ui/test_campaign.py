@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +33,6 @@ def record(tmp_path: Path) -> Path:
     with PreferenceStore(path) as store:
         fill(store, [(0, 1), (2, 3), (4, 5), (6, 0), (1, 2), (3, 4), (5, 6), (0, 2)])
     return path
-
-
-@pytest.fixture
-def desktop(browser: Any) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def phone(browser: Any) -> Iterator[Any]:
-    context = browser.new_context(
-        viewport={"width": 390, "height": 750}, has_touch=True, is_mobile=True, device_scale_factor=2
-    )
-    yield context
-    context.close()
 
 
 def test_nothing_is_asked_before_consent_whose_version_is_kept_and_withdrawal_removes_everything(

@@ -38,22 +38,6 @@ def site(record: Path) -> Iterator[Site]:
         yield opened
 
 
-@pytest.fixture
-def desktop(browser: Any) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def phone(browser: Any) -> Iterator[Any]:
-    context = browser.new_context(
-        viewport={"width": 390, "height": 750}, has_touch=True, is_mobile=True, device_scale_factor=2
-    )
-    yield context
-    context.close()
-
-
 def colour_of(page: Any, place: int) -> int:
     """Return which clip is seen at a place, by its colour on the screen."""
     from PIL import Image

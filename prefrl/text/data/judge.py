@@ -52,6 +52,13 @@ def question(constitution: str, prompt: str, first: str, second: str) -> str:
     )
 
 
+def ask_both_ways(judge: Judge, prompt: str, first: str, second: str) -> tuple[float, float] | None:
+    """Return how likely each is better where it is shown first; None where the judge said neither A nor B."""
+    ahead = judge.prefer_first(prompt, first, second)
+    behind = None if ahead is None else judge.prefer_first(prompt, second, first)
+    return None if ahead is None or behind is None else (ahead, behind)
+
+
 def judge_pairs(
     judge: Judge, prompts: Sequence[str], pairs: Sequence[tuple[str, str]], rows: list[dict[str, Any]]
 ) -> int:
@@ -76,11 +83,11 @@ def judge_pairs(
     for prompt, (first, second) in zip(prompts, pairs, strict=True):
         if first == second:
             continue
-        ahead = judge.prefer_first(prompt, first, second)
-        behind = None if ahead is None else judge.prefer_first(prompt, second, first)
-        if ahead is None or behind is None:
+        asked = ask_both_ways(judge, prompt, first, second)
+        if asked is None:
             odd += 1
             continue
+        ahead, behind = asked
         p = (ahead + 1 - behind) / 2
         if p != 0.5:
             chosen, rejected = (first, second) if p > 0.5 else (second, first)
