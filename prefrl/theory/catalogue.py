@@ -6,7 +6,17 @@ from pathlib import Path
 
 from prefrl.errors import UserError
 from prefrl.seams import Registry
-from prefrl.theory import convergence, k_wise, memory, minority, optimism, overfitting, pessimism, tournaments
+from prefrl.theory import (
+    convergence,
+    k_wise,
+    memory,
+    minority,
+    optimism,
+    overfitting,
+    pessimism,
+    reliability,
+    tournaments,
+)
 from prefrl.theory.study import Finding, Study, write_finding
 
 
@@ -16,7 +26,17 @@ def _adopt(given: object, named: str) -> Study:
     return given
 
 
-_MODULES = (convergence, k_wise, pessimism, optimism, memory, minority, overfitting, tournaments)
+_MODULES = (
+    convergence,
+    k_wise,
+    pessimism,
+    optimism,
+    memory,
+    minority,
+    reliability,
+    overfitting,
+    tournaments,
+)
 STUDIES: Registry[Study] = Registry("study", {module.STUDY.name: module.STUDY for module in _MODULES}, _adopt)
 
 

@@ -1,0 +1,52 @@
+"""Studies of answers that are not as they should be: what they come to exactly, and what estimates recover."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from prefrl.errors import UserError
+from prefrl.rewards.reliability import most_likely_share
+from prefrl.theory import reliability
+from prefrl.theory.linear import fit_rankings
+
+
+def test_rates_of_nought_are_plain_and_of_one_the_opposite() -> None:
+    ranked, annotators = reliability.crowd_answers(np.zeros(3), 40, np.random.default_rng(0))
+    plain = fit_rankings(ranked, ridge=reliability.RIDGE).theta
+    for rate, sign in ((0.0, 1.0), (1.0, -1.0)):
+        found = reliability.fit_with_rates(ranked, annotators, 3, known=np.full(3, rate))
+        assert found.theta == pytest.approx(sign * plain, abs=5e-3)
+
+
+def test_rates_up_to_a_half_are_the_shares_that_prefrl_fit_estimates() -> None:
+    rates = np.array([0.02, 0.2, 0.45, 0.9])
+    ranked, annotators = reliability.crowd_answers(rates, 200, np.random.default_rng(1))
+    found = reliability.fit_with_rates(ranked, annotators, 4, most=0.5)
+    right = 1 / (1 + np.exp(-(ranked[:, 0] - ranked[:, 1]) @ found.theta))
+    for one in range(4):
+        told = torch.tensor(np.log(right[annotators == one]))
+        share = most_likely_share(told, torch.full_like(told, -np.log(2)))
+        assert found.rates[one] == pytest.approx((1 - share) / 2, abs=0.01)
+
+
+def test_an_adversary_is_turned_round() -> None:
+    ranked, annotators = reliability.crowd_answers(reliability.ADVERSE, 100, np.random.default_rng(0))
+    found = reliability.fit_with_rates(ranked, annotators, 12)
+    assert found.rates == pytest.approx(reliability.ADVERSE, abs=0.15)
+    assert found.theta == pytest.approx(reliability.THETA, abs=0.4)
+
+
+def test_what_theory_expects_of_error_rates() -> None:
+    known, plain = reliability.expected_angles(np.zeros(2), draws=50_000)
+    assert known == pytest.approx(plain, rel=0.02)  # without errors the plain estimate is that of known rates
+    half_random, _ = reliability.expected_angles(np.array([0.0, 0.5]), draws=50_000)
+    assert half_random == pytest.approx(2 * known, rel=1e-9)  # half the answers tell nothing
+    turned, _ = reliability.expected_angles(np.array([0.0, 1.0]), draws=50_000)
+    assert turned == pytest.approx(known, rel=1e-9)  # who always lies tells all
+
+
+def test_an_answer_without_an_annotator_is_refused() -> None:
+    with pytest.raises(UserError, match="who answered each"):
+        reliability.fit_with_rates(np.zeros((3, 2, 1)), np.zeros(2, int), 1)
