@@ -7,6 +7,7 @@ from pathlib import Path
 from prefrl.errors import UserError
 from prefrl.seams import Registry
 from prefrl.theory import (
+    bias,
     convergence,
     k_wise,
     memory,
@@ -34,6 +35,7 @@ _MODULES = (
     memory,
     minority,
     reliability,
+    bias,
     overfitting,
     tournaments,
 )

@@ -8,7 +8,7 @@ import torch
 
 from prefrl.errors import UserError
 from prefrl.rewards.reliability import most_likely_share
-from prefrl.theory import reliability
+from prefrl.theory import bias, reliability
 from prefrl.theory.linear import fit_rankings
 
 
@@ -50,3 +50,32 @@ def test_what_theory_expects_of_error_rates() -> None:
 def test_an_answer_without_an_annotator_is_refused() -> None:
     with pytest.raises(UserError, match="who answered each"):
         reliability.fit_with_rates(np.zeros((3, 2, 1)), np.zeros(2, int), 1)
+
+
+def test_the_test_for_a_side_by_hand() -> None:
+    pairs = np.zeros((100, 2, 5))
+    pairs[:70, 0, bias.FIRST] = 1.0  # 70 of 100 times the first was preferred
+    pairs[70:, 1, bias.FIRST] = 1.0
+    expected = 2 * (70 * np.log(0.7) + 30 * np.log(0.3) + 100 * np.log(2))
+    assert bias.gain_of(bias.FIRST, pairs) == pytest.approx(expected, rel=1e-6)
+
+
+def test_where_nothing_is_asked_the_test_finds_its_level() -> None:
+    assert bias.expected_power("length", (0, 100_000)) == pytest.approx([bias.LEVEL, 1.0], abs=1e-4)
+
+
+def test_pairs_are_shown_as_the_way_says() -> None:
+    rng = np.random.default_rng(0)
+    longer = bias.draw_pairs(200, rng, longer_first=True)
+    assert (longer[:, 0, bias.LENGTH] >= longer[:, 1, bias.LENGTH]).all()
+    assert (longer[:, :, bias.FIRST] == [1.0, 0.0]).all()
+    alike = bias.draw_pairs(200, rng, alike=True)
+    assert (alike[:, 0, bias.LENGTH] == alike[:, 1, bias.LENGTH]).all()
+    goes = np.corrcoef(bias.draw_items((20_000,), rng)[:, [bias.ACCURACY, bias.LENGTH]].T)[0, 1]
+    assert goes == pytest.approx(bias.GOES_WITH, abs=0.02)
+
+
+def test_what_is_wanted_serves_best_and_its_opposite_worst() -> None:
+    items = bias.draw_items((30,), np.random.default_rng(0))
+    assert bias.served(bias.WISHES, items) == pytest.approx(1.0)
+    assert bias.served(-bias.WISHES, items) < 0
