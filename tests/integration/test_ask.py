@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from background import in_background
 from PIL import Image
 
 from prefrl.cli import main
@@ -44,26 +45,19 @@ def run(*arguments: object) -> int:
 @contextmanager
 def answering(record: Path) -> Iterator[None]:
     """Answer whatever is open, by the true rewards, from a thread."""
-    over = threading.Event()
 
-    def work() -> None:
-        while not record.exists() and not over.wait(0.05):
-            pass
-        with suppress(UserError), PreferenceStore(record) as store:
-            while not over.wait(0.02):
-                for claim in store.claim("anna", 1, repeat_share=0.0):
-                    first, second = (part.true_rewards.sum() for part in store.query(claim.query.id).segments)
-                    given = {"annotator": "anna", "shown": claim.shown, "claim": claim.token}
-                    answer = Comparison(query_id=claim.query.id, preference=float(first > second), **given)
-                    store.add_answers([answer])
+    def work(over: threading.Event) -> None:
+        while not over.wait(0.05):  # until there is a record, and again where it could not be read yet
+            with suppress(UserError), PreferenceStore(record, create=False) as store:
+                while not over.wait(0.02):
+                    for claim in store.claim("anna", 1, repeat_share=0.0):
+                        first, second = (part.true_rewards.sum() for part in store.query(claim.query.id).segments)
+                        given = {"annotator": "anna", "shown": claim.shown, "claim": claim.token}
+                        answer = Comparison(query_id=claim.query.id, preference=float(first > second), **given)
+                        store.add_answers([answer])
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with in_background(work):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -185,15 +179,22 @@ def test_a_run_taught_by_people_ends_early_with_the_answers_that_it_has(tmp_path
     settings = TrainSettings(**SMALL, labels=8, annotator="human", wait=2)
     folder = ControlFolder.create(out, settings.resolve(), baseline=False)
     trainer = Trainer(folder)
-    thread = threading.Thread(target=trainer.run)
-    thread.start()
     deadline = time.monotonic() + 60
-    while not (out / "record.sqlite").exists() or not _answer_one(out / "record.sqlite"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    assert _answer_one(out / "record.sqlite")
-    trainer.stop()
-    thread.join(120)
+
+    def both_answered() -> bool:
+        while (out / "record.sqlite").exists() and _answer_one(out / "record.sqlite"):
+            with PreferenceStore(out / "record.sqlite") as store:
+                if store.num_answers() >= 2:
+                    return True
+        return False
+
+    with in_background(lambda over: trainer.run()):
+        try:
+            while not both_answered():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        finally:
+            trainer.stop()
     trainer.close()
     assert run("resume", out, "--labels", "2", "--no-viewer", "--no-video", "--quiet") == 0
     summary = ControlFolder.open(out).read_summary()

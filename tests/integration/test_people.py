@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from background import in_background
 
 from prefrl.clips.codec import decode_clip
 from prefrl.control import TrainSettings, train
@@ -47,30 +48,23 @@ def person(
     pause: float = 0.0,
 ) -> Iterator[None]:
     """Answer whatever a run asks, from a thread."""
-    over = threading.Event()
 
-    def work() -> None:
-        while not (out / "record.sqlite").exists() and not over.wait(0.05):
-            pass
-        with suppress(UserError), PreferenceStore(out / "record.sqlite") as store:
-            while not over.wait(pause or 0.02):
-                for claim in store.claim(name, 1, with_clips=with_clips, repeat_share=0.0):
-                    answer = Comparison(
-                        query_id=claim.query.id,
-                        annotator=name,
-                        preference=judge(store, claim),
-                        shown=claim.shown,
-                        claim=claim.token,
-                    )
-                    store.add_answers([answer])
+    def work(over: threading.Event) -> None:
+        while not over.wait(0.05):  # until there is a record, and again where it could not be read yet
+            with suppress(UserError), PreferenceStore(out / "record.sqlite", create=False) as store:
+                while not over.wait(pause or 0.02):
+                    for claim in store.claim(name, 1, with_clips=with_clips, repeat_share=0.0):
+                        answer = Comparison(
+                            query_id=claim.query.id,
+                            annotator=name,
+                            preference=judge(store, claim),
+                            shown=claim.shown,
+                            claim=claim.token,
+                        )
+                        store.add_answers([answer])
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with in_background(work):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def settings(**options: Any) -> TrainSettings:
@@ -158,16 +152,12 @@ def test_questions_may_be_put_to_two_people_and_one_alone_holds_nothing_up(tmp_p
 def test_training_rests_when_nobody_answers_and_goes_on_when_somebody_does(tmp_path: Path) -> None:
     out = tmp_path / "run"
     outcome: list[Any] = []
-
-    def work() -> None:
-        outcome.append(train(settings(), out, quiet=True))
-
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=lambda: outcome.append(train(settings(), out, quiet=True)), daemon=True)
     thread.start()
     with person(out, pause=0.05):
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            with suppress(UserError), PreferenceStore(out / "record.sqlite") as store:
+            with suppress(UserError), PreferenceStore(out / "record.sqlite", create=False) as store:
                 if store.num_answers() >= 5:
                     break
             time.sleep(0.05)
@@ -260,14 +250,16 @@ def test_earlier_answers_that_do_not_fit_are_refused_before_anything_is_made(tmp
 def test_killed_training_goes_on_with_every_answer(tmp_path: Path) -> None:
     out = tmp_path / "run"
     program = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path\n"
+        f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]}; "
+        "from pathlib import Path\n"
         "from prefrl.control import train; from test_people import settings\n"
         "train(settings(labels=30, steps=20_000), Path(sys.argv[1]), quiet=True)"
     )
     training = subprocess.Popen([sys.executable, "-c", program, str(out)])
+    deadline = time.monotonic() + 120
     with person(out, pause=0.05):
-        while True:
-            with suppress(UserError), PreferenceStore(out / "record.sqlite") as store:
+        while time.monotonic() < deadline:
+            with suppress(UserError), PreferenceStore(out / "record.sqlite", create=False) as store:
                 if store.num_answers() >= 8:
                     break
             assert training.poll() is None
