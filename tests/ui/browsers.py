@@ -68,7 +68,7 @@ def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("needs Debian's chromium")
     with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield opened
         opened.close()
 
@@ -89,8 +89,9 @@ def open_page(context: Any, link: str, *, begin: bool = True) -> Any:
 def question(page: Any) -> dict[str, Any]:
     """Wait until a question is shown and its clips are; return it."""
     until(page, "document.body.dataset.screen === 'question' && window.prefrl?.session.question")
+    drawn = "document.querySelector('#items').dataset.ticket === prefrl.session.question?.ticket"
+    until(page, f"{drawn} && !document.querySelector('.chosen, .other')")
     until(page, "[...document.querySelectorAll('.card video')].every((video) => video.readyState >= 2)")
-    until(page, "prefrl.session.question && !document.querySelector('.chosen, .other')")
     found: dict[str, Any] = page.evaluate("prefrl.session.question")
     return found
 

@@ -225,6 +225,7 @@ function showItems() {
   });
   $("items").replaceChildren(...cards);
   $("items").dataset.kind = kindOf(question);
+  $("items").dataset.ticket = question.ticket;
   $("items").dataset.num = question.items.length;
   $("items").dataset.text = question.items.some((item) => item.text !== undefined);
   $("timeline").max = session.numFrames - 1;
@@ -429,7 +430,7 @@ function letter(event) { // on a Cyrillic or Greek layout a key counts by where 
 function choose(act, answers = true) {
   if (stage === "consent") return;
   if (session.introducing || session.resting || !answers) { act(); return; }
-  if (flashing) return;
+  if (flashing || session.question?.ticket !== shownTicket) return; // what is answered is what is on the screen
   const number = session.given.length + outbox.length, { question } = session;
   const cards = [...$("items").children];
   act();
