@@ -127,12 +127,18 @@ class Page:
         return response
 
     def _answer(self, request: Request, body: bytes, nonce: str) -> Any:
-        path, method = request.path_params.get("path", ""), request.method
-        person = self.host.who(request.cookies.get(self.host.cookie_name))
-        if method == "POST" and path == "enter":
+        path, cookie = request.path_params.get("path", ""), request.cookies.get(self.host.cookie_name)
+        person = self.host.who(cookie)
+        if request.method == "POST" and path == "enter":
             return self._enter(_read(request, body))
         self._limit(person)
-        if method == "POST":
+        if person is None or path.startswith(("clips/", "static/", "film")):
+            return self._answer_to(request, path, person, body, nonce)
+        with self.host.turn(person):  # they may have withdrawn while this waited
+            return self._answer_to(request, path, self.host.who(cookie), body, nonce)
+
+    def _answer_to(self, request: Request, path: str, person: Person | None, body: bytes, nonce: str) -> Any:
+        if request.method == "POST":
             return self._post(request, path, person, body)
         if path in ("", "gallery"):
             return self._page(person, nonce, "gallery.html" if path else "page.html")

@@ -12,7 +12,8 @@ import hmac
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ class Host:
         self._sittings: dict[str, Sitting] = {}
         self._seen: dict[str, float] = {}
         self._lock = threading.Lock()
+        self._turns: dict[str, threading.Lock] = {}
         self._standing: tuple[float, dict[str, Any]] = (-1e9, {})
         self._asked_at = time.monotonic()
         store.set_facts({"known_by": self.campaign.known_by})
@@ -126,6 +128,14 @@ class Host:
             return None if link is None else Person(name=link.annotator, role=link.role)
         name = str(content[2])
         return None if self.store.participants.of(name) is None else Person(name=name, role="annotator")
+
+    @contextmanager
+    def turn(self, person: Person) -> Iterator[None]:
+        """Do one thing of a person's at a time, so that nothing of theirs is written after they withdrew."""
+        with self._lock:
+            lock = self._turns.setdefault(person.name, threading.Lock())
+        with lock:
+            yield
 
     def csrf(self, person: Person) -> str:
         """Return what every request that changes something must carry, which no other site can read."""

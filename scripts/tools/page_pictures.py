@@ -105,7 +105,9 @@ def main(*, folder: Path = Path("docs")) -> None:
         thread.start()
         at = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-dev-shm-usage"])
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-dev-shm-usage"]
+            )
             owner = browser.new_page(viewport={"width": 1200, "height": 860})
             owner.goto(f"{at}#{store.links.make('owner', 'owner')}")
             owner.click("#peopleButton")

@@ -441,3 +441,29 @@ def test_two_hundred_requests_a_second_for_seconds_leave_those_who_answer_alone(
         for thread in threads:
             thread.join()
     assert answers(site) == 3 and set(found) <= {401, 429}
+
+
+def test_nothing_that_a_page_asks_meanwhile_outlives_a_withdrawal(site: Site) -> None:
+    for number in range(5):
+        name = f"anna{number}"
+        anna, over = Client(site, name), threading.Event()
+        (question,) = anna.next()
+
+        def insist(client: Client = anna, asked: dict[str, Any] = question, over: threading.Event = over) -> None:
+            while not over.is_set():
+                client.post("next", {"want": 1})
+                client.answer(asked)
+
+        threads = [threading.Thread(target=insist, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        while (found := anna.post("withdraw", {}))[0] == 429:
+            time.sleep(0.1)
+        assert found[0] == 200
+        time.sleep(0.1)
+        over.set()
+        for thread in threads:
+            thread.join(20)
+        assert name not in site.host.store.annotators()
+        assert name not in {entry.annotator for _, entry in site.host.store.answers()}
