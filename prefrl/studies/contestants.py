@@ -71,7 +71,7 @@ class ModelContestant:
 
     def _draw(self) -> list[str]:
         from prefrl.text.data.examples import Encoder
-        from prefrl.text.learn.evaluation import answer_prompts
+        from prefrl.text.learn.policy_measures import answer_prompts
         from prefrl.text.model.generation import SamplingSettings
         from prefrl.text.model.models import context_length, load_model
 

@@ -11,7 +11,7 @@ import torch
 
 from prefrl.errors import UserError
 from prefrl.text.data.examples import Encoder
-from prefrl.text.learn.evaluation import answer_prompts
+from prefrl.text.learn.policy_measures import answer_prompts
 from prefrl.text.model.generation import SamplingSettings, decode_response, sample
 from prefrl.text.model.models import load_model, load_reader, save_model
 from prefrl.text.model.tokens import Tokens, response_ids

@@ -23,7 +23,7 @@ from prefrl.text.jobs.curve_plot import plot_curves
 from prefrl.text.jobs.curve_words import describe
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.learn.best_of_n import best_of_n_kl, expected_best_of_n, pick_best
-from prefrl.text.learn.evaluation import win_rate
+from prefrl.text.learn.policy_measures import win_rate
 from prefrl.text.learn.reward_training import judge_reward
 
 

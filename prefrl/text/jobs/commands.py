@@ -39,7 +39,7 @@ from prefrl.text.jobs.inputs import settings_of
 from prefrl.text.jobs.parts import Place, fitting, load_proxy, run_of, say
 from prefrl.text.jobs.run_report import describe_run, plot_run, report_of
 from prefrl.text.jobs.worlds import prompts_of_run, world_of
-from prefrl.text.learn.evaluation import answer_prompts, evaluate_policy
+from prefrl.text.learn.policy_measures import answer_prompts, evaluate_policy
 from prefrl.text.learn.runtime import Runtime, on_main_process
 from prefrl.text.model.generation import SamplingSettings
 from prefrl.text.model.models import context_length, load_model

@@ -17,7 +17,7 @@ import numpy as np
 
 from prefrl.errors import UserError
 from prefrl.text.jobs.folder import TextFolder
-from prefrl.text.learn.evaluation import win_rate
+from prefrl.text.learn.policy_measures import win_rate
 
 Row = Mapping[str, Any]
 FIGURES = (

@@ -24,7 +24,7 @@ from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.running import Evaluation, run_trainer
 from prefrl.text.jobs.worlds import probe, world_of
 from prefrl.text.learn.classifier_reward import ClassifierReward, is_classifier
-from prefrl.text.learn.evaluation import evaluate_policy
+from prefrl.text.learn.policy_measures import evaluate_policy
 from prefrl.text.learn.ppo import TextPPOSettings
 from prefrl.text.learn.preference import PreferenceSettings
 from prefrl.text.learn.reward_model import ModelReward, RewardModel

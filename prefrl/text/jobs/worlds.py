@@ -11,7 +11,7 @@ from prefrl.text.data import sources
 from prefrl.text.data.forms import Reading, columns_of
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.inputs import settings_of
-from prefrl.text.learn.evaluation import completion_accuracy
+from prefrl.text.learn.policy_measures import completion_accuracy
 
 BEGINNING_WORDS = 8
 """Of a text that was pretrained on: how it goes on is what a pretrained model can be asked."""
