@@ -14,6 +14,7 @@ from prefrl.theory import (
     minority,
     optimism,
     overfitting,
+    persuasion,
     pessimism,
     reliability,
     tournaments,
@@ -37,6 +38,7 @@ _MODULES = (
     reliability,
     bias,
     overfitting,
+    persuasion,
     tournaments,
 )
 STUDIES: Registry[Study] = Registry("study", {module.STUDY.name: module.STUDY for module in _MODULES}, _adopt)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from prefrl.errors import UserError
 from prefrl.rewards.reliability import most_likely_share
-from prefrl.theory import bias, reliability
+from prefrl.theory import bias, judges, reliability
 from prefrl.theory.linear import fit_rankings
 
 
@@ -79,3 +81,51 @@ def test_what_is_wanted_serves_best_and_its_opposite_worst() -> None:
     items = bias.draw_items((30,), np.random.default_rng(0))
     assert bias.served(bias.WISHES, items) == pytest.approx(1.0)
     assert bias.served(-bias.WISHES, items) < 0
+
+
+def test_what_answers_are_worth_by_hand() -> None:
+    known, guessed = 0.95 - 0.05 * 1.5, 0.35 - 0.65 * 1.5
+    gold = [known, known, guessed, guessed, judges.GOLD_FILLER, judges.GOLD_FLATTERY]
+    assert judges.weight(None) == pytest.approx(gold)
+    sure = judges.Judge(checks=(1.0, 0.0), confidence=0.5)
+    assert judges.weight(sure) == pytest.approx([known, 1.5, guessed, 1.5, 0.0, 0.0])
+
+
+def test_a_judge_sees_on_average_what_the_weights_say() -> None:
+    rng = np.random.default_rng(0)
+    guessed = judges.draw_prompts(100_000, rng)
+    answers = judges.draw_answers(guessed, rng)
+    right = rng.random(guessed.shape) < judges.RIGHT_IF[guessed]
+    seen = judges.seems(answers, right, judges.PERSUADED, rng)
+    expected = judges.best_policy(np.zeros(6), 1.0).expected() @ judges.weight(judges.PERSUADED)
+    assert seen.mean() == pytest.approx(expected, abs=0.02)
+
+
+def test_in_a_debate_the_guess_is_named() -> None:
+    said = np.array([[judges.CONFIDENT, judges.PLAIN, judges.PLAIN, judges.NOTHING]])
+    answers = judges.Answers(guessed=np.array([[0, 1, 0, 1]]), said=said, flatters=np.zeros(1, np.int64))
+    blind = judges.Judge(checks=(0.0, 0.0))
+    debate = judges.Judge(checks=(0.0, 0.0), named=1.0)
+    wrong = np.zeros((1, 4), bool)
+    assert judges.seems(answers, wrong, blind, np.random.default_rng(0)) == pytest.approx([3.0])
+    assert judges.seems(answers, wrong, debate, np.random.default_rng(0)) == pytest.approx([2.0 - 1.5])
+
+
+def test_the_best_policy_is_that_of_all_answers() -> None:
+    reward, beta = np.array([0.5, 1.0, -0.5, 0.8, 0.2, 0.6]), 0.7
+    expected, kl = np.zeros(6), 0.0
+    for prompt in itertools.product(range(2), repeat=judges.SLOTS):
+        every = np.array(list(itertools.product(range(4), repeat=judges.SLOTS)) * 2)
+        guessed = np.tile(prompt, (len(every), 1))
+        flatters = np.repeat([0, 1], len(every) // 2)
+        features = judges.Answers(guessed=guessed, said=every, flatters=flatters).features()
+        base = judges.BASE[guessed, every].prod(axis=1) * np.where(flatters, judges.FLATTERS, 1 - judges.FLATTERS)
+        policy = base * np.exp(features @ reward / beta)
+        policy /= policy.sum()
+        expected += policy @ features / 2**judges.SLOTS
+        kl += policy @ np.log(policy / base) / 2**judges.SLOTS
+    found = judges.best_policy(reward, beta)
+    assert found.expected() == pytest.approx(expected)
+    assert found.kl_nats() == pytest.approx(kl)
+    assert judges.best_policy(reward, 1e9).kl_nats() == pytest.approx(0.0, abs=1e-9)
+    assert judges.best_policy(reward, 1e-3).expected() == pytest.approx([0, 2, 0, 2, 0, 1])
