@@ -119,7 +119,7 @@ def run(repetitions: int, seed: int) -> Finding:
     checks = [
         Check(
             claim="optimised harder, the policy pleases the judge ever more, and is right more often, then less",
-            measured=f"gold {gold_at} and judge {judge_at} at 0, {plain[top, 0] ** 2:.1f} and {plain[-1, 0] ** 2:.1f} nats",
+            measured=f"gold {gold_at} and judge {judge_at} at KL 0, {plain[top, 0] ** 2:.1f}, {plain[-1, 0] ** 2:.1f}",
             holds=bool((np.diff(plain[:, 2]) > 0).all() and plain[top, 1] > plain[0, 1] + 0.1 > plain[-1, 1] + 0.2),
         ),
         Check(
@@ -160,8 +160,8 @@ def run(repetitions: int, seed: int) -> Finding:
     checked = WITH_RUBRIC.checks[1]
     notes = [
         "What a rubric and a debate bring follows from what they are taken to do: with the rubric a claim is checked "
-        f"as often whatever its tone ({checked:.0%}) and nothing else counts; in the debate one claim of each answer, a "
-        f"guess where there is any, is checked in {IN_DEBATE.named:.0%}. By the rubric a guess is worth "
+        f"as often whatever its tone ({checked:.0%}) and nothing else counts; in the debate one claim of each answer, "
+        f"a guess where there is any, is checked in {IN_DEBATE.named:.0%}. By the rubric a guess is worth "
         f"{weight(WITH_RUBRIC)[2]:.2f} to the judge, hardly less than saying nothing; by gold {gold[2]:.2f}."
     ]
 
