@@ -17,6 +17,7 @@ from prefrl.theory import (
     persuasion,
     pessimism,
     reliability,
+    richer,
     tournaments,
 )
 from prefrl.theory.study import Finding, Study, write_finding
@@ -39,6 +40,7 @@ _MODULES = (
     bias,
     overfitting,
     persuasion,
+    richer,
     tournaments,
 )
 STUDIES: Registry[Study] = Registry("study", {module.STUDY.name: module.STUDY for module in _MODULES}, _adopt)

@@ -10,7 +10,7 @@ import torch
 
 from prefrl.errors import UserError
 from prefrl.rewards.reliability import most_likely_share
-from prefrl.theory import bias, judges, reliability
+from prefrl.theory import bias, judges, reliability, richer
 from prefrl.theory.linear import fit_rankings
 
 
@@ -129,3 +129,32 @@ def test_the_best_policy_is_that_of_all_answers() -> None:
     assert found.kl_nats() == pytest.approx(kl)
     assert judges.best_policy(reward, 1e9).kl_nats() == pytest.approx(0.0, abs=1e-9)
     assert judges.best_policy(reward, 1e-3).expected() == pytest.approx([0, 2, 0, 2, 0, 1])
+
+
+def test_the_grid_by_hand() -> None:
+    assert richer.best_walk(richer.score_of("sparse")) == (48 - 22 + 1, True)  # 22 steps away, and then there
+    assert richer.best_walk(richer.score_of("wrong")) == (3.0 * 48 / 2, False)  # on the coin at every second step
+    assert richer.DISTANCE[[richer.START, richer.GOAL]].tolist() == [22.0, 0.0]
+    assert (richer.NEXT[richer.GOAL] == richer.GOAL).all()
+
+
+def test_how_often_chance_reaches_the_goal() -> None:
+    rng = np.random.default_rng(0)
+    cells = np.full(200_000, richer.START)
+    for _ in range(richer.HORIZON):
+        cells = richer.NEXT[cells, rng.integers(4, size=len(cells))]
+    assert (cells == richer.GOAL).mean() == pytest.approx(richer.chance_by_chance(), abs=2e-4)
+
+
+def test_a_walker_plans_by_what_it_has_tried() -> None:
+    walker = richer.Walker(rng=np.random.default_rng(0))
+    before = richer.GOAL - 1
+    move = int(np.flatnonzero(richer.NEXT[before] == richer.GOAL)[0])
+    walker.tried[before, move] = True
+    walker.plan(richer.score_of("sparse"))
+    assert walker.values[before, move] == pytest.approx(1.0)  # staying there was not tried yet
+    assert np.count_nonzero(walker.values) == 1
+    walker.tried[richer.GOAL] = True
+    for _ in range(40):
+        walker.plan(richer.score_of("sparse"))
+    assert walker.values[before, move] == pytest.approx(1 / (1 - richer.DISCOUNT), rel=1e-3)
