@@ -34,6 +34,9 @@ from prefrl.human_ui.command import main as viewer_command  # noqa: E402
 from prefrl.human_ui.page import command as page_command  # noqa: E402
 from prefrl.human_ui.page.gallery_command import main as gallery_command  # noqa: E402
 from prefrl.human_ui.show import main as show_command  # noqa: E402
+from prefrl.offline import run as offline_runs  # noqa: E402
+from prefrl.offline.folder import OfflineFolder  # noqa: E402
+from prefrl.offline.settings import OfflineSettings  # noqa: E402
 from prefrl.runs.folder import RESUME, format_of, record_place  # noqa: E402
 from prefrl.runs.guard import Interrupted  # noqa: E402
 from prefrl.seams import trust_data  # noqa: E402
@@ -47,7 +50,14 @@ from prefrl.studies.own_measure import against_of, print_own_measure  # noqa: E4
 from prefrl.studies.refit import refit  # noqa: E402
 from prefrl.studies.report import report_run  # noqa: E402
 from prefrl.studies.run_quality import record_quality, run_quality  # noqa: E402
-from prefrl.studies.tables import show_finding, show_fit, show_quality, show_standing, show_text_report  # noqa: E402
+from prefrl.studies.tables import (  # noqa: E402
+    show_finding,
+    show_fit,
+    show_offline,
+    show_quality,
+    show_standing,
+    show_text_report,
+)
 from prefrl.studies.tournament import Tournament  # noqa: E402
 from prefrl.studies.tournament_plot import plot_standing  # noqa: E402
 from prefrl.text.jobs.folder import TextFolder  # noqa: E402
@@ -98,6 +108,48 @@ def train(
 
 
 @app.command
+def offline(
+    settings: Annotated[OfflineSettings, tyro.conf.arg(name="")],
+    *,
+    controls: tuple[Literal["true", "zero", "random", "cloning"], ...] = (),
+    out: Path | None = None,
+    video: bool = True,
+    quiet: bool = False,
+    json: bool = False,
+) -> None:
+    """Learn a policy from data that are given and answers about them; called again with the same --out, it goes on.
+
+    Args:
+        settings: the run.
+        controls: what is to stand beside it: iql on the true reward, on zero and on random numbers, and cloning.
+        out: folder of the run; default: a name made of the settings, under runs/.
+        video: record the policy before, during and after training.
+        quiet: no progress.
+        json: print the result as one JSON object.
+    """
+    folder = offline_runs.offline(settings, out, controls=controls, quiet=quiet)
+    _show_offline(folder, video=video, quiet=quiet, as_json=json)
+
+
+def _show_offline(folder: OfflineFolder, *, video: bool, quiet: bool, as_json: bool) -> None:
+    """Judge and film what was learned, and show the figures; where people are to answer first, there is nothing yet."""
+    if not folder.finished:
+        return
+    if folder.settings.learns_reward:
+        _or_warn("No report", lambda: report_run(folder))
+    if video and folder.has_environment:
+        _or_warn("No video", lambda: record_video(folder))
+    summary = folder.read_summary()
+    if as_json:
+        _print_json(summary)
+        return
+    show_offline(summary, Console())
+    if not quiet:
+        names = [name for name in ("curves.png", "report.png", "videos/training.mp4") if (folder.path / name).exists()]
+        print("Look at: " + ", ".join(str(folder.path / name) for name in names))
+
+
+@app.command
 def resume(
     run: RunPath, *, viewer: bool = True, serve: bool = False, video: bool = True, quiet: bool = False,
     json: bool = False, trust: bool = False, accept_lost: bool = False, accept_changed: bool = False,
@@ -119,9 +171,19 @@ def resume(
         accept_changed: go on with settings that were changed in config.json since then; of text, also with data and
             models that were.
     """
+    if (kind := _other_kind(run)) and (labels is not None or steps is not None):
+        raise UserError(f"--labels and --steps are of control runs, and the run in {run} is one of {kind}.")
+    if _is_offline(run):
+        _show_offline(
+            offline_runs.resume(
+                run, quiet=quiet or json, trust=trust, accept_lost=accept_lost, accept_changed=accept_changed
+            ),
+            video=video,
+            quiet=quiet,
+            as_json=json,
+        )
+        return
     if _is_text(run):
-        if labels is not None or steps is not None:
-            raise UserError(f"--labels and --steps are of control runs, and the run in {run} is one of prefrl text.")
         summary = text_runs.resume(run, quiet=quiet or json, trust=trust, accept_changed=accept_changed)
         if json:
             _print_json(summary)
@@ -165,13 +227,25 @@ def evaluate(
                 )
         text_runs.evaluate(run, seed=seed, as_json=json, trust=trust)
         return
-    folder = ControlFolder.open(run, trust=trust)
+    folder = _open_run(run, trust=trust)
+    if isinstance(folder, OfflineFolder) and not folder.has_environment:
+        raise UserError(
+            f"The data of the run in {run} name no environment, so there is nothing to play in. Give it to a new run: "
+            "prefrl offline DATASET --env ENV"
+        )
     own = runs.Bounds.of(folder.settings)
     bounds = runs.Bounds(
         num_episodes=own.num_episodes if episodes is None else episodes,
         max_steps=own.max_steps if max_episode_steps is None else max_episode_steps,
         max_minutes=own.max_minutes if minutes is None else minutes,
     )
+    if isinstance(folder, OfflineFolder):
+        figures = offline_runs.summarise(folder, seed=seed, policy=policy or "last", bounds=bounds, quiet=False)
+        if json:
+            _print_json(figures)
+        else:
+            show_offline(figures, Console())
+        return
     summary = runs.summarise(folder, seed=seed, policy=policy or "last", bounds=bounds, quiet=False)
     failed = summary["failures"].get(summary["policy"])
     if failed is not None and len(summary["failures"]) > 2:  # not only this policy: nothing can be told
@@ -197,10 +271,11 @@ def report(run: RunPath, *, json: bool = False, trust: bool = False) -> None:
         else:
             show_text_report(figures, run, Console())
         return
-    folder = ControlFolder.open(run, trust=trust)
+    folder = _open_run(run, trust=trust)
     card = report_run(folder)
     if json:
-        _print_json({**runs.summarise(folder), **card.to_json()})
+        figures = folder.read_summary() if isinstance(folder, OfflineFolder) else runs.summarise(folder)
+        _print_json({**figures, **card.to_json()})
     else:
         found = run_quality(folder)
         print_own_measure(folder, found.held_out_agreement, Console())
@@ -223,11 +298,7 @@ def quality(run: RecordPlace, *, surprises: int = 10, json: bool = False, trust:
     is_run = "://" not in run and (Path(run).is_dir() or not Path(run).is_file())
     if trust and not is_run:
         trust_data()
-    found = (
-        run_quality(ControlFolder.open(Path(run), trust=trust), surprises)
-        if is_run
-        else record_quality(record_place(run))
-    )
+    found = run_quality(_open_run(Path(run), trust=trust), surprises) if is_run else record_quality(record_place(run))
     if json:
         _print_json(found.to_json())
     else:
@@ -306,7 +377,7 @@ def video(run: RunPath, *, steps: int = 200, out: Path | None = None, trust: boo
             f"There is nothing to film in {run}: it is a run of prefrl text. Read what it says with: "
             f"prefrl text sample {run}"
         )
-    path = record_video(ControlFolder.open(run, trust=trust), out, num_steps=steps)
+    path = record_video(_open_run(run, trust=trust), out, num_steps=steps)
     print(f"Wrote {path}")
 
 
@@ -689,6 +760,20 @@ def _by_remark(remarks: dict[str, list[str]]) -> dict[str, list[str]]:
 
 def _is_text(path: Path) -> bool:
     return format_of(path) == TextFolder.FORMAT
+
+
+def _is_offline(path: Path) -> bool:
+    return format_of(path) == OfflineFolder.FORMAT
+
+
+def _other_kind(path: Path) -> str | None:
+    """Return what made a run that is not a control run; None where it is one, or none is there."""
+    return {folder.FORMAT: folder.COMMAND for folder in (TextFolder, OfflineFolder)}.get(format_of(path) or "")
+
+
+def _open_run(path: Path, *, trust: bool) -> ControlFolder:
+    """Open a control run or an offline one."""
+    return (OfflineFolder if _is_offline(path) else ControlFolder).open(path, trust=trust)
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -47,3 +47,8 @@ class ActionScale:
             actions = np.rint(actions)
         clipped: Array = np.clip(actions, self.space.low, self.space.high).astype(self.space.dtype)
         return clipped
+
+    def from_env(self, actions: Array) -> Array:
+        """Return actions `(B, ...)` of the environment as the policy would give them: the inverse of `to_env`."""
+        given = np.asarray(actions, np.float64)
+        return (given - self._middle) / self._unit if self._changes else given

@@ -59,6 +59,9 @@ class ActionDistribution(Protocol):
     def to_env(self, actions: Tensor) -> Array:
         """Return the actions as the environments take them."""
 
+    def from_env(self, actions: Array) -> Tensor:
+        """Return actions of the environments `(B, ...)` as `log_prob` takes them: the inverse of `to_env`."""
+
 
 class DiagonalGaussian:
     """Independent normal distributions whose standard deviations do not depend on the state.
@@ -112,6 +115,10 @@ class DiagonalGaussian:
 
     def to_env(self, actions: Tensor) -> Array:
         return self._scale.to_env(actions.reshape(-1, *self.space.shape).cpu().numpy())
+
+    def from_env(self, actions: Array) -> Tensor:
+        scaled = self._scale.from_env(actions).reshape(len(actions), -1)
+        return torch.from_numpy(scaled.astype(np.float32)).to(self.log_std.device)
 
 
 class Categoricals:
@@ -174,6 +181,10 @@ class Categoricals:
             return (values[:, 0] + int(self.space.start)).astype(self.space.dtype)
         start = self.space.start if isinstance(self.space, spaces.MultiDiscrete) else 0
         return (values.reshape(-1, *self.space.shape) + start).astype(self.space.dtype)
+
+    def from_env(self, actions: Array) -> Tensor:
+        start = 0 if isinstance(self.space, spaces.MultiBinary) else self.space.start
+        return torch.from_numpy((np.asarray(actions, np.int64) - start).reshape(len(actions), -1))
 
 
 def make_distribution(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 
@@ -26,6 +26,8 @@ class ControlFolder(RunFolder):
 
     FORMAT, COMMAND, COUNTER = "prefrl.run", "prefrl train", "num_env_steps"
     FIELDS = {"baseline": bool}  # noqa: RUF012  (as the class has them)
+    SETTINGS: ClassVar[type[RunSettings]] = RunSettings
+    """What the settings of this kind of run are."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -35,7 +37,7 @@ class ControlFolder(RunFolder):
         self.videos = path / "videos"
 
     @classmethod
-    def create(cls, path: Path, settings: RunSettings, *, baseline: bool) -> ControlFolder:
+    def create(cls, path: Path, settings: RunSettings, *, baseline: bool) -> Self:
         """Make the folder and write its configuration.
 
         Args:
@@ -62,7 +64,7 @@ class ControlFolder(RunFolder):
         Raises:
             UserError: what the configuration holds are none.
         """
-        return self.read_settings(RunSettings)
+        return self.read_settings(self.SETTINGS)
 
     @property
     def record(self) -> Path | str:

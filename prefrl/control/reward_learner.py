@@ -53,6 +53,7 @@ class RewardLearner:
         annotator: who answers.
         device: where the reward lives.
         fit_threads: threads that a fit may use.
+        follows_agent: the scales of the reward's inputs follow what the agent did lately; not where data are given.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class RewardLearner:
         annotator: Annotator,
         device: str,
         fit_threads: int = 1,
+        follows_agent: bool = True,
     ) -> None:
         self.settings, self.annotator, self.fit_threads = settings, annotator, fit_threads
+        self._follows_agent = follows_agent
         self.store, self._accept_lost = folder.open_record(begins=True), folder.accept_lost
         self.store.patience_seconds = PATIENCE_SECONDS
         self.store.check()
@@ -237,7 +240,7 @@ class RewardLearner:
         """Fit the reward to all answers that count."""
         seed, number = self.settings.seed, self.fitter.num_fits
         many_ties = (self.data.share_of_ties() or 0.0) >= MANY_TIES
-        if self.fitted and self.reward.num_inputs and not many_ties:
+        if self._follows_agent and self.fitted and self.reward.num_inputs and not many_ties:
             recent = max(1, int(INPUTS_FROM * self.settings.steps))
             steps = history.sample_steps(INPUT_STEPS, stream(seed, "inputs", number), last_steps=recent)
             self.reward.follow_inputs(*stack_transitions(steps))

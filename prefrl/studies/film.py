@@ -39,7 +39,7 @@ def record_video(
     choose_gl_backend()
     settings = folder.settings
     seed = stream_seed(settings.seed, "video") if seed is None else seed
-    reward = RewardEnsemble.load(folder.reward_path)
+    reward = RewardEnsemble.load(folder.reward_path) if folder.reward_path.is_file() else None
     env = make_run_env(settings, render_mode="rgb_array")
     try:
         quiet_sdl(env)

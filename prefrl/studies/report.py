@@ -13,6 +13,8 @@ from prefrl.control.folder import ControlFolder
 from prefrl.errors import UserError
 from prefrl.files import write_json
 from prefrl.history import History
+from prefrl.offline.folder import OfflineFolder
+from prefrl.offline.run import data_of
 from prefrl.rewards import RewardEnsemble
 from prefrl.rewards.report import ReportCard, report_card
 from prefrl.runs.checkpoint import newest_checkpoint
@@ -39,12 +41,8 @@ def report_run(folder: ControlFolder) -> ReportCard:
         UserError: the run has no reward or no readable checkpoint yet.
     """
     settings = folder.settings
-    checkpoint, refused = newest_checkpoint(folder)
-    if checkpoint is None:
-        raise UserError(" ".join([f"The run in {folder.path} has no readable checkpoint yet.", *refused]))
+    history = history_of(folder)
     reward = RewardEnsemble.load(folder.reward_path)
-    kept = checkpoint.state.part("history")
-    history = History.restore(kept.arrays, kept.values)
     rng = stream(settings.seed, "report")
     one = history.sample(1, settings.segment_length, np.random.default_rng(0))[0]
     num = max(10, min(REPORT_SEGMENTS, REPORT_BYTES // num_bytes(one.observations)))
@@ -58,7 +56,7 @@ def report_run(folder: ControlFolder) -> ReportCard:
     shown = answers.quality if answers.quality.anything_known else None  # not of a teacher that was asked once
     plot_report(
         card,
-        folder.read_metrics(),
+        [] if isinstance(folder, OfflineFolder) else folder.read_metrics(),
         path,
         answers=shown,
         reliability=answers.reliability,
@@ -66,6 +64,21 @@ def report_run(folder: ControlFolder) -> ReportCard:
         agreement=answers.held_out_agreement if settings.by_own_measure else None,
     )
     return card
+
+
+def history_of(folder: ControlFolder) -> History:
+    """Return what segments of a run are drawn from: its agent's behaviour, or the data that it was given.
+
+    Raises:
+        UserError: the run has no readable checkpoint yet, or its data are gone or others now.
+    """
+    if isinstance(folder, OfflineFolder):
+        return data_of(folder).history
+    checkpoint, refused = newest_checkpoint(folder)
+    if checkpoint is None:
+        raise UserError(" ".join([f"The run in {folder.path} has no readable checkpoint yet.", *refused]))
+    kept = checkpoint.state.part("history")
+    return History.restore(kept.arrays, kept.values)
 
 
 def _held_out_segments(folder: ControlFolder, history: History, num: int, rng: np.random.Generator) -> list[Segment]:

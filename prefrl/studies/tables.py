@@ -119,6 +119,41 @@ def show_text_report(figures: Mapping[str, Any], path: Path, console: Console) -
         console.print(table)
 
 
+def show_offline(summary: Mapping[str, Any], console: Console) -> None:
+    """Print the figures of an offline run: what its policy and those of its controls earn, and what the data hold.
+
+    Args:
+        summary: what `prefrl.offline.run.summarise` gives.
+        console: where to.
+    """
+    data = summary["data"]
+    if data is not None:
+        ended = f", {data['ends']:,} of them end" if data["ends"] else ""
+        console.print(f"{plain(summary['dataset'])}: {data['episodes']:,} episodes of {data['steps']:,} steps{ended}.")
+    if summary["held_out_agreement"] is not None:
+        console.print(f"The learned reward agrees with {told_agreement(Share(**summary['held_out_agreement']))}.")
+    if summary["num_episodes"] is None:
+        console.print("The data name no environment, so that no return can be measured: --env ENV names one.")
+        return
+    table = Table("policy", "true return", title=f"{summary['env_id']}, {summary['num_episodes']} episodes each")
+
+    def add(name: str, mean: float | None, std: float | None = None) -> None:
+        spread = "" if std is None else f" (spread {std:.3g})"
+        table.add_row(plain(name), "unknown" if mean is None else f"{mean:.5g}{spread}")
+
+    add("random actions", summary["random_true_return_mean"])
+    if data is not None and data["true_return_mean"] is not None:
+        few = f"{data['true_return_least']:.4g} to {data['true_return_most']:.4g}"
+        table.add_row("the data", f"{data['true_return_mean']:.5g} ({few})")
+    for one in (summary, *summary["controls"].values()):
+        add(one["title"], one["true_return_mean"], one["true_return_std"])
+    console.print(table)
+    for name, said in summary["remarks"].items():
+        console.print(f"{name}: {' '.join(said)}")
+    for name, reason in summary["failures"].items():
+        console.print(f"The policy {name} could not be played: {plain(reason)}")
+
+
 def _figure(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 

@@ -36,6 +36,8 @@ OPTIONAL = (
     "uvicorn",
     "jinja2",
     "itsdangerous",
+    "minari",
+    "h5py",
 )
 CORE = (
     "errors",
@@ -69,12 +71,16 @@ MAY_READ_TRUE_REWARDS = {
     "prefrl.agents.sb3": "hands them on, in one place, when the agent is the baseline that is given them",
     "prefrl.control.loop": "reports returns",
     "prefrl.control.rendering": "draws them under the frames",
+    "prefrl.offline.data": "checks them with what else is given, and tells the returns of the data",
+    "prefrl.offline.sources": "reads them with what else is given",
+    "prefrl.offline.minari_data": "writes them into a data set",
+    "prefrl.offline.trainer": "learns from them, in one place, when it is the control that is given them",
     "prefrl.studies.video": "draws them under the frames",
 }
 APART = {
     "prefrl.runs": {"prefrl.envs", "prefrl.agents", "prefrl.rewards", "prefrl.store"},
     "prefrl.control": {"prefrl.text"},
-    "prefrl.text": {"prefrl.control", "prefrl.agents"},
+    "prefrl.text": {"prefrl.control", "prefrl.agents", "prefrl.offline"},
 }
 """What layers do not know of, whatever their order."""
 TEXT_ROOMS = ("model", "data", "learn", "jobs")
@@ -195,7 +201,7 @@ def test_true_rewards_are_read_only_where_they_may_be(attribute: str) -> None:
             if isinstance(node, ast.Attribute) and node.attr == attribute and isinstance(node.ctx, ast.Load):
                 readers.setdefault(module, []).append(node.lineno)
     assert {m: lines for m, lines in readers.items() if m not in MAY_READ_TRUE_REWARDS} == {}
-    for agent in ("prefrl.agents.ppo", "prefrl.agents.sb3"):
+    for agent in ("prefrl.agents.ppo", "prefrl.agents.sb3", "prefrl.offline.trainer"):
         assert len(readers.get(agent, [])) <= 1
 
 

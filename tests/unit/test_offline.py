@@ -1,0 +1,561 @@
+"""Offline learning: data of every source, the losses, IQL against a known optimum, runs that are stopped and go on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefrl.agents import AGENTS
+from prefrl.agents.action_scale import ActionScale
+from prefrl.control import TrainSettings, train
+from prefrl.control.policies import KeptPolicy, make_run_agent
+from prefrl.errors import UserError
+from prefrl.offline import run as runs
+from prefrl.offline.data import GivenEpisode, World, make_data
+from prefrl.offline.folder import OfflineFolder
+from prefrl.offline.iql import Iql
+from prefrl.offline.losses import cloning_weights, contrastive_loss, expectile_loss, preference_loss
+from prefrl.offline.policy import OfflinePolicy, policy_hyperparameters
+from prefrl.offline.settings import LearnerSettings, OfflineSettings
+from prefrl.offline.sources import read_data
+from prefrl.offline.trainer import OfflineTrainer
+from prefrl.offline.transitions import make_transitions, scaled_rewards, show_all
+from prefrl.rewards import FitSettings
+from prefrl.runs.guard import Interrupted
+from prefrl.store import PreferenceStore
+
+# ------------------------------------------------------------------------------------------------ losses
+
+
+def test_the_expectile_loss_is_least_at_the_expectile() -> None:
+    """Of 0 and 1 with equal chances the expectile is the expectile itself: t (1 - v) = (1 - t) v gives v = t."""
+    x = torch.tensor([0.0, 1.0])
+    for expectile in (0.1, 0.5, 0.7, 0.95):
+        grid = torch.linspace(0, 1, 1001)
+        losses = torch.stack([expectile_loss(x - v, expectile) for v in grid])
+        assert float(grid[losses.argmin()]) == pytest.approx(expectile, abs=1e-3)
+
+
+def test_cloning_weights_are_exponentials_up_to_a_hundred() -> None:
+    weights = cloning_weights(torch.tensor([0.0, 1.0, -1.0, 50.0]), 2.0)
+    assert weights.tolist() == pytest.approx([1.0, np.exp(2), np.exp(-2), 100.0])
+    assert cloning_weights(torch.tensor([3.0, -7.0]), 0.0).tolist() == [1.0, 1.0]
+
+
+def test_the_contrastive_loss_by_hand() -> None:
+    first, second = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0.4, 0.4, 0.4])
+    a, b = np.exp(1.0), np.exp(0.4)
+    for_first = -np.log(a / (a + np.exp(0.5 * 0.4)))
+    for_second = -np.log(b / (b + np.exp(0.5 * 1.0)))
+    expected = (for_first + for_second + (for_first + for_second) / 2) / 3
+    found = contrastive_loss(first, second, torch.tensor([1.0, 0.0, 0.5]), 0.5)
+    assert float(found) == pytest.approx(expected)
+
+
+@given(st.floats(-20, 20), st.floats(-20, 20), st.sampled_from([0.0, 0.5, 1.0]))
+def test_without_bias_the_contrastive_loss_is_that_of_preferences(first: float, second: float, p: float) -> None:
+    a, b, preference = (torch.tensor([x], dtype=torch.float64) for x in (first, second, p))
+    found = contrastive_loss(a, b, preference, 1.0)
+    assert float(found) == pytest.approx(float(preference_loss(a, b, preference)), abs=1e-9)
+
+
+# ------------------------------------------------------------------------------------------------ rewards
+
+
+def test_returns_range_over_the_steps_of_the_longest_episode_whatever_the_scale() -> None:
+    rng, lengths = np.random.default_rng(0), np.array([50, 100, 80])
+    rewards = rng.normal(size=230)
+    scaled = scaled_rewards(rewards, lengths, "plain")
+    returns = np.add.reduceat(scaled, [0, 50, 150])
+    assert returns.max() - returns.min() == pytest.approx(100)
+    assert scaled_rewards(1e-3 * rewards, lengths, "plain") == pytest.approx(scaled)
+    assert scaled_rewards(1e-3 * rewards + 7.0, np.array([230]), "worst").std() > 0  # one episode: no range to go by
+
+
+def test_what_follows_an_end_is_as_bad_as_the_worst_or_as_good_as_the_best_steps() -> None:
+    rewards, lengths = np.linspace(-3, 5, 1000), np.array([400, 600])
+    worst, best = (scaled_rewards(rewards, lengths, ends) for ends in ("worst", "best"))
+    assert (worst < 0).mean() == pytest.approx(0.01, abs=0.002)
+    assert (best > 0).mean() == pytest.approx(0.01, abs=0.002)
+    assert scaled_rewards(np.zeros(1000), lengths, "worst").tolist() == [0.0] * 1000
+    with pytest.raises(UserError, match=r"ends must be worst, best, plain\. Received 'bad'"):
+        scaled_rewards(rewards, lengths, "bad")
+
+
+# ------------------------------------------------------------------------------------------------ the policy
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-2.0, 6.0, (2,)),
+        spaces.Box(np.array([0, -np.inf], np.float32), np.array([1, np.inf], np.float32)),
+        spaces.Discrete(4, start=3),
+        spaces.MultiDiscrete([3, 2], start=[1, -1]),
+        spaces.MultiBinary(3),
+    ],
+)
+def test_actions_of_the_environment_become_those_of_the_policy_and_back(space: spaces.Space[Any]) -> None:
+    space.seed(0)
+    actions = np.stack([np.asarray(space.sample()) for _ in range(20)])
+    policy = OfflinePolicy(spaces.Box(-1, 1, (3,)), space, (8,), learning_rate=1e-3, seed=0)
+    there = policy.actions.from_env(actions)
+    np.testing.assert_allclose(policy.actions.to_env(there), actions, rtol=1e-5)
+
+
+def test_bounded_actions_are_in_units_of_half_their_range() -> None:
+    scale = ActionScale(spaces.Box(-2.0, 6.0, (1,)))
+    assert scale.from_env(np.array([[-2.0], [2.0], [6.0]])).ravel().tolist() == [-1.0, 0.0, 1.0]
+
+
+def test_a_ppo_agent_acts_with_the_policy_as_it_was_learned() -> None:
+    policy = OfflinePolicy(spaces.Box(-1, 1, (3,)), spaces.Box(-2, 2, (1,)), (16, 16), learning_rate=1e-2, seed=1)
+    observations = np.random.default_rng(0).normal(3.0, 2.0, (64, 3)).astype(np.float32)
+    policy.see(observations)
+    inputs = policy.inputs.encode(observations)
+    for _ in range(5):
+        policy.log_prob(inputs, torch.full((64, 1), 0.5))
+        policy.step(torch.full((64,), -1 / 64), 1.0)
+    envs = gymnasium.make_vec(
+        "Pendulum-v1", 1, vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
+    )
+    agent = AGENTS.find("ppo").make(
+        envs,
+        total_env_steps=100,
+        hyperparameters=policy_hyperparameters((16, 16)),
+        seed=9,
+        device="cpu",
+        pass_true_reward=False,
+    )
+    agent.load_policy_state(policy.policy_state())
+    np.testing.assert_array_equal(agent.act(observations), policy.act(observations, torch.Generator()))
+    agent.close()
+
+
+def test_cloning_raises_the_likelihood_of_the_data_and_noise_stays_within_bounds() -> None:
+    policy = OfflinePolicy(spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (1,)), (16,), learning_rate=1e-2, seed=0)
+    inputs, actions = torch.randn(128, 2, generator=torch.Generator().manual_seed(0)), torch.full((128, 1), 0.25)
+    before = float(policy.log_prob(inputs, actions).mean())
+    for _ in range(1500):
+        policy.log_prob(inputs, actions)
+        policy.step(torch.full((128,), -1 / 128), 1.0)
+    assert float(policy.log_prob(inputs, actions).mean()) > before + 2
+    assert float(policy.actions.parameters()[0].min()) >= -5.0  # data without noise would make it go to minus infinity
+
+
+# ------------------------------------------------------------------------------------------------ a known optimum
+
+
+class Corridor(gymnasium.Env[int, int]):
+    """Five places in a row; to the right of the last is the goal, worth 10, and to the left of the first a small prize.
+
+    Actions are left and right; from the middle with discount 0.9 the optimum goes right everywhere but at the first.
+    """
+
+    observation_space = spaces.Discrete(5)
+    action_space = spaces.Discrete(2)
+    start = 2
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.place = int(self.np_random.integers(5))
+        return self.place, {}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        self.place += 1 if action == 1 else -1
+        ended = self.place in (-1, 5)
+        reward = {-1: 7.0, 5: 10.0}.get(self.place, 0.0)
+        self.place = min(max(self.place, 0), 4)
+        return self.place, reward, ended, False, {}
+
+
+BEST = [0, 1, 1, 1, 1]
+"""By hand, discount 0.9: from place i going right earns 10 x 0.9^(4 - i), going left 7 x 0.9^i: 6.56 against 7 at place
+0, 7.29 against 6.3 at place 1."""
+
+
+def corridor_episodes(num: int, seed: int = 0) -> list[GivenEpisode]:
+    rng, env, found = np.random.default_rng(seed), Corridor(), []
+    for number in range(num):
+        seen, done, earned, ended = [env.reset(seed=number)[0]], [], [], False
+        while not ended and len(done) < 30:
+            done.append(int(rng.integers(2)))
+            place, reward, ended, _, _ = env.step(done[-1])
+            seen.append(place)
+            earned.append(reward)
+        found.append(
+            GivenEpisode(
+                observations=np.array(seen),
+                actions=np.array(done),
+                true_rewards=np.array(earned),
+                terminated=ended,
+            )
+        )
+    return found
+
+
+def test_iql_finds_the_best_policy_of_a_corridor_from_random_walks() -> None:
+    data = make_data("walks", (Corridor.observation_space, Corridor.action_space), World(), corridor_episodes(400))
+    settings = LearnerSettings(hidden=(32,), batch_size=128, discount=0.9, expectile=0.9, temperature=10.0)
+    settings = replace(settings, target_rate=0.05, learning_rate=3e-3)
+    policy = OfflinePolicy(data.observation_space, data.action_space, (32,), learning_rate=3e-3, seed=0)
+    show_all(data, policy)
+    rewards = data.rollout.true_rewards[:, 0]
+    transitions = make_transitions(data, policy, rewards)
+    learner = Iql(transitions, policy, settings, torch.Generator().manual_seed(0))
+    rng = np.random.default_rng(0)
+    for update in range(1500):
+        rows = torch.from_numpy(rng.integers(len(transitions), size=128))
+        learner.update(rows, torch.zeros(0), 1 - update / 1500)
+    places = policy.inputs.encode(np.arange(5))
+    chances = policy._network.policy(places).softmax(1)
+    assert chances.argmax(1).tolist() == BEST
+    from prefrl.rewards.networks import Features
+
+    values = learner.v(Features(None, places))[0].detach().numpy()
+    best = [max(7 * 0.9**i, 10 * 0.9 ** (4 - i)) for i in range(5)]
+    np.testing.assert_allclose(values, best, rtol=0.12)  # an expectile of 0.9 lies a little below the best
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+def pendulum_episodes(num: int, steps: int = 60, seed: int = 0) -> list[GivenEpisode]:
+    """Return episodes from clumsy to good: a swing with more and less noise."""
+    rng, env, found = np.random.default_rng(seed), gymnasium.make("Pendulum-v1"), []
+    for number in range(num):
+        seen, done, earned = [env.reset(seed=number)[0]], [], []
+        skill = number % 3 / 2
+        for _ in range(steps):
+            cosine, sine, speed = seen[-1]
+            angle = np.arctan2(sine, cosine)
+            good = -(10 * angle + 2.5 * speed) if abs(angle) < 0.6 else -speed * (0.5 * speed**2 + 10 * (cosine - 1))
+            drawn = skill * np.clip(good, -2, 2) + (1 - skill) * rng.uniform(-2, 2)
+            done.append(np.array([np.clip(drawn, -2, 2)], np.float32))
+            observation, reward, _, _, _ = env.step(done[-1])
+            seen.append(observation)
+            earned.append(float(reward))
+        found.append(
+            GivenEpisode(
+                observations=np.array(seen),
+                actions=np.array(done),
+                true_rewards=np.array(earned),
+                terminated=False,
+                seed=number,
+            )
+        )
+    env.close()
+    return found
+
+
+def save(episodes: list[GivenEpisode], folder: Path) -> Path:
+    folder.mkdir()
+    for number, one in enumerate(episodes):
+        more = {} if one.seed is None else {"seed": np.array(one.seed)}
+        np.savez(
+            folder / f"{number:03d}.npz",
+            observations=one.observations,
+            actions=one.actions,
+            rewards=one.true_rewards,
+            terminated=np.array(one.terminated),
+            **more,
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pendulum(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(pendulum_episodes(12), tmp_path_factory.mktemp("data") / "pendulum")
+
+
+def test_episodes_come_back_from_files_as_they_were(pendulum: Path) -> None:
+    data, episodes = read_data(str(pendulum), World(env_id="Pendulum-v1")), pendulum_episodes(12)
+    assert len(data.episodes) == len(data.history.closed) == 12
+    assert data.lengths.tolist() == [60] * 12
+    for number, (one, known) in enumerate(zip(data.history.closed, episodes, strict=True)):
+        whole = one.segment(0, 60)
+        np.testing.assert_array_equal(whole.observations, known.observations)
+        np.testing.assert_array_equal(whole.actions, known.actions)
+        np.testing.assert_array_equal(whole.true_rewards, known.true_rewards)
+        assert one.number == number and one.truncated and not one.terminated
+    assert data.fingerprint == read_data(str(pendulum), World(env_id="Pendulum-v1")).fingerprint
+
+
+def test_rows_of_transitions_are_the_steps_of_the_data() -> None:
+    given = corridor_episodes(6)
+    data = make_data("walks", (Corridor.observation_space, Corridor.action_space), World(), given)
+    policy = OfflinePolicy(data.observation_space, data.action_space, (4,), learning_rate=1e-3, seed=0)
+    found = make_transitions(data, policy, data.rollout.true_rewards[:, 0])
+    row = 0
+    for episode in given:
+        for step in range(len(episode.actions)):
+            at = int(found.at[row])
+            assert int(found.observations[at].argmax()) == episode.observations[step]
+            assert int(found.observations[at + 1].argmax()) == episode.observations[step + 1]
+            assert int(found.action_features[row].argmax()) == episode.actions[step]
+            last = step == len(episode.actions) - 1
+            assert float(found.goes_on[row]) == float(not (last and episode.terminated))
+            row += 1
+    assert row == len(found)
+
+
+def test_a_run_is_data_with_the_environment_that_it_was_in(tmp_path: Path) -> None:
+    settings = TrainSettings(
+        env_id="CartPole-v1", fixed_horizon=0, labels=4, steps=256, num_envs=2, segment_length=5, warmup_steps=64,
+        hyperparameters={"n_steps": 32, "batch_size": 32, "n_epochs": 1}, fit=FitSettings(num_steps=1, first_steps=1),
+        num_checkpoints=1, eval_episodes=1,
+    )  # fmt: skip
+    folder = train(settings, tmp_path / "run", quiet=True)
+    data = read_data(str(folder.path))
+    assert data.world.env_id == "CartPole-v1"
+    assert data.lengths.sum() == 256
+    assert data.figures()["ends"] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"observations": np.zeros((60, 3), np.float32)}, "has 60 actions, 60 observations and 60 rewards"),
+        ({"observations": np.zeros((61, 4), np.float32)}, r"its observations have shape \(4,\) where it should be"),
+        ({"actions": np.zeros((60, 2), np.float32)}, r"its actions have shape \(2,\)"),
+        ({"actions": np.full((60, 1), np.nan, np.float32)}, "actions that are NaN or infinite"),
+        ({"rewards": np.zeros(59)}, "59 rewards"),
+        ({"terminated": np.array([True, False])}, "only the last step"),
+        ({"actions": np.array(3.0)}, "one for each step"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_in_a_sentence(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    arrays = {
+        "observations": np.zeros((61, 3), np.float32),
+        "actions": np.zeros((60, 1), np.float32),
+        "rewards": np.zeros(60),
+    }
+    np.savez(tmp_path / "one.npz", **(arrays | change))
+    with pytest.raises(UserError, match=told):
+        read_data(str(tmp_path / "one.npz"), World(env_id="Pendulum-v1"))
+
+
+def test_data_of_another_environment_are_refused(pendulum: Path) -> None:
+    with pytest.raises(UserError, match="does not fit its spaces: its observations have shape"):
+        read_data(str(pendulum), World(env_id="MountainCarContinuous-v0"))
+
+
+def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"There are no data in .*empty"):
+        read_data(str(tmp_path / "empty"))
+    (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
+    with pytest.raises(UserError, match=r"bad\.npz cannot be read"):
+        read_data(str(tmp_path / "bad.npz"))
+    np.savez(tmp_path / "half.npz", observations=np.zeros((3, 2)))
+    with pytest.raises(UserError, match=r"half\.npz holds no .*actions"):
+        read_data(str(tmp_path / "half.npz"))
+
+
+def test_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Offline learners read vectors, and these observations are images"):
+        OfflinePolicy(spaces.Box(0, 255, (64, 64, 3), np.uint8), spaces.Discrete(2), (8,), learning_rate=1e-3, seed=0)
+
+
+def test_minari_data_come_back_as_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minari = pytest.importorskip("minari")
+    pytest.importorskip("h5py")
+    from prefrl.offline.minari_data import write_minari
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    episodes = pendulum_episodes(3)
+    env = gymnasium.make("Pendulum-v1")
+    folder = write_minari("pendulum/mixed-v0", env, episodes)
+    env.close()
+    there = minari.load_dataset("pendulum/mixed-v0")  # as the library itself reads it
+    assert there.total_episodes == 3 and there.total_steps == 180
+    np.testing.assert_array_equal(there[1].actions, episodes[1].actions)
+    for place in ("pendulum/mixed-v0", str(folder), str(folder / "data")):
+        data = read_data(place)
+        assert data.world.env_id == "Pendulum-v1"
+        assert data.observation_space == gymnasium.make("Pendulum-v1").observation_space
+        for one, known in zip(data.episodes, episodes, strict=True):
+            np.testing.assert_array_equal(one.observations, known.observations)
+            np.testing.assert_array_equal(one.actions, known.actions)
+            np.testing.assert_array_equal(one.true_rewards, known.true_rewards)
+            assert one.seed == known.seed
+    with pytest.raises(UserError, match="There are no data 'pendulum/none-v0'"):
+        read_data("pendulum/none-v0")
+    (folder / "data" / "main_data.hdf5").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_data(str(folder))
+
+
+def test_without_minari_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "minari", None)
+    with pytest.raises(UserError, match=r'pip install "prefrl\[offline\]"'):
+        read_data("some/data-v0")
+
+
+# ------------------------------------------------------------------------------------------------ runs
+
+
+def few(pendulum: Path, **changes: Any) -> OfflineSettings:
+    settings = OfflineSettings(
+        dataset=str(pendulum),
+        env="Pendulum-v1",
+        labels=12,
+        steps=120,
+        segment_length=10,
+        fit=FitSettings(first_steps=10, num_steps=5),
+        learner=LearnerSettings(hidden=(16,), batch_size=32),
+        eval_episodes=2,
+        num_checkpoints=3,
+    )
+    return replace(settings, **changes)
+
+
+def policy_of(folder: OfflineFolder) -> torch.Tensor:
+    state = folder.load_policy("last")
+    return torch.cat([tensor.reshape(-1) for tensor in state["network"].values()])
+
+
+@pytest.fixture(scope="module")
+def finished(pendulum: Path, tmp_path_factory: pytest.TempPathFactory) -> OfflineFolder:
+    controls = ("true", "zero", "random", "cloning")
+    return runs.offline(few(pendulum), tmp_path_factory.mktemp("runs") / "run", controls=controls, quiet=True)
+
+
+def test_a_run_has_what_every_run_has(finished: OfflineFolder) -> None:
+    summary = finished.read_summary()
+    assert summary["labels"] == 12 and summary["steps"] == 120
+    assert summary["data"]["episodes"] == 12 and summary["data"]["steps"] == 720
+    assert summary["true_return_mean"] < 0 and summary["random_true_return_mean"] < 0
+    assert set(summary["controls"]) == {"true", "zero", "random", "cloning"}
+    assert [row["num_updates"] for row in finished.read_metrics()] == [0, 40, 80, 120]
+    for name in ("before", "during", "last"):
+        finished.load_policy(name)
+    with PreferenceStore(finished.path / "record.sqlite") as store:
+        assert store.num_answers() == 12
+        assert {query.session for query in map(store.query, store.query_ids())} == {0, 1, 2, 3}
+    assert (finished.path / "curves.png").is_file() and (finished.path / "reward.safetensors").is_file()
+    assert not (finished.path / "controls" / "true" / "record.sqlite").exists()
+
+
+def test_a_finished_run_is_played_reported_and_refused_to_go_on(finished: OfflineFolder) -> None:
+    kept = KeptPolicy(finished, "last")
+    assert kept.act(np.zeros((2, 3), np.float32)).shape == (2, 1)
+    kept.close()
+    from prefrl.studies.report import report_run
+
+    card = report_run(finished)
+    assert card.num_segments > 10 and (finished.path / "report.png").is_file()
+    with pytest.raises(UserError, match="is finished"):
+        runs.resume(finished.path, quiet=True)
+
+
+@pytest.mark.parametrize("after", ["the first part", "half a part"])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+    finished: OfflineFolder, pendulum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    settings, whole = few(pendulum), OfflineTrainer._part
+    stopped = []
+
+    def part(self: OfflineTrainer, learner: Any, num_pairs: int, done: int) -> int:
+        if not stopped:
+            stopped.append(True)
+            if after == "half a part":
+                original = learner.update
+                calls = []
+
+                def update(*given: Any) -> Any:
+                    calls.append(1)
+                    if len(calls) == 7:
+                        raise KeyboardInterrupt
+                    return original(*given)
+
+                learner.update = update
+            else:
+                self.stop()
+        return whole(self, learner, num_pairs, done)
+
+    monkeypatch.setattr(OfflineTrainer, "_part", part)
+    with pytest.raises((Interrupted, KeyboardInterrupt)):
+        runs.offline(settings, tmp_path / "run", quiet=True)
+    folder = runs.offline(settings, tmp_path / "run", quiet=True)  # the same command again
+    assert torch.equal(policy_of(folder), policy_of(finished))
+
+    def figures(one: OfflineFolder) -> list[dict[str, Any]]:
+        return [{name: v for name, v in row.items() if name != "seconds"} for row in one.read_metrics()]
+
+    assert figures(folder) == figures(finished)
+
+
+def test_the_same_folder_with_other_settings_or_other_data_is_refused(
+    finished: OfflineFolder, pendulum: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="was begun with other settings: steps is 120 there"):
+        runs.offline(few(pendulum, steps=121), finished.path, quiet=True)
+    there = save(pendulum_episodes(4), tmp_path / "data")
+    folder = runs.offline(few(there, labels=4), tmp_path / "run", quiet=True)
+    (there / "000.npz").unlink()
+    with pytest.raises(UserError, match=r"are not those that the run in .* was begun with"):
+        runs.data_of(folder)
+
+
+def test_data_without_an_environment_are_learned_from_and_no_return_is_claimed(
+    pendulum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.warns(UserWarning, match="No environment is named: actions are taken to be Box"):
+        folder = runs.offline(few(pendulum, env=None), tmp_path / "run", quiet=True)
+    summary = folder.read_summary()
+    assert summary["true_return_mean"] is None and summary["num_episodes"] is None
+    from prefrl.cli import main
+
+    assert main(["evaluate", str(folder.path)]) == 2
+    assert "name no environment" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"segment_length": 61}, "longer than every episode"),
+        ({"method": "cpl", "reward_from": "zero"}, "--reward-from zero is for --method iql"),
+        ({"labels": 0}, "labels must be at least 1"),
+        ({"teacher": "oracl"}, "Did you mean 'oracle'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    pendulum: Path, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        runs.offline(few(pendulum, **changes), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_offline_run_is_evaluated_and_shown_by_the_command(
+    finished: OfflineFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from prefrl.cli import main
+
+    assert main(["evaluate", str(finished.path), "--episodes", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_episodes"] == 1
+    assert main(["evaluate", str(finished.path), "--episodes", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "IQL on 12 answers" in shown and "IQL on the true reward" in shown and "Cloning" in shown
+    assert main(["resume", str(finished.path), "--labels", "+5"]) == 2
+    assert "--labels and --steps are of control runs" in capsys.readouterr().err
+
+
+def test_rewards_are_not_read_where_none_may_be(finished: OfflineFolder) -> None:
+    assert make_run_agent(finished.settings, seed=0, device="cpu", num_envs=1).action_space.shape == (1,)
+    zero = finished.controls["zero"]
+    advantages = [row["advantage"] for row in zero.read_metrics() if "advantage" in row]
+    assert np.abs(advantages).max() < 0.5  # values of nothing, at their start
