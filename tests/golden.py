@@ -63,6 +63,7 @@ CONTROL: dict[str, TrainSettings] = {
     "a2c": replace(PPO, agent="a2c", steps=1600, hyperparameters={"n_steps": 50}),
     "sb3-ppo": replace(PPO, agent="sb3-ppo", steps=1600),
     "sac": replace(OFF_POLICY, agent="sac"),
+    "sb3-sac": replace(OFF_POLICY, agent="sb3-sac"),
     "td3": replace(OFF_POLICY, agent="td3"),
     "dqn": replace(OFF_POLICY, agent="dqn", env_id="CartPole-v1"),
     "mixed": replace(

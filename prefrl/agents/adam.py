@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BETAS, EPSILON = (0.9, 0.999), 1e-5  # epsilon as in stable-baselines3's actor-critics
+BETAS, EPSILON = (0.9, 0.999), 1e-5  # epsilon as in stable-baselines3's on-policy actor-critics
 
 
 class FlatAdam:
@@ -18,11 +18,12 @@ class FlatAdam:
     Args:
         parameters: the vector.
         gradient: its gradient.
-        max_norm: longer gradients are shortened to this.
+        max_norm: longer gradients are shortened to this; None: they are not.
+        epsilon: added to the root of the second moment.
     """
 
-    def __init__(self, parameters: Tensor, gradient: Tensor, max_norm: float) -> None:
-        self.parameters, self.gradient, self.max_norm = parameters, gradient, max_norm
+    def __init__(self, parameters: Tensor, gradient: Tensor, max_norm: float | None, epsilon: float = EPSILON) -> None:
+        self.parameters, self.gradient, self.max_norm, self.epsilon = parameters, gradient, max_norm, epsilon
         self.first, self.second = torch.zeros_like(parameters), torch.zeros_like(parameters)
         self.num_steps = 0
         self._scratch = torch.empty_like(parameters)
@@ -39,13 +40,14 @@ class FlatAdam:
         first, second = BETAS
         correction = (1 - second**self.num_steps) ** 0.5
         self._size.fill_(learning_rate * correction / (1 - first**self.num_steps))
-        self._epsilon.fill_(EPSILON * correction)
+        self._epsilon.fill_(self.epsilon * correction)
 
     def apply(self) -> None:
         """Make the step that was prepared."""
         first, second = BETAS
         gradient, scratch = self.gradient, self._scratch
-        gradient.mul_((self.max_norm / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp_(max=1.0))
+        if self.max_norm is not None:
+            gradient.mul_((self.max_norm / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp_(max=1.0))
         self.first.lerp_(gradient, 1 - first)
         self.second.mul_(second).addcmul_(gradient, gradient, value=1 - second)
         torch.sqrt(self.second, out=scratch).add_(self._epsilon)

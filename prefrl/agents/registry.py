@@ -9,6 +9,7 @@ from gymnasium.vector import VectorEnv
 
 from prefrl.agents.ppo import PpoAgent
 from prefrl.agents.protocol import Agent
+from prefrl.agents.sac import SacAgent
 from prefrl.errors import require
 from prefrl.seams import Registry, check_call, check_members
 
@@ -91,7 +92,8 @@ AGENTS: Registry[AgentKind] = Registry(
         "ppo": AgentKind(about="PPO (Schulman et al. 2017), ours", make=PpoAgent, tuned_as="ppo"),
         "sb3-ppo": _sb3("PPO", on_policy=True, tuned_as="ppo"),
         "a2c": _sb3("A2C", on_policy=True, tuned_as="a2c"),
-        "sac": _sb3("SAC", on_policy=False, tuned_as="sac"),
+        "sac": AgentKind(about="SAC (Haarnoja et al. 2018), ours", make=SacAgent, tuned_as="sac"),
+        "sb3-sac": _sb3("SAC", on_policy=False, tuned_as="sb3-sac"),
         "td3": _sb3("TD3", on_policy=False, tuned_as="td3"),
         "dqn": _sb3("DQN", on_policy=False, tuned_as="dqn"),
     },

@@ -115,13 +115,16 @@ _DQN_ACROBOT = {
 }
 
 
-def _off_policy(hyperparameters: dict[str, Any] | None = None, *, steps: int = 100_000) -> AgentDefaults:
-    return AgentDefaults(steps=steps, num_envs=1, warmup="uniform", hyperparameters=hyperparameters or {})
+def _off_policy(
+    hyperparameters: dict[str, Any] | None = None, *, steps: int = 100_000, num_envs: int = 1
+) -> AgentDefaults:
+    return AgentDefaults(steps=steps, num_envs=num_envs, warmup="uniform", hyperparameters=hyperparameters or {})
 
 
 OTHERS: dict[str, dict[str, AgentDefaults]] = {
     "a2c": {"": AgentDefaults()},
-    "sac": {"": _off_policy()},
+    "sac": {"": _off_policy({"gradient_steps": -1}, num_envs=8)},  # an update for each step of each environment
+    "sb3-sac": {"": _off_policy()},
     "td3": {"": _off_policy({"action_noise_std": 0.1})},
     "dqn": {
         "": _off_policy(_DQN_ACROBOT),

@@ -25,6 +25,7 @@ class ControlFolder(RunFolder):
     """
 
     FORMAT, COMMAND, COUNTER = "prefrl.run", "prefrl train", "num_env_steps"
+    FORMAT_VERSION = 2
     FIELDS = {"baseline": bool}  # noqa: RUF012  (as the class has them)
     SETTINGS: ClassVar[type[RunSettings]] = RunSettings
     """What the settings of this kind of run are."""
@@ -64,7 +65,10 @@ class ControlFolder(RunFolder):
         Raises:
             UserError: what the configuration holds are none.
         """
-        return self.read_settings(self.SETTINGS)
+        values = self.config["settings"]
+        if self.config["version"] < 2 and values.get("agent") == "sac":  # there was no other then
+            values = {**values, "agent": "sb3-sac"}
+        return self.read_settings(self.SETTINGS, values)
 
     @property
     def record(self) -> Path | str:

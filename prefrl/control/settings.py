@@ -119,7 +119,7 @@ class TrainSettings:
     from_run: Annotated[str | None, conf.arg(name="from", metavar="RUN")] = None
     """An earlier run of the same environment, whose answers are learned from too."""
     agent: Named = "ppo"
-    """ppo, one of stable-baselines3's (sb3-ppo, a2c, sac, td3 or dqn), or module:Name for your own."""
+    """ppo or sac, one of stable-baselines3's (sb3-ppo, sb3-sac, a2c, td3 or dqn), or module:Name for your own."""
     num_envs: int | None = None
     """Copies of the environment that run side by side; default: what suits the agent and the environment."""
     env_options: conf.Suppress[dict[str, Any]] = field(default_factory=dict)

@@ -43,7 +43,8 @@ KINDS = {
     "ppo, rankings": ["Pendulum-v1", *PPO, "--queries.feedback", "ranking", "--teacher", "skip"],
     "ppo, discrete, disagreement": ["CartPole-v1", *PPO, "--fixed-horizon", "0", "--queries.method", "disagreement"],
     "a2c": ["Pendulum-v1", "--agent", "a2c", "--hyper", "n_steps=50"],
-    "sac": ["Pendulum-v1", "--agent", "sac", "--hyper", "batch_size=16", "train_freq=16", "gradient_steps=1"],
+    "sac": ["Pendulum-v1", "--agent", "sac", "--hyper", "batch_size=16", "train_freq=8", "gradient_steps=1"],
+    "sb3-sac": ["Pendulum-v1", "--agent", "sb3-sac", "--hyper", "batch_size=16", "train_freq=16", "gradient_steps=1"],
     "dqn": ["CartPole-v1", "--agent", "dqn", "--fixed-horizon", "0", "--hyper", "batch_size=16", "train_freq=16"],
 }  # fmt: skip
 FIGURES = ("num_env_steps", "labels", "episodes", "true_return", "learned_return", "reward_loss", "reward_accuracy")

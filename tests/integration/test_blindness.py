@@ -36,7 +36,11 @@ def blind_pendulum() -> Any:
     del gymnasium.registry[name]
 
 
-@pytest.mark.parametrize("settings", [TINY, replace(TINY, agent="sb3-ppo"), TINY_SAC], ids=["ppo", "sb3-ppo", "sac"])
+@pytest.mark.parametrize(
+    "settings",
+    [TINY, replace(TINY, agent="sb3-ppo"), TINY_SAC, replace(TINY_SAC, agent="sb3-sac")],
+    ids=["ppo", "sb3-ppo", "sac", "sb3-sac"],
+)
 def test_weights_do_not_depend_on_the_true_reward(settings: TrainSettings, tmp_path: Path, blind_pendulum: str) -> None:
     (tmp_path / "teacher.py").write_text(HEIGHT)
     judged = replace(settings, reward_function=f"{tmp_path}/teacher.py:upright")

@@ -79,7 +79,9 @@ def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-@pytest.mark.parametrize("settings", [TINY, TINY_SAC, TINY_MIXED], ids=["ppo", "sac", "mixed"])
+@pytest.mark.parametrize(
+    "settings", [TINY, TINY_SAC, replace(TINY_SAC, agent="sb3-sac"), TINY_MIXED], ids=["ppo", "sac", "sb3-sac", "mixed"]
+)
 def test_run_killed_at_random_moments_ends_bit_identical(settings: TrainSettings, tmp_path: Path) -> None:
     whole = train(settings, tmp_path / "whole", quiet=True)
     chance = random.Random(0)

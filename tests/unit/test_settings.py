@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prefrl.control.defaults import PPO, agent_defaults
+from prefrl.control.folder import ControlFolder
 from prefrl.control.settings import QuerySettings, RunSettings, TrainSettings
 from prefrl.errors import UserError
 from prefrl.rewards import RewardSettings
@@ -37,7 +39,7 @@ def test_on_policy_agents_warm_up_as_their_policy_does(agent: str, warmup: str) 
     assert resolved(agent=agent, warmup="uniform").warmup == "uniform"
 
 
-@pytest.mark.parametrize("agent", ["sac", "td3", "dqn"])
+@pytest.mark.parametrize("agent", ["sac", "sb3-sac", "td3", "dqn"])
 def test_off_policy_agents_warm_up_uniformly(agent: str) -> None:
     assert resolved(agent=agent).warmup == "uniform"
 
@@ -88,3 +90,11 @@ def test_kinds_of_answers_that_there_are_not_are_refused_before_anything_is_writ
         settings = TrainSettings(env_id="Pendulum-v1", queries=QuerySettings(**queries))
         with pytest.raises(UserError, match=f"There is no module 'nowhere' to load the {what} from"):
             settings.resolve()
+
+
+def test_an_old_run_of_stable_baselines3s_sac_is_read_as_that(tmp_path: Path) -> None:
+    folder = ControlFolder.create(tmp_path / "run", resolved(agent="sac"), baseline=False)
+    assert folder.settings.agent == "sac"
+    config = json.loads(folder.config_path.read_text())
+    folder.config_path.write_text(json.dumps({**config, "version": 1}))
+    assert ControlFolder.open(tmp_path / "run", trust=True).settings.agent == "sb3-sac"

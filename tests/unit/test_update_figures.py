@@ -145,7 +145,7 @@ def test_our_ppo_works_without_stable_baselines3() -> None:
         "from prefrl.envs import make_vector_env\n"
         "agent = PpoAgent(make_vector_env('CartPole-v1', 2), total_env_steps=100, hyperparameters={'n_steps': 8})\n"
         "agent.reset_environments(0); agent.improve(None)\n"
-        "try: AGENTS['sac'].make(make_vector_env('CartPole-v1', 2))\n"
+        "try: AGENTS['sb3-sac'].make(make_vector_env('CartPole-v1', 2))\n"
         "except ImportError as error: print(error)\n"
         "assert not [name for name in sys.modules if name.startswith('stable_baselines3.')]\n"
     )
