@@ -15,7 +15,7 @@ const session = new Session({ mustSee: settings.mustSee, breakAfter: settings.br
 const store = `prefrl ${settings.place} ${settings.name} `;
 
 let standing = null, stage = settings.stage, finished = false, completion = null, texts = false, marked = false, away = false, signedOut = false, recordTrouble = "";
-let videos = [], drawn = "", flashing = 0, before = performance.now();
+let videos = [], drawn = "", entering = false, flashing = 0, before = performance.now();
 const outbox = []; // answers and what was taken back, until the record has them
 const clips = new Map(); // name of a clip: promise of its address here
 
@@ -286,7 +286,7 @@ function showOrder() {
 
 function show() {
   const { question } = session;
-  const screen = campaign.withdrawn ? "withdrawn" : stage === "consent" ? "consent" : session.introducing && stage !== "done" ? "introduction"
+  const screen = entering ? "waiting" : campaign.withdrawn ? "withdrawn" : stage === "consent" ? "consent" : session.introducing && stage !== "done" ? "introduction"
     : stage === "failed" ? "end" : session.resting ? "break" : question ? "question"
     : (finished || stage === "done") && session.awaited === null && !outbox.length ? "end" : "waiting";
   const state = JSON.stringify([screen, question?.ticket, stacked(), marked, stage, question?.items.map((item) => Boolean(item.problem))]);
@@ -428,7 +428,7 @@ function letter(event) { // on a Cyrillic or Greek layout a key counts by where 
 }
 
 function choose(act, answers = true) {
-  if (stage === "consent") return;
+  if (stage === "consent" || entering) return;
   if (session.introducing || session.resting || !answers) { act(); return; }
   if (flashing || session.question?.ticket !== shownTicket) return; // what is answered is what is on the screen
   const number = session.given.length + outbox.length, { question } = session;
@@ -477,7 +477,7 @@ addEventListener("keydown", (event) => {
     if ((key === "Enter" || key === " ") && event.target.closest("button, a, video.film")) return;
     if (event.repeat && (ANSWERS.has(action) || action === "undo" || action === "pause")) { event.preventDefault(); return; }
     choose(() => session.press(action), ANSWERS.has(action));
-  } else { if (stage !== "consent" && session.introducing && key.length === 1) session.press("confirm"); return; }
+  } else { if (stage !== "consent" && !entering && session.introducing && key.length === 1) session.press("confirm"); return; }
   event.preventDefault();
 });
 
@@ -569,10 +569,11 @@ $("items").addEventListener("click", (event) => {
 // ---------------------------------------------------------------------------------------------------- as it goes
 
 async function enter(hash) { // whoever opens their link answers as themselves, whoever was signed in here before
+  entering = true;
   const [token, ...more] = hash.split("&");
   const platform = Object.fromEntries([...new URLSearchParams(location.search), ...new URLSearchParams(more.join("&"))]);
   history.replaceState(null, "", location.pathname);
-  try { await ask("enter", { ...platform, token }); } catch (error) { signedOut = false; session.tell(error.message, 10); return; }
+  try { await ask("enter", { ...platform, token }); } catch (error) { entering = signedOut = false; session.tell(error.message, 10); return; }
   location.reload();
 }
 
