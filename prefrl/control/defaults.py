@@ -23,7 +23,7 @@ class AgentDefaults:
     """Copies of the environment."""
     warmup_steps: int = 8_192
     """Steps without learning at the start."""
-    warmup: Literal["policy", "uniform"] = "policy"
+    warmup: Literal["policy", "uniform", "entropy"] = "policy"
     """How the agent acts in them."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     """By the names of `PpoSettings`, or of the stable-baselines3 algorithm and `prefrl.agents.sb3`."""

@@ -31,6 +31,7 @@ from prefrl.control.strip import is_due, policy_name
 from prefrl.control.teaching import Teaching, TrueReward
 from prefrl.errors import UserError
 from prefrl.history import Episode, History
+from prefrl.rewards.particle_entropy import ParticleEntropy
 from prefrl.runs.checkpoint import Checkpoint, State, checkpoint_to_go_on_from, save_checkpoint
 from prefrl.runs.device import choose_device, device_to_go_on_with
 from prefrl.runs.global_random import global_random_state, restore_global_random_state, seed_global_random
@@ -38,8 +39,9 @@ from prefrl.runs.guard import enough_memory
 from prefrl.runs.metrics import MetricsWriter, finite, mean_of_known
 from prefrl.runs.streams import stream, stream_seed
 from prefrl.segments import Rollout
-from prefrl.spaces import Array, is_image
+from prefrl.spaces import Array, is_image, map_batch
 
+EXPLORED_BEFORE = 8  # the share of the warm-up in which an agent acts as it is, before it learns to explore
 LESS_MEMORY = "Use fewer --num-envs, a smaller --hyper n_steps, or fewer --warmup-steps."
 LESS_GPU_MEMORY = "Use a smaller --fit.batch-size, a shorter --segment-length, fewer --labels, or --device cpu."
 """Where the reward takes too much; agents say which of their own settings to lower."""
@@ -107,6 +109,9 @@ class Trainer:
         self.agent: Agent = make_run_agent(
             settings, seed=stream_seed(settings.seed, "agent"), device=self.device, pass_true_reward=self.is_baseline
         )
+        self._novelty: ParticleEntropy | None = None
+        if settings.warmup == "entropy" and not self.is_baseline:
+            self._novelty = ParticleEntropy(self.agent.observation_space, stream(settings.seed, "novelty"))
         self.history = History(settings.history_mb * 1_000_000)
         self.best = BestPolicy()
         self.recent_returns: list[tuple[float, float]] = []  # true and learned, of the episodes ended last
@@ -164,14 +169,25 @@ class Trainer:
         seed_global_random(stream_seed(settings.seed, "global"))
         self._reset_environments()
         self.folder.save_policy("before", self.agent.policy_state())
-        uniform = settings.warmup == "uniform"
-        rollout = self.agent.explore(settings.warmup_steps, stream(settings.seed, "explore"), uniform=uniform)
-        if self.folder.baseline is not None:
-            check_true_rewards(rollout)
-        self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
+        rollout = self._warm_up()
         self.teaching.begin(rollout, self.history, self.agent.num_env_steps)
         if (reward := self.teaching.reward) is not None:
             self.agent.relabel(reward)
+
+    def _warm_up(self) -> Rollout:
+        """Make the first steps, before anything is asked; return the last rollout."""
+        settings, novelty = self.settings, self._novelty
+        steps = settings.warmup_steps if novelty is None else settings.warmup_steps // EXPLORED_BEFORE
+        rng, uniform = stream(settings.seed, "explore"), settings.warmup == "uniform"
+        rollout = self.agent.explore(steps, rng, uniform=uniform)
+        self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
+        while novelty is not None and self.agent.num_env_steps < settings.warmup_steps:
+            novelty.remember(map_batch(lambda x: x[1:].reshape(-1, *x.shape[2:]), rollout.observations))
+            rollout = self.agent.improve(novelty).rollout
+            self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
+        if self.folder.baseline is not None:
+            check_true_rewards(rollout)
+        return rollout
 
     def _iterate(self) -> None:
         begin = time.perf_counter()

@@ -149,8 +149,9 @@ class TrainSettings:
     """Steps in a segment; default: what suits the environment, at most an episode."""
     warmup_steps: int | None = None
     """Steps at the start in which the agent acts without learning; the first queries are about them."""
-    warmup: Literal["policy", "uniform"] | None = None
-    """How it acts then: as its untrained policy does (Christiano et al. 2017, app. A), or uniformly at random."""
+    warmup: Literal["policy", "uniform", "entropy"] | None = None
+    """How it acts then: as its untrained policy does (Christiano et al. 2017, app. A), uniformly at random, or
+    learning to see what it has not seen (entropy; Lee et al. 2021, PEBBLE)."""
     queries: QuerySettings = field(default_factory=QuerySettings)
     """Which segments are asked about, and when."""
     reward: RewardSettings = field(default_factory=RewardSettings)
@@ -293,7 +294,7 @@ class RunSettings(TrainSettings):
     fixed_horizon: int = field()
     segment_length: int = field()
     warmup_steps: int = field()
-    warmup: Literal["policy", "uniform"] = "uniform"  # as it was in runs made before there was a choice
+    warmup: Literal["policy", "uniform", "entropy"] = "uniform"  # as it was in runs made before there was a choice
     wait: int = 0  # as it was in runs made before people could be waited for
 
     def label_schedule(self) -> LabelSchedule:

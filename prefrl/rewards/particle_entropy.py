@@ -1,0 +1,60 @@
+"""A reward for seeing what was not seen before: what an agent learns from before anybody has answered anything.
+
+Liu and Abbeel 2021 ("Behavior from the void", Eq. 8) estimate the entropy of the states by the distance of each to its
+k-th nearest neighbour; Lee et al. 2021 (PEBBLE) explore by it before the first questions, so that these are about
+different things. Here states are measured in standard deviations, a neighbour may be of any earlier step, and the
+reward of one step does not depend on which others are scored with it beyond those of its batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prefrl.errors import UserError
+from prefrl.spaces import Array, Batch, SpaceEncoder, is_image
+
+NEIGHBOUR = 5
+REMEMBERED = 4_096
+AT_ONCE = 1_024
+LEAST_STD = 1e-6
+
+
+class ParticleEntropy:
+    """log(1 + distance to the 5th nearest neighbour) of each next observation, as a `RewardFunction`.
+
+    Args:
+        space: of the observations.
+        rng: decides which states are remembered, where there are more than 4,096.
+
+    Raises:
+        UserError: they are images, whose distances in pixels say little.
+    """
+
+    def __init__(self, space: gymnasium.Space[Any], rng: np.random.Generator) -> None:
+        leaves = list(space.spaces.values()) if isinstance(space, gymnasium.spaces.Dict) else [space]
+        if any(is_image(leaf) for leaf in leaves):
+            raise UserError("Exploring by particle entropy needs states, not images. Use --warmup policy or uniform.")
+        self._encoder, self._rng = SpaceEncoder(space), rng
+        self._seen: NDArray[np.float32] = np.zeros((0, self._encoder.size), np.float32)
+        self._scale = np.ones(self._encoder.size, np.float32)
+
+    def remember(self, observations: Batch) -> None:
+        """Take states `(B, ...)` into what was seen; of more than 4,096 a random choice is kept."""
+        self._seen = np.concatenate([self._seen, self._encoder.encode(observations)])
+        if len(self._seen) > REMEMBERED:
+            self._seen = self._seen[self._rng.permutation(len(self._seen))[:REMEMBERED]]
+        deviations = self._seen.std(0)
+        self._scale = np.where(deviations > LEAST_STD, 1 / np.maximum(deviations, LEAST_STD), 0).astype(np.float32)
+
+    def __call__(self, observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.float32]:
+        """Return the reward of each transition, `(B,)` float32."""
+        states = torch.from_numpy(self._encoder.encode(next_observations) * self._scale)
+        pool = torch.cat([states, torch.from_numpy(self._seen * self._scale)])
+        nth = min(NEIGHBOUR + 1, len(pool))  # the first is the state itself
+        found = [torch.cdist(part, pool).kthvalue(nth, 1).values for part in states.split(AT_ONCE)]
+        return np.asarray(torch.log1p(torch.cat(found)).numpy())
