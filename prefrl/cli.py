@@ -53,6 +53,7 @@ from prefrl.studies.run_quality import record_quality, run_quality  # noqa: E402
 from prefrl.studies.tables import (  # noqa: E402
     show_finding,
     show_fit,
+    show_groups,
     show_offline,
     show_quality,
     show_standing,
@@ -743,6 +744,8 @@ def _show_summary(folder: ControlFolder, summary: dict[str, Any], *, as_json: bo
     agreement = summary.get("held_out_agreement")
     print_own_measure(folder, None if agreement is None else Share(**agreement), console)
     console.print(table)
+    if summary.get("groups"):
+        show_groups(summary["groups"], console)
     for remark, names in _by_remark(summary.get("remarks", {})).items():
         print(f"{', '.join(names)}: {remark}")
     if summary.get("update"):  # not in summaries of earlier versions

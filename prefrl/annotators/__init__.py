@@ -1,5 +1,8 @@
 """Who answers queries: the protocol, and simulated teachers."""
 
+from prefrl.annotators.panel import Panel as Panel
+from prefrl.annotators.panel import make_panel as make_panel
+from prefrl.annotators.panel import panel_names as panel_names
 from prefrl.annotators.protocol import Annotator as Annotator
 from prefrl.annotators.reward_functions import SegmentReward as SegmentReward
 from prefrl.annotators.reward_functions import load_reward_function as load_reward_function

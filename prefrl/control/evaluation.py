@@ -14,6 +14,7 @@ import numpy as np
 
 from prefrl.envs.measures import Measure
 from prefrl.errors import UserError
+from prefrl.rewards import RewardEnsemble
 from prefrl.rewards.function import RewardFunction
 from prefrl.runs.metrics import mean_of_known
 from prefrl.spaces import Array, Batch, map_batch
@@ -31,6 +32,8 @@ class Evaluation:
     lengths: list[int]
     learned_returns: list[float] | None = None
     """By the learned reward, where there is one."""
+    group_returns: list[list[float]] | None = None
+    """By the learned reward of each group of annotators, where there are several."""
     measures: dict[str, float] = field(default_factory=dict)
     """What returns do not tell, by name: the mean over episodes."""
     num_stopped: int = 0
@@ -47,6 +50,11 @@ class Evaluation:
     def learned_mean(self) -> float | None:
         """Mean learned return; None without a learned reward."""
         return None if self.learned_returns is None else mean_of_known(self.learned_returns)
+
+    @property
+    def group_means(self) -> list[float | None] | None:
+        """Mean learned return of each group of annotators; None where there is but one."""
+        return None if self.group_returns is None else [mean_of_known(returns) for returns in self.group_returns]
 
     @property
     def std(self) -> float | None:
@@ -123,6 +131,8 @@ def evaluate(
         observations, _ = envs.reset(seed=seed)
         returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, np.int64)
         learned = np.zeros(num_episodes)
+        groups = reward if isinstance(reward, RewardEnsemble) and reward.num_groups > 1 else None
+        by_group = np.zeros((1 if groups is None else groups.num_groups, num_episodes))
         running = np.ones(num_episodes, np.bool_)
         seen = []
         out_of_time = False
@@ -133,6 +143,8 @@ def evaluate(
             observations, rewards, terminated, truncated, _ = envs.step(actions)
             if reward is not None:
                 learned[running] += np.asarray(reward(before, actions, observations), np.float64)[running]
+                if groups is not None:
+                    by_group[:, running] += groups.group_rewards(before, actions, observations)[:, running]
             if measures:
                 seen.append(np.array(observations))
             returns[running] += np.asarray(rewards, np.float64)[running]
@@ -152,6 +164,7 @@ def evaluate(
         true_returns=[value if math.isfinite(value) else math.nan for value in returns.tolist()],
         lengths=lengths.tolist(),
         learned_returns=None if reward is None else learned.tolist(),
+        group_returns=None if groups is None else by_group.tolist(),
         measures=found,
         num_stopped=int(running.sum()),
         out_of_time=out_of_time and bool(running.any()),

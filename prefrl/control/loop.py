@@ -376,7 +376,8 @@ def make_teaching(
     if by_people:
         return PeopleTeaching(learner, settings, teacher)
     if named:
-        learner.store.add_annotator(answering.name, "teacher")
+        for name in getattr(answering, "names", [answering.name]):
+            learner.store.add_annotator(name, "teacher")
     return ScheduledTeaching(learner, settings)
 
 

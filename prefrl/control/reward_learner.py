@@ -14,11 +14,12 @@ from typing import Any
 
 import gymnasium
 
-from prefrl.annotators import Annotator, load_reward_function, make_teacher
+from prefrl.annotators import Annotator, load_reward_function, make_panel, make_teacher
 from prefrl.control.earlier import copy_answers
 from prefrl.control.folder import ControlFolder
 from prefrl.control.intake import Intake
 from prefrl.control.lost import find_lost, what_is_known
+from prefrl.control.serving import Serving
 from prefrl.control.settings import RunSettings
 from prefrl.control.steadiness import Steadiness
 from prefrl.errors import UserError
@@ -88,6 +89,7 @@ class RewardLearner:
         self.open_queries: dict[str, Query] = {}
         self.asked_pairs: set[frozenset[str]] = set()
         self._warned = self._told_missing = False
+        self.serving = Serving(self.reward, settings) if self.reward.num_groups > 1 else None
 
     def _empty_data(self) -> ComparisonData:
         bootstrap, labels = self.settings.fit.bootstrap, self.settings.labels
@@ -130,6 +132,8 @@ class RewardLearner:
     def begin(self, warmup: Rollout) -> None:
         """Take the statistics of the inputs from the warm-up, and in the answers of an earlier run, if there is one."""
         self.reward.set_input_statistics(*warmup.flat_transitions())
+        if self.serving is not None:
+            self.serving.begin(warmup)
         if self.settings.from_run is None:
             return
         earlier = Path(self.settings.from_run)
@@ -253,6 +257,8 @@ class RewardLearner:
         else:
             asked = self.data.sample_features(self.settings.reference_segments, reference)
             self.reward.normalise_on_asked(asked, length)
+        if self.serving is not None and self.fitter.groups is not None:
+            self.serving.weigh(self.fitter.groups, history, stream(seed, "serving", number))
         self._tell(lambda: history.sample(self.settings.reference_segments, length, stream(seed, "steady", number)))
 
     def _tell(self, draw: Callable[[], list[Segment]]) -> None:
@@ -275,6 +281,7 @@ class RewardLearner:
             "reward_train_loss": mean_of_known(self.fit_report.train_loss),
             "held_out_agreement": None if (share := self.fit_report.held_out_agreement) is None else share.share,
             "held_out_answers": self.fit_report.num_judged,
+            **({} if self.serving is None else self.serving.metrics()),
         }
 
     # ------------------------------------------------------------------------------------------------ going on
@@ -292,7 +299,8 @@ class RewardLearner:
         steadiness = self.steadiness.state()
         tensors = {"reward": self.reward.state_dict(), "fitter": self.fitter.state(), "steadiness": steadiness.tensors}
         values["steadiness"] = steadiness.values
-        return State(tensors=tensors, arrays={"counts": self.data.counts}, values=values)
+        arrays = {"counts": self.data.counts} | ({} if self.serving is None else self.serving.arrays())
+        return State(tensors=tensors, arrays=arrays, values=values)
 
     def restore(self, state: State) -> None:
         """Go on from what `state` gave, with the segments of the record."""
@@ -303,6 +311,8 @@ class RewardLearner:
         self.session, self._warned = values["session"], values.get("warned", False)
         self.annotator.restore(values["annotator"])
         self.fit_report = None if values["fit_report"] is None else FitReport(**values["fit_report"])
+        if self.serving is not None:
+            self.serving.restore(state.arrays)
         self._restore_data(state.arrays["counts"], values)
 
     def _restore_data(self, counts: Array, values: dict[str, Any]) -> None:
@@ -351,6 +361,12 @@ class RewardLearner:
         """Write the reward into a file, with a warning where it was fitted to nothing."""
         if not self.fitted:
             warnings.warn("Nothing was learned from: no answer was given, or all were left out.", stacklevel=2)
+        elif (groups := self.fitter.groups) is not None and not groups.belongs:
+            warnings.warn(
+                f"The {groups.num_groups} groups of annotators are no different: only {len(self.data.annotators)} "
+                "answered with a preference.",
+                stacklevel=2,
+            )
         self.reward.save(path)
 
     def close(self) -> None:
@@ -359,6 +375,9 @@ class RewardLearner:
 
 
 def make_run_teacher(settings: RunSettings) -> Annotator:
-    """Make the simulated teacher that the settings name."""
+    """Make the simulated teacher that the settings name, or the panel of them."""
+    seed = stream_seed(settings.seed, "teacher")
+    if settings.panel:
+        return make_panel(settings.panel, teacher=settings.teacher, seed=seed)
     function = None if settings.reward_function is None else load_reward_function(settings.reward_function)
-    return make_teacher(settings.teacher, seed=stream_seed(settings.seed, "teacher"), reward_function=function)
+    return make_teacher(settings.teacher, seed=seed, reward_function=function)

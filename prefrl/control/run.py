@@ -34,6 +34,7 @@ from prefrl.files import write_json
 from prefrl.quality import duels
 from prefrl.rewards import RewardEnsemble
 from prefrl.rewards.function import RewardFunction
+from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.runs.folder import RESUME
 from prefrl.runs.guard import Interrupted, locked, stopping
 from prefrl.runs.metrics import finite
@@ -45,6 +46,8 @@ from prefrl.spaces import Array, Batch
 
 def judge_name(settings: TrainSettings) -> str:
     """Return who judges in a run: `people`, `people+oracle`, the name of a reward function, or the teacher."""
+    if settings.panel:
+        return "panel"
     teacher = settings.teacher.rpartition(":")[2]  # of module:Name the name
     if settings.reward_function is not None:
         function = settings.reward_function.rpartition(":")[2]
@@ -371,6 +374,8 @@ def summarise(
             known: dict[str, Any] = {f"{prefix}true_return_mean": result.mean, f"{prefix}measures": result.measures}
             if reward is not None:
                 known[f"{prefix}learned_return_mean"] = result.learned_mean
+            if result.group_means is not None:
+                known[f"{prefix}group_returns"] = result.group_means
             return known | ({f"{prefix}true_return_std": result.std} if spread else {})
         unknown: dict[str, Any] = {f"{prefix}true_return_mean": None, f"{prefix}measures": {}}
         return unknown | ({f"{prefix}true_return_std": None} if spread else {})
@@ -401,8 +406,32 @@ def summarise(
     if baseline is not None and (baseline.policies / "last.pt").is_file():  # not while it trains
         summary |= figures("baseline_", "baseline", lambda: run(baseline, "last"), True)
         summary["baseline_seconds"] = _seconds(baseline.read_metrics())
+    if reward is not None and reward.num_groups > 1:
+        summary["groups"] = groups_of(folder, reward, summary)
     summary |= {"remarks": remarks, "failures": failures, **_by_answers(folder)}
     return {key: _rounded(value) for key, value in finite(summary).items()}
+
+
+def groups_of(folder: ControlFolder, reward: RewardEnsemble, summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return of each group of annotators who is in it, what share it has, and what it got by its own learned reward."""
+    checkpoint, _ = newest_checkpoint(folder)
+    belongs: dict[str, list[float]] = {}
+    if checkpoint is not None:
+        report = checkpoint.state.part("learner").values.get("fit_report") or {}
+        belongs = report.get("groups") or {}
+    names: list[list[str]] = [[] for _ in range(reward.num_groups)]
+    for name, row in belongs.items():
+        names[max(range(len(row)), key=row.__getitem__)].append(name)
+    returns = {prefix: summary.get(f"{prefix}group_returns") for prefix in ("", "best_", "random_")}
+    return [
+        {
+            "annotators": names[number],
+            "share": sum(row[number] for row in belongs.values()) / len(belongs) if belongs else None,
+            "weight": float(reward.group_weights[number]),
+            **{f"{prefix}learned_return": found and found[number] for prefix, found in returns.items()},
+        }
+        for number in range(reward.num_groups)
+    ]
 
 
 def _by_answers(folder: ControlFolder) -> dict[str, Any]:
@@ -418,6 +447,8 @@ def _by_answers(folder: ControlFolder) -> dict[str, Any]:
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
     return round(value, 4) if isinstance(value, float) else value
 
 

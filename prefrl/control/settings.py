@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 from prefrl.agents import AGENTS
-from prefrl.annotators import TEACHERS
+from prefrl.annotators import TEACHERS, panel_names
 from prefrl.control.defaults import agent_defaults
 from prefrl.control.evaluation import MAX_MINUTES
 from prefrl.envs import TASKS, episode_length, task
@@ -99,6 +99,9 @@ class TrainSettings:
     """Simulated annotator: oracle, noisy, myopic, mistake, skip, equal, coin, inverted, or module:Name for your own."""
     reward_function: str | None = None
     """`file.py:function` of a segment: the teacher judges by it instead of the environment's reward."""
+    panel: tuple[str, ...] = ()
+    """Simulated annotators beside each other, in place of one teacher: of each the name of a teacher, or
+    `file.py:function` of a segment; each question goes to one of them. Who is named twice is two."""
     record: str | None = None
     """URL of a PostgreSQL database for the record of answers, e.g. postgresql://user@host/database; default: a file in
     the run folder."""
@@ -206,10 +209,40 @@ class TrainSettings:
             raise UserError(f"shared_share must lie in [0, 1]. Received {self.shared_share}")
         if self.shared_share and not self.asks_people:
             raise UserError("--shared-share is of the questions to people, so it needs --annotator human or both.")
-        if not self.asks_people and self.from_run is None and self.teacher in self.without:
+        alone = not self.asks_people and self.from_run is None and not self.panel
+        if alone and self.teacher in self.without:
             raise UserError(f"--without {self.teacher} leaves nobody to learn from: the teacher is the only annotator.")
+        self._check_panel()
         if self.fixed_horizon is not None and self.fixed_horizon < 0:
             raise UserError(f"fixed_horizon must be a number of steps, or 0 for none. Received {self.fixed_horizon}")
+
+    def _check_panel(self) -> None:
+        """Check who answers beside each other, and that there are as many as groups."""
+        names, groups = panel_names(self.panel), self.reward.groups
+        if len(self.panel) == 1:
+            raise UserError(f"A panel needs two annotators or more. Received {self.panel[0]} alone; use --teacher.")
+        if self.panel and self.asks_people:
+            raise UserError("A panel answers in place of the teacher, not beside people: leave --annotator out.")
+        if self.panel and self.reward_function is not None:
+            raise UserError("Each of a panel judges by itself: leave --reward-function out, and name it in --panel.")
+        left = [name for name in names if name not in self.without]
+        if self.panel and not left:
+            raise UserError(f"--without {' '.join(self.without)} leaves nobody of the panel to learn from.")
+        if groups == 1:
+            return
+        if self.queries.feedback == "rating":
+            raise UserError("Groups of annotators are told apart by what they say is better: ratings do not tell.")
+        alone = not self.asks_people and self.from_run is None and not self.panel
+        if (alone and ":" not in self.teacher) or (self.panel and self.from_run is None and len(left) < groups):
+            who = f"{', '.join(left)} of the panel" if self.panel else f"the teacher {self.teacher}"
+            raise UserError(
+                f"{groups} groups of annotators need as many annotators or more, and only {who} would answer. Name "
+                "several with --panel, ask people with --annotator human, or leave --reward.groups out."
+            )
+        if self.panel and self.from_run is None and self.reward.serve not in (*left, "shares", "worst"):
+            raise UserError(
+                f"--reward.serve is shares, worst or one who answers: {', '.join(left)}. Received {self.reward.serve!r}"
+            )
 
     @property
     def asks_people(self) -> bool:
@@ -219,7 +252,7 @@ class TrainSettings:
     @property
     def by_own_measure(self) -> bool:
         """Whether the run is judged by what was asked for, since the environment's reward is not that."""
-        return self.asks_people or self.reward_function is not None
+        return self.asks_people or self.reward_function is not None or bool(self.panel)
 
     def resolve(self) -> RunSettings:
         """Fill in what was not asked for and check the whole against the environment.

@@ -67,9 +67,10 @@ class ComparisonData:
         self.add_answers(items, answers, [None] * len(answers), self.draw_counts(len(answers), rng))
 
     def draw_counts(self, num: int, rng: np.random.Generator) -> Array:
-        """Draw bootstrap counts `(num, M)` for answers that have come."""
-        shape = (num, self.ensemble.num_members)
-        return rng.poisson(1.0, shape) if self.bootstrap else np.ones(shape)
+        """Draw bootstrap counts `(num, M)` for answers that have come, the same for the members of each group."""
+        groups = self.ensemble.num_groups
+        shape = (num, self.ensemble.num_members // groups)
+        return np.tile(rng.poisson(1.0, shape) if self.bootstrap else np.ones(shape), (1, groups))
 
     def encode(self, segments: Sequence[Segment]) -> tuple[int, ...]:
         """Keep the features of segments; return their numbers, for `add_answers`."""

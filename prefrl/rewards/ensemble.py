@@ -49,6 +49,7 @@ FORMAT_VERSION = 1
 INPUTS = ("s", "sa", "sas")
 STATISTICS = ("input_mean", "input_std", "least_input_std", "reward_mean", "reward_std")
 NUM_MEMBERS = 3  # where the settings name none
+MOST_GROUPS = 10
 MOST_MEMBERS, MOST_UNITS = 1_000, 100_000  # files name them too: memory is taken after they are checked
 MOST_WEIGHTS = 1 << 28  # of all members: 1 GiB
 NEVER_VARIES = 1e-6  # standard deviation, as a share of the largest beside it
@@ -77,6 +78,12 @@ class RewardSettings:
     pessimism: float = 0.0
     """Standard deviations over members that are taken off their mean: above 0 where members disagree the reward is less
     (Zhu et al. 2023: right for data that is given), below 0 it is more (a bonus for exploring: Liang et al. 2022)."""
+    groups: int = 1
+    """Groups of annotators with wishes of their own, found by who answered what: each has as many members."""
+    serve: str = "shares"
+    """Whose reward the agent is given, of several groups: "shares", their mean weighted by their shares of the
+    annotators; "worst", of the group that got least so far (Chakraborty et al. 2024); or an annotator's name, of the
+    group that they belong to."""
     clip_inputs: float = 10.0
     """Standardised vector inputs are clipped to this many standard deviations."""
 
@@ -96,12 +103,23 @@ class RewardSettings:
             raise UserError(f"pessimism must be a finite number. Received {self.pessimism}")
         if self.pessimism and self.num_members == 1:
             raise UserError("pessimism needs members that can disagree: num_members must be at least 2. Received 1")
+        if not 1 <= self.groups <= MOST_GROUPS:
+            raise UserError(f"groups must be from 1 to {MOST_GROUPS}. Received {self.groups}")
+        if not self.serve:
+            raise UserError("serve must be shares, worst or an annotator's name. Received nothing")
+        if self.groups == 1 and self.serve != "shares":
+            raise UserError(
+                f"serve chooses among groups: give groups as well, 2 or more. Received {self.serve!r} alone"
+            )
         if self.clip_inputs <= 0:
             raise UserError(f"clip_inputs must be positive. Received {self.clip_inputs}")
 
 
 class RewardEnsemble:
     """M reward models r_m over transitions; calling it gives the mean of the normalised members.
+
+    Of G groups of annotators there are M = G x N models, those of a group beside each other; the reward is then the
+    mean of the groups' rewards, weighted by `group_weights` `(G,)`.
 
     Args:
         observation_space: space of the observations: Box, Discrete, MultiDiscrete or a Dict of these.
@@ -129,8 +147,9 @@ class RewardEnsemble:
         check_action_space(action_space)
         self.observation_space, self.action_space = observation_space, action_space
         settings = settings or RewardSettings()
-        self.num_members = settings.num_members or NUM_MEMBERS
-        self.settings = settings = replace(settings, num_members=self.num_members)
+        self.num_groups, of_each = settings.groups, settings.num_members or NUM_MEMBERS
+        self.num_members = self.num_groups * of_each
+        self.settings = settings = replace(settings, num_members=of_each)
         self.device = torch.device(device)
         self.images = is_image(observation_space)
         self.inputs = settings.inputs if settings.inputs != "auto" else ("s" if self.images else "sa")
@@ -164,6 +183,10 @@ class RewardEnsemble:
         self.least_input_std = torch.zeros(self.num_inputs, device=self.device)
         self.reward_mean = torch.zeros(self.num_members, 1, device=self.device)
         self.reward_std = torch.ones(self.num_members, 1, device=self.device)
+        self._statistics: tuple[str, ...] = STATISTICS
+        if self.num_groups > 1:
+            self.group_weights = torch.full((self.num_groups,), 1 / self.num_groups, device=self.device)
+            self._statistics = (*STATISTICS, "group_weights")
         self._few: FewTransitions | None = None  # made when it is asked for
 
     def _image_shape(self) -> tuple[int, int, int]:
@@ -270,15 +293,28 @@ class RewardEnsemble:
     def __call__(self, observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.float32]:
         """Return the learned reward of B transitions `(B,)` float32: the mean over normalised members.
 
-        Where the settings are pessimistic, so many of their standard deviations (biased) less.
+        Where the settings are pessimistic, so many of their standard deviations (biased) less. Of several groups the
+        mean of theirs, weighted by `group_weights`.
 
         The reward of images is evaluated without dropout and with the batch statistics of the fit.
         """
+        if self.num_groups > 1:
+            groups = self._group_rewards(observations, actions, next_observations)
+            return (self.group_weights @ groups).cpu().numpy()
+        return self._group_rewards(observations, actions, next_observations)[0].cpu().numpy()
+
+    @torch.no_grad()
+    def group_rewards(self, observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.float32]:
+        """Return the learned reward of each group of annotators `(G, B)` float32."""
+        return self._group_rewards(observations, actions, next_observations).cpu().numpy()
+
+    def _group_rewards(self, observations: Batch, actions: Array, next_observations: Batch) -> Tensor:
         members = self._normalised(self._raw_rewards(observations, actions, next_observations))
-        reward = members.mean(0)
+        members = members.unflatten(0, (self.num_groups, -1))
+        rewards = members.mean(1)
         if self.settings.pessimism:
-            reward -= self.settings.pessimism * members.std(0, correction=0)
-        return reward.cpu().numpy()
+            rewards -= self.settings.pessimism * members.std(1, correction=0)
+        return rewards
 
     def of_few(self, observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.float32]:
         """Return what `__call__` returns, up to rounding, by NumPy where it is a mean of perceptrons on the CPU.
@@ -286,7 +322,7 @@ class RewardEnsemble:
         For a few transitions at a time that is several times as fast, and it needs none of torch's threads, which a
         process that was forked from one that used them does not have.
         """
-        is_mean = self.settings.pessimism == 0
+        is_mean = self.settings.pessimism == 0 and self.num_groups == 1
         if not is_mean or not isinstance(self.network, EnsembleMLP) or self.device.type != "cpu" or len(actions) > FEW:
             return self(observations, actions, next_observations)
         statistics = (self.input_mean, self.input_std, self.reward_mean, self.reward_std)
@@ -460,14 +496,14 @@ class RewardEnsemble:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all tensors: network, input statistics and normalisers."""
-        own = {name: getattr(self, name) for name in STATISTICS}
+        own = {name: getattr(self, name) for name in self._statistics}
         return {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()} | own
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over the tensors that `state_dict` gave."""
         network = {name.removeprefix("network."): t for name, t in state.items() if name.startswith("network.")}
         self.network.load_state_dict(network)
-        for name in STATISTICS:
+        for name in self._statistics:
             setattr(self, name, state[name].to(self.device))
 
 

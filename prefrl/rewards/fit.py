@@ -3,7 +3,8 @@
 Christiano et al. 2017, s. 2.2.3: cross-entropy under Bradley-Terry, each member on its own bootstrap of the
 comparisons, what a member's bootstrap left out held out for it, and an l2 coefficient adapted so that held-out loss /
 training loss stays in [1.1, 1.5]. Rankings and ratings enter the same loss with their own likelihoods
-(`prefrl.rewards.explaining`), and each annotator's reliability can be estimated along (`prefrl.rewards.reliability`).
+(`prefrl.rewards.explaining`), and each annotator's reliability can be estimated along (`prefrl.rewards.reliability`),
+as can what group they belong to (`prefrl.rewards.groups`).
 
 All members see the same minibatches, weighted by their bootstrap counts, so one pass through the batched network serves
 every member.
@@ -24,6 +25,7 @@ from prefrl.errors import UserError
 from prefrl.rewards.data import ComparisonData
 from prefrl.rewards.ensemble import RewardEnsemble
 from prefrl.rewards.explaining import CutPoints, Examples
+from prefrl.rewards.groups import Groups
 from prefrl.rewards.reliability import Reliability
 from prefrl.shares import Share, wilson
 
@@ -93,6 +95,8 @@ class FitReport:
     and of rankings, a part counts. It is the out-of-bag estimate of Breiman (1996)."""
     reliability: dict[str, float] | None = None
     """Estimated share of each annotator's answers that are not random; None where it is not estimated."""
+    groups: dict[str, list[float]] | None = None
+    """How far each annotator belongs to each group; None where there is but one."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as a JSON-ready dictionary."""
@@ -124,6 +128,7 @@ class Fitter:
         self.l2 = torch.full((ensemble.num_members,), self.settings.l2, device=ensemble.device)
         self.cut_points = CutPoints(ensemble.num_members, ensemble.device)
         self.reliability = Reliability() if self.settings.estimate_reliability else None
+        self.groups = Groups(ensemble.num_groups) if ensemble.num_groups > 1 else None
         self.num_fits = 0
 
     def fit(
@@ -145,6 +150,10 @@ class Fitter:
         device = self.ensemble.device
         self.cut_points.follow(data, self.ensemble)
         examples = Examples(self.ensemble, data, self.cut_points)
+        belongs = None
+        if self.groups is not None:
+            self.groups.begin(data, int(torch.randint(2**31, (1,), generator=generator)))
+            belongs = self.groups.weights(examples)
         # no more than a few cut points: their optimiser may begin anew with every fit
         points = self.cut_points.parameters()
         cuts = torch.optim.Adam(points, lr=CutPoints.LEARNING_RATE) if points else None
@@ -163,13 +172,13 @@ class Fitter:
                     order, cursor = torch.randperm(len(data), generator=generator), 0
                 chosen = order[cursor : cursor + settings.batch_size].to(device)
                 cursor += settings.batch_size
-                losses, counts = self._step(examples, chosen, cuts)
+                losses, counts, weights = self._step(examples, chosen, cuts, belongs)
                 made += 1
                 if on_step is not None:
                     on_step(made)
                 if not watch:
                     continue
-                seen.add(losses, counts)
+                seen.add(losses, counts, weights)
                 if seen.num_steps >= max(epoch, self.LEAST_STEPS_PER_CHECK):
                     train, held_out = seen.take()
                     if self.reliability is not None:
@@ -193,18 +202,28 @@ class Fitter:
         self.num_fits += 1
         if self.reliability is not None:
             self.reliability.update(examples)
-        return self._report(len(data), made, *self._losses(examples))
+        if self.groups is not None:
+            self.groups.update(examples, self._error_rates(examples))
+            belongs = self.groups.weights(examples)
+        return self._report(len(data), made, *self._losses(examples, belongs))
 
     def _error_rates(self, examples: Examples) -> float | Tensor:
         if self.reliability is None:
             return self.settings.error_rate
         return self.reliability.error_rates(examples.data.annotators).to(self.ensemble.device)
 
-    def _step(self, examples: Examples, chosen: Tensor, cuts: torch.optim.Optimizer | None) -> tuple[Tensor, Tensor]:
-        """Make one gradient step; return every member's loss on every answer of the minibatch, and counts `(M, B)`."""
+    def _step(
+        self, examples: Examples, chosen: Tensor, cuts: torch.optim.Optimizer | None, belongs: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Make one gradient step; return every member's loss on every answer of the minibatch, and counts `(M, B)`.
+
+        And how far these answers are of each member's group, where there are groups.
+        """
         batch = examples.batch(chosen, self._error_rates(examples))
         losses, counts = -batch.log_likelihood, examples.counts[:, batch.order]
-        loss = (losses * counts).sum(1).div(counts.sum(1).clamp(min=1.0)).sum()  # members do not share parameters
+        weights = None if belongs is None else belongs[:, batch.order]
+        used = counts if weights is None else counts * weights
+        loss = (losses * used).sum(1).div(used.sum(1).clamp(min=1.0)).sum()  # members do not share parameters
         optimizers = [self.optimizer] if cuts is None else [self.optimizer, cuts]
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -216,7 +235,7 @@ class Fitter:
             for parameter in self._parameters:
                 if parameter.ndim > 0 and len(parameter) == self.ensemble.num_members:
                     parameter.mul_(shrink.view(-1, *[1] * (parameter.ndim - 1)))
-        return losses.detach(), counts
+        return losses.detach(), counts, weights
 
     def _adapt_l2(self, train: Tensor, held_out: Tensor) -> None:
         ratio = held_out / train.clamp(min=1e-8)
@@ -226,7 +245,9 @@ class Fitter:
         self.l2 = (self.l2 * factor).clamp(1e-6, self.settings.max_l2)
 
     @torch.no_grad()
-    def _losses(self, examples: Examples) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[float, int]]:
+    def _losses(
+        self, examples: Examples, belongs: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[float, int]]:
         """Return training and held-out loss, training and held-out accuracy, `(M,)` each, NaN where there is none.
 
         And how many of the answers held out of at least one member agree with those members, and how many there are.
@@ -242,6 +263,10 @@ class Fitter:
             decided[batch.order] = batch.decided
         self.ensemble.network.train(training)
         held_out = (counts == 0).float()
+        judging = held_out
+        if belongs is not None:  # members of other groups do not judge
+            counts, held_out = counts * belongs, held_out * belongs
+            judging = (held_out > 0).float() * (belongs >= belongs.max(0).values)
 
         def mean(values: Tensor, weights: Tensor) -> Tensor:
             return (values * weights).sum(1) / weights.sum(1)
@@ -251,7 +276,7 @@ class Fitter:
             mean(losses, held_out),
             mean(right, (counts > 0) * decided),
             mean(right, held_out * decided),
-            _agreed(right, held_out, decided),
+            _agreed(right, judging, decided),
         )
 
     def _report(
@@ -278,6 +303,7 @@ class Fitter:
             num_agreed=agreed[0],
             num_judged=agreed[1],
             reliability=None if self.reliability is None else self.reliability.rounded(),
+            groups=None if self.groups is None else self.groups.rounded(),
         )
 
     def state(self) -> dict[str, Any]:
@@ -288,6 +314,8 @@ class Fitter:
         state = {"optimizer": self.optimizer.state_dict(), "l2": self.l2.clone(), "num_fits": self.num_fits}
         state["cut_points"] = self.cut_points.state()
         state["reliability"] = None if self.reliability is None else dict(self.reliability.shares)
+        if self.groups is not None:
+            state["groups"] = self.groups.state()
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -298,6 +326,8 @@ class Fitter:
         self.cut_points.restore(state.get("cut_points", {"names": [], "values": []}))
         if self.reliability is not None:
             self.reliability.shares = dict(state.get("reliability") or {})
+        if self.groups is not None:
+            self.groups.restore(state.get("groups") or {})
 
 
 def _agreed(right: Tensor, held_out: Tensor, decided: Tensor) -> tuple[float, int]:
@@ -326,9 +356,11 @@ class _RunningLosses:
         self._sums = torch.zeros(4, num_members, device=device)
         self.num_steps = 0
 
-    def add(self, losses: Tensor, counts: Tensor) -> None:
-        """Add the losses `(M, B)` of a minibatch with bootstrap counts `(M, B)`."""
+    def add(self, losses: Tensor, counts: Tensor, weights: Tensor | None = None) -> None:
+        """Add the losses `(M, B)` of a minibatch with bootstrap counts and weights `(M, B)`."""
         left_out = (counts == 0).float()
+        if weights is not None:
+            counts, left_out = counts * weights, left_out * weights
         rows = [losses * counts, counts, losses * left_out, left_out]
         self._sums += torch.stack([row.sum(1) for row in rows])
         self.num_steps += 1

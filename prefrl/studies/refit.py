@@ -56,8 +56,11 @@ def fit_record(
         without: annotators whose answers are left out.
         seed: of the bootstrap and the minibatches.
 
+    Of several groups of annotators the reward is then that of the group that the settings name, or else the mean by
+    shares: what each gets can only be told of an agent in training.
+
     Raises:
-        UserError: nothing to fit to, or nobody of a name in `without` answered.
+        UserError: nothing to fit to, nobody of a name in `without` answered, or fewer annotators than groups.
     """
     known = store.annotators()
     for name in without:
@@ -81,7 +84,15 @@ def fit_record(
         scales = [queries[answer.query_id].scale for answer in part]
         data.add_answers(items, part, scales, data.draw_counts(len(part), rng))
     steps = EPOCHS * -(-len(data) // settings.batch_size)
-    report = Fitter(reward, replace(settings, first_steps=steps)).fit(data, torch_stream(seed, "fit"))
+    if len(data.annotators) < reward.num_groups:
+        raise UserError(
+            f"The reward is of {reward.num_groups} groups of annotators, and only {', '.join(data.annotators)} gave "
+            "answers to learn from."
+        )
+    fitter = Fitter(reward, replace(settings, first_steps=steps))
+    report = fitter.fit(data, torch_stream(seed, "fit"))
+    if fitter.groups is not None:
+        reward.group_weights = fitter.groups.served(reward.settings.serve)
     reward.normalise(*stack_transitions(reference))
     return report
 

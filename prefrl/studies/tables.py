@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,29 @@ def show_fit(report: FitReport, console: Console) -> None:
         for name, share in report.reliability.items():
             table.add_row(name, f"{share:.0%}")
         console.print(table)
+    if report.groups is not None:
+        numbers = range(1, 1 + max(map(len, report.groups.values()), default=0))
+        table = Table("annotator", *(f"group {n}" for n in numbers), title="Groups of annotators")
+        for name, belongs in report.groups.items():
+            table.add_row(plain(name), *(f"{share:.0%}" for share in belongs))
+        console.print(table)
+
+
+def show_groups(groups: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print of each group of annotators who is in it and what the agent's last policy gave it.
+
+    Args:
+        groups: `groups` of a run's summary.
+        console: where to.
+    """
+    columns = ("group", "annotators", "share", "weight", "learned return", "of random actions")
+    table = Table(*columns, title="By their own learned rewards")
+    for number, group in enumerate(groups, start=1):
+        names = ", ".join(map(plain, group["annotators"])) or "nobody"
+        share = "-" if group["share"] is None else f"{group['share']:.0%}"
+        returns = (_figure(group[name]) for name in ("learned_return", "random_learned_return"))
+        table.add_row(str(number), names, share, f"{group['weight']:.0%}", *returns)
+    console.print(table)
 
 
 def show_text_report(figures: Mapping[str, Any], path: Path, console: Console) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prefrl.feedback import Comparison
 from prefrl.segments import Segment
 from prefrl.store import PreferenceStore
-from prefrl.theory.groups import find_groups
+from prefrl.theory.groups import find_groups, main_directions
 
 FEWEST = 10
 """Comparisons of an annotator who is looked at."""
@@ -82,7 +82,7 @@ def compare_wishes(store: PreferenceStore) -> Wishes | None:
         if len(found) != 2 or found[0] is None or found[1] is None:
             return None
         pairs.append(found if answer.preference == 1.0 else found[::-1])
-    ranked = _main_directions(np.array(pairs, np.float64))
+    ranked = main_directions(np.array(pairs, np.float64), DIRECTIONS)
     ends = np.cumsum([len(given[name][:each]) for name in names])[:-1]
     found_groups = find_groups(np.split(ranked, ends), np.random.default_rng(0), draws=DRAWS)
     first = found_groups.mixture.belongs[:, 0] >= 0.5
@@ -100,14 +100,3 @@ def _features(segment: Segment) -> NDArray[np.float64] | None:
         flat = values.reshape(len(values), -1).astype(np.float64)
         parts += [flat.mean(axis=0), (flat**2).mean(axis=0)]
     return np.concatenate(parts)
-
-
-def _main_directions(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return features in units of their spread along their main directions, `(n, 2, at most DIRECTIONS)`."""
-    flat = pairs.reshape(-1, pairs.shape[2])
-    spread = flat.std(axis=0)
-    scaled = (flat - flat.mean(axis=0))[:, spread > 1e-9] / spread[spread > 1e-9]
-    _, sizes, directions = np.linalg.svd(scaled, full_matrices=False)
-    kept = directions[:DIRECTIONS][sizes[:DIRECTIONS] > 1e-9 * sizes[0]]
-    turned = scaled @ kept.T
-    return (turned / turned.std(axis=0)).reshape(len(pairs), 2, len(kept))

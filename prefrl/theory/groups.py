@@ -131,6 +131,27 @@ def _gain(answers: Sequence[Floats], rng: np.random.Generator) -> tuple[Mixture,
     return two, 2 * max(0.0, two.log_likelihood - one.log_likelihood), one.thetas[0]
 
 
+def main_directions(pairs: Floats, most: int) -> Floats:
+    """Return features of pairs in units of their spread along their main directions.
+
+    Args:
+        pairs: `(n, 2, d)` float.
+        most: directions that are kept, those of the greatest spread.
+
+    Returns:
+        `(n, 2, at most most)` float64; features that never vary count for nothing.
+    """
+    flat = pairs.reshape(-1, pairs.shape[2])
+    spread = flat.std(axis=0)
+    scaled = (flat - flat.mean(axis=0))[:, spread > 1e-9] / spread[spread > 1e-9]
+    if scaled.shape[1] == 0:
+        return np.zeros((*pairs.shape[:2], 1))
+    _, sizes, directions = np.linalg.svd(scaled, full_matrices=False)
+    kept = directions[:most][sizes[:most] > 1e-9 * sizes[0]]
+    turned = scaled @ kept.T
+    return (turned / turned.std(axis=0)).reshape(len(pairs), 2, len(kept))
+
+
 def worst_group_choice(items: Floats, thetas: Floats) -> Floats:
     """Return the mixture of items whose value to the worst-off group is greatest (MaxMin, Chakraborty et al. 2024).
 

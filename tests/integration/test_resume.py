@@ -21,7 +21,7 @@ from prefrl.control.loop import Trainer
 from prefrl.control.settings import QuerySettings
 from prefrl.errors import UserError
 from prefrl.files import write_json
-from prefrl.rewards import FitSettings
+from prefrl.rewards import FitSettings, RewardSettings
 from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.runs.codec import to_json
 from prefrl.store import PreferenceStore
@@ -38,6 +38,11 @@ TINY_MIXED = replace(
     TINY, steps=1600, labels=9, teacher="mistake", fit=FitSettings(estimate_reliability=True),
     queries=QuerySettings(feedback="mixed", num_ranked=3),
 )  # fmt: skip
+
+
+TINY_GROUPS = replace(
+    TINY, steps=1600, panel=("oracle", "inverted", "oracle"), reward=RewardSettings(groups=2, serve="worst")
+)
 
 
 def outcome(folder: ControlFolder) -> dict[str, Any]:
@@ -80,7 +85,9 @@ def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize(
-    "settings", [TINY, TINY_SAC, replace(TINY_SAC, agent="sb3-sac"), TINY_MIXED], ids=["ppo", "sac", "sb3-sac", "mixed"]
+    "settings",
+    [TINY, TINY_SAC, replace(TINY_SAC, agent="sb3-sac"), TINY_MIXED, TINY_GROUPS],
+    ids=["ppo", "sac", "sb3-sac", "mixed", "groups"],
 )
 def test_run_killed_at_random_moments_ends_bit_identical(settings: TrainSettings, tmp_path: Path) -> None:
     whole = train(settings, tmp_path / "whole", quiet=True)
