@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import traceback
 from collections.abc import Mapping
@@ -21,7 +22,6 @@ from prefrl.envs.loop import EnvLoop
 from prefrl.envs.memory import check_memory
 from prefrl.envs.mujoco_quiet import quiet_mujoco
 from prefrl.envs.mujoco_template import all_options, template_class
-from prefrl.envs.refusals import REFUSALS
 from prefrl.envs.registration import PAPER_GAMES, PAPER_SIZES, camel_case
 from prefrl.envs.vector_fixed_horizon import VectorFixedHorizon
 from prefrl.errors import UserError, first_line, near_names, require
@@ -238,12 +238,14 @@ def make_env(
         with quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
             given = {**drawn, **_checked_options(options)}
             env = gymnasium.make(spec, max_episode_steps=limit, disable_env_checker=True, **given)
+    except (UserError, MemoryError):
+        raise
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"The environment {env_id!r} cannot be made: {error}") from error
     except OSError as error:  # a ROM or a model that is not there
         mend = "Install its package anew, or mend the path that you gave."
         raise UserError(f"The environment {env_id!r} cannot be made: {error}. {mend}") from error
-    except REFUSALS as error:
+    except Exception as error:  # constructors raise whatever they like
         with_these = ", ".join(f"{name}={value!r}" for name, value in {**drawn, **(options or {})}.items())
         given_these = f" with {with_these}" if with_these else ""
         raise UserError(f"The environment {env_id!r} cannot be made{given_these}: {_why_not(error)}") from error
@@ -345,8 +347,12 @@ def make_vector_env(
 
 
 def _has_batches() -> bool:
-    """Tell whether MuJoCo can step many copies at once: from version 4 on. Other packages need version 3."""
-    return importlib.util.find_spec("mujoco.batch") is not None
+    """Tell whether the installed MuJoCo can step many copies at once. Other packages need an older one."""
+    try:
+        version = importlib.metadata.version("mujoco")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return int(version.partition(".")[0]) >= BATCHES_SINCE
 
 
 def _task_of(env_id: str, spec: EnvSpec) -> Task:
@@ -397,6 +403,7 @@ def list_envs() -> list[EnvListing]:
 _LEAST_BYTES_PER_COPY = 10_000  # of any environment with its wrappers
 _ATARI = ("ale_py", "atari")
 _MUJOCO = ("mujoco", "mujoco")
+BATCHES_SINCE = 4  # major version of MuJoCo
 _BOX2D = ("Box2D", "box2d")
 
 

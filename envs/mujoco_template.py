@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from prefrl.envs.mujoco_quiet import quiet_mujoco
-from prefrl.envs.refusals import REFUSALS
 from prefrl.errors import UserError, near_names, require
 
 
@@ -37,7 +36,7 @@ def make_template(template_class: Any, options: dict[str, Any], render_mode: str
     try:
         with quiet_mujoco():
             return template_class(**options, render_mode=render_mode)
-    except REFUSALS as error:
+    except Exception as error:
         given = ", ".join(f"{key}={value!r}" for key, value in options.items())
         raise UserError(f"Gymnasium's {template_class.__name__} refuses {given or 'its options'}: {error}") from error
 

@@ -123,46 +123,62 @@ def asked(python: Path, *words: str, seconds: float) -> dict[str, Any]:
     return {"failed": reason[-1].strip()}
 
 
-def library_table(results: dict[str, Any]) -> list[str]:
-    """Return the rows of the table of libraries."""
-    rows = [
-        "| library | with | trains in | episodes | returns, ours minus theirs | loop |",
-        "|---|---|---|---|---|---|",
-    ]
-    for library in LIBRARIES:
-        found = results.get(library.name)
-        if found is None:
-            continue
-        loop = f"`scripts/examples/with_{library.name}.py`"
-        if "failed" in found:
-            rows.append(f"| {library.name} | | {library.environment} | | {found['failed']} | {loop} |")
-            continue
-        rows.append(
-            f"| {found['versions'][0]} | {', '.join(found['versions'][1:])} | {library.environment} | "
-            f"{found['episodes']} | at most {found['difference']:.1g} of {found['largest']:.0f} | {loop} |"
-        )
-    return rows
+LIBRARY_HEAD = (
+    "| library | with | trains in | episodes | returns, ours minus theirs | loop |",
+    "|---|---|---|---|---|---|",
+)
+ENVIRONMENT_HEAD = (
+    f"| environment | `prefrl train` ... | {' | '.join(VERBS)} |",
+    "|---|---|" + "---|" * len(VERBS),
+)
 
 
-def environment_table(results: dict[str, Any]) -> list[str]:
-    """Return the rows of the table of environments."""
-    rows = [f"| environment | `prefrl train` ... | {' | '.join(VERBS)} |", "|---|---|" + "---|" * len(VERBS)]
-    for environment in ENVIRONMENTS:
-        found = results.get(environment.name)
-        if found is None:
-            continue
-        cells = [found.get(verb, found.get("failed", "-")) for verb in VERBS]
-        versions = ", ".join(found.get("versions", [environment.name]))
-        rows.append(f"| {environment.name}: {versions} | `{environment.line}` | {' | '.join(cells)} |")
-    return rows
+def _loop(library: Library) -> str:
+    return f"`scripts/examples/with_{library.name}.py`"
 
 
-def put(document: Path, name: str, rows: list[str]) -> None:
-    """Put a table between its two marks in a document."""
-    text = document.read_text(encoding="utf-8")
+def library_row(library: Library, found: dict[str, Any]) -> str:
+    """Return what came of a library as a row of its table."""
+    if "failed" in found:
+        return f"| {library.name} | | {library.environment} | | {found['failed']} | {_loop(library)} |"
+    return (
+        f"| {found['versions'][0]} | {', '.join(found['versions'][1:])} | {library.environment} | "
+        f"{found['episodes']} | at most {found['difference']:.1g} of {found['largest']:.0f} | {_loop(library)} |"
+    )
+
+
+def environment_row(environment: Environment, found: dict[str, Any]) -> str:
+    """Return what came of an environment as a row of its table."""
+    cells = [found.get(verb, found.get("failed", "-")) for verb in VERBS]
+    versions = ", ".join(found.get("versions", [environment.name]))
+    return f"| {environment.name}: {versions} | `{environment.line}` | {' | '.join(cells)} |"
+
+
+def tables(results: dict[str, Any], document: str = "") -> dict[str, list[str]]:
+    """Return the rows of both tables; what was not tried has the row that it has in a document, if any.
+
+    Args:
+        results: what came of each library and environment that was tried, by name.
+        document: text that holds the tables of before.
+    """
+    before = document.splitlines()
+
+    def row_of(each: Library | Environment, mark: str) -> list[str]:
+        if each.name not in results:
+            return [line for line in before if line.startswith("|") and f"| {mark} |" in line]
+        found = results[each.name]
+        return [library_row(each, found) if isinstance(each, Library) else environment_row(each, found)]
+
+    libraries = [row for library in LIBRARIES for row in row_of(library, _loop(library))]
+    environments = [row for environment in ENVIRONMENTS for row in row_of(environment, f"`{environment.line}`")]
+    return {"libraries": [*LIBRARY_HEAD, *libraries], "environments": [*ENVIRONMENT_HEAD, *environments]}
+
+
+def put(text: str, name: str, rows: list[str]) -> str:
+    """Return the text of a document with a table between its two marks."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
-    assert pattern.search(text), f"{document} has no marks for the table of {name}"
-    document.write_text(pattern.sub(lambda m: f"{m[1]}{chr(10).join(rows)}\n{m[2]}", text), encoding="utf-8")
+    assert pattern.search(text), f"the document has no marks for the table of {name}"
+    return pattern.sub(lambda m: f"{m[1]}{chr(10).join(rows)}\n{m[2]}", text)
 
 
 def _kept(path: Path) -> dict[str, Any]:
@@ -181,7 +197,7 @@ def main(
 
     Args:
         only: libraries and environments, by their names; default: all.
-        write: put the tables into this document.
+        write: put the tables into this document; what was not tried keeps its row there.
         out: folder of the virtual environments and of what came of each.
         seconds: after which one is given up.
     """
@@ -200,11 +216,12 @@ def main(
         print(each.name, json.dumps(outcome), flush=True)
         results = _kept(kept) | {each.name: outcome}  # another part may be tried beside this one
         kept.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    tables = {"libraries": library_table(results), "environments": environment_table(results)}
-    for name, rows in tables.items():
+    text = "" if write is None else write.read_text(encoding="utf-8")
+    for name, rows in tables(results, text).items():
         print("\n" + "\n".join(rows))
-        if write is not None:
-            put(write, name, rows)
+        text = text if write is None else put(text, name, rows)
+    if write is not None:
+        write.write_text(text, encoding="utf-8")
     failed = [each.name for each in todo if "failed" in json.dumps(results[each.name])]
     sys.exit(len(failed) > 0)
 

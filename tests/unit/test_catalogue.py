@@ -196,6 +196,8 @@ def test_an_environment_of_ones_own_is_found_through_its_module(
     [
         ("assert 1 > 2", r"cannot be made: AssertionError\(\) at .*robots_of_mine\.py:4, assert 1 > 2$"),
         ("{}['arm']", r"cannot be made: KeyError\('arm'\) at .*robots_of_mine\.py:4, {}\['arm'\]$"),
+        ("raise Exception('no licence here')", "cannot be made: no licence here$"),
+        ("raise Exception", r"cannot be made: Exception\(\) at .*robots_of_mine\.py:4, raise Exception$"),
         ("raise RuntimeError('no screen here')", "cannot be made: no screen here$"),
         ("raise ValueError('no such arm')", "cannot be made: no such arm$"),
     ],
@@ -229,6 +231,18 @@ def test_a_package_of_robots_that_does_not_work_with_mujoco_4_names_the_one_that
         make_env("gymnasium_robotics:Reach-v0")
     gymnasium.registry.pop("Reach-v0")
     sys.modules.pop("gymnasium_robotics")
+
+
+@pytest.mark.parametrize(("version", "at_once"), [("3.3.7", False), ("3.10.0", False), ("4.0.0", True), ("10.1", True)])
+def test_the_version_of_mujoco_says_whether_copies_are_stepped_at_once(
+    version: str, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue.importlib.metadata, "version", lambda name: {"mujoco": version}[name])
+    if at_once:
+        make_env("prefrl/HalfCheetah-v5").close()
+    else:
+        with pytest.raises(UserError, match="'mujoco>=4'"):
+            make_env("prefrl/HalfCheetah-v5")
 
 
 def test_a_module_that_cannot_be_imported_is_named() -> None:
