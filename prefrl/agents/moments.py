@@ -9,6 +9,8 @@ import torch
 
 from prefrl.spaces import Array
 
+PRIOR = 1e-4  # samples that the mean and variance at the start count as
+
 
 class RunningMoments:
     """Mean and variance of everything seen, joined batch by batch (Chan, Golub, LeVeque 1983).
@@ -22,7 +24,7 @@ class RunningMoments:
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
         self.mean: Array = np.zeros(shape)
         self.variance: Array = np.ones(shape)
-        self.count = 1e-4
+        self.count = PRIOR
 
     def update(self, samples: Array) -> None:
         """Take in samples `(B, *shape)`."""
@@ -33,6 +35,15 @@ class RunningMoments:
         squares = self.variance * self.count + variance * count + difference**2 * self.count * count / total
         self.mean = self.mean + difference * count / total
         self.variance, self.count = squares / total, total
+
+    def sampled_variance(self) -> Array:
+        """Return the variance of what was seen, without that at the start; not below 0."""
+        seen = self.count - PRIOR
+        if seen <= 0:
+            return np.zeros_like(self.variance)
+        mean = self.mean * self.count / seen
+        squares = self.variance * self.count - PRIOR - mean**2 * PRIOR * seen / self.count
+        return np.maximum(squares / seen, 0.0)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold."""

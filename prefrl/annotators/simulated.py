@@ -7,12 +7,12 @@ by a Python function of a segment.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prefrl.annotators.judging import grade, ranks_of
 from prefrl.annotators.reward_functions import SegmentReward, evaluate, name_of
@@ -130,6 +130,7 @@ class SimulatedTeacher:
         self._lengths: list[int] = []
         self._lowest = 0.0
         self._worst, self._best = math.inf, -math.inf  # mean reward of a step in an episode
+        self._knows = self._told_unknown = False  # a true reward; that some are unknown
 
     @property
     def skips_cost_labels(self) -> bool:
@@ -137,33 +138,33 @@ class SimulatedTeacher:
         return self.published
 
     def observe(self, episodes: Sequence[Episode]) -> None:
-        """Learn from the true returns of training episodes what a segment typically earns.
-
-        Raises:
-            UserError: a true reward that it needs is NaN or infinite.
-        """
+        """Learn from the true returns of training episodes what a segment typically earns; leave out unknown ones."""
         if self.reward_function is not None:
             return
         needs_returns = self.settings.skip > 0 or self.settings.equal > 0
         for episode in episodes:
             rewards = episode.true_rewards.window(0, episode.num_steps)
+            known = np.isfinite(rewards)
+            self._knows = self._knows or bool(known.any())
+            if not known.all():
+                continue
             if needs_returns:
-                self._check_finite(rewards, f"episode {episode.number}", 0)
                 self._returns.append(math.fsum(rewards))
                 self._lengths.append(episode.num_steps)
                 self._lowest = min(self._lowest, float(rewards.min()))
             mean = float(np.mean(rewards))
-            if math.isfinite(mean):
-                self._worst, self._best = min(self._worst, mean), max(self._best, mean)
+            self._worst, self._best = min(self._worst, mean), max(self._best, mean)
         del self._returns[: -self.settings.num_returns], self._lengths[: -self.settings.num_returns]
 
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
-        """Answer every query; with None where it declines.
+        """Answer every query; with None where it declines, or does not know the true reward (NaN or infinite).
 
         Raises:
-            UserError: a true reward is NaN or infinite, or the reward function failed.
+            UserError: no true reward was ever known, or the reward function failed.
         """
         judged = [[self._judge(segment) for segment in query.segments] for query in queries]
+        if any(math.isnan(one.total) for shown in judged for one in shown):
+            self._tell_unknown([segment for query in queries for segment in query.segments])
         typical = self._typical(queries, judged)
         graded = [one[0] for query, one in zip(queries, judged, strict=True) if query.answer_kind.graded]
         return [self._answer(query, one, typical, graded) for query, one in zip(queries, judged, strict=True)]
@@ -175,6 +176,8 @@ class SimulatedTeacher:
 
     def _value(self, query: Query, judged: Sequence[_Judged], typical: _Typical, graded: Sequence[_Judged]) -> Any:
         kind = query.answer_kind
+        if any(math.isnan(one.total) for one in judged):
+            return None
         if kind is Comparison:
             return self._prefer(query, judged[0], judged[1], typical)
         skip, _, worst, earned = self._thresholds(query, typical)
@@ -199,7 +202,7 @@ class SimulatedTeacher:
         settings, k = self.settings, len(query.segments[0])
         low, high = k * self._worst, k * self._best
         if not low < high:
-            sums = [one.weighted for one in graded]
+            sums = [one.weighted for one in graded if not math.isnan(one.weighted)]
             low, high = min(sums), max(sums)
         noise_draw, mistake_draw = draws(self.seed, query)
         felt = judged.weighted
@@ -225,28 +228,40 @@ class SimulatedTeacher:
     def state(self) -> dict[str, Any]:
         """Return what it knows of recent episodes, as JSON."""
         seen = [self._worst, self._best] if self._worst <= self._best else None
-        return {"returns": list(self._returns), "lengths": list(self._lengths), "lowest": self._lowest, "seen": seen}
+        typical = {"returns": list(self._returns), "lengths": list(self._lengths), "lowest": self._lowest}
+        return {**typical, "seen": seen, "knows": self._knows}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `state` gave."""
         self._returns, self._lengths = list(state["returns"]), list(state["lengths"])
         self._lowest = state["lowest"]
         self._worst, self._best = state.get("seen") or (math.inf, -math.inf)
+        self._knows = state.get("knows", False)
 
-    def _check_finite(self, rewards: NDArray[np.float64], where: str, start: int) -> None:
-        if not np.isfinite(rewards).all():
-            step = start + int(np.argmin(np.isfinite(rewards)))
+    def _tell_unknown(self, segments: Sequence[Segment]) -> None:
+        """Warn the first time that a true reward is unknown; refuse where none ever was known."""
+        segment = next(segment for segment in segments if not np.isfinite(segment.true_rewards).all())
+        step = segment.start + int(np.argmin(np.isfinite(segment.true_rewards)))
+        found = (
+            f"The environment's true reward is NaN or infinite at step {step} of episode {segment.episode}, and the "
+            f"teacher {self.name!r} judges by it"
+        )
+        self._knows = self._knows or any(np.isfinite(segment.true_rewards).any() for segment in segments)
+        if not self._knows:
             raise UserError(
-                f"The environment's true reward is NaN or infinite at step {step} of {where}, and the teacher "
-                f"{self.name!r} judges by it; expected finite numbers. Mend the environment, or give the teacher a "
-                "reward function of your own."
+                f"{found}; expected finite numbers. Mend the environment, or give the teacher a reward function of "
+                "your own."
             )
+        if not self._told_unknown:
+            self._told_unknown = True
+            warnings.warn(f"{found}: asked about such steps, it can't tell.", stacklevel=3)
 
     def _judge(self, segment: Segment) -> _Judged:
         k, function = len(segment), self.reward_function
         if function is None:
             rewards = segment.true_rewards
-            self._check_finite(rewards, f"episode {segment.episode}", segment.start)
+            if not np.isfinite(rewards).all():
+                return _Judged(math.nan, math.nan, math.nan)
         else:
             rewards = evaluate(function, segment)
             if rewards.ndim == 0:

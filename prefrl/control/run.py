@@ -30,7 +30,6 @@ from prefrl.control.viewer import open_viewer, serve_page
 from prefrl.envs import episode_length
 from prefrl.envs.measures import measures_of
 from prefrl.errors import UserError, first_line, require
-from prefrl.files import write_json
 from prefrl.quality import duels
 from prefrl.rewards import RewardEnsemble
 from prefrl.rewards.function import RewardFunction
@@ -176,7 +175,7 @@ def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, v
             raise Interrupted(f"Stopped; everything is saved. Resume with: {RESUME} {folder.path}")
         if settings.by_own_measure:
             _ask_duels(folder)
-        write_json(folder.summary_path, summarise(folder, quiet=quiet))
+        folder.finish(summarise(folder, quiet=quiet))
         plot_curves(folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from prefrl.errors import UserError, first_line
 from prefrl.files import read_json, write_json
 from prefrl.runs.codec import from_json
-from prefrl.runs.metrics import read_rows
+from prefrl.runs.metrics import finite, read_rows
 from prefrl.trust import check_trust, remember
 
 _Settings = TypeVar("_Settings")
@@ -49,6 +50,8 @@ class RunFolder:
     """The figure of a row of metrics that counts how far the run has come."""
     FIELDS: ClassVar[dict[str, type]]
     """What the configuration of this kind of run holds beside that of all kinds."""
+    ROWS: ClassVar[tuple[str, ...]] = ("metrics.jsonl",)
+    """Files of rows of figures that are as they will stay once the run is over."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -57,6 +60,7 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.checkpoints = path / "checkpoints"
         self.summary_path = path / "summary.json"
+        self.digests_path = path / "digests.json"
         self.accept_lost = False
         """The user goes on without what was lost since the last checkpoint, knowingly."""
         self.accept_changed = False
@@ -172,15 +176,40 @@ class RunFolder:
         if self.summary_path.exists():
             warnings.warn(f"{self.summary_path} holds no figures: the end of the run is made again.", stacklevel=2)
 
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the figures at the end, and before that digests by which a later change of figures shows."""
+        summary = json.loads(json.dumps(finite(summary)))
+        digests = {name: _digest(self.path / name) for name in self.ROWS if (self.path / name).is_file()}
+        write_json(self.digests_path, {**digests, self.summary_path.name: _digest_of(summary)})
+        write_json(self.summary_path, summary)
+
     def read_summary(self) -> dict[str, Any]:
         """Return the figures at the end.
 
         Raises:
-            UserError: the run is not finished.
+            UserError: the run is not finished, or they are not those that it wrote.
         """
         if not self.finished:
             raise UserError(f"The run in {self.path} is not finished. Resume it with: {RESUME} {self.path}")
-        return self._summary()
+        summary = self._summary()
+        if self._digests().get(self.summary_path.name) not in (None, _digest_of(summary)):
+            raise UserError(f"The figures in {self.summary_path} are not those that the run wrote. Restore the file.")
+        return summary
+
+    def tell_changed_rows(self, path: Path) -> None:
+        """Warn where a file of rows of a finished run is not what the run left."""
+        known = self._digests().get(path.name) if self.finished else None
+        if known is not None and (not path.is_file() or _digest(path) != known):
+            warnings.warn(
+                f"{path} was changed since the run ended: curves and figures are of what it holds now.", stacklevel=3
+            )
+
+    def _digests(self) -> dict[str, Any]:
+        """Return the digests of figures; none where an earlier version made the run."""
+        found = read_json(self.digests_path) if self.digests_path.exists() else {}
+        if not isinstance(found, dict):
+            raise UserError(f"{self.digests_path} is damaged: it should hold digests by name. Restore it from a copy.")
+        return found
 
     def _summary(self) -> dict[str, Any]:
         """Return the figures at the end; nothing where there are none, or the file is empty or damaged."""
@@ -195,6 +224,7 @@ class RunFolder:
 
         Of a finished run it is said where they do not reach its end.
         """
+        self.tell_changed_rows(self.metrics_path)
         rows = read_rows(self.metrics_path, self.COUNTER)
         end, last = self._summary().get("steps"), rows[-1].get(self.COUNTER) if rows else 0
         if end is not None and end != last:
@@ -204,6 +234,15 @@ class RunFolder:
                 stacklevel=2,
             )
         return rows
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _holds_password(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,14 +52,24 @@ class ModelContestant:
     Args:
         name: under which it plays.
         model: its folder or id, or a text run.
-        prompts: what is asked, over and over.
+        prompts: what is asked, over and over, as it is shown beside the responses.
+        as_asked: the same prompts as the model is asked them, from its tokenizer.
         max_tokens: longest response.
         seed: of the draws.
     """
 
-    def __init__(self, name: str, model: str, prompts: Sequence[str], *, max_tokens: int, seed: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        prompts: Sequence[str],
+        as_asked: Callable[[Any], list[str]],
+        *,
+        max_tokens: int,
+        seed: int,
+    ) -> None:
         self.name, self._model = name, model
-        self._prompts, self._max_tokens, self._seed = list(prompts), max_tokens, seed
+        self._prompts, self._as_asked, self._max_tokens, self._seed = list(prompts), as_asked, max_tokens, seed
         self._texts: list[str] | None = None
 
     def show(self, number: int) -> tuple[Response, None]:
@@ -78,7 +88,7 @@ class ModelContestant:
         model, tokens = load_model(self._model)
         encoder = Encoder(tokens, context_length(model), self._max_tokens)
         settings = SamplingSettings(max_tokens=self._max_tokens)
-        return answer_prompts(model, encoder, self._prompts, settings, seed=self._seed).texts
+        return answer_prompts(model, encoder, self._as_asked(tokens.tokenizer), settings, seed=self._seed).texts
 
 
 class JudgeAnnotator:
@@ -153,6 +163,8 @@ def policies_of(
 def models_of(models: Sequence[str], data: str | None, *, max_tokens: int, seed: int, trust: bool) -> list[Contestant]:
     """Return language models that answer the same prompts, each by the name of its run or folder.
 
+    Conversations are put to each model through its own chat template, and shown as plain transcripts.
+
     Args:
         models: text runs, folders or ids.
         data: where prompts come from; None: what the first was trained on.
@@ -164,14 +176,23 @@ def models_of(models: Sequence[str], data: str | None, *, max_tokens: int, seed:
         UserError: no prompts.
     """
     require("transformers", "text")
+    from prefrl.text.data.chat import Chat, PlainChat, chat_of
+    from prefrl.text.data.forms import Reading
     from prefrl.text.jobs.parts import run_of
     from prefrl.text.jobs.worlds import prompts_of_run
 
-    prompts = prompts_of_run(run_of(models[0], trust=trust), data, seed=seed, count=NUM_PROMPTS)[0]
+    folder = run_of(models[0], trust=trust)
+
+    def written(chat: Chat) -> list[str]:
+        return prompts_of_run(folder, data, seed=seed, count=NUM_PROMPTS, reading=Reading(chat=chat))[0]
+
+    prompts = written(PlainChat())
     if not prompts:
         raise UserError("A tournament of language models needs prompts. There are none.")
     return [
-        ModelContestant(name, model, prompts, max_tokens=max_tokens, seed=seed)
+        ModelContestant(
+            name, model, prompts, lambda tokenizer: written(chat_of(tokenizer)), max_tokens=max_tokens, seed=seed
+        )
         for name, model in zip(short_names(models), models, strict=True)
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 import struct
@@ -300,3 +301,68 @@ def test_only_http_is_asked() -> None:
     for address in ("file:///etc/passwd", "ftp://host/x", "http://", "http://[", "http://a b/"):
         with pytest.raises(UserError, match="address"):
             ask_server("reward", address, {}, timeout=5)
+
+
+def test_figures_that_were_changed_since_the_run_ended_are_told(folder: ControlFolder) -> None:
+    folder.metrics_path.write_text('{"num_env_steps": 100, "true_return": 5.0}\n')
+    folder.finish({"steps": 100, "bins": {2: 0.5, 10: math.nan}})
+    assert folder.read_summary() == {"steps": 100, "bins": {"2": 0.5, "10": None}}
+    assert len(folder.read_metrics()) == 1
+    folder.metrics_path.write_text('{"num_env_steps": 100, "true_return": 7.0}\n')
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl was changed since the run ended"):
+        folder.read_metrics()
+    folder.summary_path.write_text('{"steps": 100, "bins": {"2": 0.6, "10": null}}')
+    with pytest.raises(UserError, match="not those that the run wrote"):
+        folder.read_summary()
+    folder.digests_path.unlink()  # as an earlier version left it
+    assert folder.read_summary()["bins"]["2"] == 0.6
+
+
+def test_figures_written_in_another_layout_are_the_same_figures(folder: ControlFolder) -> None:
+    folder.finish({"steps": 1, "loss": 0.1})
+    folder.summary_path.write_text('{"loss":0.1,\r\n"steps":1}')
+    assert folder.read_summary() == {"steps": 1, "loss": 0.1}
+
+
+def test_evaluations_of_a_text_run_that_were_changed_or_lack_a_figure_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from prefrl.text.jobs.curve import read_chain
+    from prefrl.text.jobs.folder import TextFolder
+
+    run = TextFolder.create(tmp_path / "dpo", "dpo", {})
+    run.add_evaluation({"step": 0, "gold": 1.0, "kl_nats": 0.0})
+    run.finish({"steps": 1})
+    assert read_chain(tmp_path)[0].rows[0]["gold"] == 1.0
+    run.evaluations_path.write_text('{"step": 0, "gold": 1.0, "kl": 0.0}\n')
+    with (
+        pytest.warns(UserWarning, match=r"evaluations\.jsonl was changed"),
+        pytest.raises(UserError, match="the row of step 0 should hold gold and kl_nats"),
+    ):
+        read_chain(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"base_model_name_or_path": 7}', "\udcff", '"text"'])
+def test_damaged_descriptions_of_models_are_a_sentence(tmp_path: Path, damage: str) -> None:
+    pytest.importorskip("peft")
+    from prefrl.text.learn.classifier_reward import is_classifier
+    from prefrl.text.model.loading import base_of
+
+    for name in ("adapter_config.json", "config.json"):
+        (tmp_path / name).write_bytes(damage.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError, match=r"adapter_config\.json (cannot be read|is damaged)"):
+        base_of(str(tmp_path))
+    if damage in ("{", "\udcff"):
+        with pytest.raises(UserError, match=r"config\.json cannot be read"):
+            is_classifier(str(tmp_path))
+    else:
+        assert not is_classifier(str(tmp_path))
+
+
+def test_damaged_times_of_a_demo_are_a_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from prefrl.text.jobs.demo import Demo, DemoSettings
+
+    for damage in ("{", "[1]", '{"sft": "long"}'):
+        (tmp_path / "seconds.json").write_text(damage)
+        with pytest.raises(UserError, match=r"seconds\.json"):
+            Demo(DemoSettings(), tmp_path)

@@ -339,12 +339,33 @@ def test_no_queries_give_no_answers() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_true_reward_that_is_not_finite_is_refused_where_it_is_read(bad: float) -> None:
-    with pytest.raises(UserError, match=r"NaN or infinite at step 101 of episode 7.*'oracle' judges by it.*Mend"):
-        ask(make_teacher("oracle", seed=0), query([0, bad], [0, 0]))
-    with pytest.raises(UserError, match=r"NaN or infinite at step 1 of episode 0.*'equal'"):
-        make_teacher("equal", seed=0).observe([episode([0.0, bad])])
-    make_teacher("oracle", seed=0).observe([episode([0.0, bad])])  # it has no thresholds to set
+def test_a_true_reward_that_is_never_finite_is_refused(bad: float) -> None:
+    with pytest.raises(UserError, match=r"NaN or infinite at step 100 of episode 7.*'oracle' judges by it.*Mend"):
+        ask(make_teacher("oracle", seed=0), query([bad, bad], [bad, bad]))
+    for name in ("equal", "oracle", "myopic"):
+        unsure = make_teacher(name, seed=0)
+        unsure.observe([episode([bad, bad])])
+        with pytest.raises(UserError, match=f"NaN or infinite at step 100 of episode 7.*{name!r}"):
+            ask(unsure, query([bad, bad], [bad, bad]), query([bad], [bad], 1))
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_teacher_cannot_tell_where_the_true_reward_is_unknown_now_and_then(name: str, bad: float) -> None:
+    if name == "coin":
+        return
+    known = [query([a / 20], [0.5], a) for a in range(5)]
+    alone, among = make_teacher(name, seed=0), make_teacher(name, seed=0)
+    alone.observe([episode([0.25, 1.0])])
+    among.observe([episode([0.0, bad]), episode([0.25, 1.0])])
+    with pytest.warns(UserWarning, match="can't tell") as warned:
+        answers = ask(among, query([bad], [1], 90), *known, query([bad, -bad], [1, 1], 91))
+    assert len(warned) == 1
+    assert answers == [None, *ask(alone, *known), None]
+    again = make_teacher(name, seed=0)
+    again.restore(json.loads(json.dumps(among.state())))
+    with pytest.warns(UserWarning, match="can't tell"):
+        assert ask(again, query([bad], [bad], 92)) == [None]
 
 
 # --- judging by a function ---

@@ -172,3 +172,35 @@ def test_language_models_answer_the_same_prompts(tmp_path: Path, capsys: pytest.
     assert "From 4 answers" in capsys.readouterr().out
     assert json.loads((tmp_path / "cup" / "ratings.json").read_text())["ties"] == 4
     assert (tmp_path / "cup" / "ratings.png").is_file()
+
+
+def test_conversations_are_put_to_each_model_through_its_own_template_and_shown_as_plain_transcripts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    text_models = importlib.import_module("text_models")
+    measures = importlib.import_module("prefrl.text.learn.policy_measures")
+    for name, template in (("one", "chatml"), ("two", "gemma")):
+        text_models.save(tmp_path / name, vocab_size=270)
+        text_models.chat_tokenizer(template).save_pretrained(tmp_path / name)
+    data = tmp_path / "prompts.jsonl"
+    data.write_text(json.dumps({"prompt": [{"role": "user", "content": "Hi."}]}) + "\n")
+    asked: list[str] = []
+    real = measures.answer_prompts
+
+    def noting(model: Any, encoder: Any, prompts: list[str], *given: Any, **options: Any) -> Any:
+        asked.extend(prompts)
+        return real(model, encoder, prompts, *given, **options)
+
+    monkeypatch.setattr(measures, "answer_prompts", noting)
+    models = [str(tmp_path / name) for name in ("one", "two")]
+    cup = tmp_path / "cup"
+    words = ["--data", str(data), "--max-tokens", "4", "--games", "1", "--annotator", "human", "--out", str(cup)]
+    assert main(["tournament", *models, *words]) == 0
+    assert sorted(asked) == [
+        "<s><start_of_turn>user\nHi.<end_of_turn>\n<start_of_turn>model\n",
+        "<|im_start|>user\nHi.<|im_end|>\n<|im_start|>assistant\n",
+    ]
+    with PreferenceStore(cup / "record.sqlite") as store:
+        (query,) = store.open_queries()
+    assert {response.prompt for response in query.responses} == {"\n\nHuman: Hi.\n\nAssistant:"}

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from prefrl.envs.text_rewards import score_responses
 from prefrl.envs.text_worlds import DEFAULT_WORLD
 from prefrl.errors import UserError
-from prefrl.files import write_json
 from prefrl.runs.streams import stream_seed
 from prefrl.text.data import sources
 from prefrl.text.data.annotating import draw_responses
@@ -89,9 +88,7 @@ class BestOfNJob:
             for prompt, text, score in zip(prompts, best, proxy.max(1), strict=True)
         ]
         sources.write_rows(folder.path / "responses.jsonl", rows)
-        write_json(
-            folder.summary_path, {"draws": self.draws, "prompts": len(prompts), "score": float(proxy.max(1).mean())}
-        )
+        folder.finish({"draws": self.draws, "prompts": len(prompts), "score": float(proxy.max(1).mean())})
 
 
 JOBS[BestOfNJob.verb] = BestOfNJob

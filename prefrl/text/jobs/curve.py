@@ -104,11 +104,21 @@ def read_chain(path: Path) -> list[MethodCurve]:
         folder = TextFolder.open(config.parent, reads_only=True)
         rows = [row for row in folder.read_evaluations() if row.get("gold") is not None]
         if rows:
+            _refuse_without_divergence(folder, rows)
             seed = folder.setting(int, "training", "seed") or folder.setting(int, "place", "seed") or 0
             curves.append(MethodCurve(name=config.parent.name, seed=seed, rows=tuple(rows)))
     if not curves:
         raise UserError(f"There are no evaluated methods in {path}. Make some with: prefrl text demo --out {path}")
     return curves
+
+
+def _refuse_without_divergence(folder: TextFolder, rows: Sequence[Row]) -> None:
+    for row in rows:
+        if not all(isinstance(row.get(name), int | float) for name in ("gold", "kl_nats")):
+            raise UserError(
+                f"{folder.evaluations_path} is damaged: the row of step {row['step']} should hold gold and kl_nats, "
+                "numbers both. Restore it from a copy."
+            )
 
 
 def probes_of(rows: Sequence[Row]) -> list[str]:

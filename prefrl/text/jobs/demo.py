@@ -6,7 +6,6 @@ that do not wait for each other run side by side, a process and a core each.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from rich.console import Console
 from prefrl.cpus import available_cpus
 from prefrl.envs.text_worlds import DEFAULT_WORLD
 from prefrl.errors import INTERRUPTED, UserError
-from prefrl.files import write_json
+from prefrl.files import read_json, write_json
 from prefrl.runs.codec import to_json
 from prefrl.runs.guard import Interrupted
 from prefrl.runs.streams import stream_seed
@@ -103,8 +102,7 @@ class Demo:
     def __init__(self, settings: DemoSettings, out: Path, *, quiet: bool = False) -> None:
         self.settings, self.out, self.quiet = settings, out, quiet
         self.console = Console(stderr=True, quiet=quiet)
-        before = out / "seconds.json"
-        self.seconds: dict[str, float] = json.loads(before.read_text()) if before.is_file() else {}
+        self.seconds: dict[str, float] = _seconds_before(out / "seconds.json")
         """That each stage took, over all times that the demo was gone on with."""
         self._telling = Lock()
         self.place = Place(device=settings.device, max_tokens=settings.max_tokens, seed=settings.seed)
@@ -306,3 +304,18 @@ class Demo:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 1)
             write_json(self.out / "seconds.json", self.seconds)
         self.console.print(f"{name}: {seconds:.0f} s", highlight=False)
+
+
+def _seconds_before(path: Path) -> dict[str, float]:
+    """Return what stages took before, if any was made.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    found = read_json(path) if path.exists() else {}
+    if not isinstance(found, dict) or not all(type(value) in (int, float) for value in found.values()):
+        raise UserError(
+            f"{path} is damaged: it should hold the seconds of each stage. Restore it from a copy, or remove it: only "
+            "these times are lost."
+        )
+    return found

@@ -7,6 +7,7 @@ evaluations.jsonl  one row for each evaluation: on held-out prompts of a world, 
 checkpoints/       the newest two
 model/             the result, as `transformers` loads it
 summary.json       figures at the end; a run that has it is finished
+digests.json       of the files of figures, as they were then
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class TextFolder(RunFolder):
 
     FORMAT, COMMAND, COUNTER = "prefrl.text_run", "prefrl text", "step"
     FIELDS = {"command": str}  # noqa: RUF012  (as the class has them)
+    ROWS = (*RunFolder.ROWS, "evaluations.jsonl")
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -72,6 +74,7 @@ class TextFolder(RunFolder):
 
     def read_evaluations(self) -> list[dict[str, Any]]:
         """Return the evaluations in the order of their steps; of two of one step the later."""
+        self.tell_changed_rows(self.evaluations_path)
         by_step = {row["step"]: row for row in read_rows(self.evaluations_path, self.COUNTER)}
         return [by_step[step] for step in sorted(by_step)]
 

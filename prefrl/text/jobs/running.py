@@ -9,11 +9,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from prefrl.files import write_json
 from prefrl.runs.checkpoint import checkpoint_to_go_on_from, save_checkpoint
 from prefrl.runs.folder import RESUME
 from prefrl.runs.guard import Interrupted, enough_memory, locked, stopping
-from prefrl.runs.metrics import MetricsWriter, finite
+from prefrl.runs.metrics import MetricsWriter
 from prefrl.runs.progress import ProgressDisplay
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.learn.runtime import Runtime
@@ -90,7 +89,7 @@ def run_trainer(
             save()
             figures = {} if summary is None else summary()
             seconds = round(seconds_before + time.monotonic() - begun, 1)
-            write_json(folder.summary_path, finite({"steps": trainer.num_steps, "seconds": seconds, **figures}))
+            folder.finish({"steps": trainer.num_steps, "seconds": seconds, **figures})
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
         runtime.wait()
 

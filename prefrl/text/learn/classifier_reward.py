@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prefrl.errors import UserError, require
+from prefrl.files import read_json
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.model.loading import load_weights
 from prefrl.text.model.models import context_length, load_tokens
@@ -22,12 +22,17 @@ BATCH = 32
 
 
 def is_classifier(name: str) -> bool:
-    """Tell whether a folder holds a sequence classifier, as `save_pretrained` writes it."""
+    """Tell whether a folder holds a sequence classifier, as `save_pretrained` writes it.
+
+    Raises:
+        UserError: its configuration cannot be read.
+    """
     config = Path(name) / "config.json"
     if not config.is_file():
         return False
-    kinds = json.loads(config.read_text()).get("architectures") or []
-    return any(str(kind).endswith("ForSequenceClassification") for kind in kinds)
+    about = read_json(config)
+    kinds = about.get("architectures") if isinstance(about, dict) else None
+    return isinstance(kinds, list) and any(str(kind).endswith("ForSequenceClassification") for kind in kinds)
 
 
 class ClassifierReward:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from prefrl.errors import UserError, require
+from prefrl.files import read_json
 from prefrl.text.model import lean_llama
 from prefrl.text.model.inputs import model_inputs
 from prefrl.text.model.loading import load_weights
@@ -159,7 +160,9 @@ class RewardModel(nn.Module):
 
     @classmethod
     def _read(cls, place: Path) -> tuple[RewardModel, Tokens]:
-        about = json.loads((place / "reward_model.json").read_text())
+        about = read_json(place / "reward_model.json")
+        if not isinstance(about, dict) or type(about.get("version")) is not int:
+            raise UserError(f"{place / 'reward_model.json'} is damaged: it names no version. Restore it from a copy.")
         if about["version"] > FORMAT_VERSION:
             raise UserError(f"{place} was written by a newer prefrl (format {about['version']}). Upgrade prefrl.")
         head = safetensors.torch.load_file(place / "reward_head.safetensors")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from prefrl.errors import UserError, require
+from prefrl.files import read_json
 from prefrl.text.model.tokens import first_line, unreachable, without_hub
 
 transformers = require("transformers", "text")
@@ -101,10 +101,10 @@ def base_of(adapters: str) -> str:
     """Return the folder or id of the model that adapters belong to: what stands behind an @, or what they name.
 
     Raises:
-        UserError: nothing names it, or its folder is not there.
+        UserError: nothing names it, its folder is not there, or what the adapters say of themselves is damaged.
     """
     place, given = _apart(adapters)
-    named = given or str(json.loads((Path(place) / "adapter_config.json").read_text())["base_model_name_or_path"] or "")
+    named = given or _base_named_in(Path(place) / "adapter_config.json")
     beside = Path(place) / named
     if named and not Path(named).exists() and beside.exists():
         return str(beside)
@@ -113,6 +113,15 @@ def base_of(adapters: str) -> str:
         belongs = f"belong to {named}, which is not there" if named else "do not say which model they belong to"
         raise UserError(f"The adapters in {place} {belongs}. Name its folder or hub id behind an @: {place}@BASE")
     return named
+
+
+def _base_named_in(path: Path) -> str:
+    """Return the base that a configuration of adapters names, or an empty text."""
+    about = read_json(path)
+    named = about.get("base_model_name_or_path") if isinstance(about, dict) else None
+    if not isinstance(about, dict) or not isinstance(named, str | None):
+        raise UserError(f"{path} is damaged: its base_model_name_or_path should be a text. Restore it from a copy.")
+    return named or ""
 
 
 def _apart(source: str) -> tuple[str, str]:

@@ -1,0 +1,106 @@
+"""Verbs of `prefrl text` that train: a job each, going on with one, and the whole chain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from prefrl.errors import UserError
+from prefrl.text.jobs import jobs
+from prefrl.text.jobs.bestofn import BestOfNJob
+from prefrl.text.jobs.demo import Demo, DemoSettings
+from prefrl.text.jobs.folder import TextFolder
+from prefrl.text.jobs.model_commands import report
+from prefrl.text.learn.runtime import on_main_process
+
+Folder = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+Whole = tyro.conf.arg(name="")
+
+
+def pretrain(job: Annotated[jobs.PretrainJob, Whole], *, out: Path, quiet: bool = False) -> None:
+    """Train a small language model and its tokenizer from nothing."""
+    _train(job, out, quiet)
+
+
+def sft(job: Annotated[jobs.SFTJob, Whole], *, out: Path, quiet: bool = False) -> None:
+    """Fine-tune a language model on examples; the loss is on responses only."""
+    _train(job, out, quiet)
+
+
+def reward(job: Annotated[jobs.RewardJob, Whole], *, out: Path, members: int = 1, quiet: bool = False) -> None:
+    """Fit a reward model to comparisons and rankings, or several that differ in seed and bootstrap.
+
+    Args:
+        job: the run.
+        out: run folder; with several members their folders out-0, out-1, ...
+        members: how many.
+        quiet: no progress.
+    """
+    if members < 1:
+        raise UserError(f"members must be at least 1. Received {members}")
+    if members == 1:
+        _train(job, out, quiet)
+        return
+    for number in range(members):
+        training = replace(job.training, seed=job.place.seed * 100 + number, bootstrap=True)
+        _train(replace(job, training=training), out.with_name(f"{out.name}-{number}"), quiet)
+
+
+def ppo(job: Annotated[jobs.PPOJob, Whole], *, out: Path, quiet: bool = False) -> None:
+    """Train a policy on a reward by PPO with a KL penalty; PPO-ptx with --pretraining."""
+    _train(job, out, quiet)
+
+
+def dpo(job: Annotated[jobs.DPOJob, Whole], *, out: Path, quiet: bool = False) -> None:
+    """Train a policy by direct preference optimisation, on pairs or (--training.rankings) whole rankings."""
+    _train(job, out, quiet)
+
+
+def ipo(job: Annotated[jobs.IPOJob, Whole], *, out: Path, quiet: bool = False) -> None:
+    """Train a policy by identity preference optimisation."""
+    _train(job, out, quiet)
+
+
+def kto(job: Annotated[jobs.KTOJob, Whole], *, out: Path, quiet: bool = False) -> None:
+    """Train a policy from likes and dislikes (Kahneman-Tversky optimisation)."""
+    _train(job, out, quiet)
+
+
+def bestofn(job: Annotated[BestOfNJob, Whole], *, out: Path, quiet: bool = False) -> None:
+    """Draw N responses to each prompt and keep the one that a reward likes best."""
+    _train(job, out, quiet)
+
+
+def resume(run: Folder, *, quiet: bool = False, trust: bool = False, accept_changed: bool = False) -> None:
+    """Go on with a run that was stopped or killed.
+
+    Args:
+        run: its folder.
+        quiet: no progress.
+        trust: it was made by another user or on another machine: use what its config.json names.
+        accept_changed: go on with settings, data or models that were changed since.
+    """
+    _tell(jobs.resume(run, quiet=quiet, trust=trust, accept_changed=accept_changed), quiet)
+
+
+def demo(settings: Annotated[DemoSettings, Whole], *, out: Path = Path("runs/text-demo"), quiet: bool = False) -> None:
+    """Make the whole chain from nothing, with every method, and draw the curve; it goes on where it stopped."""
+    out.mkdir(parents=True, exist_ok=True)
+    Demo(settings, out, quiet=quiet).run()
+    report((out,))
+
+
+def _train(job: Any, out: Path, quiet: bool) -> None:
+    _tell(jobs.start(job, out, quiet=quiet), quiet)
+
+
+def _tell(folder: TextFolder, quiet: bool) -> None:
+    if not quiet and on_main_process():
+        figures = {key: value for key, value in folder.read_summary().items() if isinstance(value, int | float)}
+        rows = folder.read_evaluations()
+        if rows:
+            figures |= {key: rows[-1][key] for key in ("gold", "proxy", "kl_nats", "length") if key in rows[-1]}
+        print(f"{folder.path}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))

@@ -1,0 +1,62 @@
+"""What a policy sees of observations in any units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from prefrl.agents.inputs import CLIP, EPSILON, PolicyInputs
+from prefrl.agents.moments import RunningMoments
+
+
+def seen(values: np.ndarray) -> np.ndarray:
+    """Return what a policy sees of samples `(B, D)` once it knows them, batch by batch."""
+    inputs = PolicyInputs(spaces.Box(-np.inf, np.inf, values.shape[1:], np.float64), None, torch.device("cpu"))
+    for part in np.split(values, 10):
+        inputs.learn(part)
+    return inputs.encode(values).numpy()
+
+
+def samples(num: int = 4000) -> np.ndarray:
+    return np.random.default_rng(0).normal([0.5, -2.0, 0.0], [1.0, 0.3, 2.0], (num, 3))
+
+
+@pytest.mark.parametrize("unit", [1e-5, 1e-7, 1e-9])
+def test_observations_are_seen_alike_in_any_unit(unit: float) -> None:
+    np.testing.assert_allclose(seen(samples() * unit), seen(samples()), atol=1e-2)
+    np.testing.assert_allclose(seen(samples() * unit).std(0), 1, atol=1e-2)
+
+
+@pytest.mark.parametrize("unit", np.geomspace(1e-10, 1e3, 40))
+def test_no_unit_hides_observations(unit: float) -> None:
+    deviations = seen(samples() * unit).std(0)
+    assert (deviations > 0.4).all() and (deviations < 1.01).all()
+
+
+def test_one_entry_in_small_units_is_seen_beside_others() -> None:
+    values = samples()
+    values[:, 1] *= 1e-5  # standard deviation 3e-6
+    np.testing.assert_allclose(seen(values)[:, 1], seen(samples())[:, 1], atol=1e-3)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0, 0.1, -3e4, 1.76e9])
+def test_what_does_not_vary_but_by_rounding_is_seen_as_it_was(constant: float) -> None:
+    values = samples()
+    values[:, 1] = constant * (1 + 1e-8 * values[:, 1])
+    assert np.abs(seen(values)[:, 1]).max() < 0.5 * CLIP
+    inputs = PolicyInputs(spaces.Box(-np.inf, np.inf, (3,), np.float64), None, torch.device("cpu"))
+    inputs.learn(values)
+    assert inputs.moments is not None
+    plain = 1 / np.sqrt(inputs.moments.variance + EPSILON)  # as in stable-baselines3
+    np.testing.assert_array_equal(inputs._scale.numpy(), plain.astype(np.float32))
+
+
+def test_the_variance_of_what_was_seen_is_that_of_numpy() -> None:
+    values = samples() * [1.0, 1e-4, 1e-8] + [0.0, 1e-4, 3e-8]
+    moments = RunningMoments((3,))
+    np.testing.assert_array_equal(moments.sampled_variance(), 0)
+    for part in np.split(values, 8):
+        moments.update(part)
+    np.testing.assert_allclose(moments.sampled_variance(), values.var(0), rtol=1e-6)
