@@ -145,6 +145,11 @@ class OfflineSettings:
     def __post_init__(self) -> None:
         if self.reward_from != "answers" and self.method != "iql":
             raise UserError(f"--reward-from {self.reward_from} is for --method iql; {self.method} reads no reward.")
+        if self.reward.groups > 1:
+            raise UserError(
+                "Groups of annotators are told by what an agent in training gives them: --reward.groups is of prefrl "
+                "train. To learn from some of those who answered: --without NAME."
+            )
         if self.method in ("ipl", "cpl") and self.queries.feedback in ("rating", "mixed", "strength"):
             raise UserError(
                 f"{self.method} learns from which segment is better: --queries.feedback comparison or ranking. "

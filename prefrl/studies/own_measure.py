@@ -15,7 +15,7 @@ def against_of(settings: RunSettings) -> str:
     """Return what a report card holds the learned reward against, in words."""
     if settings.reward_function is not None:
         return "the reward function"
-    return "the environment's own reward" if settings.asks_people else "the true reward"
+    return "the environment's own reward" if settings.asks_people or settings.panel else "the true reward"
 
 
 def print_own_measure(folder: ControlFolder, agreement: Share | None, console: Console) -> None:

@@ -30,7 +30,7 @@ from prefrl.offline.settings import LearnerSettings, OfflineSettings
 from prefrl.offline.sources import read_data
 from prefrl.offline.trainer import OfflineTrainer
 from prefrl.offline.transitions import make_transitions, scaled_rewards, show_all
-from prefrl.rewards import FitSettings
+from prefrl.rewards import FitSettings, RewardSettings
 from prefrl.runs.guard import Interrupted
 from prefrl.store import PreferenceStore
 
@@ -528,6 +528,7 @@ def test_data_without_an_environment_are_learned_from_and_no_return_is_claimed(
     [
         ({"segment_length": 61}, "longer than every episode"),
         ({"method": "cpl", "reward_from": "zero"}, "--reward-from zero is for --method iql"),
+        ({"reward": RewardSettings(groups=2)}, "--reward.groups is of prefrl train"),
         ({"labels": 0}, "labels must be at least 1"),
         ({"teacher": "oracl"}, "Did you mean 'oracle'"),
     ],
