@@ -1,8 +1,8 @@
 """How many answers are enough: every task at several numbers of labels, with the controls that must fail.
 
-    python scripts/benchmark_control.py --minutes 60 --jobs 2
-    python scripts/benchmark_control.py --minutes 60 --jobs 2 --paper --out runs/benchmark-paper
-    python scripts/benchmark_control.py --tasks LunarLander-v3 --labels 300 --no-controls --seeds 300 5
+    python scripts/benchmarks/benchmark_control.py --minutes 60 --jobs 2
+    python scripts/benchmarks/benchmark_control.py --minutes 60 --jobs 2 --paper --out runs/benchmark-paper
+    python scripts/benchmarks/benchmark_control.py --tasks LunarLander-v3 --labels 300 --no-controls --seeds 300 5
 
 Every cell is one `prefrl train` with the defaults of its task, in a folder of its own. Run it again to go on where it
 stopped. `--paper` takes the eight tasks and the numbers of labels of Christiano et al. (2017), without the controls.

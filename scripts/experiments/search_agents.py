@@ -1,6 +1,6 @@
 """Hyper-parameters of an agent, tried on the environment's own reward: short runs in parallel processes.
 
-    python scripts/search_agents.py HalfCheetah-v5 --variants '{}' '{"gamma": 0.98}' --seeds 100 10
+    python scripts/experiments/search_agents.py HalfCheetah-v5 --variants '{}' '{"gamma": 0.98}' --seeds 100 10
 
 A variant is a JSON object of hyper-parameters over the task's defaults; `steps`, `num_envs`, `agent`, `warmup` and
 `warmup_steps` may be among them, and two that are no settings, of our PPO alone: `output_gain`, the scale of the
