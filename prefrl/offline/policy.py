@@ -89,18 +89,23 @@ class OfflinePolicy:
         return self.actions.log_prob(self._network.actor.forward(observations), actions)
 
     @torch.no_grad()
-    def step(self, gradient: Tensor, remaining: float) -> None:
+    def step(self, gradient: Tensor, remaining: float, *, learns_noise: bool = True) -> None:
         """Make one step of Adam.
 
         Args:
             gradient: `(B,)`: of the loss by each log-probability of the last `log_prob`.
             remaining: share of the training that is left: the step size falls to 0 with a cosine (Kostrikov et al.
                 2022, app. B).
+            learns_noise: the noise of continuous actions is learned too.
         """
         self._network.actor.backward(self.actions.gradients(gradient, 0.0))
+        noise = [parameter.clone() for parameter in self.actions.parameters()]
         self._adam.step(self._learning_rate * 0.5 * (1 - math.cos(math.pi * remaining)))
-        for parameter in self.actions.parameters():
-            parameter.data.clamp_(LEAST_LOG_STD, MOST_LOG_STD)
+        for parameter, before in zip(self.actions.parameters(), noise, strict=True):
+            if learns_noise:
+                parameter.data.clamp_(LEAST_LOG_STD, MOST_LOG_STD)
+            else:
+                parameter.data.copy_(before)
 
     @torch.no_grad()
     def act(self, observations: Batch, generator: torch.Generator) -> Array:

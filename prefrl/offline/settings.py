@@ -156,6 +156,12 @@ class OfflineSettings:
                 f"Received {self.queries.feedback!r}"
             )
 
+        if self.method in ("ipl", "cpl") and self.queries.method not in ("uniform", QuerySettings().method):
+            raise UserError(
+                f"{self.method} fits no reward by which to choose questions: they are drawn uniformly. Leave out "
+                f"--queries.method {self.queries.method}."
+            )
+
     @property
     def asks(self) -> bool:
         """Whether anything is asked."""
@@ -176,18 +182,22 @@ class OfflineSettings:
                 f"Use --segment-length {longest} or less."
             )
         members = self.reward.num_members or known.num_members
-        check_members(METHODS.find(self.queries.method), members)
-        self.queries.maker.check()
+        queries = self.queries
+        if self.method in ("ipl", "cpl"):
+            queries = replace(queries, method="uniform", num_sessions=0)
+        check_members(METHODS.find(queries.method), members)
+        queries.maker.check()
         asked: dict[str, Any] = {
             name: getattr(self, name)
             for name in (
                 "dataset", "method", "reward_from", "labels", "steps", "teacher", "reward_function", "annotator",
-                "instruction", "without", "seed", "queries", "fit", "learner", "eval_episodes", "eval_minutes",
+                "instruction", "without", "seed", "fit", "learner", "eval_episodes", "eval_minutes",
                 "num_checkpoints",
             )
         }  # fmt: skip
         return OfflineRunSettings(
             **asked,
+            queries=queries,
             env_id=world.env_id,
             env_options=world.options,
             wrapper=world.wrapper,

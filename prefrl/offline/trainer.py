@@ -7,7 +7,7 @@ through again; from then on it goes on from checkpoints. Every draw comes from a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -28,12 +28,14 @@ from prefrl.feedback import Query
 from prefrl.files import text_or_file
 from prefrl.history import History
 from prefrl.offline.cloning import Cloning
+from prefrl.offline.cpl import Cpl
 from prefrl.offline.data import OfflineData
 from prefrl.offline.folder import OfflineFolder
+from prefrl.offline.ipl import Ipl
 from prefrl.offline.iql import Iql
 from prefrl.offline.policy import OfflinePolicy
 from prefrl.offline.settings import OfflineRunSettings
-from prefrl.offline.transitions import make_transitions, scaled_rewards, show_all
+from prefrl.offline.transitions import Comparisons, make_transitions, scaled_rewards, show_all
 from prefrl.runs.checkpoint import Checkpoint, State, checkpoint_to_go_on_from, save_checkpoint
 from prefrl.runs.metrics import MetricsWriter, finite
 from prefrl.runs.streams import stream, stream_seed, torch_stream
@@ -263,7 +265,12 @@ class OfflineTrainer:
             data = make_transitions(self.data, self.policy, self._rewards())
             return Iql(data, self.policy, settings.learner, generator), 0
         data = make_transitions(self.data, self.policy, np.zeros(self.data.rollout.num_steps))
-        return Cloning(data, self.policy), 0
+        if self.answers is None:
+            return Cloning(data, self.policy), 0
+        compared = comparisons_of(self.answers, self.data, settings.segment_length)
+        if settings.method == "ipl":
+            return Ipl(data, compared, self.policy, settings.learner, generator), len(compared)
+        return Cpl(data, compared, self.policy, settings.learner), len(compared)
 
     def _rewards(self) -> NDArray[np.float64]:
         """Return the rewards of all steps that the policy learns from, `(N,)`."""
@@ -315,13 +322,11 @@ class OfflineTrainer:
         save_checkpoint(self.folder, done, replace(state, values=finite(state.values)))
 
 
-def comparisons_of(answers: RewardLearner, data: OfflineData) -> tuple[Tensor, Tensor]:
-    """Return the comparisons that count, as rows of the data.
+def comparisons_of(answers: RewardLearner, data: OfflineData, length: int) -> Comparisons:
+    """Return the comparisons that count; a ranking gives those of each two of its segments.
 
-    A ranking gives the comparisons of each two of its segments.
-
-    Returns:
-        the first rows of both segments `(P, 2)` int64, and the preferences `(P,)` float32.
+    Raises:
+        UserError: there is none among the answers.
     """
     begins = np.concatenate([[0], np.cumsum(data.lengths)])
     given = answers.intake.answers()
@@ -329,9 +334,11 @@ def comparisons_of(answers: RewardLearner, data: OfflineData) -> tuple[Tensor, T
     rows: list[tuple[int, int]] = []
     preferences: list[float] = []
     for answer in given:
-        segments: Sequence[Any] = asked[answer.query_id].segments
+        segments = asked[answer.query_id].segments
         starts = [int(begins[segment.episode]) + segment.start for segment in segments]
         for first, second, preference in answer.pairs(len(segments)):
             rows.append((starts[first], starts[second]))
             preferences.append(preference)
-    return torch.tensor(rows, dtype=torch.int64), torch.tensor(preferences, dtype=torch.float32)
+    if not rows:
+        raise UserError("No answer says which of two segments is better, and IPL and CPL learn from nothing else.")
+    return Comparisons(first_rows=torch.tensor(rows), preferences=torch.tensor(preferences), length=length)

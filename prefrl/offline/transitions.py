@@ -39,6 +39,25 @@ class Transitions:
         return len(self.at)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparisons:
+    """P comparisons of segments of k steps, as rows of the data."""
+
+    first_rows: Tensor
+    """`(P, 2)` int64: where both segments begin."""
+    preferences: Tensor
+    """`(P,)` float32: probability that the first is better: 1, 0 or 1/2."""
+    length: int
+    """k."""
+
+    def __len__(self) -> int:
+        return len(self.preferences)
+
+    def steps(self, chosen: Tensor) -> Tensor:
+        """Return the rows of all steps of the chosen comparisons, `(B, 2, k)` int64."""
+        return self.first_rows[chosen].unsqueeze(-1) + torch.arange(self.length)
+
+
 def make_transitions(data: OfflineData, policy: OfflinePolicy, rewards: NDArray[np.floating]) -> Transitions:
     """Return data as the learners read them.
 

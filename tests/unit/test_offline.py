@@ -17,20 +17,23 @@ from hypothesis import strategies as st
 
 from prefrl.agents import AGENTS
 from prefrl.agents.action_scale import ActionScale
-from prefrl.control import TrainSettings, train
+from prefrl.control import QuerySettings, TrainSettings, train
 from prefrl.control.policies import KeptPolicy, make_run_agent
 from prefrl.errors import UserError
 from prefrl.offline import run as runs
+from prefrl.offline.cpl import Cpl
 from prefrl.offline.data import GivenEpisode, World, make_data
 from prefrl.offline.folder import OfflineFolder
+from prefrl.offline.ipl import Ipl
 from prefrl.offline.iql import Iql
 from prefrl.offline.losses import cloning_weights, contrastive_loss, expectile_loss, preference_loss
 from prefrl.offline.policy import OfflinePolicy, policy_hyperparameters
 from prefrl.offline.settings import LearnerSettings, OfflineSettings
 from prefrl.offline.sources import read_data
 from prefrl.offline.trainer import OfflineTrainer
-from prefrl.offline.transitions import make_transitions, scaled_rewards, show_all
+from prefrl.offline.transitions import Comparisons, make_transitions, scaled_rewards, show_all
 from prefrl.rewards import FitSettings, RewardSettings
+from prefrl.rewards.networks import Features
 from prefrl.runs.guard import Interrupted
 from prefrl.store import PreferenceStore
 
@@ -156,75 +159,138 @@ def test_cloning_raises_the_likelihood_of_the_data_and_noise_stays_within_bounds
 # ------------------------------------------------------------------------------------------------ a known optimum
 
 
-class Corridor(gymnasium.Env[int, int]):
-    """Five places in a row; to the right of the last is the goal, worth 10, and to the left of the first a small prize.
-
-    Actions are left and right; from the middle with discount 0.9 the optimum goes right everywhere but at the first.
-    """
-
-    observation_space = spaces.Discrete(5)
-    action_space = spaces.Discrete(2)
-    start = 2
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.place = int(self.np_random.integers(5))
-        return self.place, {}
-
-    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        self.place += 1 if action == 1 else -1
-        ended = self.place in (-1, 5)
-        reward = {-1: 7.0, 5: 10.0}.get(self.place, 0.0)
-        self.place = min(max(self.place, 0), 4)
-        return self.place, reward, ended, False, {}
-
-
+PLACES, RIGHT = 5, 1
 BEST = [0, 1, 1, 1, 1]
-"""By hand, discount 0.9: from place i going right earns 10 x 0.9^(4 - i), going left 7 x 0.9^i: 6.56 against 7 at place
-0, 7.29 against 6.3 at place 1."""
+VALUES = [7.0, 7.29, 8.1, 9.0, 10.0]
+"""By hand, discount 0.9: staying at the last place earns 1 a step, 10 in all, staying at the first 0.7 a step, 7 in
+all. From the first, the last is four steps away: 10 x 0.9^4 = 6.56 < 7; from the second three: 7.29 > 0.9 x 7 = 6.3."""
 
 
-def corridor_episodes(num: int, seed: int = 0) -> list[GivenEpisode]:
-    rng, env, found = np.random.default_rng(seed), Corridor(), []
-    for number in range(num):
-        seen, done, earned, ended = [env.reset(seed=number)[0]], [], [], False
-        while not ended and len(done) < 30:
-            done.append(int(rng.integers(2)))
-            place, reward, ended, _, _ = env.step(done[-1])
+def step_of(place: int, action: int) -> tuple[int, float]:
+    """Return where a step in a corridor of five places leads, and its reward: 0.7 at the left wall, 1 at the right."""
+    if action == RIGHT:
+        return min(place + 1, 4), float(place == 4)
+    return max(place - 1, 0), 0.7 * (place == 0)
+
+
+def walks(num: int, steps: int = 30, seed: int = 0, *, ends: bool = False) -> list[GivenEpisode]:
+    """Return random walks in the corridor; with `ends`, the last step of each counts as a termination."""
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(num):
+        seen, earned = [int(rng.integers(PLACES))], []
+        done = rng.integers(2, size=int(rng.integers(2, steps)) if ends else steps)
+        for action in done.tolist():
+            place, reward = step_of(seen[-1], action)
             seen.append(place)
             earned.append(reward)
         found.append(
-            GivenEpisode(
-                observations=np.array(seen),
-                actions=np.array(done),
-                true_rewards=np.array(earned),
-                terminated=ended,
-            )
+            GivenEpisode(observations=np.array(seen), actions=done, true_rewards=np.array(earned), terminated=ends)
         )
     return found
 
 
-def test_iql_finds_the_best_policy_of_a_corridor_from_random_walks() -> None:
-    data = make_data("walks", (Corridor.observation_space, Corridor.action_space), World(), corridor_episodes(400))
-    settings = LearnerSettings(hidden=(32,), batch_size=128, discount=0.9, expectile=0.9, temperature=10.0)
-    settings = replace(settings, target_rate=0.05, learning_rate=3e-3)
-    policy = OfflinePolicy(data.observation_space, data.action_space, (32,), learning_rate=3e-3, seed=0)
-    show_all(data, policy)
-    rewards = data.rollout.true_rewards[:, 0]
-    transitions = make_transitions(data, policy, rewards)
-    learner = Iql(transitions, policy, settings, torch.Generator().manual_seed(0))
-    rng = np.random.default_rng(0)
-    for update in range(1500):
-        rows = torch.from_numpy(rng.integers(len(transitions), size=128))
-        learner.update(rows, torch.zeros(0), 1 - update / 1500)
-    places = policy.inputs.encode(np.arange(5))
-    chances = policy._network.policy(places).softmax(1)
-    assert chances.argmax(1).tolist() == BEST
-    from prefrl.rewards.networks import Features
+PENDULUM = spaces.Box(-8.0, 8.0, (3,)), spaces.Box(-2.0, 2.0, (1,))
+CORRIDOR = spaces.Discrete(PLACES), spaces.Discrete(2)
+FAST = LearnerSettings(
+    hidden=(32,), batch_size=128, discount=0.9, expectile=0.9, temperature=10.0, target_rate=0.1, learning_rate=1e-2
+)
 
-    values = learner.v(Features(None, places))[0].detach().numpy()
-    best = [max(7 * 0.9**i, 10 * 0.9 ** (4 - i)) for i in range(5)]
-    np.testing.assert_allclose(values, best, rtol=0.12)  # an expectile of 0.9 lies a little below the best
+
+def corridor_learner() -> tuple[Any, OfflinePolicy, Any]:
+    data = make_data("walks", CORRIDOR, World(), walks(200))
+    policy = OfflinePolicy(*CORRIDOR, (32,), learning_rate=1e-2, seed=0)
+    show_all(data, policy)
+    return data, policy, make_transitions(data, policy, data.rollout.true_rewards[:, 0])
+
+
+def teach(learner: Any, num_rows: int, num_pairs: int, updates: int = 700) -> None:
+    rng = np.random.default_rng(0)
+    for update in range(updates):
+        rows = torch.from_numpy(rng.integers(num_rows, size=128))
+        pairs = torch.from_numpy(rng.integers(num_pairs, size=32)) if num_pairs else torch.zeros(0, dtype=torch.int64)
+        learner.update(rows, pairs, 1 - update / updates)
+
+
+def chosen(policy: OfflinePolicy) -> list[int]:
+    """Return the likeliest action at each place."""
+    return policy._network.policy(policy.inputs.encode(np.arange(PLACES))).argmax(1).tolist()
+
+
+def compared(data: Any, worth: Any, scale: float, length: int = 4, num: int = 600) -> Comparisons:
+    """Return comparisons of random segments, answered with the exact probabilities of Bradley-Terry."""
+    rng = np.random.default_rng(1)
+    begins = np.concatenate([[0], np.cumsum(data.lengths)[:-1]])
+    rows = begins[rng.integers(len(begins), size=(num, 2))] + rng.integers(30 - length + 1, size=(num, 2))
+    places = data.rollout.observations[:-1, 0]
+    worths = np.array([worth(s, a) for s, a in zip(places, data.rollout.actions[:, 0], strict=True)])
+    sums = worths[rows[..., None] + np.arange(length)].sum(-1)
+    likely = 1 / (1 + np.exp(-scale * (sums[:, 0] - sums[:, 1])))
+    return Comparisons(
+        first_rows=torch.from_numpy(rows), preferences=torch.tensor(likely, dtype=torch.float32), length=length
+    )
+
+
+def advantage_of(place: int, action: int) -> float:
+    following, reward = step_of(int(place), int(action))
+    return reward + 0.9 * VALUES[following] - VALUES[int(place)]
+
+
+def test_the_values_by_hand_are_those_of_the_best_policy() -> None:
+    assert max(abs(max(advantage_of(s, a) for a in (0, 1))) for s in range(PLACES)) < 1e-9
+    assert [int(np.argmax([advantage_of(s, a) for a in (0, 1)])) for s in range(PLACES)] == BEST
+
+
+def test_iql_finds_the_best_policy_of_a_corridor_from_random_walks() -> None:
+    _, policy, transitions = corridor_learner()
+    learner = Iql(transitions, policy, FAST, torch.Generator().manual_seed(0))
+    teach(learner, len(transitions), 0)
+    assert chosen(policy) == BEST
+    # of two equally frequent actions the expectile t is t times the better and 1 - t times the worse
+    exact = np.zeros(PLACES)
+    for _ in range(500):
+        q = np.array([[r + 0.9 * exact[to] for to, r in (step_of(s, a) for a in (0, 1))] for s in range(PLACES)])
+        exact = 0.9 * q.max(1) + 0.1 * q.min(1)
+    assert q.argmax(1).tolist() == BEST
+    values = learner.v(Features(None, policy.inputs.encode(np.arange(PLACES))))[0].detach().numpy()
+    np.testing.assert_allclose(values, exact, rtol=0.05)
+
+
+def test_ipl_finds_it_from_comparisons_by_reward_alone() -> None:
+    data, policy, transitions = corridor_learner()
+    transitions = replace(transitions, rewards=torch.full_like(transitions.rewards, torch.nan))  # it reads none
+    pairs = compared(data, lambda s, a: step_of(int(s), int(a))[1], 3.0)
+    settings = replace(FAST, regularisation=1e-3, temperature=3.0)
+    teach(Ipl(transitions, pairs, policy, settings, torch.Generator().manual_seed(0)), len(transitions), len(pairs))
+    assert chosen(policy) == BEST
+
+
+def test_cpl_finds_it_from_comparisons_by_advantage_alone() -> None:
+    data, policy, transitions = corridor_learner()
+    transitions = replace(transitions, rewards=torch.full_like(transitions.rewards, torch.nan))
+    pairs = compared(data, advantage_of, 3.0)
+    settings = replace(FAST, contrast=1.0, bias=1.0, cloning_share=0.2)
+    teach(Cpl(transitions, pairs, policy, settings), len(transitions), len(pairs))
+    assert chosen(policy) == BEST
+    outputs = policy._network.policy(policy.inputs.encode(np.arange(PLACES))).log_softmax(1)
+    gaps = (outputs[:, 1] - outputs[:, 0]).numpy()  # alpha log pi is the advantage: a gap of 3 x (A(right) - A(left))
+    expected = [3.0 * (advantage_of(s, 1) - advantage_of(s, 0)) for s in range(PLACES)]
+    assert np.corrcoef(gaps, expected)[0, 1] > 0.95
+
+
+def test_cpl_leaves_the_noise_as_cloning_left_it() -> None:
+    data = make_data("swings", PENDULUM, World(), pendulum_episodes(6))
+    policy = OfflinePolicy(*PENDULUM, (16,), learning_rate=1e-2, seed=0)
+    show_all(data, policy)
+    transitions = make_transitions(data, policy, np.zeros(360))
+    rows = torch.arange(0, 100, 10).view(-1, 2)
+    pairs = Comparisons(first_rows=rows, preferences=torch.ones(5), length=5)
+    learner = Cpl(transitions, pairs, policy, replace(FAST, cloning_share=0.5))
+    learner.update(torch.arange(64), torch.arange(5), 0.9)
+    noise = policy.actions.parameters()[0].clone()
+    before = policy.policy_state()["network"]["actor.weights.0"]
+    learner.update(torch.arange(64), torch.arange(5), 0.4)
+    assert torch.equal(policy.actions.parameters()[0], noise)
+    assert not torch.equal(policy.policy_state()["network"]["actor.weights.0"], before)
 
 
 # ------------------------------------------------------------------------------------------------ data
@@ -292,8 +358,8 @@ def test_episodes_come_back_from_files_as_they_were(pendulum: Path) -> None:
 
 
 def test_rows_of_transitions_are_the_steps_of_the_data() -> None:
-    given = corridor_episodes(6)
-    data = make_data("walks", (Corridor.observation_space, Corridor.action_space), World(), given)
+    given = walks(6, ends=True)
+    data = make_data("walks", CORRIDOR, World(), given)
     policy = OfflinePolicy(data.observation_space, data.action_space, (4,), learning_rate=1e-3, seed=0)
     found = make_transitions(data, policy, data.rollout.true_rewards[:, 0])
     row = 0
@@ -529,6 +595,8 @@ def test_data_without_an_environment_are_learned_from_and_no_return_is_claimed(
         ({"segment_length": 61}, "longer than every episode"),
         ({"method": "cpl", "reward_from": "zero"}, "--reward-from zero is for --method iql"),
         ({"reward": RewardSettings(groups=2)}, "--reward.groups is of prefrl train"),
+        ({"method": "ipl", "queries": QuerySettings(feedback="rating")}, "learns from which segment is better"),
+        ({"method": "cpl", "queries": QuerySettings(method="k-center")}, "fits no reward by which to choose"),
         ({"labels": 0}, "labels must be at least 1"),
         ({"teacher": "oracl"}, "Did you mean 'oracle'"),
     ],
@@ -553,6 +621,35 @@ def test_an_offline_run_is_evaluated_and_shown_by_the_command(
     assert "IQL on 12 answers" in shown and "IQL on the true reward" in shown and "Cloning" in shown
     assert main(["resume", str(finished.path), "--labels", "+5"]) == 2
     assert "--labels and --steps are of control runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["ipl", "cpl"])
+def test_without_a_reward_model_all_questions_come_at_once_and_a_stopped_run_goes_on(
+    pendulum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
+) -> None:
+    settings = few(pendulum, method=method)
+    whole = runs.offline(settings, tmp_path / "whole", quiet=True)
+    assert not whole.reward_path.exists() and whole.read_summary()["held_out_agreement"] is None
+    with PreferenceStore(whole.path / "record.sqlite") as store:
+        assert {query.session for query in map(store.query, store.query_ids())} == {0}
+    part, stopped = OfflineTrainer._part, []
+
+    def stop_once(self: OfflineTrainer, *given_: Any) -> int:
+        if not stopped:
+            stopped.append(True)
+            self.stop()
+        return part(self, *given_)
+
+    monkeypatch.setattr(OfflineTrainer, "_part", stop_once)
+    with pytest.raises(Interrupted):
+        runs.offline(settings, tmp_path / "run", quiet=True)
+    assert torch.equal(policy_of(runs.resume(tmp_path / "run", quiet=True)), policy_of(whole))
+
+
+def test_a_ranking_teaches_ipl_the_comparisons_of_each_two(pendulum: Path, tmp_path: Path) -> None:
+    ranked = QuerySettings(feedback="ranking", num_ranked=3)
+    folder = runs.offline(few(pendulum, method="ipl", labels=4, queries=ranked), tmp_path / "run", quiet=True)
+    assert folder.read_summary()["labels"] == 4
 
 
 def test_rewards_are_not_read_where_none_may_be(finished: OfflineFolder) -> None:

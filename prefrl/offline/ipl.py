@@ -1,0 +1,102 @@
+"""IPL: inverse preference learning (Hejna & Sadigh 2023), a policy from comparisons without a reward model.
+
+Q itself says what was rewarded: r(s, a) = Q(s, a) - discount x V(s'). The likelihood of the answers under these implied
+rewards is the loss of Q, with the square of them to keep them small where nobody was asked. V and the policy are those
+of IQL.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prefrl.offline.losses import cloning_weights, expectile_loss, preference_loss
+from prefrl.offline.policy import OfflinePolicy
+from prefrl.offline.settings import LearnerSettings
+from prefrl.offline.transitions import Comparisons, Transitions
+from prefrl.rewards.networks import EnsembleMLP, Features
+
+
+class Ipl:
+    """Learns values and a policy from transitions and comparisons.
+
+    Args:
+        data: its rewards are not read.
+        comparisons: of segments of the data.
+        policy: to be trained.
+        settings: how.
+        generator: source of the starting weights.
+    """
+
+    def __init__(
+        self,
+        data: Transitions,
+        comparisons: Comparisons,
+        policy: OfflinePolicy,
+        settings: LearnerSettings,
+        generator: torch.Generator,
+    ) -> None:
+        self.data, self.comparisons, self.policy, self.settings = data, comparisons, policy, settings
+        num_seen, num_done = data.observations.shape[1], data.action_features.shape[1]
+        self.q = EnsembleMLP(2, num_seen + num_done, settings.hidden, generator)  # two, of which the lesser counts
+        self.v = EnsembleMLP(1, num_seen, settings.hidden, generator)
+        self.target = copy.deepcopy(self.q).requires_grad_(False)
+        self._trained = [*self.q.parameters(), *self.v.parameters()]
+        self.optimizer = torch.optim.Adam(self._trained, lr=settings.learning_rate, fused=True)
+
+    def update(self, rows: Tensor, pairs: Tensor, remaining: float) -> dict[str, Tensor]:
+        """Make one step with transitions of the data and comparisons; return the figures of it.
+
+        Args:
+            rows: `(B,)` int64: which transitions.
+            pairs: `(P,)` int64: which comparisons.
+            remaining: share of the training that is left.
+        """
+        data, settings, length = self.data, self.settings, self.comparisons.length
+        compared = self.comparisons.steps(pairs)  # (P, 2, k)
+        rows = torch.cat([compared.flatten(), rows])
+        at = data.at[rows]
+        now, following = data.observations[at], data.observations[at + 1]
+        both = Features(None, torch.cat([now, data.action_features[rows]], 1))
+
+        values = self.v(Features(None, torch.cat([now, following])))[0]
+        v, next_v = values[: len(rows)], values[len(rows) :].detach()
+        with torch.no_grad():
+            target_q = self.target(both).amin(0)
+        v_loss = expectile_loss(target_q - v, settings.expectile)
+        implied = self.q(both) - settings.discount * data.goes_on[rows] * next_v  # (2, ...)
+        returns = implied[:, : compared.numel()].reshape(2, len(pairs), 2, length).sum(-1)
+        answers_loss = preference_loss(returns[..., 0], returns[..., 1], self.comparisons.preferences[pairs])
+        size = implied.square().mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        (v_loss + 2 * answers_loss + 2 * settings.regularisation * size).backward()  # a mean over two networks each
+        self.optimizer.step()
+
+        advantages = target_q - v.detach()
+        weights = cloning_weights(advantages, settings.temperature)
+        log_probs = self.policy.log_prob(now, data.actions[rows])
+        self.policy.step(-weights / len(rows), remaining)
+
+        torch._foreach_lerp_(list(self.target.parameters()), list(self.q.parameters()), settings.target_rate)
+        return {
+            "answers_loss": answers_loss.detach(),
+            "value_loss": v_loss.detach(),
+            "policy_loss": -(weights * log_probs).mean(),
+            "advantage": advantages.mean(),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold."""
+        networks = {"q": self.q, "v": self.v, "target": self.target}
+        return {name: network.state_dict() for name, network in networks.items()} | {
+            "optimizer": self.optimizer.state_dict()
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        for name, network in (("q", self.q), ("v", self.v), ("target", self.target)):
+            network.load_state_dict(state[name])
+        self.optimizer.load_state_dict(state["optimizer"])
