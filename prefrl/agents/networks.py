@@ -49,7 +49,7 @@ def _relu_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _relu_backward(gradient: Tensor, output: Tensor) -> Tensor:
-    return gradient * (output > 0)
+    return torch.ops.aten.threshold_backward(gradient, output, 0.0)
 
 
 Layer = tuple[Callable[[Tensor, Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]

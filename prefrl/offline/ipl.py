@@ -7,7 +7,6 @@ of IQL.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from prefrl.offline.losses import cloning_weights, expectile_loss, preference_lo
 from prefrl.offline.policy import OfflinePolicy
 from prefrl.offline.settings import LearnerSettings
 from prefrl.offline.transitions import Comparisons, Transitions
-from prefrl.rewards.networks import EnsembleMLP, Features
+from prefrl.offline.values import Values
 
 
 class Ipl:
@@ -40,12 +39,7 @@ class Ipl:
         generator: torch.Generator,
     ) -> None:
         self.data, self.comparisons, self.policy, self.settings = data, comparisons, policy, settings
-        num_seen, num_done = data.observations.shape[1], data.action_features.shape[1]
-        self.q = EnsembleMLP(2, num_seen + num_done, settings.hidden, generator)  # two, of which the lesser counts
-        self.v = EnsembleMLP(1, num_seen, settings.hidden, generator)
-        self.target = copy.deepcopy(self.q).requires_grad_(False)
-        self._trained = [*self.q.parameters(), *self.v.parameters()]
-        self.optimizer = torch.optim.Adam(self._trained, lr=settings.learning_rate, fused=True)
+        self.values = Values(data.observations.shape[1], data.action_features.shape[1], settings, generator)
 
     def update(self, rows: Tensor, pairs: Tensor, remaining: float) -> dict[str, Tensor]:
         """Make one step with transitions of the data and comparisons; return the figures of it.
@@ -60,27 +54,22 @@ class Ipl:
         rows = torch.cat([compared.flatten(), rows])
         at = data.at[rows]
         now, following = data.observations[at], data.observations[at + 1]
-        both = Features(None, torch.cat([now, data.action_features[rows]], 1))
+        q, v, next_v, target_q = self.values.evaluate(now, data.action_features[rows], following)
 
-        values = self.v(Features(None, torch.cat([now, following])))[0]
-        v, next_v = values[: len(rows)], values[len(rows) :].detach()
-        with torch.no_grad():
-            target_q = self.target(both).amin(0)
+        v.requires_grad_()
         v_loss = expectile_loss(target_q - v, settings.expectile)
-        implied = self.q(both) - settings.discount * data.goes_on[rows] * next_v  # (2, ...)
+        q.requires_grad_()
+        implied = q - settings.discount * data.goes_on[rows] * next_v  # (2, B)
         returns = implied[:, : compared.numel()].reshape(2, len(pairs), 2, length).sum(-1)
         answers_loss = preference_loss(returns[..., 0], returns[..., 1], self.comparisons.preferences[pairs])
         size = implied.square().mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        (v_loss + 2 * answers_loss + 2 * settings.regularisation * size).backward()  # a mean over two networks each
-        self.optimizer.step()
+        loss = v_loss + 2 * answers_loss + 2 * settings.regularisation * size  # means over two networks
+        self.values.learn(*torch.autograd.grad(loss, [q, v]))
 
         advantages = target_q - v.detach()
         weights = cloning_weights(advantages, settings.temperature)
         log_probs = self.policy.log_prob(now, data.actions[rows])
         self.policy.step(-weights / len(rows), remaining)
-
-        torch._foreach_lerp_(list(self.target.parameters()), list(self.q.parameters()), settings.target_rate)
         return {
             "answers_loss": answers_loss.detach(),
             "value_loss": v_loss.detach(),
@@ -90,13 +79,8 @@ class Ipl:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold."""
-        networks = {"q": self.q, "v": self.v, "target": self.target}
-        return {name: network.state_dict() for name, network in networks.items()} | {
-            "optimizer": self.optimizer.state_dict()
-        }
+        return self.values.state()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
-        for name, network in (("q", self.q), ("v", self.v), ("target", self.target)):
-            network.load_state_dict(state[name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.values.restore(state)

@@ -2,13 +2,12 @@
 
 Only actions in the data are ever evaluated. V is an expectile of Q over them, Q follows r + discount x V, and the
 policy clones the data with the weight exp(temperature x (Q - V)). What differs from the public code: V is evaluated
-once for both its loss and the targets of Q, before either moves; networks are smaller, and rewards are scaled by
+before either moves, for its loss and for the targets of Q; networks are smaller, and rewards are scaled by
 `prefrl.offline.transitions.scaled_rewards`.
 """
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from prefrl.offline.losses import cloning_weights, expectile_loss
 from prefrl.offline.policy import OfflinePolicy
 from prefrl.offline.settings import LearnerSettings
 from prefrl.offline.transitions import Transitions
-from prefrl.rewards.networks import EnsembleMLP, Features
+from prefrl.offline.values import Values
 
 
 class Iql:
@@ -35,12 +34,7 @@ class Iql:
         self, data: Transitions, policy: OfflinePolicy, settings: LearnerSettings, generator: torch.Generator
     ) -> None:
         self.data, self.policy, self.settings = data, policy, settings
-        num_seen, num_done = data.observations.shape[1], data.action_features.shape[1]
-        self.q = EnsembleMLP(2, num_seen + num_done, settings.hidden, generator)  # two, of which the lesser counts
-        self.v = EnsembleMLP(1, num_seen, settings.hidden, generator)
-        self.target = copy.deepcopy(self.q).requires_grad_(False)
-        self._trained = [*self.q.parameters(), *self.v.parameters()]
-        self.optimizer = torch.optim.Adam(self._trained, lr=settings.learning_rate, fused=True)
+        self.values = Values(data.observations.shape[1], data.action_features.shape[1], settings, generator)
 
     def update(self, rows: Tensor, pairs: Tensor, remaining: float) -> dict[str, Tensor]:
         """Make one step with transitions of the data; return the figures of it.
@@ -53,26 +47,19 @@ class Iql:
         data, settings = self.data, self.settings
         at = data.at[rows]
         now, following = data.observations[at], data.observations[at + 1]
-        both = Features(None, torch.cat([now, data.action_features[rows]], 1))
+        q, v, next_v, target_q = self.values.evaluate(now, data.action_features[rows], following)
 
-        values = self.v(Features(None, torch.cat([now, following])))[0]
-        v, next_v = values[: len(rows)], values[len(rows) :].detach()
-        with torch.no_grad():
-            target_q = self.target(both).amin(0)
+        v.requires_grad_()
         v_loss = expectile_loss(target_q - v, settings.expectile)
-        q = self.q(both)
+        q.requires_grad_()
         backup = data.rewards[rows] + settings.discount * data.goes_on[rows] * next_v
         q_loss = (q - backup).square().mean(1).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        (v_loss + q_loss).backward()
-        self.optimizer.step()
+        self.values.learn(*torch.autograd.grad(v_loss + q_loss, [q, v]))
 
         advantages = target_q - v.detach()
         weights = cloning_weights(advantages, settings.temperature)
         log_probs = self.policy.log_prob(now, data.actions[rows])
         self.policy.step(-weights / len(rows), remaining)  # the gradient of -mean(weight x log-probability)
-
-        torch._foreach_lerp_(list(self.target.parameters()), list(self.q.parameters()), settings.target_rate)
         return {
             "q_loss": q_loss.detach() / 2,
             "value_loss": v_loss.detach(),
@@ -83,13 +70,8 @@ class Iql:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold."""
-        networks = {"q": self.q, "v": self.v, "target": self.target}
-        return {name: network.state_dict() for name, network in networks.items()} | {
-            "optimizer": self.optimizer.state_dict()
-        }
+        return self.values.state()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
-        for name, network in (("q", self.q), ("v", self.v), ("target", self.target)):
-            network.load_state_dict(state[name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.values.restore(state)

@@ -37,7 +37,7 @@ CONTROLS: dict[str, tuple[Method, RewardSource]] = {
 class LearnerSettings:
     """How a policy is learned from the data; the names of IQL, IPL and CPL."""
 
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: tuple[int, ...] = (64, 64)
     """Units of the hidden layers of the policy and of the values (published: 256, 256)."""
     batch_size: int = 256
     """Steps of each update."""

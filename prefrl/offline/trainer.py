@@ -285,7 +285,9 @@ class OfflineTrainer:
             rewards = stream(settings.seed, "random rewards").random(data.rollout.num_steps)
         else:
             assert self.answers is not None
-            rewards = self.answers.reward(*data.rollout.flat_transitions()).astype(np.float64)
+            rewards = self.answers.reward.of_episodes(
+                *data.rollout.flat_transitions(), data.lengths, settings.segment_length
+            ).astype(np.float64)
         ends = settings.ends
         return scaled_rewards(rewards, data.lengths, ends, terminated=bool(data.rollout.terminated.any()))
 

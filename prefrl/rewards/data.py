@@ -151,7 +151,7 @@ class ComparisonData:
     def features(self, segments: Tensor) -> Features:
         """Return the features of all steps of the segments numbered `(n,)`, joined: `(n * k, ...)`."""
         vector = None if self._vector is None else self.ensemble.standardise(self._vector[segments].flatten(0, 1))
-        return Features(self._image_batch(segments) if len(self.images) else None, vector)
+        return Features(self._image_batch(segments) if len(self.images) else None, vector, self.length)
 
     def sample_features(self, num: int, rng: np.random.Generator) -> Iterator[Features]:
         """Yield the features of up to `num` different segments that were asked about, a few segments at a time."""

@@ -29,6 +29,7 @@ from prefrl.files import parse_json, write_atomically
 from prefrl.rewards.few import FewTransitions
 from prefrl.rewards.networks import LEAKY_SLOPE, EnsembleCNN, EnsembleMLP, Features
 from prefrl.rewards.registry import NETWORKS, NetworkInputs, members_of
+from prefrl.rewards.transformer import EnsembleTransformer
 from prefrl.seams import Named
 from prefrl.segments import Segment, stack_transitions
 from prefrl.spaces import (
@@ -70,7 +71,8 @@ class RewardSettings:
     hidden: tuple[int, ...] = (64, 64)
     """Units of the hidden layers of the multilayer perceptron (Christiano et al. 2017, app. A.1)."""
     network: Named = "auto"
-    """auto (cnn for images, else mlp), mlp, cnn, or module:Name for your own (see `prefrl.rewards.registry`)."""
+    """auto (cnn for images, else mlp), mlp, cnn, transformer (rewards that depend on the steps before: for prefrl
+    offline), or module:Name for your own (see `prefrl.rewards.registry`)."""
     target_std: float = 1.0
     """Standard deviation of each member's rewards after normalisation (Christiano et al. 2017: 1, Atari 0.05)."""
     centre: bool = True
@@ -227,8 +229,9 @@ class RewardEnsemble:
 
     def features(self, observations: Batch, actions: Array, next_observations: Batch) -> Features:
         """Encode B transitions for the network: images as they are, vectors standardised and clipped."""
-        images, vector = self.encode(observations, actions, next_observations)
-        return Features(images, None if vector is None else self.standardise(vector))
+        encoded = self.encode(observations, actions, next_observations)
+        vector = encoded.vector
+        return Features(encoded.images, None if vector is None else self.standardise(vector))
 
     def standardise(self, vector: Tensor) -> Tensor:
         """Shift and scale vector features `(..., D)` by the input statistics, and clip."""
@@ -298,10 +301,12 @@ class RewardEnsemble:
 
         The reward of images is evaluated without dropout and with the batch statistics of the fit.
         """
-        if self.num_groups > 1:
-            groups = self._group_rewards(observations, actions, next_observations)
-            return (self.group_weights @ groups).cpu().numpy()
-        return self._group_rewards(observations, actions, next_observations)[0].cpu().numpy()
+        return self._served(self._group_rewards(observations, actions, next_observations))
+
+    def _served(self, groups: Tensor) -> NDArray[np.float32]:
+        """Return what the agent is given `(B,)` of the rewards of each group `(G, B)`."""
+        served = self.group_weights @ groups if self.num_groups > 1 else groups[0]
+        return served.cpu().numpy()
 
     @torch.no_grad()
     def group_rewards(self, observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.float32]:
@@ -309,8 +314,11 @@ class RewardEnsemble:
         return self._group_rewards(observations, actions, next_observations).cpu().numpy()
 
     def _group_rewards(self, observations: Batch, actions: Array, next_observations: Batch) -> Tensor:
-        members = self._normalised(self._raw_rewards(observations, actions, next_observations))
-        members = members.unflatten(0, (self.num_groups, -1))
+        return self._of_groups(self._raw_rewards(observations, actions, next_observations))
+
+    def _of_groups(self, raw: Tensor) -> Tensor:
+        """Return the reward of each group `(G, B)` of its members' raw ones `(M, B)`."""
+        members = self._normalised(raw).unflatten(0, (self.num_groups, -1))
         rewards = members.mean(1)
         if self.settings.pessimism:
             rewards -= self.settings.pessimism * members.std(1, correction=0)
@@ -383,7 +391,7 @@ class RewardEnsemble:
             raise UserError(
                 f"Expected segments of equal length; got some of {min(lengths)} and of {max(lengths)} steps."
             )
-        raw = self._raw_rewards(*stack_transitions(segments))
+        raw = self._raw_rewards(*stack_transitions(segments), length=len(segments[0]))
         return raw.reshape(self.num_members, len(segments), -1).sum(-1).cpu().numpy()
 
     @torch.no_grad()
@@ -398,14 +406,47 @@ class RewardEnsemble:
             rows.append(torch.cat(parts))
         return torch.stack(rows).cpu().numpy()
 
-    def _raw_rewards(self, observations: Batch, actions: Array, next_observations: Batch) -> Tensor:
-        """Return each member's raw rewards of B transitions `(M, B)`, evaluated part by part."""
+    @torch.no_grad()
+    def of_episodes(
+        self, observations: Batch, actions: Array, next_observations: Batch, lengths: Array, context: int
+    ) -> NDArray[np.float32]:
+        """Return the learned reward of all steps of whole episodes `(B,)` float32.
+
+        That of `__call__`, except of networks with a memory (`transformer`): these read every step after those before
+        it, half of `context` at least where its episode has so many.
+
+        Args:
+            observations: `(B, ...)`: of one episode after the other, as actions and next observations.
+            actions: `(B, ...)`.
+            next_observations: `(B, ...)`.
+            lengths: `(E,)`: steps of each episode.
+            context: steps of a segment, as the network was fitted to.
+        """
+        if not isinstance(self.network, EnsembleTransformer):
+            return self(observations, actions, next_observations)
+        vector = self._encode_vector(observations, actions, next_observations)
+        assert vector is not None
+        inputs = self.standardise(torch.from_numpy(vector).to(self.device))
+        raw = torch.empty(self.num_members, len(actions), device=self.device)
+        for (length, new), begins in _windows(lengths, context).items():
+            for part in torch.tensor(begins, device=self.device).split(max(1, CHUNK // length)):
+                rows = part[:, None] + torch.arange(length, device=self.device)
+                read = self.network.in_context(Features(None, inputs[rows.flatten()], length)).unflatten(1, rows.shape)
+                raw[:, rows[:, new:]] = read[..., new:]
+        return self._served(self._of_groups(raw))
+
+    def _raw_rewards(self, observations: Batch, actions: Array, next_observations: Batch, *, length: int = 1) -> Tensor:
+        """Return each member's raw rewards of B transitions `(M, B)`, evaluated part by part.
+
+        Those of segments of `length` steps are what each step adds to the logit.
+        """
         raw = torch.empty(self.num_members, len(actions), device=self.device)
         size = IMAGE_CHUNK if self.images else CHUNK
+        size = max(1, size // length) * length
         for begin in range(0, len(actions), size):
             part = slice(begin, begin + size)
             features = self.features(take(observations, part), actions[part], take(next_observations, part))
-            raw[:, part] = self.network(features)
+            raw[:, part] = self.network(features._replace(length=length))
         return raw
 
     def save(self, path: str | Path) -> None:
@@ -505,6 +546,25 @@ class RewardEnsemble:
         self.network.load_state_dict(network)
         for name in self._statistics:
             setattr(self, name, state[name].to(self.device))
+
+
+def _windows(lengths: Array, context: int) -> dict[tuple[int, int], list[int]]:
+    """Return windows of whole episodes that overlap by half: where those of a kind begin.
+
+    A kind is the steps of a window, and the first of them that is new in it.
+    """
+    found: dict[tuple[int, int], list[int]] = {}
+    begin, overlap = 0, context // 2
+    for length in lengths.tolist():
+        start, seen = begin, 0
+        while True:
+            steps = min(context, begin + length - start)
+            found.setdefault((steps, seen), []).append(start)
+            if start + steps == begin + length:
+                break
+            start, seen = start + context - overlap, overlap
+        begin += length
+    return found
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

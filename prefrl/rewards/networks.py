@@ -26,6 +26,8 @@ class Features(NamedTuple):
     """`(B, C, H, W)` uint8, or None."""
     vector: Tensor | None
     """`(B, D)` float32, or None."""
+    length: int = 1
+    """Rows that follow each other in one segment: B is a multiple of it. Only networks with a memory read it."""
 
 
 class EnsembleNetwork(Protocol):
@@ -35,7 +37,8 @@ class EnsembleNetwork(Protocol):
         """Return raw rewards `(M, B)` float32 of features of B transitions."""
 
 
-def _uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> nn.Parameter:
+def uniform_weights(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> nn.Parameter:
+    """Return weights of a layer with so many inputs, drawn as torch draws them."""
     bound = 1 / math.sqrt(fan_in)  # as torch.nn.Linear and Conv2d start
     return nn.Parameter((torch.rand(shape, generator=generator) * 2 - 1) * bound)
 
@@ -53,8 +56,8 @@ class EnsembleMLP(nn.Module):
     def __init__(self, num_members: int, num_inputs: int, hidden: tuple[int, ...], generator: torch.Generator) -> None:
         super().__init__()
         pairs = list(itertools.pairwise([num_inputs, *hidden, 1]))
-        self.weights = nn.ParameterList([_uniform((num_members, i, o), i, generator) for i, o in pairs])
-        self.biases = nn.ParameterList([_uniform((num_members, 1, o), i, generator) for i, o in pairs])
+        self.weights = nn.ParameterList([uniform_weights((num_members, i, o), i, generator) for i, o in pairs])
+        self.biases = nn.ParameterList([uniform_weights((num_members, 1, o), i, generator) for i, o in pairs])
 
     def forward(self, features: Features) -> Tensor:
         """Return raw rewards `(M, B)`."""
@@ -115,7 +118,7 @@ class EnsembleCNN(nn.Module):
         kernels, norms = [], []
         for kernel, stride in zip(self.SMALL_KERNELS if small else self.KERNELS, self.strides, strict=True):
             shape = (num_members, self.FILTERS, channels, kernel, kernel)
-            kernels.append(_uniform(shape, channels * kernel * kernel, generator))
+            kernels.append(uniform_weights(shape, channels * kernel * kernel, generator))
             norms.append(nn.BatchNorm2d(num_members * self.FILTERS, affine=False))
             reach = kernel - 2 * self.padding
             channels, height, width = self.FILTERS, (height - reach) // stride + 1, (width - reach) // stride + 1
@@ -175,7 +178,7 @@ class EnsembleOf(nn.Module):
 
     def forward(self, features: Features) -> Tensor:
         """Return raw rewards `(M, B)`."""
-        given = tuple(part for part in features if part is not None)
+        given = tuple(part for part in (features.images, features.vector) if part is not None)
         skeleton = self._skeleton[0].train(self.training)
         buffers = {name: getattr(self, f"stacked_buffer_{i}") for i, name in enumerate(self._buffer_names)}
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from prefrl.errors import UserError, first_line
 from prefrl.rewards.networks import EnsembleCNN, EnsembleMLP, EnsembleOf, Features
+from prefrl.rewards.transformer import EnsembleTransformer
 from prefrl.seams import Registry, check_call
 
 
@@ -40,6 +41,12 @@ def _cnn(inputs: NetworkInputs, num_members: int, generator: torch.Generator) ->
     if inputs.image_shape is None:
         raise UserError("The reward network 'cnn' reads images, and these observations are vectors. Use mlp or auto.")
     return EnsembleCNN(num_members, inputs.image_shape, inputs.num_inputs, generator)
+
+
+def _transformer(inputs: NetworkInputs, num_members: int, generator: torch.Generator) -> nn.Module:
+    if inputs.image_shape is not None:
+        raise UserError("The reward network 'transformer' reads vectors, and these observations are images. Use cnn.")
+    return EnsembleTransformer(num_members, inputs.num_inputs, inputs.hidden[0], generator)
 
 
 def _auto(inputs: NetworkInputs, num_members: int, generator: torch.Generator) -> nn.Module:
@@ -84,5 +91,7 @@ def _try(network: nn.Module, inputs: NetworkInputs, where: str, num_members: int
         )
 
 
-NETWORKS: Registry[MakeNetwork] = Registry("reward network", {"auto": _auto, "mlp": _mlp, "cnn": _cnn}, _adopt)
+NETWORKS: Registry[MakeNetwork] = Registry(
+    "reward network", {"auto": _auto, "mlp": _mlp, "cnn": _cnn, "transformer": _transformer}, _adopt
+)
 """Every reward network that settings can name."""

@@ -32,8 +32,7 @@ from prefrl.offline.settings import LearnerSettings, OfflineSettings
 from prefrl.offline.sources import read_data
 from prefrl.offline.trainer import OfflineTrainer
 from prefrl.offline.transitions import Comparisons, make_transitions, scaled_rewards, show_all
-from prefrl.rewards import FitSettings, RewardSettings
-from prefrl.rewards.networks import Features
+from prefrl.rewards import FitSettings, RewardEnsemble, RewardSettings
 from prefrl.runs.guard import Interrupted
 from prefrl.store import PreferenceStore
 
@@ -251,7 +250,7 @@ def test_iql_finds_the_best_policy_of_a_corridor_from_random_walks() -> None:
         q = np.array([[r + 0.9 * exact[to] for to, r in (step_of(s, a) for a in (0, 1))] for s in range(PLACES)])
         exact = 0.9 * q.max(1) + 0.1 * q.min(1)
     assert q.argmax(1).tolist() == BEST
-    values = learner.v(Features(None, policy.inputs.encode(np.arange(PLACES))))[0].detach().numpy()
+    values = learner.values.value(policy.inputs.encode(np.arange(PLACES))).detach().numpy()
     np.testing.assert_allclose(values, exact, rtol=0.05)
 
 
@@ -644,6 +643,15 @@ def test_without_a_reward_model_all_questions_come_at_once_and_a_stopped_run_goe
     with pytest.raises(Interrupted):
         runs.offline(settings, tmp_path / "run", quiet=True)
     assert torch.equal(policy_of(runs.resume(tmp_path / "run", quiet=True)), policy_of(whole))
+
+
+def test_a_transformer_judges_steps_in_their_episodes(pendulum: Path, tmp_path: Path) -> None:
+    settings = few(pendulum, reward=RewardSettings(network="transformer", hidden=(8,)))
+    folder = runs.offline(settings, tmp_path / "run", quiet=True)
+    reward, data = RewardEnsemble.load(folder.reward_path), runs.data_of(folder)
+    steps = data.rollout.flat_transitions()
+    assert not np.allclose(reward.of_episodes(*steps, data.lengths, 10), reward(*steps))
+    assert folder.read_summary()["held_out_agreement"] is not None
 
 
 def test_a_ranking_teaches_ipl_the_comparisons_of_each_two(pendulum: Path, tmp_path: Path) -> None:
