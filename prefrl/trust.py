@@ -23,7 +23,7 @@ from prefrl.errors import UserError
 VARIABLE = "PREFRL_TRUSTED"
 """Of the environment: what this process trusts, for the processes that it starts."""
 
-_NAMES_FILES = {"instruction", "model", "from_run", "record", "dataset"}
+_NAMES_FILES = {"instruction", "model", "from_run", "from_offline", "record", "dataset"}
 """Settings that may name a file, or a model of a hub, by one word."""
 
 

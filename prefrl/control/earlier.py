@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 
 from prefrl.control.folder import ControlFolder
+from prefrl.control.offline_start import open_earlier
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Query
 from prefrl.spaces import misfit
@@ -66,7 +67,7 @@ def _add(addition: Addition, *, queries: Sequence[Query], answers: Sequence[Answ
 
 
 def _open(earlier: Path) -> ControlFolder:
-    folder = ControlFolder.open(earlier)
+    folder = open_earlier(earlier)
     if not isinstance(folder.record, str) and not folder.record.is_file():
         raise UserError(f"The run in {earlier} has no record of answers to start from.")
     return folder

@@ -73,7 +73,7 @@ class ControlFolder(RunFolder):
     @property
     def record(self) -> Path | str:
         """Where the record of the run lies: a file in the folder, or the URL that the settings name."""
-        return self.settings.record or self.record_path
+        return self.config["settings"].get("record") or self.record_path
 
     def open_record(self, *, begins: bool = False) -> PreferenceStore:
         """Open the record of the run.

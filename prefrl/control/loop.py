@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -22,6 +23,7 @@ from prefrl.agents import Agent, Improvement
 from prefrl.annotators import Annotator
 from prefrl.control.best import BestPolicy
 from prefrl.control.folder import ControlFolder
+from prefrl.control.offline_start import start_policy
 from prefrl.control.people import People, PeopleTeaching
 from prefrl.control.policies import make_run_agent, make_run_env
 from prefrl.control.reward_learner import RewardLearner, make_run_teacher
@@ -167,6 +169,8 @@ class Trainer:
         settings = self.settings
         self.metrics = MetricsWriter(self.folder)
         seed_global_random(stream_seed(settings.seed, "global"))
+        if settings.from_offline is not None:
+            start_policy(Path(settings.from_offline), self.agent)
         self._reset_environments()
         self.folder.save_policy("before", self.agent.policy_state())
         rollout = self._warm_up()

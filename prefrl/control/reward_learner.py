@@ -19,6 +19,7 @@ from prefrl.control.earlier import copy_answers
 from prefrl.control.folder import ControlFolder
 from prefrl.control.intake import Intake
 from prefrl.control.lost import find_lost, what_is_known
+from prefrl.control.offline_start import start_reward
 from prefrl.control.serving import Serving
 from prefrl.control.settings import RunSettings
 from prefrl.control.steadiness import Steadiness
@@ -131,7 +132,9 @@ class RewardLearner:
 
     def begin(self, warmup: Rollout) -> None:
         """Take the statistics of the inputs from the warm-up, and in the answers of an earlier run, if there is one."""
-        self.reward.set_input_statistics(*warmup.flat_transitions())
+        start = self.settings.from_offline
+        if start is None or not start_reward(Path(start), self.reward):
+            self.reward.set_input_statistics(*warmup.flat_transitions())
         if self.serving is not None:
             self.serving.begin(warmup)
         if self.settings.from_run is None:

@@ -24,6 +24,7 @@ from prefrl.control.evaluation import MAX_MINUTES, MAX_STEPS, Evaluation, evalua
 from prefrl.control.extend import extend
 from prefrl.control.folder import ControlFolder
 from prefrl.control.loop import Progress, Trainer, TrueRewardUnknown
+from prefrl.control.offline_start import with_start
 from prefrl.control.policies import KeptPolicy, make_run_env
 from prefrl.control.settings import EVALUATION_EPISODES, RunSettings, TrainSettings
 from prefrl.control.viewer import open_viewer, serve_page
@@ -85,7 +86,7 @@ def train(
         UserError: the settings cannot work here, or the folder is taken.
         Interrupted: the user stopped it; it can be resumed.
     """
-    resolved = settings.resolve()
+    resolved = with_start(settings).resolve()
     _check_serve(serve, resolved)
     if resolved.from_run is not None:
         with closing(make_run_env(resolved)) as env:

@@ -121,6 +121,8 @@ class TrainSettings:
     default: a tenth, once two people or more have come."""
     from_run: Annotated[str | None, conf.arg(name="from", metavar="RUN")] = None
     """An earlier run of the same environment, whose answers are learned from too."""
+    from_offline: Annotated[str | None, conf.arg(name="from-offline", metavar="RUN")] = None
+    """A run of prefrl offline: its policy, reward and answers are what the training starts from."""
     agent: Named = "ppo"
     """ppo or sac, one of stable-baselines3's (sb3-ppo, sb3-sac, a2c, td3 or dqn), or module:Name for your own."""
     num_envs: int | None = None

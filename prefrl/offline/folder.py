@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from prefrl.control.folder import ControlFolder
+from prefrl.control.offline_start import OfflineStart
 from prefrl.control.settings import RunSettings
 from prefrl.offline.data import NO_ENVIRONMENT
 from prefrl.offline.settings import CONTROLS, OfflineRunSettings
 
 
-class OfflineFolder(ControlFolder):
+class OfflineFolder(OfflineStart):
     """Paths of an offline run, its configuration and its metrics."""
 
-    FORMAT, COMMAND, COUNTER = "prefrl.offline", "prefrl offline", "num_updates"
     SETTINGS: ClassVar[type[RunSettings]] = OfflineRunSettings
 
     @property

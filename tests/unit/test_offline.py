@@ -665,3 +665,34 @@ def test_rewards_are_not_read_where_none_may_be(finished: OfflineFolder) -> None
     zero = finished.controls["zero"]
     advantages = [row["advantage"] for row in zero.read_metrics() if "advantage" in row]
     assert np.abs(advantages).max() < 0.5  # values of nothing, at their start
+
+
+ONLINE = TrainSettings(
+    env_id="Pendulum-v1", labels=4, steps=256, num_envs=2, warmup_steps=64, fit=FitSettings(num_steps=2, first_steps=2),
+    hyperparameters={"n_steps": 32, "batch_size": 32, "n_epochs": 1}, num_checkpoints=1, eval_episodes=1,
+)  # fmt: skip
+
+
+def test_an_online_run_starts_from_policy_reward_and_answers_of_an_offline_one(
+    finished: OfflineFolder, tmp_path: Path
+) -> None:
+    folder = train(replace(ONLINE, from_offline=str(finished.path)), tmp_path / "run", quiet=True)
+    first, last = folder.load_policy("before"), finished.load_policy("last")
+    for name, weights in last["network"].items():
+        assert torch.equal(first["network"][name], weights)
+    assert folder.settings.segment_length == 10
+    with PreferenceStore(folder.record) as store:
+        assert store.facts()["labels_before"] == 12
+    before, after = (RewardEnsemble.load(one.reward_path) for one in (finished, folder))
+    assert torch.equal(before.least_input_std, after.least_input_std)  # as the warm-up of the online run has none
+
+
+def test_what_an_online_run_cannot_start_from_is_refused(finished: OfflineFolder, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not go with --agent sac"):
+        train(replace(ONLINE, agent="sac", hyperparameters={}, from_offline=str(finished.path)), tmp_path / "a")
+    with pytest.raises(UserError, match="of another environment"):
+        train(replace(ONLINE, env_id="MountainCarContinuous-v0", from_offline=str(finished.path)), tmp_path / "b")
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+    cloned = finished.controls["cloning"].path  # nothing was asked: its policy is all that it brings
+    with pytest.raises(UserError, match="does not fit this environment"):
+        train(replace(ONLINE, env_id="MountainCarContinuous-v0", from_offline=str(cloned)), tmp_path / "c", quiet=True)
