@@ -37,8 +37,10 @@ from prefrl.human_ui.show import main as show_command  # noqa: E402
 from prefrl.offline import run as offline_runs  # noqa: E402
 from prefrl.offline.folder import OfflineFolder  # noqa: E402
 from prefrl.offline.settings import OfflineSettings  # noqa: E402
+from prefrl.runs import tracking  # noqa: E402
 from prefrl.runs.folder import RESUME, format_of, record_place  # noqa: E402
 from prefrl.runs.guard import Interrupted  # noqa: E402
+from prefrl.runs.trackers import TRACKERS  # noqa: E402
 from prefrl.seams import trust_data  # noqa: E402
 from prefrl.shares import Share  # noqa: E402
 from prefrl.store import PreferenceStore  # noqa: E402
@@ -82,6 +84,8 @@ def train(
     viewer: bool = True,
     serve: bool = False,
     video: bool = True,
+    track: tuple[str, ...] = (),
+    project: str = tracking.PROJECT,
     quiet: bool = False,
     json: bool = False,
 ) -> None:
@@ -96,6 +100,8 @@ def train(
         viewer: where people are asked, open the viewer if there is a screen.
         serve: where people are asked, also serve the questions to browsers; links for them are made by prefrl invite.
         video: record the agent before, during and after training.
+        track: experiment trackers that take its figures, pictures and films too: wandb, mlflow, trackio, aim.
+        project: in which these show it.
         quiet: no progress.
         json: print the result as one JSON object.
     """
@@ -104,7 +110,9 @@ def train(
         hyperparameters={**settings.hyperparameters, **_pairs(hyper, "hyper-parameters", "learning_rate=0.001")},
         env_options={**settings.env_options, **_pairs(env, "options of the environment", "hide_life_loss=false")},
     )
-    folder = runs.train(settings, out, baseline=baseline, quiet=quiet, viewer=viewer, serve=serve)
+    folder = runs.train(
+        settings, out, baseline=baseline, quiet=quiet, viewer=viewer, serve=serve, trackers=track, project=project
+    )
     _after_training(folder, video=video, quiet=quiet, as_json=json)
 
 
@@ -115,6 +123,8 @@ def offline(
     controls: tuple[Literal["true", "zero", "random", "cloning"], ...] = (),
     out: Path | None = None,
     video: bool = True,
+    track: tuple[str, ...] = (),
+    project: str = tracking.PROJECT,
     quiet: bool = False,
     json: bool = False,
 ) -> None:
@@ -125,10 +135,12 @@ def offline(
         controls: what is to stand beside it: iql on the true reward, on zero and on random numbers, and cloning.
         out: folder of the run; default: a name made of the settings, under runs/.
         video: record the policy before, during and after training.
+        track: experiment trackers that take its figures, pictures and films too: wandb, mlflow, trackio, aim.
+        project: in which these show it.
         quiet: no progress.
         json: print the result as one JSON object.
     """
-    folder = offline_runs.offline(settings, out, controls=controls, quiet=quiet)
+    folder = offline_runs.offline(settings, out, controls=controls, quiet=quiet, trackers=track, project=project)
     _show_offline(folder, video=video, quiet=quiet, as_json=json)
 
 
@@ -140,6 +152,7 @@ def _show_offline(folder: OfflineFolder, *, video: bool, quiet: bool, as_json: b
         _or_warn("No report", lambda: report_run(folder))
     if video and folder.has_environment:
         _or_warn("No video", lambda: record_video(folder))
+    _or_warn("Nothing is tracked", lambda: tracking.finish(folder))
     summary = folder.read_summary()
     if as_json:
         _print_json(summary)
@@ -284,6 +297,25 @@ def report(run: RunPath, *, json: bool = False, trust: bool = False) -> None:
             print(card.to_text(against_of(folder.settings)))
         show_quality(found, Console())
         print(f"Wrote {folder.path / 'report.png'} and {folder.path / 'report.json'}")
+
+
+@app.command
+def track(run: RunPath, *, to: tuple[str, ...] = (), project: str = tracking.PROJECT, trust: bool = False) -> None:
+    """Send a run's figures, pictures and films to experiment trackers: what they have not seen yet.
+
+    A run that goes on later sends what comes then, too.
+
+    Args:
+        run: folder of the run, of any kind.
+        to: wandb, mlflow, trackio, aim; default: those that the run is sent to already.
+        project: in which they show it.
+        trust: this run was made by another user or on another machine: use what its config.json names.
+    """
+    folder = TextFolder.open(run, trust=trust) if _is_text(run) else _open_run(run, trust=trust)
+    if not to and not tracking.is_tracked(run):
+        raise UserError(f"The run in {run} goes to no tracker yet. Name one: --to {' | '.join(TRACKERS)}")
+    tracking.track(folder, to, project)
+    print(f"Sent {tracking.finish(folder):,} rows.")
 
 
 @app.command
@@ -687,6 +719,7 @@ def _after_training(folder: ControlFolder, *, video: bool, quiet: bool, as_json:
     card = _or_warn("No report", lambda: report_run(folder))
     if video:
         _or_warn("No video", lambda: record_video(folder))
+    _or_warn("Nothing is tracked", lambda: tracking.finish(folder))
     summary = folder.read_summary()
     _show_summary(folder, summary, as_json=as_json)
     if not as_json and not quiet:

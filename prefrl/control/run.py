@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,6 +41,7 @@ from prefrl.runs.metrics import finite
 from prefrl.runs.progress import ProgressDisplay
 from prefrl.runs.streams import stream_seed
 from prefrl.runs.threads import torch_threads
+from prefrl.runs.tracking import PROJECT, followed, track
 from prefrl.spaces import Array, Batch
 
 
@@ -70,6 +71,8 @@ def train(
     annotator: Annotator | None = None,
     viewer: bool = False,
     serve: bool = False,
+    trackers: Sequence[str] = (),
+    project: str = PROJECT,
 ) -> ControlFolder:
     """Train an agent from comparisons, into a new run folder.
 
@@ -81,6 +84,8 @@ def train(
         annotator: who answers, instead of the teacher that the settings name.
         viewer: where people are asked, open the viewer if there is a screen, else print the command for it.
         serve: where people are asked, serve the questions to browsers as well.
+        trackers: experiment trackers that take its figures, by name (`prefrl.runs.trackers`).
+        project: in which these show it.
 
     Raises:
         UserError: the settings cannot work here, or the folder is taken.
@@ -93,6 +98,8 @@ def train(
             check_earlier(Path(resolved.from_run), (env.observation_space, env.action_space), resolved.segment_length)
     folder = ControlFolder.create(out or default_out(resolved), resolved, baseline=False)
     try:
+        if trackers:
+            track(folder, trackers, project)
         if baseline:
             ControlFolder.create(folder.path / "baseline", resolved, baseline=True)
         _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer, serve=serve)
@@ -164,7 +171,7 @@ def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, v
     settings, baseline = folder.settings, folder.baseline
     if baseline is not None:
         _ = baseline.settings  # refused where they cannot be read, before anything is done
-    with locked(folder.path):
+    with locked(folder.path), followed(folder):
         title = f"{settings.env_id} from {settings.labels} answers"
         over = _train_one(folder, title, quiet, annotator, viewer, serve)
         if over and baseline is not None:
@@ -225,7 +232,7 @@ def _remove_if_nothing_happened(folder: ControlFolder) -> None:
     for run in (folder.baseline, folder):
         if run is None or run.metrics_path.exists() or run.record_path.exists():
             continue
-        for name in (".lock", "config.json"):
+        for name in (".lock", "config.json", "tracking.json"):
             (run.path / name).unlink(missing_ok=True)
         if run.path.is_dir() and not any(run.path.iterdir()):
             run.path.rmdir()

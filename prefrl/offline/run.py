@@ -15,7 +15,6 @@ from prefrl.annotators import Annotator
 from prefrl.control.evaluation import Evaluation
 from prefrl.control.run import Bounds, evaluate_random, evaluate_run, judge_name
 from prefrl.errors import UserError, first_line
-from prefrl.files import write_json
 from prefrl.offline.data import OfflineData, World
 from prefrl.offline.folder import OfflineFolder
 from prefrl.offline.plot import plot_returns
@@ -30,6 +29,7 @@ from prefrl.runs.metrics import finite
 from prefrl.runs.progress import ProgressDisplay
 from prefrl.runs.streams import stream_seed
 from prefrl.runs.threads import torch_threads
+from prefrl.runs.tracking import PROJECT, followed, track
 
 LESS_MEMORY = "Use less data, a smaller --learner.batch-size, or smaller --learner.hidden."
 
@@ -53,6 +53,8 @@ def offline(
     controls: Sequence[str] = (),
     quiet: bool = False,
     annotator: Annotator | None = None,
+    trackers: Sequence[str] = (),
+    project: str = PROJECT,
 ) -> OfflineFolder:
     """Learn a policy from data that are given, in a run folder; called again, it goes on where it stopped.
 
@@ -62,6 +64,8 @@ def offline(
         controls: of `CONTROLS`: what is to stand beside it, learned from the same data.
         quiet: no progress.
         annotator: who answers, instead of the teacher that the settings name.
+        trackers: experiment trackers that take its figures, by name (`prefrl.runs.trackers`).
+        project: in which these show it.
 
     Returns:
         the run; it is not finished where questions wait for people.
@@ -84,6 +88,8 @@ def offline(
         folder.refuse_if_finished()
     else:
         folder = OfflineFolder.create(path, resolved, baseline=False)
+    if trackers:
+        track(folder, trackers, project)
     for name in controls:
         if not folder.control_path(name).exists():
             method, source = CONTROLS[name]
@@ -148,7 +154,7 @@ def data_of(folder: OfflineFolder) -> OfflineData:
 
 
 def _go_on(folder: OfflineFolder, data: OfflineData, *, quiet: bool, annotator: Annotator | None) -> None:
-    with locked(folder.path), enough_memory(LESS_MEMORY):
+    with locked(folder.path), followed(folder), enough_memory(LESS_MEMORY):
         outcome = _learn(folder, data, quiet, annotator)
         for control in folder.controls.values():
             if outcome == "finished":
@@ -156,7 +162,7 @@ def _go_on(folder: OfflineFolder, data: OfflineData, *, quiet: bool, annotator: 
         if outcome == "stopped":
             raise Interrupted(f"Stopped; everything is saved. Resume with: {RESUME} {folder.path}")
         if outcome == "finished":
-            write_json(folder.summary_path, summarise(folder, data=data, quiet=quiet))
+            folder.finish(summarise(folder, data=data, quiet=quiet))
             plot_returns(folder, folder.path / "curves.png")
 
 

@@ -68,7 +68,7 @@ class MetricsWriter:
         clean = finite(row)
         self._file.write(json.dumps(clean, allow_nan=False).encode() + b"\n")
         self._file.flush()
-        for name, value in _numbers(clean):
+        for name, value in numbers(clean):
             if name != self._counter:
                 self._tensorboard.add_scalar(name, value, row[self._counter])
 
@@ -105,11 +105,12 @@ def mean_of_known(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _numbers(row: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+def numbers(row: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """Return the numbers of a row by name, those within parts of it as `part/name`."""
     out: list[tuple[str, float]] = []
     for key, value in row.items():
         if isinstance(value, dict):
-            out += _numbers(value, f"{prefix}{key}/")
+            out += numbers(value, f"{prefix}{key}/")
         elif isinstance(value, int | float):
             out.append((prefix + key, value))
     return out

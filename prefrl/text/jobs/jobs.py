@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from prefrl.envs.text_worlds import DEFAULT_WORLD
 from prefrl.errors import UserError
+from prefrl.runs import tracking
 from prefrl.runs.codec import to_json
 from prefrl.runs.guard import enough_memory
 from prefrl.runs.streams import stream_seed
@@ -47,7 +50,7 @@ from prefrl.text.learn.reward_training import (
     judge_reward,
     score_rankings,
 )
-from prefrl.text.learn.runtime import Runtime
+from prefrl.text.learn.runtime import Runtime, on_main_process
 from prefrl.text.learn.sft import SFTSettings, SFTTrainer, TokenPair, encode_examples, encode_texts, language_model_loss
 from prefrl.text.model.generation import DRAWN_TOKENS, SamplingSettings
 from prefrl.text.model.lora import LoraSettings, add_lora
@@ -351,10 +354,16 @@ JOBS: dict[str, type[Any]] = {
 }
 
 
-def start(job: Job, out: Path, *, quiet: bool = False) -> TextFolder:
+def start(job: Job, out: Path, *, trackers: Sequence[str] = (), quiet: bool = False) -> TextFolder:
     """Run a job in a new folder; one that was refused before anything happened leaves none behind.
 
     Of several processes the main one makes the folder, and takes it back.
+
+    Args:
+        job: what to do.
+        out: the folder.
+        trackers: experiment trackers that take its figures, by name (`prefrl.runs.trackers`).
+        quiet: no progress.
 
     Raises:
         UserError: the job cannot be done.
@@ -364,11 +373,13 @@ def start(job: Job, out: Path, *, quiet: bool = False) -> TextFolder:
 
     def begin() -> None:
         digests = digests_of(settings)
-        keep_digests(TextFolder.create(out, job.verb, settings), digests)
+        keep_digests(made := TextFolder.create(out, job.verb, settings), digests)
+        if trackers:
+            tracking.track(made, trackers)
 
     runtime.on_main(begin)
     try:
-        job.run(folder, quiet=quiet)
+        _run(job, folder, quiet)
     except Exception:
         if not folder.metrics_path.exists() or not folder.metrics_path.stat().st_size:
             remove_untouched(folder, runtime)
@@ -388,8 +399,13 @@ def resume(path: Path, *, quiet: bool = False, trust: bool = False, accept_chang
     folder.refuse_if_finished()
     job = folder.read_settings(job_of(folder), settings_of(folder))
     job.place.runtime().on_main(lambda: check_inputs(folder))
-    job.run(folder, quiet=quiet)
+    _run(job, folder, quiet)
     return folder
+
+
+def _run(job: Job, folder: TextFolder, quiet: bool) -> None:
+    with tracking.followed(folder) if on_main_process() else nullcontext():
+        job.run(folder, quiet=quiet)
 
 
 def job_of(folder: TextFolder) -> type[Any]:

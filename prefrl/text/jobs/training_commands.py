@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from prefrl.errors import UserError
+from prefrl.runs import tracking
 from prefrl.text.jobs import jobs
 from prefrl.text.jobs.bestofn import BestOfNJob
 from prefrl.text.jobs.demo import Demo, DemoSettings
@@ -18,60 +19,66 @@ from prefrl.text.learn.runtime import on_main_process
 
 Folder = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 Whole = tyro.conf.arg(name="")
+Track = Annotated[
+    tuple[str, ...], tyro.conf.arg(help="Trackers that take its figures too: wandb, mlflow, trackio, aim.")
+]
 
 
-def pretrain(job: Annotated[jobs.PretrainJob, Whole], *, out: Path, quiet: bool = False) -> None:
+def pretrain(job: Annotated[jobs.PretrainJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a small language model and its tokenizer from nothing."""
-    _train(job, out, quiet)
+    _train(job, out, track, quiet)
 
 
-def sft(job: Annotated[jobs.SFTJob, Whole], *, out: Path, quiet: bool = False) -> None:
+def sft(job: Annotated[jobs.SFTJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Fine-tune a language model on examples; the loss is on responses only."""
-    _train(job, out, quiet)
+    _train(job, out, track, quiet)
 
 
-def reward(job: Annotated[jobs.RewardJob, Whole], *, out: Path, members: int = 1, quiet: bool = False) -> None:
+def reward(
+    job: Annotated[jobs.RewardJob, Whole], *, out: Path, members: int = 1, track: Track = (), quiet: bool = False
+) -> None:
     """Fit a reward model to comparisons and rankings, or several that differ in seed and bootstrap.
 
     Args:
         job: the run.
         out: run folder; with several members their folders out-0, out-1, ...
         members: how many.
+        track: trackers that take its figures too: wandb, mlflow, trackio, aim.
         quiet: no progress.
     """
     if members < 1:
         raise UserError(f"members must be at least 1. Received {members}")
     if members == 1:
-        _train(job, out, quiet)
+        _train(job, out, track, quiet)
         return
     for number in range(members):
         training = replace(job.training, seed=job.place.seed * 100 + number, bootstrap=True)
-        _train(replace(job, training=training), out.with_name(f"{out.name}-{number}"), quiet)
+        _train(replace(job, training=training), out.with_name(f"{out.name}-{number}"), track, quiet)
 
 
-def ppo(job: Annotated[jobs.PPOJob, Whole], *, out: Path, quiet: bool = False) -> None:
+def ppo(job: Annotated[jobs.PPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy on a reward by PPO with a KL penalty; PPO-ptx with --pretraining."""
-    _train(job, out, quiet)
+    _train(job, out, track, quiet)
 
 
-def dpo(job: Annotated[jobs.DPOJob, Whole], *, out: Path, quiet: bool = False) -> None:
+def dpo(job: Annotated[jobs.DPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy by direct preference optimisation, on pairs or (--training.rankings) whole rankings."""
-    _train(job, out, quiet)
+    _train(job, out, track, quiet)
 
 
-def ipo(job: Annotated[jobs.IPOJob, Whole], *, out: Path, quiet: bool = False) -> None:
+def ipo(job: Annotated[jobs.IPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy by identity preference optimisation."""
-    _train(job, out, quiet)
+    _train(job, out, track, quiet)
 
 
-def kto(job: Annotated[jobs.KTOJob, Whole], *, out: Path, quiet: bool = False) -> None:
+def kto(job: Annotated[jobs.KTOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy from likes and dislikes (Kahneman-Tversky optimisation)."""
-    _train(job, out, quiet)
+    _train(job, out, track, quiet)
 
 
-def bestofn(job: Annotated[BestOfNJob, Whole], *, out: Path, quiet: bool = False) -> None:
+def bestofn(job: Annotated[BestOfNJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Draw N responses to each prompt and keep the one that a reward likes best."""
-    _train(job, out, quiet)
+    _train(job, out, track, quiet)
 
 
 def resume(run: Folder, *, quiet: bool = False, trust: bool = False, accept_changed: bool = False) -> None:
@@ -93,11 +100,13 @@ def demo(settings: Annotated[DemoSettings, Whole], *, out: Path = Path("runs/tex
     report((out,))
 
 
-def _train(job: Any, out: Path, quiet: bool) -> None:
-    _tell(jobs.start(job, out, quiet=quiet), quiet)
+def _train(job: Any, out: Path, track: Track, quiet: bool) -> None:
+    _tell(jobs.start(job, out, trackers=track, quiet=quiet), quiet)
 
 
 def _tell(folder: TextFolder, quiet: bool) -> None:
+    if on_main_process():
+        tracking.finish(folder)
     if not quiet and on_main_process():
         figures = {key: value for key, value in folder.read_summary().items() if isinstance(value, int | float)}
         rows = folder.read_evaluations()
