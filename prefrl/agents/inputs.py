@@ -12,13 +12,9 @@ from torch import Tensor
 
 from prefrl.agents.moments import RunningMoments
 from prefrl.errors import UserError
-from prefrl.spaces import Array, Batch, SpaceEncoder, channels_first, is_image
+from prefrl.spaces import Batch, SpaceEncoder, channels_first, is_image
 
 CLIP = 10.0  # standard deviations, as stable-baselines3's VecNormalize
-EPSILON = 1e-8
-UNSEEN = 1e-8  # variance of what EPSILON and the moments at the start hide
-ROUNDING = 1e-6
-"""Standard deviation of rounding errors, as a share of the mean, and of the largest deviation beside it, 1 at most."""
 
 
 class PolicyInputs:
@@ -68,7 +64,8 @@ class PolicyInputs:
     def _refresh(self) -> None:
         if self.moments is not None:
             self._mean = torch.tensor(self.moments.mean, dtype=torch.float32, device=self.device)
-            self._scale = torch.tensor(_scale(self.moments), dtype=torch.float32, device=self.device)
+            scale = 1 / np.sqrt(self.moments.visible_variance())
+            self._scale = torch.tensor(scale, dtype=torch.float32, device=self.device)
 
     def encode(self, observations: Batch) -> Tensor:
         """Return the input `(B, *shape)` for observations `(B, ...)`."""
@@ -95,11 +92,3 @@ class PolicyInputs:
         if self.moments is not None:
             self.moments.restore(state)
             self._refresh()
-
-
-def _scale(moments: RunningMoments) -> Array:
-    """Return what standardises: as in stable-baselines3, but for small units, which its epsilon would hide."""
-    variance = moments.sampled_variance()
-    beside = min(1.0, float(np.sqrt(variance.max(initial=0.0))))
-    small = (variance < UNSEEN) & (variance > (ROUNDING * np.maximum(beside, np.abs(moments.mean))) ** 2)
-    return 1 / np.sqrt(np.where(small, variance, moments.variance + EPSILON))

@@ -23,7 +23,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from prefrl.agents.protocol import Improvement
-from prefrl.agents.sb3_envs import Sb3Envs
+from prefrl.agents.sb3_envs import Normalized, Sb3Envs
 from prefrl.agents.sb3_logger import UpdateLogger
 from prefrl.agents.sb3_networks import extractor_for
 from prefrl.agents.schedules import schedule
@@ -96,7 +96,7 @@ class Sb3Agent(ABC):
                 f"{self.observation_space}. Leave it out."
             )
         self._normalize_until = hyper.pop("normalize_until", 1.0)
-        self._env: Any = vec_env.VecNormalize(self._envs, norm_reward=False) if normalize else self._envs
+        self._env: Any = Normalized(self._envs, norm_reward=False) if normalize else self._envs
         self._model = self._build(algorithm, self._arguments(algorithm, hyper), seed, device)
         self._env = self._model.get_env()
         self._callback = callbacks.CallbackList([])

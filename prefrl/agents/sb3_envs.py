@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from prefrl.agents.moments import visible_variance
 from prefrl.agents.sb3_spaces import ActionTranslation, ObservationTranslation
 from prefrl.agents.stepping import Step, Stepper
 from prefrl.errors import UserError, require
@@ -83,3 +84,11 @@ class Sb3Envs(vec_env.VecEnv):  # type: ignore[misc, name-defined]
     def close(self) -> None:
         """Close the environments."""
         self.stepper.envs.close()
+
+
+class Normalized(vec_env.VecNormalize):  # type: ignore[misc, name-defined]
+    """Observations normalised by running statistics, in small units too (`visible_variance`)."""
+
+    def _normalize_obs(self, obs: Array, obs_rms: Any) -> Array:
+        scale = np.sqrt(visible_variance(obs_rms.mean, obs_rms.var, obs_rms.count))
+        return np.clip((obs - obs_rms.mean) / scale, -self.clip_obs, self.clip_obs)

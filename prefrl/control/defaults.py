@@ -122,7 +122,7 @@ def _off_policy(
 
 
 OTHERS: dict[str, dict[str, AgentDefaults]] = {
-    "a2c": {"": AgentDefaults()},
+    "a2c": {"": AgentDefaults(hyperparameters={"scale_actions": True})},
     "sac": {"": _off_policy({"gradient_steps": -1}, num_envs=8)},  # an update for each step of each environment
     "sb3-sac": {"": _off_policy()},
     "td3": {"": _off_policy({"action_noise_std": 0.1})},

@@ -7,8 +7,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from prefrl.agents.inputs import CLIP, EPSILON, PolicyInputs
-from prefrl.agents.moments import RunningMoments
+from prefrl.agents.inputs import CLIP, PolicyInputs
+from prefrl.agents.moments import EPSILON, RunningMoments, sampled_variance
 
 
 def seen(values: np.ndarray) -> np.ndarray:
@@ -56,7 +56,27 @@ def test_what_does_not_vary_but_by_rounding_is_seen_as_it_was(constant: float) -
 def test_the_variance_of_what_was_seen_is_that_of_numpy() -> None:
     values = samples() * [1.0, 1e-4, 1e-8] + [0.0, 1e-4, 3e-8]
     moments = RunningMoments((3,))
-    np.testing.assert_array_equal(moments.sampled_variance(), 0)
+    np.testing.assert_array_equal(sampled_variance(moments.mean, moments.variance, moments.count), 0)
     for part in np.split(values, 8):
         moments.update(part)
-    np.testing.assert_allclose(moments.sampled_variance(), values.var(0), rtol=1e-6)
+    found = sampled_variance(moments.mean, moments.variance, moments.count)
+    np.testing.assert_allclose(found, values.var(0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-7])
+def test_agents_of_stable_baselines3_see_small_units_too(unit: float) -> None:
+    pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common.running_mean_std import RunningMeanStd
+
+    from prefrl.agents.sb3_envs import Normalized
+
+    values = samples() * unit
+    envs, statistics = Normalized.__new__(Normalized), RunningMeanStd(shape=(3,))
+    envs.clip_obs = CLIP
+    for part in np.split(values, 10):
+        statistics.update(part)
+    found = envs._normalize_obs(values, statistics)
+    np.testing.assert_allclose(found, seen(values), atol=1e-4)
+    if unit == 1:
+        plain = (values - statistics.mean) / np.sqrt(statistics.var + EPSILON)
+        np.testing.assert_array_equal(found, np.clip(plain, -CLIP, CLIP))

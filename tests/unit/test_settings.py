@@ -26,6 +26,11 @@ def test_agents_explore_a_little_at_first_in_units_of_the_actions_range() -> Non
         assert hyper["scale_actions"] is True and hyper["policy_kwargs"] == {"log_std_init": -1.0}
 
 
+@pytest.mark.parametrize("agent", ["ppo", "sb3-ppo", "a2c"])
+def test_every_agent_that_learns_from_its_own_steps_acts_in_units_of_the_range(agent: str) -> None:
+    assert agent_defaults(agent, "Somebodys-v0").hyperparameters["scale_actions"] is True
+
+
 def test_one_hyper_parameter_of_the_network_leaves_the_others_as_they_are() -> None:
     changed = resolved(hyperparameters={"policy_kwargs": {"net_arch": [32]}, "gamma": 0.9}).hyperparameters
     assert changed["policy_kwargs"] == {"net_arch": [32], "log_std_init": -1.0}
