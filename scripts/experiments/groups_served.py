@@ -41,7 +41,7 @@ def velocity(observations: Array, actions: Array, following: Array) -> Array:
     return following[:, VELOCITY]
 
 
-def main(seeds: int = 3, steps: int = 20_000, labels: int = 100, first_seed: int = 0) -> None:
+def main(seeds: int = 3, steps: int = 20_000, labels: int = 400, first_seed: int = 0) -> None:
     out = Path(tempfile.mkdtemp())
     panel = (f"{HERE}:left",) * 3 + (f"{HERE}:right",)
     found: dict[str, list[float]] = {}
