@@ -82,8 +82,16 @@ def of_trackio(run: Path, own: dict[str, Any]) -> Rows:
 def of_aim(run: Path, own: dict[str, Any]) -> Rows:
     import aim
 
+    command = [
+        str(Path(sys.executable).with_name("aim")),
+        "storage",
+        "--repo",
+        ".",
+        "reindex",
+    ]  # what `aim up` does when it is opened
+    subprocess.run(command, input="y\n", text=True, check=True, capture_output=True)
     rows: Rows = {}
-    for metric in aim.Run(own["run"], read_only=True).metrics():
+    for metric in aim.Repo.from_path(".").get_run(own["run"]).metrics():
         steps, (values, *_) = metric.data.numpy()
         for step, value in zip(steps, values, strict=True):
             rows.setdefault(int(step), {})[metric.name] = float(value)
