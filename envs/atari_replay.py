@@ -168,7 +168,7 @@ def rom_path(game: str) -> Any:
         path = roms.get_rom_path(game)
     except OSError as error:
         raise UserError(
-            f"The ROM of {game!r} cannot be used: {error}. Install ale-py anew (it brings all ROMs), or mend the "
+            f"The ROM of {game!r} cannot be used: {error}. Install ale-py anew (it brings all ROMs), or fix the "
             "folder that ALE_ROMS_DIR names."
         ) from error
     return path

@@ -163,7 +163,7 @@ class AntVectorEnv(_OnAPlane):
         try:
             self._main_body = self.model.body(self.options["main_body"]).id
         except (KeyError, IndexError, TypeError) as error:
-            raise UserError(f"main_body={self.options['main_body']!r} is no body of Ant's model: {error}") from error
+            raise UserError(f"main_body={self.options['main_body']!r} is not a body of Ant's model: {error}") from error
 
     def contact_forces(self) -> Floats:
         """Return the clipped forces on each body, `(E, nbody, 6)`."""

@@ -46,6 +46,6 @@ def score_responses(reward: TextReward, prompts: Sequence[str], responses: Seque
         where = int(np.argmin(np.isfinite(values)))
         raise UserError(
             f"The reward {name!r} returned {values[where]} for the prompt {prompts[where]!r} and the response "
-            f"{responses[where]!r}; expected finite numbers. Mend the reward, e.g. by clipping it."
+            f"{responses[where]!r}; expected finite numbers. Fix the reward, e.g. by clipping it."
         )
     return values

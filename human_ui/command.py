@@ -47,11 +47,15 @@ def main(arguments: Sequence[str]) -> int:
         help="share of the clips' length that must have been shown before an answer counts (default: 0)",
     )
     parser.add_argument(
-        "--break-after", type=float, default=20.0, metavar="MINUTES", help="propose a rest (default: 20; 0: never)"
+        "--break-after",
+        type=float,
+        default=20.0,
+        metavar="MINUTES",
+        help="suggest a rest after so long (default: 20; 0: never)",
     )
     parser.add_argument("--high-contrast", action="store_true", help="white on black; the key C changes it too")
     parser.add_argument("--size", default=None, metavar="WIDTHxHEIGHT", help="of the window, e.g. 1280x800")
-    parser.add_argument("--trust", action="store_true", help="let the record name code of a user: a kind of answer")
+    parser.add_argument("--trust", action="store_true", help="let the record name a user's code: a kind of answer")
     given = parser.parse_args(arguments)
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     require("pygame", "ui")

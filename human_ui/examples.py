@@ -39,7 +39,7 @@ def pin_example(
     if good is not None:
         examples.append({"query": query_id, "item": item, "good": good, "note": note})
     if len(examples) > MOST_EXAMPLES:
-        raise UserError(f"There are {MOST_EXAMPLES} examples already, which is much to look at. Take one down first.")
+        raise UserError(f"There are {MOST_EXAMPLES} examples already, which is a lot to look at. Remove one first.")
     store.set_facts({EXAMPLES: examples})
     return examples
 

@@ -186,7 +186,7 @@ def resume(
             models that were.
     """
     if (kind := _other_kind(run)) and (labels is not None or steps is not None):
-        raise UserError(f"--labels and --steps are of control runs, and the run in {run} is one of {kind}.")
+        raise UserError(f"--labels and --steps are for control runs, but the run in {run} is one of {kind}.")
     if _is_offline(run):
         _show_offline(
             offline_runs.resume(
@@ -236,8 +236,8 @@ def evaluate(
         ):
             if value is not None:
                 raise UserError(
-                    f"{name} is of control runs, and the run in {run} is one of prefrl text. Its own options are those "
-                    f"of: prefrl text evaluate {run} --help"
+                    f"{name} is for control runs, but the run in {run} is one of prefrl text. Its own options are "
+                    f"those of: prefrl text evaluate {run} --help"
                 )
         text_runs.evaluate(run, seed=seed, as_json=json, trust=trust)
         return

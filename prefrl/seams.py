@@ -79,7 +79,7 @@ class Registry(Mapping[str, T]):
             raise UserError(f"The name of a {self.what} must be a text. Received {name!r}")
         if ":" in name and not _trusting and name not in _consented and not _is_imported(name):
             raise UserError(
-                f"The {self.what} {name!r} is code, which is not run because data name it. If you trust whoever "
+                f"The {self.what} {name!r} is code, which is not run just because data name it. If you trust whoever "
                 f"wrote it, import its module first; on the command line: --trust"
             )
 
@@ -245,7 +245,7 @@ def place_of(thing: Any, what: str) -> str:
         else:
             return f"{file}:{name}"
     raise UserError(
-        f"A run must find its {what} again when it is resumed, but {quoted(thing)} lies in no module: define it at the "
+        f"A run must find its {what} again when it is resumed, but {quoted(thing)} is in no module: define it at the "
         "top level of a .py file and import it from there."
     )
 

@@ -155,7 +155,7 @@ def check_finite(batch: Batch, what: str) -> None:
             where = f" (entry {key!r})" if key else ""
             raise UserError(
                 f"{what}{where} holds NaN or infinite values; expected finite numbers. "
-                "The environment produced them: mend it, or clip its observations with a wrapper."
+                "The environment produced them: fix it, or clip its observations with a wrapper."
             )
 
 
@@ -291,7 +291,7 @@ def _encode_leaf(space: spaces.Space[Any], size: int, values: Array) -> NDArray[
 def _check_choices(space: spaces.Space[Any], there: bool) -> None:
     """Refuse choices, counted from 0, that are not there: -1 would be read as the last one."""
     if not there:
-        raise UserError(f"Expected values of {space}; got some that are not in it. Mend what gives them.")
+        raise UserError(f"Expected values of {space}; got some that are not in it. Fix what gives them.")
 
 
 def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def read_end(flag: Any, what: str) -> bool:
     return bool(array.reshape(()))
 
 
-_MEND = "Mend the environment, or wrap it."
+_MEND = "Fix the environment, or wrap it."
 
 
 def _read_leaf(space: spaces.Space[Any], value: Any, what: str) -> Any:

@@ -56,9 +56,7 @@ def serve(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, this machine alone"
     )
-    parser.add_argument(
-        "--prefix", default="", help="path that the page lies under, where a proxy does not take it away"
-    )
+    parser.add_argument("--prefix", default="", help="path that the page lies under, if a proxy does not strip it")
     parser.add_argument("--framed-by", default="", metavar="SITE", help="site that may show the page within its own")
     parser.add_argument("--instruction", default=None, help="what to look for: a text, or a file that holds it")
     for name, default, told in (
@@ -70,17 +68,28 @@ def serve(arguments: Sequence[str]) -> int:
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{told} (default: {default})")
     parser.add_argument("--known-by", default=None, metavar="NAME", help="annotator whose answers are right")
     parser.add_argument(
-        "--leave-after", type=float, default=None, metavar="MINUTES", help="end when all is still so long"
+        "--leave-after",
+        type=float,
+        default=None,
+        metavar="MINUTES",
+        help="end after so many minutes in which nothing happens",
     )
     parser.add_argument("--consent", default=None, metavar="FILE", help="text that everybody must agree to first")
     parser.add_argument(
         "--limit", type=int, default=None, metavar="N", help="answers after which a person is done (default: none)"
     )
     parser.add_argument(
-        "--break-after", type=float, default=20.0, metavar="MINUTES", help="propose a rest (default: 20; 0: never)"
+        "--break-after",
+        type=float,
+        default=20.0,
+        metavar="MINUTES",
+        help="suggest a rest after so long (default: 20; 0: never)",
     )
     parser.add_argument(
-        "--completion-code", default=None, metavar="CODE", help="shown to who is done, for the platform they came from"
+        "--completion-code",
+        default=None,
+        metavar="CODE",
+        help="shown to whoever is done, for the platform they came from",
     )
     parser.add_argument("--practice", type=int, default=0, metavar="N", help="practice questions at the beginning")
     parser.add_argument("--trust", action="store_true", help="the run was made elsewhere: use what it names")

@@ -264,7 +264,7 @@ class PpoAgent:
     def _check_weights(self) -> None:
         if not torch.isfinite(self._adam.parameters).all():
             raise UserError(
-                "The policy diverged: its weights are not finite any more. Use a smaller learning rate, e.g. --hyper "
+                "The policy diverged: its weights are no longer finite. Use a smaller learning rate, e.g. --hyper "
                 "learning_rate=3e-4, and the default max_grad_norm of 0.5."
             )
 

@@ -317,7 +317,7 @@ class SacAgent:
         for adam in (self._actor_adam, self._critic_adam):
             if not torch.isfinite(adam.parameters).all():
                 raise UserError(
-                    "The policy diverged: its weights are not finite any more. Use a smaller learning rate, e.g. "
+                    "The policy diverged: its weights are no longer finite. Use a smaller learning rate, e.g. "
                     "--hyper learning_rate=1e-4."
                 )
 

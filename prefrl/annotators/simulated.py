@@ -249,7 +249,7 @@ class SimulatedTeacher:
         self._knows = self._knows or any(np.isfinite(segment.true_rewards).any() for segment in segments)
         if not self._knows:
             raise UserError(
-                f"{found}; expected finite numbers. Mend the environment, or give the teacher a reward function of "
+                f"{found}; expected finite numbers. Fix the environment, or give the teacher a reward function of "
                 "your own."
             )
         if not self._told_unknown:

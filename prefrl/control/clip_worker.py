@@ -56,7 +56,7 @@ class ClipRenderer:
             UserError: the environment cannot be made or drawn here, or nothing was saved.
         """
         if replay is None:
-            raise UserError("Nothing was saved of this segment that it could be drawn from.")
+            raise UserError("Nothing was saved from which this segment could be drawn.")
         source = ClipSource.from_arrays(replay)
         env = self._made()
         length = self._settings.segment_length

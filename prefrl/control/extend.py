@@ -47,7 +47,7 @@ def extend(folder: ControlFolder, labels: str, steps: str | None = None) -> str:
 def _number(option: str, text: str, now: int) -> int:
     bare = text.removeprefix("+")
     if not (bare.isascii() and bare.isdigit()):
-        raise UserError(f"{option} is a number, or +NUMBER for so many more. Received {text!r}")
+        raise UserError(f"{option} is a number, or +NUMBER for that many more. Received {text!r}")
     return int(bare) + (now if text.startswith("+") else 0)
 
 

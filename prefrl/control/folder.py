@@ -128,7 +128,7 @@ class ControlFolder(RunFolder):
         if damaged or not isinstance(state, dict):
             raise UserError(f"The policy {path} is damaged: a checksum does not fit. Restore it from a copy.")
         if not has_no_nan(state):
-            raise UserError(f"The policy {path} holds weights that are no numbers (NaN): nothing can be told from it.")
+            raise UserError(f"The policy {path} holds weights that are not numbers (NaN), so it cannot be used.")
         return state
 
 

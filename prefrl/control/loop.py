@@ -398,7 +398,7 @@ def check_true_rewards(rollout: Rollout) -> None:
     if not np.isfinite(rollout.true_rewards).all():
         raise TrueRewardUnknown(
             "The environment's own reward is NaN, None or infinite, and a baseline trains on it: expected finite "
-            "numbers. Leave out --baseline, or mend the environment."
+            "numbers. Leave out --baseline, or fix the environment."
         )
 
 

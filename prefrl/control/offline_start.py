@@ -84,7 +84,7 @@ def start_reward(path: Path, reward: RewardEnsemble) -> bool:
         reward.load_state_dict(RewardEnsemble.load(kept).state_dict())
     except (RuntimeError, KeyError) as error:
         raise UserError(
-            f"The reward of the run in {path} is another network than --reward names: {first_line(error).rstrip(':')}. "
-            "Leave out --reward."
+            f"The reward of the run in {path} is not the network that --reward describes: "
+            f"{first_line(error).rstrip(':')}. Leave out --reward."
         ) from error
     return True

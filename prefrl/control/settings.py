@@ -31,8 +31,8 @@ class QuerySettings:
     """uniform, disagreement, entropy, k-center, k-center+disagreement, k-center+entropy, or module:Name for your own
     (the first session is always uniform)."""
     feedback: Named = "comparison"
-    """What is asked for: comparison (of two), ranking, rating, mixed (these in turn), or module:Name for a kind of your
-    own."""
+    """What is asked for: comparison (of two), strength (how much better), ranking, rating, mixed (comparison, ranking
+    and rating in turn), or module:Name for a kind of your own."""
     num_ranked: int = 4
     """Segments of a ranking, 3 to 9."""
     scale: int = 5
@@ -226,14 +226,19 @@ class TrainSettings:
         if self.panel and self.asks_people:
             raise UserError("A panel answers in place of the teacher, not beside people: leave --annotator out.")
         if self.panel and self.reward_function is not None:
-            raise UserError("Each of a panel judges by itself: leave --reward-function out, and name it in --panel.")
+            raise UserError(
+                "Each annotator of a panel judges in its own way: name the function in --panel instead of "
+                "--reward-function."
+            )
         left = [name for name in names if name not in self.without]
         if self.panel and not left:
             raise UserError(f"--without {' '.join(self.without)} leaves nobody of the panel to learn from.")
         if groups == 1:
             return
         if self.queries.feedback == "rating":
-            raise UserError("Groups of annotators are told apart by what they say is better: ratings do not tell.")
+            raise UserError(
+                "Groups of annotators are told apart by which item they call better; ratings do not say that."
+            )
         alone = not self.asks_people and self.from_run is None and not self.panel
         if (alone and ":" not in self.teacher) or (self.panel and self.from_run is None and len(left) < groups):
             who = f"{', '.join(left)} of the panel" if self.panel else f"the teacher {self.teacher}"
@@ -243,7 +248,8 @@ class TrainSettings:
             )
         if self.panel and self.from_run is None and self.reward.serve not in (*left, "shares", "worst"):
             raise UserError(
-                f"--reward.serve is shares, worst or one who answers: {', '.join(left)}. Received {self.reward.serve!r}"
+                f"--reward.serve must be shares, worst or the name of somebody who answers: {', '.join(left)}. "
+                f"Received {self.reward.serve!r}"
             )
 
     @property

@@ -206,7 +206,7 @@ def _check_episode(place: str, number: int, episode: GivenEpisode, spaces: Space
             raise UserError(f"{where} does not fit its spaces: its {what} have {reason}.")
         for leaf in values.values() if isinstance(values, Mapping) else (values,):
             if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-                raise UserError(f"{where} holds {what} that are NaN or infinite. Leave it out of the data, or mend it.")
+                raise UserError(f"{where} holds {what} that are NaN or infinite. Leave it out of the data, or fix it.")
     if episode.frames is not None and len(episode.frames) != steps:
         raise UserError(f"{where} has {len(episode.frames)} frames for {steps} steps; one is needed for each.")
 

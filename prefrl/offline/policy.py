@@ -129,7 +129,7 @@ class OfflinePolicy:
         """
         if not torch.isfinite(self._adam.parameters).all():
             raise UserError(
-                "The policy diverged: its weights are not finite any more. Use a smaller --learner.learning-rate or "
+                "The policy diverged: its weights are no longer finite. Use a smaller --learner.learning-rate or "
                 "--learner.temperature."
             )
 

@@ -76,7 +76,7 @@ def offline(
     """
     for name in controls:
         if name not in CONTROLS:
-            raise UserError(f"There is no control {name!r}; choose of {', '.join(CONTROLS)}.")
+            raise UserError(f"There is no control {name!r}; choose from {', '.join(CONTROLS)}.")
     path = out or default_out(settings)
     if Path(settings.dataset).exists():  # so that it is found from anywhere
         settings = replace(settings, dataset=str(Path(settings.dataset).resolve()))

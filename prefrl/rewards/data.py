@@ -92,7 +92,7 @@ class ComparisonData:
         """
         for answer in answers:
             if answer.value is None:
-                raise UserError(f"Only what says something can be fitted to; got {answer}.")
+                raise UserError(f"Only an answer that says something can be learned from; got {answer}.")
         self.items += [tuple(shown) for shown in items]
         self.answers += answers
         self.scales += scales

@@ -515,7 +515,7 @@ class RewardEnsemble:
         if description.get("sha256", _checksum(tensors)) != _checksum(tensors):
             raise UserError(f"{path} is damaged: its weights do not match their checksum. Restore it from a copy.")
         if any(tensor.is_floating_point() and tensor.isnan().any() for tensor in tensors.values()):
-            raise UserError(f"{path} holds weights that are no numbers (NaN): it says nothing of any transition.")
+            raise UserError(f"{path} holds weights that are not numbers (NaN), so it cannot be used.")
         settings = dict(description["settings"])
         NETWORKS.check_read(settings.get("network", "auto"))
         settings["hidden"] = tuple(settings["hidden"])

@@ -194,7 +194,7 @@ def _url(where: Path | str) -> sa.URL:
     try:
         url = sa.make_url(where)
     except (sa.exc.ArgumentError, ValueError):  # not shown: it may hold a password
-        raise UserError("This is no address of a database. Use postgresql://user@host/database.") from None
+        raise UserError("This is not the address of a database. Use postgresql://user@host/database.") from None
     if url.get_backend_name() not in ("sqlite", "postgresql") or not url.database:
         raise UserError(
             f"A record lies in a file (its path), or on a server (postgresql://user@host/database). "
@@ -292,7 +292,7 @@ def _advice(reason: str, hindrance: str | None) -> str:
     if "full" in reason or "I/O" in reason or "No space" in reason:
         return (
             "Nothing recorded before was lost, and nothing of this step was recorded. "
-            "Free some space on the disk (or mend it), then go on."
+            "Free some space on the disk (or repair it), then go on."
         )
     if "locked" in reason:
         return f"Another process has held it for {BUSY_SECONDS:.0f} seconds; end it, then go on. Nothing was lost."

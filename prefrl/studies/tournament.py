@@ -127,7 +127,7 @@ class Tournament:
             if len(names) < 2 or len(set(names)) < len(names):
                 raise UserError(f"A tournament needs two players or more, no two of one name. Received {list(names)}")
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise UserError(f"{path} exists already and is no tournament. Choose another --out.")
+                raise UserError(f"{path} exists already and is not a tournament. Choose another --out.")
             self.config = {"format": FORMAT, "players": list(names), **(described or {})}
         self.names: tuple[str, ...] = tuple(self.config["players"])
 

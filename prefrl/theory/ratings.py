@@ -82,7 +82,7 @@ def rate(games: Sequence[Game], num_players: int, *, draws: int = 200, seed: int
     if not games:
         raise UserError("There are no games to rate.")
     if max(max(game.first, game.second) for game in games) >= num_players:
-        raise UserError(f"There are {num_players} players, and some game is of others.")
+        raise UserError(f"There are {num_players} players, and some games are between others.")
     wins = win_matrix(games, num_players)
     ratings, covariance = _bradley_terry(wins)
     half = 1.96 * np.sqrt(np.diag(covariance))

@@ -178,7 +178,7 @@ def test_the_commands_of_every_run_take_one_of_text_and_say_what_does_not_apply(
     assert "Evaluations along the way" in capsys.readouterr().out
     for arguments, told in (
         (["resume", out], f"is finished; look at it with: prefrl evaluate {out}"),
-        (["evaluate", out, "--episodes", "3"], f"--episodes is of control runs.*prefrl text evaluate {out}"),
+        (["evaluate", out, "--episodes", "3"], f"--episodes is for control runs.*prefrl text evaluate {out}"),
         (["video", out], f"nothing to film.*prefrl text sample {out}"),
         (["quality", out], "but by prefrl text. Give the folder of a run made by prefrl train"),
     ):

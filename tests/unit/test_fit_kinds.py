@@ -210,7 +210,7 @@ def test_cannot_tell_is_never_fitted_to() -> None:
     reward = make_reward()
     data = ComparisonData(reward, K)
     items = [data.encode([make_segment(np.random.default_rng(0))])]
-    with pytest.raises(UserError, match="Only what says something can be fitted to"):
+    with pytest.raises(UserError, match="Only an answer that says something can be learned from"):
         data.add_answers(items, [Rating(query_id="q", annotator="a", rating=None)], [5], np.ones((1, 3)))
 
 

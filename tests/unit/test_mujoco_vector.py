@@ -278,7 +278,7 @@ def test_the_disabled_mode_waits_for_a_reset() -> None:
         ("Humanoid", {"contact_cost_range": [3, 1]}, "contact_cost_range must be a range of two numbers"),
         ("Reacher", {"reward_dist_weight": "abc"}, "reward_dist_weight must be a finite number. Received 'abc'"),
         ("Hopper", {"max_episode_steps": 2.5}, "max_episode_steps must be a whole number"),
-        ("Ant", {"main_body": "tail"}, "main_body='tail' is no body"),
+        ("Ant", {"main_body": "tail"}, "main_body='tail' is not a body"),
         ("Hopper", {"camera_id": 0, "camera_name": "track"}, "Both `camera_id` and `camera_name`"),
         ("Hopper", {"render_mode": "human"}, "render_mode must be one of rgb_array"),
         ("Hopper", {"max_episode_steps": 0}, "max_episode_steps must be a whole number, at least 1. Received 0"),

@@ -619,7 +619,7 @@ def test_an_offline_run_is_evaluated_and_shown_by_the_command(
     shown = capsys.readouterr().out
     assert "IQL on 12 answers" in shown and "IQL on the true reward" in shown and "Cloning" in shown
     assert main(["resume", str(finished.path), "--labels", "+5"]) == 2
-    assert "--labels and --steps are of control runs" in capsys.readouterr().err
+    assert "--labels and --steps are for control runs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["ipl", "cpl"])

@@ -89,7 +89,7 @@ def test_an_object_that_nobody_finds_again_is_refused(where: str) -> None:
     def inside(part: float) -> float:
         return part
 
-    with pytest.raises(UserError, match=r"lies in no module: define it at the top level of a \.py file"):
+    with pytest.raises(UserError, match=r"is in no module: define it at the top level of a \.py file"):
         QuerySettings(schedule=inside if where == "function" else lambda part: part)
 
 

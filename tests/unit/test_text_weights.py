@@ -90,7 +90,7 @@ def test_a_classifier_and_a_reward_model_are_no_policies(tmp_path: Path) -> None
         load_model(tmp_path / "c")
     policy = text_models.save(tmp_path / "m")
     RewardModel.from_policy(policy).save(tmp_path / "r", Tokens(text_models.byte_tokenizer()))
-    with pytest.raises(UserError, match="is a reward model, no language model"):
+    with pytest.raises(UserError, match="is a reward model, not a language model"):
         load_model(tmp_path / "r")
 
 

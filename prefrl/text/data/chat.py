@@ -101,7 +101,7 @@ class TemplateChat:
             text = str(self.tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, **options))
         except Exception as error:  # whatever the template raises
             raise UserError(
-                f"The chat template refuses a conversation of {roles}: {first_line(error)}. Mend the conversation or "
+                f"The chat template refuses a conversation of {roles}: {first_line(error)}. Fix the conversation or "
                 "the tokenizer's template."
             ) from error
         # What the assistant said may be changed by design, as where earlier thoughts are left out.
@@ -109,7 +109,7 @@ class TemplateChat:
         if lost is not None:
             raise UserError(
                 f"The chat template leaves out the {lost['role']} message of a conversation of {roles}: "
-                f"{shortened(lost['content'])}. Leave it out of the data, or mend the tokenizer's template."
+                f"{shortened(lost['content'])}. Leave it out of the data, or fix the tokenizer's template."
             )
         return text
 

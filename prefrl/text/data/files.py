@@ -107,7 +107,7 @@ def _whole(path: Path, text: str, *, must: bool) -> list[Any] | None:
         value = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         if must and not error.msg.startswith("Extra data"):
-            raise UserError(f"{path} begins an array, but is not JSON: {error}. Mend it there.") from None
+            raise UserError(f"{path} begins an array, but is not JSON: {error}. Fix it there.") from None
         return None
     except _Twice as error:
         raise UserError(f"{path}: an object {error}") from None
@@ -145,7 +145,7 @@ def _object(path: Path, place: str, row: Any) -> dict[str, Any]:
     broken = _half_a_character(row)
     if broken is not None:
         raise UserError(
-            f"{path}, {place}: {broken} holds half of a surrogate pair, so a character was cut in two there. Mend the "
+            f"{path}, {place}: {broken} holds half of a surrogate pair, so a character was cut in two there. Fix the "
             "text or leave the row out."
         )
     return row

@@ -274,5 +274,5 @@ def _check_judge(address: str) -> None:
 def _checked_key(key: str) -> str:
     """Return a key that a header can hold; it is never shown."""
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise UserError(f"The key in {KEY_VARIABLE} holds a space, a line break or another letter that no key has.")
+        raise UserError(f"The key in {KEY_VARIABLE} holds a space, a line break or another character that no key has.")
     return key

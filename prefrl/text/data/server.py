@@ -35,7 +35,7 @@ def check_address(address: str, what: str) -> urllib.parse.SplitResult:
         place = urllib.parse.urlsplit(address)
         host, _ = place.hostname, place.port
     except ValueError as error:
-        raise UserError(f"The address of the {what} is none: {error}.") from None
+        raise UserError(f"The address of the {what} is not valid: {error}.") from None
     if not host or place.scheme not in ("http", "https") or not address.isascii() or not address.isprintable():
         raise UserError(f"The {what}'s address should be like http://localhost:8000/v1. Received {address[:200]!r}")
     if any(letter.isspace() for letter in address):
@@ -83,7 +83,7 @@ def ask_server(
             after = error.headers.get("Retry-After", "") if isinstance(error, urllib.error.HTTPError) else ""
             time.sleep(min(float(after), LONGEST_WAIT) if after.isdecimal() else FIRST_WAIT * 2**attempt)
         except ValueError as error:  # of JSON, or of the header
-            raise UserError(f"The {what} at {address} answers no JSON: {first_line(error)[:200]}") from error
+            raise UserError(f"The {what} at {address} did not answer in JSON: {first_line(error)[:200]}") from error
     raise AssertionError("the last attempt returns or raises")
 
 

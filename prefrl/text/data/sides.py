@@ -36,7 +36,7 @@ class Side:
         for unread in ("tools", "images", "image", "chat_template_kwargs"):
             if cols.get(unread):
                 raise UserError(
-                    f"the column {unread!r} would be passed over, as only text is read. Leave it out of the file."
+                    f"the column {unread!r} would be ignored, since only text is read. Leave it out of the file."
                 )
         system = cols.get("system", cols.get("system_prompt"))
         value = None if name is None else cols[name]

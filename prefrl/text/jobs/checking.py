@@ -240,7 +240,7 @@ def _prompts(encoder: Encoder, prompts: Sequence[str]) -> Fitted:
 def _verb_for(data: str, place: Place) -> str:
     """Return what the rows of a file are for: kto if there are likes, else the most that can be learned from them."""
     if sources.world_named(data) is not None or sources.is_record(data):
-        raise UserError(f"{data} is no file, so say what is to be learned: --verb {', '.join(LEARNED)}")
+        raise UserError(f"{data} is not a file, so say what is to be learned: --verb {', '.join(LEARNED)}")
     found: list[Found] = sources.read_items(data, lambda row: [row], "anything", place.reading())
     if any(row.liked is not None for row in found):
         return "kto"

@@ -117,7 +117,7 @@ def _refuse_without_divergence(folder: TextFolder, rows: Sequence[Row]) -> None:
         if not all(isinstance(row.get(name), int | float) for name in ("gold", "kl_nats")):
             raise UserError(
                 f"{folder.evaluations_path} is damaged: the row of step {row['step']} should hold gold and kl_nats, "
-                "numbers both. Restore it from a copy."
+                "both numbers. Restore it from a copy."
             )
 
 

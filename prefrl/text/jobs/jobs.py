@@ -416,7 +416,7 @@ def job_of(folder: TextFolder) -> type[Any]:
     """
     verb = folder.config["command"]
     if verb not in JOBS:
-        raise UserError(f"{folder.config_path} names a command that is none of {', '.join(JOBS)}: {verb[:60]!r}.")
+        raise UserError(f"{folder.config_path} names a command that is not one of {', '.join(JOBS)}: {verb[:60]!r}.")
     return JOBS[verb]
 
 

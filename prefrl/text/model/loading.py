@@ -82,8 +82,8 @@ def refuse_other_weights(
     if wrapper is not None:
         advice = f"Its weights were saved under {wrapper!r}: save the model inside of its wrapper instead."
     raise UserError(
-        f"{place} is no whole {what}: it {'; it '.join(said)}. What is missing would be random, what is left over "
-        f"ignored. {advice}"
+        f"{place} is not a complete {what}: it {'; it '.join(said)}. Missing weights would be random, "
+        f"superfluous ones ignored. {advice}"
     )
 
 

@@ -96,7 +96,7 @@ def load_model(model: str | Path) -> tuple[Any, Tokens]:
     """
     source = model_place(model)
     if (Path(source) / "reward_model.json").is_file():
-        raise UserError(f"{model} is a reward model, no language model. Give the model that it was trained from.")
+        raise UserError(f"{model} is a reward model, not a language model. Give the model that it was trained from.")
     tokens = load_tokens(source)
     loaded = load_weights(transformers.AutoModelForCausalLM, source, "language model")
     refuse_not_causal(loaded, source)
