@@ -172,8 +172,14 @@ PLAIN = TrainSettings(env_id="Pendulum-v1", panel=("oracle", "inverted"))
         (lambda: replace(PLAIN, panel=("oracle",)), "needs two annotators"),
         (lambda: replace(PLAIN, annotator="both"), "in place of the teacher"),
         (lambda: replace(PLAIN, reward_function="a.py:f"), "judges in its own way"),
-        (lambda: replace(PLAIN, queries=replace(PLAIN.queries, feedback="rating"), reward=TWO), "ratings do not tell"),
-        (lambda: replace(PLAIN, reward=RewardSettings(groups=2, serve="bob")), "the name of somebody who answers: oracle, inverted"),
+        (
+            lambda: replace(PLAIN, queries=replace(PLAIN.queries, feedback="rating"), reward=TWO),
+            "ratings do not say that",
+        ),
+        (
+            lambda: replace(PLAIN, reward=RewardSettings(groups=2, serve="bob")),
+            "the name of somebody who answers: oracle, inverted",
+        ),
         (lambda: RewardSettings(serve="worst"), "chooses among groups"),
         (lambda: RewardSettings(groups=0), "groups must be from 1"),
         (lambda: RewardSettings(groups=2, serve=""), "Received nothing"),
