@@ -87,7 +87,7 @@ def record_episode(
         actions.append(np.array(action))
         true_reward = info.get("true_reward", env_reward)
         true_rewards.append(math.nan if true_reward is None else float(true_reward))
-        frames.append(_picture(env))
+        frames.append(picture_of(env))
         ended = bool(terminated or truncated)
     check_one_size(frames)
     pictures = np.stack(frames)
@@ -128,7 +128,12 @@ def _copied(observation: Any) -> Batch:
     return np.array(observation)
 
 
-def _picture(env: gymnasium.Env[Any, Any]) -> NDArray[np.uint8]:
+def picture_of(env: gymnasium.Env[Any, Any]) -> NDArray[np.uint8]:
+    """Return what an environment draws now, `(H, W, 3)`.
+
+    Raises:
+        UserError: it cannot be drawn on this machine.
+    """
     try:
         drawn: Any = env.render()
     except Exception as error:  # OpenGL bindings raise errors of many kinds, from many packages

@@ -60,14 +60,14 @@ class World:
             terminal_reward=settings.terminal_reward,
         )
 
-    def make(self) -> gymnasium.Env[Any, Any]:
+    def make(self, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
         """Make it."""
         form: dict[str, Any] = {"options": self.options, "wrapper": self.wrapper}
         if self.fixed_horizon:
             form |= {"fixed_horizon": self.fixed_horizon, "terminal_reward": self.terminal_reward}
         else:
             form |= {"max_episode_steps": self.max_episode_steps}
-        return make_env(self.env_id, **form)
+        return make_env(self.env_id, render_mode=render_mode, **form)
 
 
 @dataclass(frozen=True, kw_only=True)

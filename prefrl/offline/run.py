@@ -17,6 +17,7 @@ from prefrl.control.run import Bounds, evaluate_random, evaluate_run, judge_name
 from prefrl.errors import UserError, first_line
 from prefrl.offline.data import OfflineData, World
 from prefrl.offline.folder import OfflineFolder
+from prefrl.offline.pictures import shown_history
 from prefrl.offline.plot import plot_returns
 from prefrl.offline.settings import CONTROLS, OfflineRunSettings, OfflineSettings
 from prefrl.offline.sources import read_data
@@ -87,6 +88,8 @@ def offline(
         _refuse_others(folder, resolved)
         folder.refuse_if_finished()
     else:
+        if resolved.asks and resolved.asks_people:
+            shown_history(data)  # refused before anything is written
         folder = OfflineFolder.create(path, resolved, baseline=False)
     if trackers:
         track(folder, trackers, project)

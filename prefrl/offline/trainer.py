@@ -33,6 +33,7 @@ from prefrl.offline.data import OfflineData
 from prefrl.offline.folder import OfflineFolder
 from prefrl.offline.ipl import Ipl
 from prefrl.offline.iql import Iql
+from prefrl.offline.pictures import add_clips, shown_history
 from prefrl.offline.policy import OfflinePolicy
 from prefrl.offline.settings import OfflineRunSettings
 from prefrl.offline.transitions import Comparisons, make_transitions, scaled_rewards, show_all
@@ -136,7 +137,8 @@ class OfflineTrainer:
 
     def _ask_all(self, answers: RewardLearner) -> bool:
         """Ask session by session, fitting the reward in between; return whether all is answered that was asked."""
-        settings, history = self.settings, self.data.history
+        settings = self.settings
+        history = shown_history(self.data) if settings.asks_people else self.data.history
         answers.begin(self.data.rollout)
         num_sessions = settings.queries.num_sessions
         for session in range(num_sessions + 1):
@@ -152,6 +154,8 @@ class OfflineTrainer:
                     break
             answers.take_answers()
             if answers.num_open:
+                if settings.asks_people:
+                    add_clips(answers.store, self.data)
                 self._tell(answers, f"{answers.num_open} questions wait")
                 return False
             if settings.learns_reward and len(answers.data) > answers.num_fitted:

@@ -20,6 +20,7 @@ from prefrl.agents.action_scale import ActionScale
 from prefrl.control import QuerySettings, TrainSettings, train
 from prefrl.control.policies import KeptPolicy, make_run_agent
 from prefrl.errors import UserError
+from prefrl.feedback import Comparison
 from prefrl.offline import run as runs
 from prefrl.offline.cpl import Cpl
 from prefrl.offline.data import GivenEpisode, World, make_data
@@ -27,6 +28,7 @@ from prefrl.offline.folder import OfflineFolder
 from prefrl.offline.ipl import Ipl
 from prefrl.offline.iql import Iql
 from prefrl.offline.losses import cloning_weights, contrastive_loss, expectile_loss, preference_loss
+from prefrl.offline.pictures import _draw, shown_history
 from prefrl.offline.policy import OfflinePolicy, policy_hyperparameters
 from prefrl.offline.settings import LearnerSettings, OfflineSettings
 from prefrl.offline.sources import read_data
@@ -665,6 +667,65 @@ def test_rewards_are_not_read_where_none_may_be(finished: OfflineFolder) -> None
     zero = finished.controls["zero"]
     advantages = [row["advantage"] for row in zero.read_metrics() if "advantage" in row]
     assert np.abs(advantages).max() < 0.5  # values of nothing, at their start
+
+
+def answer_all(place: Path, name: str = "anna") -> int:
+    """Answer what waits in a record, as somebody who goes by the true reward; return how many answers these are."""
+    with PreferenceStore(place) as store:
+        claims = store.claim(name, 100, with_clips=True, repeat_share=0.0)
+        for claim in claims:
+            query = store.query(claim.query.id)
+            first, second = (segment.true_rewards.sum() for segment in query.segments)
+            answer = Comparison(query_id=query.id, annotator=name, preference=float(first > second), claim=claim.token)
+            store.add_answers([answer])
+        return len(claims)
+
+
+def test_people_answer_between_calls_of_the_command_and_see_the_episodes_as_they_were(
+    pendulum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = few(pendulum, annotator="human", queries=QuerySettings(num_sessions=1), labels=6, steps=30)
+    settings = replace(settings, instruction="upright")
+    folder = runs.offline(settings, tmp_path / "run", quiet=True)
+    assert not folder.finished
+    assert "2 questions wait. Answer them with: prefrl label" in capsys.readouterr().err
+    with PreferenceStore(folder.record) as store:
+        asked = store.open_queries()
+        assert {query.instruction for query in asked} == {"upright"}
+        shown = asked[0].segments[0]
+        clip = store.clips([shown.id])[shown.id]
+        assert clip.num_frames == 10
+        assert store.facts()["labels_wanted"] == 6
+    assert answer_all(folder.path / "record.sqlite") == 2
+    assert not runs.offline(settings, tmp_path / "run", quiet=True).finished  # the second session, by the reward
+    assert answer_all(folder.path / "record.sqlite") == 4
+    again = runs.resume(folder.path, quiet=True)
+    assert again.finished and again.read_summary()["labels"] == 6
+
+
+def test_pictures_of_an_episode_played_again_are_those_of_the_environment(pendulum: Path) -> None:
+    data = read_data(str(pendulum), World(env_id="Pendulum-v1"))
+    env = data.world.make("rgb_array")
+    env.reset(seed=data.episodes[2].seed)
+    true = []
+    for action in data.episodes[2].actions[:12]:
+        env.step(action)
+        true.append(env.render())
+    segment = data.history.closed[2].segment(8, 4)
+    again = _draw(env, data.episodes[2], [segment])
+    np.testing.assert_array_equal(np.stack(again[8:]), np.stack(true[8:]))
+    env.close()
+
+
+def test_episodes_that_cannot_be_shown_are_not_asked_about(pendulum: Path, tmp_path: Path) -> None:
+    data = read_data(str(pendulum), World(env_id="Pendulum-v1"))
+    some = [replace(one, seed=one.seed if number < 5 else 99) for number, one in enumerate(data.episodes)]
+    changed = make_data("some", PENDULUM, data.world, some)
+    with pytest.warns(UserWarning, match="7 of 12 episodes hold no frames and cannot be played again"):
+        assert [one.number for one in shown_history(changed).closed] == [0, 1, 2, 3, 4]
+    with pytest.raises(UserError, match="People cannot be shown these data"):
+        runs.offline(few(pendulum, env="none", annotator="human"), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
 
 
 ONLINE = TrainSettings(
