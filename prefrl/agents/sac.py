@@ -19,7 +19,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from prefrl.agents.action_scale import ActionScale
+from prefrl.agents.action_scale import UNBOUNDED, ActionScale
 from prefrl.agents.adam import FlatAdam
 from prefrl.agents.inputs import PolicyInputs
 from prefrl.agents.networks import flatten_parameters
@@ -407,9 +407,9 @@ def _bounded(space: spaces.Space[Any]) -> spaces.Box:
     """Return the space of actions.
 
     Raises:
-        UserError: they are not numbers between bounds.
+        UserError: they are not numbers between bounds that say what actions are like.
     """
-    if isinstance(space, spaces.Box) and space.is_bounded():
+    if isinstance(space, spaces.Box) and space.is_bounded() and (space.high - space.low < UNBOUNDED).all():
         return space
     other = "--agent ppo, or --agent dqn" if isinstance(space, spaces.Discrete) else "--agent ppo"
     raise UserError(f"SAC's actions are numbers between bounds; these are {space}. Use {other}.")

@@ -375,6 +375,15 @@ def test_actions_without_bounds_are_refused(env: str, told: str) -> None:
         agent_of(env)
 
 
+@pytest.mark.parametrize("bound", [np.inf, 1e7])
+def test_bounds_that_say_nothing_of_actions_are_refused(bound: float) -> None:
+    class Wide(Ends):
+        action_space = spaces.Box(-bound, bound, (1,))
+
+    with pytest.raises(UserError, match=r"between bounds.*--agent ppo"):
+        SacAgent(EnvLoop([lambda: Wide("truncated")]), total_env_steps=100)
+
+
 def test_it_is_found_by_name() -> None:
     agent = AGENTS.find("sac").make(
         make_vector_env("Pendulum-v1", 1), total_env_steps=10, hyperparameters=None, seed=0, device="cpu",
