@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from prefrl.runs.guard import Interrupted
 from prefrl.text.jobs import jobs
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.parts import Place, Watch
+from prefrl.text.learn.estimating import EstimatorSettings
 from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.ppo import TextPPOSettings
 from prefrl.text.learn.reward_model import RewardModel
@@ -128,27 +130,37 @@ def small_ppo(start: Path) -> jobs.PPOJob:
     )  # fmt: skip
 
 
+def small_reinforce(start: Path) -> jobs.ReinforceJob:
+    ppo = small_ppo(start)
+    training = EstimatorSettings(
+        estimator="reinforce", samples_per_prompt=2, baseline="moving", episodes=32, batch_size=8, minibatch_size=4,
+        epochs=2, sampling=SamplingSettings(max_tokens=8), optimiser=ppo.training.optimiser,
+    )  # fmt: skip
+    return jobs.ReinforceJob(model=ppo.model, reward=("gold",), place=ppo.place, watch=ppo.watch, training=training)
+
+
+@pytest.mark.parametrize("make", [small_ppo, small_reinforce])
 def test_a_run_that_was_stopped_ends_as_the_one_that_was_not(
-    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], jobs.PPOJob]
 ) -> None:
-    job = small_ppo(llama)
+    job = make(llama)
     whole = jobs.start(job, tmp_path / "whole", quiet=True)
     from prefrl.text.jobs import running
-    from prefrl.text.learn.ppo import PPOTrainer
+    from prefrl.text.learn.policy_gradient import PolicyGradientTrainer
 
-    made = PPOTrainer.step
+    made = PolicyGradientTrainer.step
 
-    def step(self: PPOTrainer) -> Any:
+    def step(self: PolicyGradientTrainer[Any, Any]) -> Any:
         figures = made(self)
         if self.num_steps == 2:
-            monkeypatch.setattr(PPOTrainer, "step", made)
+            monkeypatch.setattr(PolicyGradientTrainer, "step", made)
             import os
             import signal
 
             os.kill(os.getpid(), signal.SIGTERM)
         return figures
 
-    monkeypatch.setattr(PPOTrainer, "step", step)
+    monkeypatch.setattr(PolicyGradientTrainer, "step", step)
     with pytest.raises(Interrupted, match="resume"):
         jobs.start(job, tmp_path / "stopped", quiet=True)
     resumed = jobs.resume(tmp_path / "stopped", quiet=True)
@@ -338,6 +350,12 @@ def test_what_is_held_out_of_rankings_can_judge_a_reward_however_many_ties_there
             ["ppo", "--model", "BASE", "--reward", "gold", "--training.sampling.max-tokens", "4", "--out", "OUT"],
             "--max-tokens",
         ),
+        (
+            ["grpo", "--model", "BASE", "--reward", "gold", "--training.estimator", "rloo", "--out", "OUT"],
+            "The verb says",
+        ),
+        (["rl", "--model", "BASE", "--reward", "gold", "--estimator", "nope", "--out", "OUT"], "no estimator 'nope'"),
+        (["rloo", "--model", "BASE", "--reward", "gold", "--training.scale", "group", "--out", "OUT"], "is for grpo"),
         (["sft", "--model", "BASE", "--training.seed=4", "--out", "OUT"], "is called --seed"),
         (
             ["dpo", "--model", "BASE", "--data", "PAIRS", "--training.method", "kto", "--out", "OUT"],

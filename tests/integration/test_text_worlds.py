@@ -29,18 +29,22 @@ def folder_with_garden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.delitem(sys.modules, "garden", raising=False)
     assert tmp_path / "garden.py" in write_files(PAGE, tmp_path)
     yield
-    sys.modules.pop("garden", None)
+    for name in ("garden", "ranks"):
+        sys.modules.pop(name, None)
 
 
 def test_the_commands_of_the_page_train_on_a_world_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.findall(r"^    prefrl (text .*)$", PAGE.read_text(), re.MULTILINE)
     quick = {"400": "120", "200": "40", "128": "16"}
     more = ["--training.batch-size", "8", "--training.minibatch-size", "8", "--max-tokens", "8"]
-    assert [line.split()[1] for line in commands] == ["pretrain", "sft", "ppo", "evaluate"]
-    for line in commands[:3]:
+    assert [line.split()[1] for line in commands] == ["pretrain", "sft", "ppo", "evaluate", "rl"]
+    for line in (*commands[:3], commands[4]):
         arguments = [quick.get(word, word) for word in line.split()]
-        options = [*more, "--watch.times", "1", "--watch.prompts", "4"] if arguments[1] == "ppo" else []
+        options = [*more, "--watch.times", "1", "--watch.prompts", "4"] if arguments[1] in ("ppo", "rl") else []
         assert main([*arguments, *options, *FAST]) == 0
+    ranked = TextFolder.open(Path("ranked"))
+    assert ranked.config["settings"]["estimator"] == "ranks:by_rank"
+    assert "tied_share" in ranked.read_metrics()[-1]
     assert "plants" in TextFolder.open(Path("base")).read_summary()
     rows = TextFolder.open(Path("ppo")).read_evaluations()
     assert {"gold", "plants", "language_loss"} <= set(rows[0]) and "geography" not in rows[0]

@@ -18,7 +18,7 @@ from prefrl.text.model.tokens import Templated, Tokens, end_ids_of
 
 LEARNED = {
     "reward": "comparisons", "dpo": "comparisons", "ipo": "comparisons", "kto": "likes", "sft": "examples",
-    "ppo": "prompts",
+    "ppo": "prompts", "rloo": "prompts", "grpo": "prompts", "reinforce": "prompts", "rl": "prompts",
 }  # fmt: skip
 """What each verb learns from."""
 SHOWN_TOKENS = (48, 16)
@@ -182,7 +182,7 @@ def check(data: str, model: str, verb: str | None, place: Place) -> Check:
     reading, encoder = place.reading(tokens), place.encoder(tokens, context)
     items = [_item(thing) for thing in _read(data, verb, place.seed, reading)]
     texts = [(prompt, responses) for prompt, responses, _ in items]
-    if verb == "ppo":
+    if LEARNED[verb] == "prompts":
         fitted, held_out = _prompts(encoder, [prompt for prompt, _ in texts]), []
     else:
         fitted = encoder.fit(texts)
@@ -195,7 +195,7 @@ def check(data: str, model: str, verb: str | None, place: Place) -> Check:
         held_out = split_by(judged, [prompt_key(prompt) for prompt, _, _ in judged], place.seed)[1]
     return Check(
         data=data, model=model, verb=verb, reading=reading, items=items, fitted=fitted, tokens=tokens,
-        too_long="drop" if verb == "ppo" else place.too_long,
+        too_long="drop" if LEARNED[verb] == "prompts" else place.too_long,
         held_out=(len(held_out), len({prompt_key(prompt) for prompt, _, _ in held_out})),
     )  # fmt: skip
 
@@ -205,7 +205,7 @@ def _read(data: str, verb: str, seed: int, reading: Reading) -> Sequence[RankedR
         return sources.read_likes(data, reading)
     if verb == "sft":
         return sources.read_examples(data, seed=seed, count=8_000, reading=reading)
-    if verb == "ppo":
+    if LEARNED[verb] == "prompts":
         return sources.read_prompts(data, seed=seed, count=None, reading=reading)
     return sources.read_rankings(data, reading)
 

@@ -11,12 +11,27 @@ import tyro
 from prefrl.errors import UserError
 from prefrl.text.jobs.data_commands import ask, check, compare, convert, judge, tell
 from prefrl.text.jobs.model_commands import evaluate, report, sample
-from prefrl.text.jobs.training_commands import bestofn, demo, dpo, ipo, kto, ppo, pretrain, resume, reward, sft
+from prefrl.text.jobs.training_commands import (
+    bestofn,
+    demo,
+    dpo,
+    grpo,
+    ipo,
+    kto,
+    ppo,
+    pretrain,
+    reinforce,
+    resume,
+    reward,
+    rl,
+    rloo,
+    sft,
+)
 from prefrl.text.model.options import INSTEAD
 
 OLD_PREFIX = "--place."
 """How --device, --seed, --bf16 and --max-tokens of jobs used to begin."""
-TRAINING = (pretrain, sft, reward, ppo, dpo, ipo, kto, bestofn, resume)
+TRAINING = (pretrain, sft, reward, ppo, rloo, grpo, reinforce, rl, dpo, ipo, kto, bestofn, resume)
 DATA = (check, convert, compare, judge, ask, tell)
 MODELS = (evaluate, sample, report, demo)
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from prefrl.envs.text_rewards import TextReward
 from prefrl.envs.text_worlds import DEFAULT_WORLD
 from prefrl.errors import UserError
 from prefrl.runs import tracking
 from prefrl.runs.codec import to_json
 from prefrl.runs.guard import enough_memory
 from prefrl.runs.streams import stream_seed
+from prefrl.seams import Named
 from prefrl.text.data import sources
 from prefrl.text.data.examples import Encoder, check_no_ties, texts_of
 from prefrl.text.jobs.folder import TextFolder
@@ -38,6 +40,7 @@ from prefrl.text.jobs.parts import (
 )
 from prefrl.text.jobs.running import LESS_MEMORY, run_trainer
 from prefrl.text.jobs.worlds import probe, world_of
+from prefrl.text.learn.estimating import EstimatorSettings, EstimatorTrainer, grpo_settings, reinforce_settings
 from prefrl.text.learn.implied_reward import ImpliedReward
 from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.ppo import PPOTrainer, TextPPOSettings
@@ -52,9 +55,11 @@ from prefrl.text.learn.reward_training import (
 )
 from prefrl.text.learn.runtime import Runtime, on_main_process
 from prefrl.text.learn.sft import SFTSettings, SFTTrainer, TokenPair, encode_examples, encode_texts, language_model_loss
+from prefrl.text.learn.trainer import TextTrainer
 from prefrl.text.model.generation import DRAWN_TOKENS, SamplingSettings
 from prefrl.text.model.lora import LoraSettings, add_lora
 from prefrl.text.model.models import build_model, context_length, load_model, num_parameters, preset, save_model
+from prefrl.text.model.options import NoOption
 from prefrl.text.model.tokens import Tokens, train_tokenizer
 
 
@@ -261,7 +266,7 @@ class PPOJob:
         object.__setattr__(self, "training", training)
 
     def run(self, folder: TextFolder, *, quiet: bool) -> None:
-        """Train the policy by PPO and save it, with the curve of its rewards, in the run's folder."""
+        """Train the policy and save it, with the curve of its rewards, in the run's folder."""
         runtime, seed = self.place.runtime(), self.place.seed
         model, tokens = load_model(self.model)
         reading = self.place.reading(tokens)
@@ -279,13 +284,66 @@ class PPOJob:
         model = add_lora(model, self.lora, stream_seed(seed, "lora")).to(runtime.device)
         prompts = fitting(encoder, sources.read_prompts(self.data, seed=seed, count=self.prompts, reading=reading))
         say(self.data, reading)
-        trainer = PPOTrainer(
-            model, encoder, prompts, reward, self.place.seeded(self.training), runtime=runtime, pretraining=blocks
-        )  # fmt: skip
+        trainer = self._trainer(model, encoder, prompts, reward, blocks, runtime)
         proxy = reward if isinstance(reward, ModelReward) else None
         sampling = self.training.sampling
         watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy, reading)
         run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, self.lora, quiet=quiet)
+
+    def _trainer(
+        self, model: Any, encoder: Encoder, prompts: list[str], reward: TextReward | ModelReward,
+        blocks: list[TokenPair], runtime: Runtime,
+    ) -> TextTrainer:  # fmt: skip
+        training = self.place.seeded(self.training)
+        return PPOTrainer(model, encoder, prompts, reward, training, runtime=runtime, pretraining=blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimatorJob(PPOJob):
+    """Train a policy on a reward by a policy gradient with an estimator of your own instead of a value model."""
+
+    verb: ClassVar[str] = "rl"
+    estimator: Named
+    """module:NAME or FILE.py:NAME, a function of (episodes, settings) that returns advantages."""
+    training: EstimatorSettings = field(default_factory=EstimatorSettings)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "training", replace(self.training, estimator=self.estimator))
+        object.__setattr__(self, "estimator", self.training.estimator)
+
+    def _trainer(
+        self, model: Any, encoder: Encoder, prompts: list[str], reward: TextReward | ModelReward,
+        blocks: list[TokenPair], runtime: Runtime,
+    ) -> TextTrainer:  # fmt: skip
+        training = self.place.seeded(self.training)
+        return EstimatorTrainer(model, encoder, prompts, reward, training, runtime=runtime, pretraining=blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLOOJob(EstimatorJob):
+    """Train a policy on a reward by REINFORCE with leave-one-out baselines."""
+
+    verb: ClassVar[str] = "rloo"
+    estimator: NoOption[Named] = "rloo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOJob(EstimatorJob):
+    """Train a policy on a reward by group-relative policy optimisation."""
+
+    verb: ClassVar[str] = "grpo"
+    estimator: NoOption[Named] = "grpo"
+    training: EstimatorSettings = field(default_factory=grpo_settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforceJob(EstimatorJob):
+    """Train a policy on a reward by REINFORCE with a baseline."""
+
+    verb: ClassVar[str] = "reinforce"
+    estimator: NoOption[Named] = "reinforce"
+    training: EstimatorSettings = field(default_factory=reinforce_settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,7 +408,20 @@ class KTOJob(DPOJob):
 
 Job = PretrainJob | SFTJob | RewardJob | PPOJob | DPOJob
 JOBS: dict[str, type[Any]] = {
-    kind.verb: kind for kind in (PretrainJob, SFTJob, RewardJob, PPOJob, DPOJob, IPOJob, KTOJob)
+    kind.verb: kind
+    for kind in (
+        PretrainJob,
+        SFTJob,
+        RewardJob,
+        PPOJob,
+        RLOOJob,
+        GRPOJob,
+        ReinforceJob,
+        EstimatorJob,
+        DPOJob,
+        IPOJob,
+        KTOJob,
+    )
 }
 
 

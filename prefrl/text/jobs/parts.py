@@ -24,8 +24,8 @@ from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.running import Evaluation, run_trainer
 from prefrl.text.jobs.worlds import probe, world_of
 from prefrl.text.learn.classifier_reward import ClassifierReward, is_classifier
+from prefrl.text.learn.policy_gradient import PolicyGradientSettings
 from prefrl.text.learn.policy_measures import evaluate_policy
-from prefrl.text.learn.ppo import TextPPOSettings
 from prefrl.text.learn.preference import PreferenceSettings
 from prefrl.text.learn.reward_model import ModelReward, RewardModel
 from prefrl.text.learn.reward_training import EncodedRanking, RewardTrainingSettings
@@ -41,7 +41,9 @@ from prefrl.text.model.tokens import Tokens
 HELD_OUT_SHARE = 0.1
 SUMMARISED = ("kl_nats", "kl_standard_error", "gold", "proxy", "length", "repetition", "end_rate")
 """Figures of the last evaluation that are in the summary of a policy's run."""
-_Training = TypeVar("_Training", SFTSettings, RewardTrainingSettings, TextPPOSettings, PreferenceSettings)
+_Training = TypeVar(
+    "_Training", bound=SFTSettings | RewardTrainingSettings | PolicyGradientSettings | PreferenceSettings
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,8 @@ from prefrl.text.learn.trainer import Metrics, TextTrainer
 SHOWN = ("loss", "objective", "score", "kl_nats", "length", "accuracy")
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 LESS_MEMORY = (
-    "Use a smaller --training.micro-batch-size, --training.batch-size or --max-tokens; for ppo a smaller "
-    "--training.minibatch-size."
+    "Use a smaller --training.micro-batch-size, --training.batch-size or --max-tokens; for ppo and its "
+    "like a smaller --training.minibatch-size."
 )
 
 Evaluation = Callable[[], dict[str, Any]]

@@ -61,6 +61,26 @@ def ppo(job: Annotated[jobs.PPOJob, Whole], *, out: Path, track: Track = (), qui
     _train(job, out, track, quiet)
 
 
+def rloo(job: Annotated[jobs.RLOOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+    """Train a policy on a reward without a value model: each sample against the others of its prompt (RLOO)."""
+    _train(job, out, track, quiet)
+
+
+def grpo(job: Annotated[jobs.GRPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+    """Train a policy by group-relative policy optimisation; Dr. GRPO and DAPO's parts by options of --training."""
+    _train(job, out, track, quiet)
+
+
+def reinforce(job: Annotated[jobs.ReinforceJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+    """Train a policy by REINFORCE, its baseline the mean of the batch or a moving one."""
+    _train(job, out, track, quiet)
+
+
+def rl(job: Annotated[jobs.EstimatorJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+    """Train a policy on a reward by an estimator of your own (--estimator module:NAME)."""
+    _train(job, out, track, quiet)
+
+
 def dpo(job: Annotated[jobs.DPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy by direct preference optimisation, on pairs or (--training.rankings) whole rankings."""
     _train(job, out, track, quiet)

@@ -12,6 +12,8 @@ NoOption = Annotated[_Value, conf.Suppress, conf.Fixed]
 INSTEAD = {
     "--training.seed": "It is called --seed, as in every command; it is of data and training.",
     "--training.sampling.max-tokens": "It is called --max-tokens, as in every command.",
+    "--training.estimator": "The verb says it: prefrl text rloo, grpo or reinforce; one of your own is "
+    "prefrl text rl --estimator module:NAME.",
     "--training.method": "The verb says the method: prefrl text dpo, ipo or kto. Leave it out.",
 }
 """What such options were, and what to do instead."""
