@@ -77,6 +77,6 @@ def by_enumeration() -> torch.nn.Module:
 
 
 @pytest.mark.slow
-def test_a_biased_estimator_falls_short_of_the_optimum_as_its_enumerated_mean_update_does() -> None:
+def test_a_biased_estimator_and_its_enumerated_mean_update_fall_short_of_the_optimum() -> None:
     assert share_reached(by_enumeration()) < 0.7
     assert share_reached(trained(BIASED)) < 0.7
