@@ -193,10 +193,28 @@ class Biased:
 
 def test_asking_in_both_orders_cancels_the_side() -> None:
     rows: list[dict[str, Any]] = []
-    assert judge_pairs(Biased(), ["p", "q"], [("long answer", "short"), ("same", "same")], rows) == 0
+    assert judge_pairs(Biased(), ["p", "q"], [("long answer", "short"), ("same", "same")], rows) == {
+        "both responses are the same": 1
+    }
     assert rows == [
         {"prompt": "p", "chosen": "long answer", "rejected": "short", "certainty": 0.55, "annotator": "biased"}
     ]
+
+
+def test_pairs_on_which_a_judge_prefers_a_place_or_says_neither_are_counted() -> None:
+    class Second:
+        name = "second"
+
+        def prefer_first(self, prompt: str, first: str, second: str) -> float | None:
+            return None if prompt == "odd" else 0.0
+
+    rows: list[dict[str, Any]] = []
+    left_out = judge_pairs(Second(), ["p", "odd", "q"], [("a", "b"), ("a", "b"), ("c", "d")], rows)
+    assert rows == []
+    assert left_out == {
+        "the judge prefers neither, or whichever stands in one place": 2,
+        "the judge answered neither A nor B": 1,
+    }
 
 
 @pytest.fixture

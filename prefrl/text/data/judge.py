@@ -13,6 +13,7 @@ import math
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,7 +62,7 @@ def ask_both_ways(judge: Judge, prompt: str, first: str, second: str) -> tuple[f
 
 def judge_pairs(
     judge: Judge, prompts: Sequence[str], pairs: Sequence[tuple[str, str]], rows: list[dict[str, Any]]
-) -> int:
+) -> Counter[str]:
     """Add a row for each pair that the judge prefers one way: prompt, chosen, rejected, its certainty and its name.
 
     Each pair is put in both orders; p = (p(A | first, second) + 1 - p(A | second, first)) / 2. Pairs with p = 1/2, and
@@ -74,22 +75,25 @@ def judge_pairs(
         rows: where each row goes as soon as it is known.
 
     Returns:
-        The number of pairs to which the judge gave an answer that is neither A nor B; they are left out.
+        Numbers of the pairs that are left out, by the reason.
 
     Raises:
         UserError: the judge does not answer.
     """
-    odd = 0
+    left_out: Counter[str] = Counter()
     for prompt, (first, second) in zip(prompts, pairs, strict=True):
         if first == second:
+            left_out["both responses are the same"] += 1
             continue
         asked = ask_both_ways(judge, prompt, first, second)
         if asked is None:
-            odd += 1
+            left_out["the judge answered neither A nor B"] += 1
             continue
         ahead, behind = asked
         p = (ahead + 1 - behind) / 2
-        if p != 0.5:
+        if p == 0.5:
+            left_out["the judge prefers neither, or whichever stands in one place"] += 1
+        else:
             chosen, rejected = (first, second) if p > 0.5 else (second, first)
             rows.append(
                 {
@@ -100,7 +104,7 @@ def judge_pairs(
                     "annotator": judge.name,
                 }
             )
-    return odd
+    return left_out
 
 
 _CLAUSES = re.compile(r"[.,;:!?\n]+|\b(?=(?:because|since|while|whereas|although|but)\b)", re.IGNORECASE)

@@ -140,21 +140,20 @@ def judge(
         asker.keep_answers(out.with_name(f"{out.name}.answers.jsonl"))
     rows: list[dict[str, Any]] = []
     try:
-        odd = judge_pairs(asker, [prompt for prompt, _ in pairs], [pair for _, pair in pairs], rows)
+        left_out = judge_pairs(asker, [prompt for prompt, _ in pairs], [pair for _, pair in pairs], rows)
     except (UserError, KeyboardInterrupt):
         if rows:
             sources.write_rows(out, rows)
             again = " The same command goes on from there." if isinstance(asker, ServerJudge) else ""
             console.print(f"Wrote {len(rows)} judged pairs to {out} so far.{again}")
         raise
-    if odd and not rows:
-        raise UserError(
-            f"The judge {asker.name} answered all {odd} pairs with neither A nor B. Take another judge or constitution."
-        )
+    told = "; ".join(f"{num} of {len(pairs)} pairs: {reason}" for reason, num in left_out.items())
+    if told and not rows:
+        raise UserError(f"Nothing was judged by {asker.name}. {told}. Take another judge or constitution.")
     sources.write_rows(out, rows)
     console.print(f"Wrote {len(rows)} judged pairs to {out}")
-    if odd:
-        console.print(f"{odd} of {len(pairs)} pairs are left out: the judge answered neither A nor B.")
+    if told:
+        console.print(f"Left out {told}.")
 
 
 def ask(
