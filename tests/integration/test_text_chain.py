@@ -213,7 +213,7 @@ def test_a_text_run_says_which_checkpoint_it_refuses_and_goes_on_from_the_one_be
         raise UserError("The disk is full.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(running, "write_json", full)
+        patched.setattr(TextFolder, "finish", full)
         with pytest.raises(UserError, match="disk is full"):
             jobs.start(small_ppo(llama), tmp_path / "run", quiet=True)
     folder = TextFolder.open(tmp_path / "run")
@@ -418,7 +418,7 @@ def test_the_seed_of_a_run_is_that_of_its_training(
     assert first[0] != first[1] == first[2]
 
     made: list[Any] = []
-    monkeypatch.setattr(jobs, "start", lambda job, out, quiet: made.append(job) or TextFolder(tmp_path / "a"))
+    monkeypatch.setattr(jobs, "start", lambda job, out, **_: made.append(job) or TextFolder(tmp_path / "a"))
     options = ["--members", "2", "--seed", "1", "--data", llama / "pairs.jsonl", "--out", tmp_path / "members"]
     assert run("reward", "--model", llama / "base", *options, *FAST) == 0
     assert [job.place.seeded(job.training).seed for job in made] == [100, 101]
