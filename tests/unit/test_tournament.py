@@ -137,7 +137,7 @@ def test_folders_and_lists_that_are_something_else_are_refused(tmp_path: Path) -
         Tournament(tmp_path / "two", ["a", "a"])
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("x")
-    with pytest.raises(UserError, match="no tournament"):
+    with pytest.raises(UserError, match="is not a tournament"):
         Tournament(tmp_path / "other", NAMES)
     contest = Tournament(tmp_path / "cup", NAMES)
     contest.play(PLAYERS, 1, None, seed=0)
