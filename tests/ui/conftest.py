@@ -21,11 +21,18 @@ def display(tmp_path: Path) -> Iterator[Display]:
     server.wait(timeout=10)
 
 
+def _close(context: Any) -> None:
+    """Close a context once nothing loads in it: in the middle of a reload Chromium may never answer."""
+    for page in context.pages:
+        page.wait_for_load_state(timeout=30_000)
+    context.close()
+
+
 @pytest.fixture
 def desktop(browser: Any) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     yield context
-    context.close()
+    _close(context)
 
 
 @pytest.fixture
@@ -34,4 +41,4 @@ def phone(browser: Any) -> Iterator[Any]:
         viewport={"width": 390, "height": 750}, has_touch=True, is_mobile=True, device_scale_factor=2
     )
     yield context
-    context.close()
+    _close(context)

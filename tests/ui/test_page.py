@@ -363,7 +363,8 @@ def test_a_link_that_is_revoked_while_the_page_is_open_ends_it(site: Site, deskt
     until(page, "document.querySelector('#notice').textContent.startsWith('You are signed out')")
     assert site.host.store.answers() == []
     page.goto(site.link("ben"))
-    until(page, "document.readyState === 'complete'")
+    page.wait_for_selector("#begin:visible")
+    assert page.url == site.url
 
 
 def test_opening_another_persons_link_in_the_same_browser_answers_as_that_person(site: Site, desktop: Any) -> None:
