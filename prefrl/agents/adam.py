@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefrl.errors import UserError
+
 BETAS, EPSILON = (0.9, 0.999), 1e-5  # epsilon as in stable-baselines3's on-policy actor-critics
 
 
@@ -52,6 +54,18 @@ class FlatAdam:
         self.second.mul_(second).addcmul_(gradient, gradient, value=1 - second)
         torch.sqrt(self.second, out=scratch).add_(self._epsilon)
         self.parameters.sub_(torch.div(self.first, scratch, out=scratch).mul_(self._size))
+
+    def check_finite(self, mend: str) -> None:
+        """Refuse to go on with weights that are no numbers.
+
+        Args:
+            mend: a sentence that says which settings to change.
+
+        Raises:
+            UserError: they are not finite.
+        """
+        if not torch.isfinite(self.parameters).all():
+            raise UserError(f"The policy diverged: its weights are no longer finite. {mend}")
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold."""

@@ -43,6 +43,7 @@ from prefrl.spaces import Array, Batch, check_action_space, check_observation_sp
 EVALUATED_AT_ONCE = 8_192  # vector observations
 IMAGES_AT_ONCE = 1_024
 JUDGED, IMAGES_JUDGED = 256, 64  # steps of a rollout by which an update is judged, at a hundredth of what it takes
+DIVERGED = "Use a smaller learning rate, e.g. --hyper learning_rate=3e-4, and the default max_grad_norm of 0.5."
 LESS_MEMORY = "Use fewer --num-envs, or a smaller --hyper n_steps or batch_size."
 
 
@@ -182,7 +183,7 @@ class PpoAgent:
             batch = self._batch(inputs, actions, rollout, learned)
             self._count(rollout)
             self._update(batch)
-            self._check_weights()
+            self._adam.check_finite(DIVERGED)
             figures = self._figures(batch)
             updated = time.perf_counter()
         seconds = {"collect": collected - begin, "reward": scored - collected, "update": updated - scored}
@@ -260,13 +261,6 @@ class PpoAgent:
             else:
                 self._step(part)
         self._network.eval()
-
-    def _check_weights(self) -> None:
-        if not torch.isfinite(self._adam.parameters).all():
-            raise UserError(
-                "The policy diverged: its weights are no longer finite. Use a smaller learning rate, e.g. --hyper "
-                "learning_rate=3e-4, and the default max_grad_norm of 0.5."
-            )
 
     def _figures(self, batch: Minibatch) -> dict[str, float]:
         """Judge the policy as it is now by steps spread evenly over a rollout; nothing is drawn or changed."""

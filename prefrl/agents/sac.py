@@ -36,6 +36,7 @@ from prefrl.spaces import Array, Batch, check_observation_space, map_batch, take
 
 ITERATION = 1_000  # environment steps of one `improve`
 EPSILON = 1e-8  # of Adam
+DIVERGED = "Use a smaller learning rate, e.g. --hyper learning_rate=1e-4."
 LESS_MEMORY = "Use a smaller --hyper batch_size."
 
 
@@ -179,7 +180,8 @@ class SacAgent:
                     batch = self._update(num, None if self._on_true_reward else reward) or batch
                     updating += time.perf_counter() - began
             figures = {} if batch is None else self._figures(batch)
-        self._check_weights()
+        for adam in (self._actor_adam, self._critic_adam):
+            adam.check_finite(DIVERGED)
         rollout = self._stepper.take()
         self._learn_inputs(rollout)
         scoring = time.perf_counter()
@@ -312,14 +314,6 @@ class SacAgent:
             "alpha": float(weight),
             "entropy": -float(log_probs[:size].mean()),
         }
-
-    def _check_weights(self) -> None:
-        for adam in (self._actor_adam, self._critic_adam):
-            if not torch.isfinite(adam.parameters).all():
-                raise UserError(
-                    "The policy diverged: its weights are no longer finite. Use a smaller learning rate, e.g. "
-                    "--hyper learning_rate=1e-4."
-                )
 
     def relabel(self, reward: RewardFunction) -> None:
         """Score everything that is kept again; the critics begin anew where the settings say so."""

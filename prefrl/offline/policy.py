@@ -22,7 +22,6 @@ from prefrl.spaces import Array, Batch, is_image
 
 LOG_STD = -1.0  # of the noise at the start, in units of half the range of an action
 CRITIC = [64, 64]  # of an online training that goes on from here; nothing is learned for it offline
-NOT_CLIPPED = 1e9
 LEAST_LOG_STD, MOST_LOG_STD = -5.0, 2.0  # of the noise that is learned (Kostrikov et al. 2022, public code)
 
 
@@ -71,7 +70,7 @@ class OfflinePolicy:
             "relu",
         )
         trained = [*self._network.actor.parameters(), *self.actions.parameters()]
-        self._adam = FlatAdam(*flatten_parameters(trained), NOT_CLIPPED)
+        self._adam = FlatAdam(*flatten_parameters(trained), None)
         self._learning_rate = learning_rate
 
     def see(self, observations: Batch) -> None:
@@ -127,11 +126,7 @@ class OfflinePolicy:
         Raises:
             UserError: they are not finite.
         """
-        if not torch.isfinite(self._adam.parameters).all():
-            raise UserError(
-                "The policy diverged: its weights are no longer finite. Use a smaller --learner.learning-rate or "
-                "--learner.temperature."
-            )
+        self._adam.check_finite("Use a smaller --learner.learning-rate or --learner.temperature.")
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold."""

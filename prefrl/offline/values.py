@@ -13,7 +13,6 @@ from torch import Tensor
 
 from prefrl.agents.adam import FlatAdam
 from prefrl.agents.networks import Tower, flatten_parameters
-from prefrl.offline.policy import NOT_CLIPPED
 from prefrl.offline.settings import LearnerSettings
 
 
@@ -47,7 +46,7 @@ class Values:
         self._q, self._v = [tower(num_seen + num_done) for _ in range(2)], tower(num_seen)
         self._targets = [tower(num_seen + num_done) for _ in range(2)]
         owned = [parameter for network in [*self._q, self._v] for parameter in network.parameters()]
-        self._adam = FlatAdam(*flatten_parameters(owned), NOT_CLIPPED)
+        self._adam = FlatAdam(*flatten_parameters(owned), None)
         slow = [parameter for network in self._targets for parameter in network.parameters()]
         self._slow, _ = flatten_parameters(slow)
         self._fast = self._adam.parameters[: len(self._slow)]  # those of Q come first
