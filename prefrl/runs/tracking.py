@@ -58,6 +58,7 @@ class Tracking:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder, self._entries = folder, _entries(folder.path)
+        self.metrics_path = folder.metrics_path
         self._open: dict[str, Tracker] = {}
         self._lock = threading.Lock()
 
@@ -67,7 +68,7 @@ class Tracking:
         Args:
             finish: send what the run came to as well, its pictures and films, and close the trackers.
         """
-        rows = read_rows(self._folder.metrics_path, self._folder.COUNTER)
+        rows = read_rows(self.metrics_path, self._folder.COUNTER)
         with self._lock:
             sent = [self._send_to(name, rows, finish) for name in list(self._entries)]
         return max(sent, default=0)
@@ -126,9 +127,16 @@ class Follower:
         self._thread.start()
 
     def _work(self) -> None:
+        size = 0
         while not self._over.wait(SECONDS):
-            self._send()
+            before, size = size, self._size()
+            if size != before:
+                self._send()
         self._send()
+
+    def _size(self) -> int:
+        path = self.tracking.metrics_path
+        return path.stat().st_size if path.is_file() else 0
 
     def _send(self) -> None:
         try:
