@@ -39,7 +39,8 @@ def track(folder: RunFolder, names: Sequence[str], project: str = PROJECT) -> No
     """
     entries = _entries(folder.path)
     for name in names:
-        TRACKERS.check_read(name)
+        if name not in TRACKERS:
+            raise UserError(f"There is no tracker {name!r}; choose of {', '.join(TRACKERS)}.")
         entries.setdefault(name, {"project": project, "sent": -1, "own": {}})
     write_json(folder.path / NAME, {"trackers": entries})
 

@@ -123,7 +123,7 @@ def test_a_finished_run_is_sent_by_the_command_and_only_once(
 
 @pytest.mark.parametrize("name", ["wandbb", "module:Name", ""])
 def test_unknown_trackers_are_refused_before_anything_is_done(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="tracker"):
+    with pytest.raises(UserError, match=f"no tracker {name!r}; choose of wandb"):
         train(TrainSettings(**SMALL), tmp_path / "run", quiet=True, trackers=[name])
     assert not (tmp_path / "run").exists()
 
