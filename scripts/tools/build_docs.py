@@ -29,7 +29,12 @@ AT_ROOT = {
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security_policy.md",
 }
-NO_REFERENCE = {"prefrl.human_ui", "prefrl.cli", "prefrl.start"}  # for the command line, not to be imported
+NO_REFERENCE = {
+    "prefrl.human_ui",
+    "prefrl.cli",
+    "prefrl.start",
+    "prefrl.verbs",
+}  # for the command line, not to be imported
 LINK = re.compile(r"(\]\()([^)\s#]+)([^)]*\))")
 
 

@@ -1,0 +1,77 @@
+"""What several verbs need: the kinds of run, pairs NAME=VALUE, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from prefrl.control.folder import ControlFolder
+from prefrl.errors import UserError, first_line
+from prefrl.offline.folder import OfflineFolder
+from prefrl.runs.folder import format_of
+from prefrl.text.jobs.folder import TextFolder
+
+T = TypeVar("T")
+RunPath = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+RecordPlace = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
+"""A run folder, a file or a URL: a `Path` would make one slash of the two."""
+_SPELT_AS_IN_PYTHON = {"True": True, "False": False, "None": None}
+
+
+def is_text(path: Path) -> bool:
+    return format_of(path) == TextFolder.FORMAT
+
+
+def is_offline(path: Path) -> bool:
+    return format_of(path) == OfflineFolder.FORMAT
+
+
+def other_kind(path: Path) -> str | None:
+    """Return what made a run that is not a control run; None where it is one, or none is there."""
+    return {folder.FORMAT: folder.COMMAND for folder in (TextFolder, OfflineFolder)}.get(format_of(path) or "")
+
+
+def open_run(path: Path, *, trust: bool) -> ControlFolder:
+    """Open a control run or an offline one."""
+    return (OfflineFolder if is_offline(path) else ControlFolder).open(path, trust=trust)
+
+
+def or_warn(what: str, make: Callable[[], T]) -> T | None:
+    """Return what a function makes; where it fails, for a user's environment may raise anything, warn and go on."""
+    try:
+        return make()
+    except UserError as error:
+        warnings.warn(f"{what}: {error}", stacklevel=2)
+    except Exception as error:
+        warnings.warn(f"{what}: {type(error).__name__}: {first_line(error)}", stacklevel=2)
+    return None
+
+
+def print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, allow_nan=False))
+
+
+def pairs_of(pairs: Sequence[str], what: str, example: str) -> dict[str, Any]:
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise UserError(f"Expected {what} as NAME=VALUE, e.g. {example}. Received {pair!r}")
+        try:
+            values[name] = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        except json.JSONDecodeError:
+            values[name] = _SPELT_AS_IN_PYTHON.get(text, text)
+    return values
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise UserError(f"Expected a finite number. Received {text}")
+    return number

@@ -1,0 +1,108 @@
+"""Verbs of the record: `export`, `import`, `ask`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from prefrl.control.folder import ControlFolder
+from prefrl.control.rendering import choose_gl_backend
+from prefrl.dataset import export_record, import_record
+from prefrl.errors import UserError, require
+from prefrl.runs.folder import format_of, record_place
+from prefrl.seams import trust_data
+from prefrl.store import PreferenceStore
+from prefrl.store.engine import shown_address
+from prefrl.studies import asking, media
+from prefrl.verbs.common import RecordPlace
+
+
+def export(run: RecordPlace, *, to: Path, trust: bool = False) -> None:
+    """Write the queries, answers, segments and clips of a run as a portable data set (docs/dataset.md).
+
+    Args:
+        run: folder of the run, or a record: a file or the URL of a database.
+        to: the folder to write; it must not exist, or be empty.
+        trust: let what is read name code of a user, e.g. a kind of answer.
+    """
+    if trust:
+        trust_data()
+    print(f"Wrote {export_record(record_place(run), to)} to {to}")
+
+
+def import_(
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")], *, to: str,
+    trust: bool = False,
+) -> None:  # fmt: skip
+    """Add a data set that `prefrl export` wrote to a record; what is there already is not added twice.
+
+    Args:
+        folder: the data set.
+        to: a run folder, the file of a record, or the URL of a database; a file is made if there is none.
+        trust: let what is read name code of a user, e.g. a kind of answer.
+    """
+    if trust:
+        trust_data()
+    print(f"Read {import_record(folder, record_place(to))} into {shown_address(to)}")
+
+
+def ask(
+    record: RecordPlace, *, of: Path | None = None, prepare: int = 0, num: int = 50, table: Path | None = None,
+    kind: str = "comparison", num_ranked: int = 4, scale: int = 5, instruction: str = "", overlap: int = 1,
+    length: int = 25, seed: int = 0, trust: bool = False,
+) -> None:  # fmt: skip
+    """Put questions into a record without training: of a stopped run, of any run, of saved episodes or of files.
+
+    Args:
+        record: run folder whose record it is, or a record: a file, made if there is none, or the URL of a database.
+        of: what to ask about: a run folder, an episode .npz or a folder of them (observations, actions, frames), or a
+            folder of videos or images; default: what the run in RUN would ask next, with --prepare.
+        prepare: questions that the stopped training in RUN would ask next, with their clips, to be answered before it
+            goes on; 0: only draw the clips of those that it left open.
+        num: questions to put, with --of.
+        table: of a folder of files: CSV with a column "file"; its columns of numbers are what a reward can see.
+        kind: comparison, ranking or rating, with --of.
+        num_ranked: items of a ranking.
+        scale: grades of a rating.
+        instruction: what to look for: a text, or a file that holds it.
+        overlap: people to ask each question of.
+        length: steps of a segment of saved episodes.
+        seed: of what is drawn at random.
+        trust: the run was made by another user or on another machine: use what it names, code among it.
+    """
+    require("av", "ui")
+    with contextlib.suppress(UserError):  # said again where something cannot be drawn
+        choose_gl_backend()
+    if of is None:
+        folder = ControlFolder.open(Path(record), trust=trust)
+        added, open_now = asking.prepare(folder, prepare)
+        print(
+            f"Added {added} questions; {open_now} are open, with their clips. Answer them with: prefrl label {record}"
+        )
+        print(f"Then train on: prefrl resume {record}{f' --labels +{added}' if folder.finished else ''}")
+        return
+    wanted = asking.Asking(
+        num=num, kind=kind, num_ranked=num_ranked, scale=scale, instruction=instruction, overlap=overlap, seed=seed
+    )
+    remarks: list[str] = []
+    if format_of(of) == ControlFolder.FORMAT:
+        shown = asking.of_run(ControlFolder.open(of, trust=trust), wanted)
+    elif of.suffix == ".npz" or (of.is_dir() and any(of.glob("*.npz"))):
+        shown = asking.of_rollouts(of, length, wanted)
+    elif of.is_dir():
+        shown, remarks = media.of_media(media.find_media(of, table))
+    else:
+        raise UserError(f"There is nothing to ask about at {of}: expected a run, an .npz, or a folder of files.")
+    for remark in remarks:
+        print(f"prefrl: {remark}", file=sys.stderr)
+    with PreferenceStore(record_place(record)) as store:
+        added = asking.put(store, shown, wanted)
+        name = store.name
+    short = f" ({num} were wanted: there are no more)" if added < num else ""
+    print(
+        f"Added {added} questions{short} to {name}. Answer them with: prefrl serve {record}, or prefrl label {record}"
+    )
