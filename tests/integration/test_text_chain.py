@@ -23,6 +23,7 @@ from prefrl.text.jobs import jobs
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.parts import Place, Watch
 from prefrl.text.learn.estimating import EstimatorSettings
+from prefrl.text.learn.online import OnlineSettings
 from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.ppo import TextPPOSettings
 from prefrl.text.learn.reward_model import RewardModel
@@ -63,10 +64,20 @@ def test_the_whole_chain(start: Path) -> None:
     ptx = ["--pretraining", "servicedesk", "--training.ptx-coefficient", "1", "--training.ptx-batch-size", "4"]
     assert run("ppo", *sft, "--reward", *rewards, *ppo, *ptx, "--out", start / "ppo", *FAST) == 0
     for method, options in (("dpo", ["--training.rankings"]), ("dpo", []), ("ipo", ["--training.mean-log-probs"]),
-                            ("kto", [])):  # fmt: skip
+                            ("simpo", ["--training.label-smoothing", "0.1"]), ("kto", [])):  # fmt: skip
         name = start / f"{method}{len(options)}"
         assert run(method, *sft, *data, *options, *watch, "--proxy", rewards[0], "--out", name, *FAST) == 0
+    for verb, who in (("online-dpo", ["--reward", *rewards]), ("online-ipo", ["--judge", "rule"])):
+        few = [*ppo[:6], "--max-tokens", "24", *watch]
+        assert run(verb, *sft, *who, *few, "--out", start / verb, *FAST) == 0
+        rows = TextFolder.open(start / verb).read_metrics()
+        assert {"loss", "accuracy", "compared_share", "chosen_reward", "kl_nats", "beta"} <= set(rows[0])
+        assert ("score" in rows[0]) == ("objective" in rows[0]) == (who[0] == "--reward")
     best = ["--draws", "4", "--prompts", "8", "--max-tokens", "12"]
+    kept = ["--draws", "4", "--prompts", "16", "--max-tokens", "40", *watch]
+    assert run("rejection", *sft, "--reward", rewards[0], *kept, "--out", start / "rejection", *FAST) == 0
+    summary = TextFolder.open(start / "rejection").read_summary()
+    assert summary["selected_score"] > summary["drawn_score"] and summary["examples"] <= 16
     assert run("bestofn", *sft, "--reward", rewards[0], *best, "--out", start / "best", *FAST) == 0
 
     row = TextFolder.open(start / "ppo").read_evaluations()
@@ -139,7 +150,16 @@ def small_reinforce(start: Path) -> jobs.ReinforceJob:
     return jobs.ReinforceJob(model=ppo.model, reward=("gold",), place=ppo.place, watch=ppo.watch, training=training)
 
 
-@pytest.mark.parametrize("make", [small_ppo, small_reinforce])
+def small_online(start: Path) -> jobs.OnlineDPOJob:
+    ppo = small_ppo(start)
+    training = OnlineSettings(
+        samples_per_prompt=4, episodes=32, batch_size=8, minibatch_size=4, epochs=2, adaptive_kl_nats=6.0,
+        sampling=SamplingSettings(max_tokens=8), optimiser=ppo.training.optimiser,
+    )  # fmt: skip
+    return jobs.OnlineDPOJob(model=ppo.model, reward=("gold",), place=ppo.place, watch=ppo.watch, training=training)
+
+
+@pytest.mark.parametrize("make", [small_ppo, small_reinforce, small_online])
 def test_a_run_that_was_stopped_ends_as_the_one_that_was_not(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], jobs.PPOJob]
 ) -> None:
@@ -356,6 +376,26 @@ def test_what_is_held_out_of_rankings_can_judge_a_reward_however_many_ties_there
         ),
         (["rl", "--model", "BASE", "--reward", "gold", "--estimator", "nope", "--out", "OUT"], "no estimator 'nope'"),
         (["rloo", "--model", "BASE", "--reward", "gold", "--training.scale", "group", "--out", "OUT"], "is for grpo"),
+        (["online-dpo", "--model", "BASE", "--out", "OUT"], "one of --reward R, --judge J and --annotator human"),
+        (
+            ["online-dpo", "--model", "BASE", "--reward", "gold", "--annotator", "human", "--out", "OUT"],
+            "and --annotat",
+        ),
+        (
+            ["online-dpo", "--model", "BASE", "--judge", "rule", "--training.samples-per-prompt", "4", "--out", "OUT"],
+            "A judge compares two",
+        ),
+        (
+            ["online-ipo", "--model", "BASE", "--reward", "gold", "--training.samples-per-prompt", "4", "--out", "OUT"],
+            "IPO compares two",
+        ),
+        (["online-dpo", "--model", "BASE", "--reward", "gold", "--training.loss", "ipo", "--out", "OUT"], "The verb"),
+        (["dpo", "--model", "BASE", "--data", "PAIRS", "--training.gamma", "1", "--out", "OUT"], "gamma is for simpo"),
+        (["rejection", "--model", "BASE", "--reward", "gold", "--draws", "1", "--out", "OUT"], "draws must be"),
+        (
+            ["rejection", "--model", "BASE", "--reward", "gold", "--prompts", "4", "--max-tokens", "1", "--out", "OUT"],
+            "None of 32 responses ended",
+        ),
         (["sft", "--model", "BASE", "--training.seed=4", "--out", "OUT"], "is called --seed"),
         (
             ["dpo", "--model", "BASE", "--data", "PAIRS", "--training.method", "kto", "--out", "OUT"],

@@ -83,6 +83,40 @@ def test_dpo_is_trls(seed: int) -> None:
     assert ours.item() == pytest.approx(trl_pair_loss(seed, "sigmoid", 0.3).item(), abs=TOLERANCE)
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("loss_type", ["simpo", "sigmoid"])
+@pytest.mark.parametrize("seed", range(3))
+def test_simpo_and_conservative_dpo_and_their_gradients_are_trls(
+    seed: int, loss_type: str, label_smoothing: float
+) -> None:
+    """Its DPO has no label smoothing any more; its CPO does the same with what it is given, here rho."""
+    from trl.experimental.cpo import CPOTrainer
+
+    log_probs, mask, reference = random_pairs(seed)
+    log_probs.requires_grad_()
+    simpo = loss_type == "simpo"
+    compared = log_probs.sum(1) / mask.sum(1) if simpo else log_probs.sum(1) - reference
+    trainer = trl_self(alpha=0.0, loss_type=loss_type, beta=2.0, simpo_gamma=1.4, label_smoothing=label_smoothing)
+    theirs = CPOTrainer.cpo_loss(trainer, compared[:5], compared[5:])[0]
+    pair = compared[:5], compared[5:]
+    ours = (
+        losses.simpo_loss(*pair, 2.0, 1.4, label_smoothing=label_smoothing)
+        if simpo
+        else losses.dpo_loss(*pair, 2.0, label_smoothing=label_smoothing)
+    )
+    assert torch.allclose(ours, theirs, atol=TOLERANCE)
+    gradients = [torch.autograd.grad(loss.mean(), log_probs, retain_graph=True)[0] for loss in (ours, theirs)]
+    assert torch.allclose(*gradients, atol=TOLERANCE)
+
+
+def test_simpo_by_hand() -> None:
+    chosen, rejected = torch.tensor([-0.5]), torch.tensor([-1.0])  # nats per token
+    assert losses.simpo_loss(chosen, rejected, 2.0, 1.0).item() == pytest.approx(math.log(2)), "2 x 0.5 - 1 = 0"
+    for wrong in ({"gamma": -0.1}, {"beta": 0.0}, {"label_smoothing": 0.5}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            losses.simpo_loss(chosen, rejected, **({"beta": 2.0, "gamma": 1.0} | wrong))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_ipo_with_means_is_trls(seed: int) -> None:
     log_probs, mask, reference = random_pairs(seed)
@@ -183,6 +217,7 @@ def test_every_loss_has_the_gradient_of_finite_differences() -> None:
     liked, z0 = torch.tensor([True, False, True, False]), torch.tensor(0.4).double()
     check = torch.autograd.gradcheck
     assert check(lambda a, b: losses.dpo_loss(a, b, 0.3, label_smoothing=0.1), (chosen, rejected))
+    assert check(lambda a, b: losses.simpo_loss(a, b, 2.0, 0.7, label_smoothing=0.1), (chosen, rejected))
     assert check(lambda a, b: losses.ipo_loss(a, b, 0.3), (chosen, rejected))
     assert check(lambda a: losses.dpo_ranking_loss(a, 0.3), (ranked,))
     assert check(lambda a: losses.kto_loss(a, liked, z0, 0.3, undesirable_weight=1.3), (chosen,))

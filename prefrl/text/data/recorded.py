@@ -50,6 +50,7 @@ def ask_people(
     scale: int | None = None,
     instruction: str = "",
     overlap: int = 1,
+    num_steps: int = 0,
 ) -> int:
     """Put responses into a record, created if it is missing: two are to be compared, three to nine ranked.
 
@@ -60,6 +61,7 @@ def ask_people(
         scale: each response is to be rated from 1 to this (2 to 9) instead.
         instruction: what people are told to look for.
         overlap: people who are asked each question.
+        num_steps: that the policy had been trained for when it wrote the responses.
 
     Returns:
         How many questions are new.
@@ -80,9 +82,8 @@ def ask_people(
     with _opened(record) as store:
         before = store.num_open()
         session = before + store.num_answers()
-        store.add_queries(
-            [replace(query, session=session, instruction=instruction, overlap=overlap) for query in queries]
-        )
+        said: dict[str, Any] = {"session": session, "instruction": instruction, "overlap": overlap}
+        store.add_queries([replace(query, num_env_steps=num_steps, **said) for query in queries])
         return store.num_open() - before
 
 

@@ -250,7 +250,7 @@ def _verb(found: Found) -> str:
     if found.liked is not None:
         return "Likes are learned from by: prefrl text kto, or sft."
     if found.ranks is not None:
-        return "Comparisons are learned from by: prefrl text reward, dpo, ipo or kto."
+        return "Comparisons are learned from by: prefrl text reward, dpo, ipo, simpo or kto."
     if len(found.responses) > 1:
         return "Have the responses compared first: prefrl text judge."
     if found.responses:

@@ -17,8 +17,10 @@ from prefrl.text.model.models import load_reader
 from prefrl.text.model.tokens import Templated, Tokens, end_ids_of
 
 LEARNED = {
-    "reward": "comparisons", "dpo": "comparisons", "ipo": "comparisons", "kto": "likes", "sft": "examples",
+    "reward": "comparisons", "dpo": "comparisons", "ipo": "comparisons", "simpo": "comparisons",
+    "kto": "likes", "sft": "examples",
     "ppo": "prompts", "rloo": "prompts", "grpo": "prompts", "reinforce": "prompts", "rl": "prompts",
+    "online-dpo": "prompts", "online-ipo": "prompts", "rejection": "prompts",
 }  # fmt: skip
 """What each verb learns from."""
 SHOWN_TOKENS = (48, 16)

@@ -18,20 +18,42 @@ from prefrl.text.jobs.training_commands import (
     grpo,
     ipo,
     kto,
+    online_dpo,
+    online_ipo,
     ppo,
     pretrain,
     reinforce,
+    rejection,
     resume,
     reward,
     rl,
     rloo,
     sft,
+    simpo,
 )
 from prefrl.text.model.options import INSTEAD
 
 OLD_PREFIX = "--place."
 """How --device, --seed, --bf16 and --max-tokens of jobs used to begin."""
-TRAINING = (pretrain, sft, reward, ppo, rloo, grpo, reinforce, rl, dpo, ipo, kto, bestofn, resume)
+TRAINING = (
+    pretrain,
+    sft,
+    reward,
+    ppo,
+    rloo,
+    grpo,
+    reinforce,
+    rl,
+    online_dpo,
+    online_ipo,
+    dpo,
+    ipo,
+    simpo,
+    kto,
+    rejection,
+    bestofn,
+    resume,
+)
 DATA = (check, convert, compare, judge, ask, tell)
 MODELS = (evaluate, sample, report, demo)
 

@@ -37,7 +37,7 @@ def check(
     Args:
         data: a file, a record or a world.
         model: whose tokenizer, chat template and context count; its weights are not read.
-        verb: reward, dpo, ipo, kto, sft or ppo; default: what the rows of a file are for.
+        verb: reward, dpo, ipo, simpo, kto, sft, ppo or its like; default: what the rows of a file are for.
         max_tokens: longest response, its end included, as for the verb.
         too_long: drop, cut or refuse, as for the verb.
         columns: OURS=THEIRS, as for the verb.

@@ -21,7 +21,7 @@ from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.model.loading import base_of, is_adapter
 from prefrl.text.model.models import model_place
 
-DATA, MODELS = ("data", "pretraining", "references"), ("model", "reward", "proxy")
+DATA, MODELS = ("data", "pretraining", "references"), ("model", "reward", "proxy", "judge")
 """Settings that name data, and models."""
 WHOLE_BYTES = 1 << 28
 """Files up to this size are hashed whole."""

@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from prefrl.envs.text_rewards import TextReward
-from prefrl.envs.text_worlds import DEFAULT_WORLD
+from prefrl.envs.text_worlds import DEFAULT_WORLD, TextWorld
 from prefrl.errors import UserError
+from prefrl.files import text_or_file
 from prefrl.runs import tracking
 from prefrl.runs.codec import to_json
 from prefrl.runs.guard import enough_memory
 from prefrl.runs.streams import stream_seed
 from prefrl.seams import Named
 from prefrl.text.data import sources
+from prefrl.text.data.asking import PeopleComparing
 from prefrl.text.data.examples import Encoder, check_no_ties, texts_of
+from prefrl.text.data.judge import DEFAULT_CONSTITUTION, ServerJudge, make_judge
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.inputs import check_inputs, digests_of, keep_digests, settings_of
 from prefrl.text.jobs.parts import (
@@ -42,9 +45,10 @@ from prefrl.text.jobs.running import LESS_MEMORY, run_trainer
 from prefrl.text.jobs.worlds import probe, world_of
 from prefrl.text.learn.estimating import EstimatorSettings, EstimatorTrainer, grpo_settings, reinforce_settings
 from prefrl.text.learn.implied_reward import ImpliedReward
+from prefrl.text.learn.online import OnlineSettings, OnlineTrainer
 from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.ppo import PPOTrainer, TextPPOSettings
-from prefrl.text.learn.preference import PreferenceSettings, PreferenceTrainer
+from prefrl.text.learn.preference import PreferenceSettings, PreferenceTrainer, simpo_settings
 from prefrl.text.learn.reward_model import ModelReward, RewardModel
 from prefrl.text.learn.reward_training import (
     RewardTrainer,
@@ -271,7 +275,7 @@ class PPOJob:
         model, tokens = load_model(self.model)
         reading = self.place.reading(tokens)
         world = world_of(self.data, seed, self.watch.world, self.place.reading(tokens))
-        reward = load_reward(self.reward, tokens, runtime, self.pessimism, world)
+        reward = self._annotator(folder, tokens, runtime, world)
         context = context_length(model)
         if isinstance(reward, ModelReward):  # it and the value model read what the policy reads
             context = min(context, reward.context)
@@ -289,6 +293,10 @@ class PPOJob:
         sampling = self.training.sampling
         watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy, reading)
         run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, self.lora, quiet=quiet)
+
+    def _annotator(self, folder: TextFolder, tokens: Tokens, runtime: Runtime, world: TextWorld | None) -> Any:
+        """Return what is learned from: here a reward."""
+        return load_reward(self.reward, tokens, runtime, self.pessimism, world)
 
     def _trainer(
         self, model: Any, encoder: Encoder, prompts: list[str], reward: TextReward | ModelReward,
@@ -347,6 +355,59 @@ class ReinforceJob(EstimatorJob):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OnlineDPOJob(PPOJob):
+    """Train a policy on comparisons of its own samples: by a reward, a judge, or people while it is trained."""
+
+    verb: ClassVar[str] = "online-dpo"
+    reward: tuple[str, ...] = ()
+    """Who compares, one of three. A reward, as for ppo."""
+    judge: str | None = None
+    """A judge, as for judge: rule, a folder or hub id of a causal language model, or URL#MODEL."""
+    annotator: Literal["human"] | None = None
+    """People: they answer with prefrl label RUN or prefrl serve RUN while the policy is trained."""
+    constitution: str = DEFAULT_CONSTITUTION
+    """Of a judge: a text, or a file that holds it."""
+    instruction: str = ""
+    """What people are told to look for: a text, or a file that holds it."""
+    training: OnlineSettings = field(default_factory=OnlineSettings)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = [name for name in ("reward", "judge", "annotator") if getattr(self, name)]
+        if len(given) != 1:
+            raise UserError(
+                "Say who compares by one of --reward R, --judge J and --annotator human. Received "
+                + (" and ".join(f"--{name}" for name in given) or "none of them")
+            )
+        for name in ("constitution", "instruction"):  # as it is now, wherever the run goes on
+            object.__setattr__(self, name, text_or_file(getattr(self, name)))
+
+    def _annotator(self, folder: TextFolder, tokens: Tokens, runtime: Runtime, world: TextWorld | None) -> Any:
+        if self.judge is not None:
+            judge = make_judge(self.judge, self.constitution, device=self.place.device)
+            if isinstance(judge, ServerJudge):
+                judge.keep_answers(folder.path / f"judged-{runtime.index}.jsonl")
+            return judge
+        if self.annotator is not None:
+            return PeopleComparing(str(folder.path / "record.sqlite"), self.instruction)
+        return super()._annotator(folder, tokens, runtime, world)
+
+    def _trainer(
+        self, model: Any, encoder: Encoder, prompts: list[str], reward: Any, blocks: list[TokenPair], runtime: Runtime
+    ) -> TextTrainer:
+        training = self.place.seeded(self.training)
+        return OnlineTrainer(model, encoder, prompts, reward, training, runtime=runtime, pretraining=blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineIPOJob(OnlineDPOJob):
+    """Train a policy on comparisons of its own samples by identity preference optimisation."""
+
+    verb: ClassVar[str] = "online-ipo"
+    training: OnlineSettings = field(default_factory=lambda: OnlineSettings(loss="ipo"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class DPOJob:
     """Train a policy on preferences without a reward model: DPO, on pairs or whole rankings."""
 
@@ -380,7 +441,12 @@ class DPOJob:
         model = add_lora(model, self.lora, stream_seed(self.place.seed, "lora")).to(runtime.device)
         with enough_memory(LESS_MEMORY):  # the reference's pass over all of the data
             trainer = PreferenceTrainer(model, encoder, learned, self.place.seeded(self.training), runtime=runtime)
-            implied = ImpliedReward(model, encoder, held_out, self.training.beta, runtime) if held_out else None
+            per_token = self.training.method == "simpo"
+            implied = (
+                ImpliedReward(model, encoder, held_out, self.training.beta, runtime, per_token=per_token)
+                if held_out
+                else None
+            )
         proxy = load_proxy(self.proxy, tokens, runtime, 0.0)
         sampling = SamplingSettings(max_tokens=encoder.max_response_tokens)
         watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy, reading)
@@ -396,6 +462,14 @@ class IPOJob(DPOJob):
 
     verb: ClassVar[str] = "ipo"
     training: PreferenceSettings = field(default_factory=lambda: PreferenceSettings(method="ipo"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimPOJob(DPOJob):
+    """Train a policy by simple preference optimisation, which has no reference."""
+
+    verb: ClassVar[str] = "simpo"
+    training: PreferenceSettings = field(default_factory=simpo_settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -418,8 +492,11 @@ JOBS: dict[str, type[Any]] = {
         GRPOJob,
         ReinforceJob,
         EstimatorJob,
+        OnlineDPOJob,
+        OnlineIPOJob,
         DPOJob,
         IPOJob,
+        SimPOJob,
         KTOJob,
     )
 }
@@ -452,7 +529,8 @@ def start(job: Job, out: Path, *, trackers: Sequence[str] = (), quiet: bool = Fa
     try:
         _run(job, folder, quiet)
     except Exception:
-        if not folder.metrics_path.exists() or not folder.metrics_path.stat().st_size:
+        trained = folder.metrics_path.exists() and folder.metrics_path.stat().st_size
+        if not trained and not (folder.path / "record.sqlite").exists():  # in which people's answers may be
             remove_untouched(folder, runtime)
         raise
     return folder

@@ -16,7 +16,7 @@ from prefrl.runs.metrics import MetricsWriter
 from prefrl.runs.progress import ProgressDisplay
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.learn.runtime import Runtime
-from prefrl.text.learn.trainer import Metrics, TextTrainer
+from prefrl.text.learn.trainer import SECONDS_BETWEEN_LOOKS, Metrics, TextTrainer
 
 SHOWN = ("loss", "objective", "score", "kl_nats", "length", "accuracy")
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -70,6 +70,15 @@ def run_trainer(
         if evaluation is not None and trainer.num_steps == 0:
             _evaluate(trainer, folder, runtime, evaluation)
         while trainer.num_steps < trainer.total_steps:
+            if not trainer.ready():
+                seconds = seconds_before + time.monotonic() - begun
+                if trainer.num_steps:  # nobody knows how long it waits
+                    _checkpoint(trainer, folder, writer, seconds)
+                while not asked[0] and not trainer.ready():
+                    display.show(trainer.num_steps, trainer.total_steps, f"waits for {trainer.waits_for()}")
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
+                if asked[0]:
+                    raise Interrupted(f"Stopped; everything is saved. Resume with: {RESUME} {folder.path}")
             with enough_memory(LESS_MEMORY):
                 metrics = trainer.step()
             step, now = trainer.num_steps, time.monotonic()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from rich.console import Console
 
 from prefrl.errors import UserError
 from prefrl.runs import tracking
@@ -15,6 +16,7 @@ from prefrl.text.jobs.bestofn import BestOfNJob
 from prefrl.text.jobs.demo import Demo, DemoSettings
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.model_commands import report
+from prefrl.text.jobs.rejection import RejectionJob
 from prefrl.text.learn.runtime import on_main_process
 
 Folder = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
@@ -81,6 +83,16 @@ def rl(job: Annotated[jobs.EstimatorJob, Whole], *, out: Path, track: Track = ()
     _train(job, out, track, quiet)
 
 
+def online_dpo(job: Annotated[jobs.OnlineDPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+    """Train a policy by DPO on its own samples, compared by a reward, a judge or people (--annotator human)."""
+    _train_online(job, out, track, quiet)
+
+
+def online_ipo(job: Annotated[jobs.OnlineIPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+    """Train a policy by IPO on its own samples, compared by a reward, a judge or people (--annotator human)."""
+    _train_online(job, out, track, quiet)
+
+
 def dpo(job: Annotated[jobs.DPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy by direct preference optimisation, on pairs or (--training.rankings) whole rankings."""
     _train(job, out, track, quiet)
@@ -91,8 +103,18 @@ def ipo(job: Annotated[jobs.IPOJob, Whole], *, out: Path, track: Track = (), qui
     _train(job, out, track, quiet)
 
 
+def simpo(job: Annotated[jobs.SimPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+    """Train a policy by simple preference optimisation: mean log-probabilities with a margin, no reference."""
+    _train(job, out, track, quiet)
+
+
 def kto(job: Annotated[jobs.KTOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy from likes and dislikes (Kahneman-Tversky optimisation)."""
+    _train(job, out, track, quiet)
+
+
+def rejection(job: Annotated[RejectionJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+    """Fine-tune a policy on the best of N of its own responses to each prompt (rejection sampling, RAFT)."""
     _train(job, out, track, quiet)
 
 
@@ -118,6 +140,16 @@ def demo(settings: Annotated[DemoSettings, Whole], *, out: Path = Path("runs/tex
     out.mkdir(parents=True, exist_ok=True)
     Demo(settings, out, quiet=quiet).run()
     report((out,))
+
+
+def _train_online(job: jobs.OnlineDPOJob, out: Path, track: Track, quiet: bool) -> None:
+    if job.annotator == "human" and not quiet and on_main_process():
+        Console(stderr=True).print(
+            f"Questions will wait in {out}. Answer them with: prefrl label {out}, or in the browser: "
+            f"prefrl serve {out}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    _train(job, out, track, quiet)
 
 
 def _train(job: Any, out: Path, track: Track, quiet: bool) -> None:

@@ -115,8 +115,9 @@ def reinforce_settings() -> EstimatorSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EstimatedRollout(Rollout):
-    """A batch of episodes with the log-probabilities of the reference, `(B, R)`."""
+    """A batch of episodes with their advantages and the log-probabilities of the reference, `(B, R)`."""
 
+    advantages: Tensor
     reference: Tensor
 
 

@@ -1,6 +1,7 @@
 """The reward that a policy from preferences implies, judged on answers that it did not learn from.
 
-r(x, y) = beta (log pi(y | x) - log pi_ref(y | x)), up to a term of the prompt alone (Rafailov et al. 2023, Eq. 5).
+r(x, y) = beta (log pi(y | x) - log pi_ref(y | x)), up to a term of the prompt alone (Rafailov et al. 2023, Eq. 5); of
+SimPO it is beta log pi(y | x) / |y| (Meng et al. 2024, Eq. 4).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class ImpliedReward:
         data: held-out rankings, or likes.
         beta: of the run.
         runtime: device and precision.
+        per_token: without the reference, over the length: SimPO's.
     """
 
     def __init__(
@@ -36,7 +38,10 @@ class ImpliedReward:
         data: Sequence[RankedResponses] | Sequence[Liked],
         beta: float,
         runtime: Runtime,
+        *,
+        per_token: bool = False,
     ) -> None:
+        self._per_token = per_token
         self._model, self._beta, self._runtime, self._pad_id = model, beta, runtime, encoder.tokens.pad_id
         rows = encoder.rows([(item.prompt, texts_of(item)) for item in data])
         fit = [(item, row) for item, row in zip(data, rows, strict=True) if row is not None]
@@ -57,7 +62,9 @@ class ImpliedReward:
         better and worse. Of likes they are of all pairs of a liked and a disliked response, of whatever prompts: the
         accuracy is the area under the receiver operating characteristic.
         """
-        reward = self._beta * (self._log_probs() - self._reference)
+        found = self._log_probs()
+        lengths = np.array([len(response) for response in self._responses])
+        reward = self._beta * (found / lengths if self._per_token else found - self._reference)
         ranked = [item for item in self._data if isinstance(item, RankedResponses)]
         if ranked:
             scores = np.split(reward, np.cumsum([len(item.responses) for item in ranked])[:-1])
@@ -66,15 +73,15 @@ class ImpliedReward:
                 return _nothing()
             report = judge_reward(scores, [item.ranks for item in ranked])
             judged = {"accuracy": report.accuracy, "loss": report.loss, "pairs": report.num_pairs}
-            found: dict[str, Any] = judged | {"margin": float(np.mean(pairs))}
+            told: dict[str, Any] = judged | {"margin": float(np.mean(pairs))}
         else:
             liked = np.array([isinstance(item, Liked) and item.liked for item in self._data])
             difference = reward[liked][:, None] - reward[~liked][None]
             if not difference.size:
                 return _nothing()
             right = (np.sign(difference) + 1) / 2
-            found = {"accuracy": float(right.mean()), "margin": float(difference.mean()), "pairs": int(difference.size)}
-        return {f"held_out_{name}": value for name, value in found.items()}
+            told = {"accuracy": float(right.mean()), "margin": float(difference.mean()), "pairs": int(difference.size)}
+        return {f"held_out_{name}": value for name, value in told.items()}
 
 
 def _nothing() -> dict[str, Any]:

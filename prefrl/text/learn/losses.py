@@ -81,6 +81,33 @@ def ipo_loss(chosen: Tensor, rejected: Tensor, tau: float, *, preferences: Tenso
     return (chosen - rejected - target / tau) ** 2
 
 
+def simpo_loss(chosen: Tensor, rejected: Tensor, beta: float, gamma: float, *, label_smoothing: float = 0.0) -> Tensor:
+    """Simple preference optimisation: -log sigmoid(beta (m_w - m_l) - gamma) (Meng et al. 2024, Eq. 6).
+
+    It has no reference: nothing but the learning rate keeps the policy near its start.
+
+    Args:
+        chosen: `(B,)` float, m of the better response: its log-probability over its length in tokens, in nats.
+        rejected: `(B,)` float, m of the other.
+        beta: scale of the differences, above 0 (2 to 2.5 in the paper).
+        gamma: margin by which the better should lead, at least 0 (0.3 to 1.6 in the paper).
+        label_smoothing: share of answers that are wrong.
+
+    Returns:
+        `(B,)` float, in nats.
+
+    Raises:
+        UserError: beta not above 0, gamma below 0, or label_smoothing outside [0, 1/2).
+    """
+    _check_beta(beta)
+    if not 0 <= gamma < math.inf:
+        raise UserError(f"gamma must be at least 0. Received {gamma}")
+    if not 0 <= label_smoothing < 0.5:
+        raise UserError(f"label_smoothing must be in [0, 0.5). Received {label_smoothing}")
+    logits = beta * (chosen - rejected) - gamma
+    return -bradley_terry_log_likelihood(logits, torch.full_like(logits, 1 - label_smoothing))
+
+
 def kto_loss(
     log_ratios: Tensor,
     liked: Tensor,

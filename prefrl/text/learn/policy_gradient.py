@@ -2,9 +2,9 @@
 
 A prompt is the state, the whole response the action; its tokens share one episode of gamma 1. One step samples a batch,
 scores it, compares it with the reference, turns that into advantages, and makes some epochs of updates. How advantages
-and the loss come about is for subclasses to say: PPO with a value model (`ppo.py`), or an estimator from the samples of
-each prompt (`estimating.py`). PPO-ptx adds the gradient of gamma_ptx E_pretrain[log pi] (InstructGPT, Eq. 2); here E is
-the mean per *token* of a batch of pretraining blocks.
+and the loss come about is for subclasses to say: PPO with a value model (`ppo.py`), an estimator from the samples of
+each prompt (`estimating.py`), or which of these is better (`online.py`). PPO-ptx adds the gradient of gamma_ptx
+E_pretrain[log pi] (InstructGPT, Eq. 2); here E is the mean per *token* of a batch of pretraining blocks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import abc
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
@@ -127,7 +127,6 @@ class Rollout:
 
     sequences: Sequences
     log_probs: Tensor
-    advantages: Tensor
 
 
 _Settings = TypeVar("_Settings", bound=PolicyGradientSettings)
@@ -248,7 +247,8 @@ class PolicyGradientTrainer(TextTrainer, Generic[_Settings, _Rollout]):
         self.num_steps += 1
         self.num_examples += self.settings.batch_size
         self.kl.update(means["kl_nats"], self.settings.batch_size)
-        self._ends.see(means["objective"], means["end_rate"])
+        if "objective" in means:
+            self._ends.see(means["objective"], means["end_rate"])
         return means
 
     def _batch_of_prompts(self) -> list[int]:
@@ -356,11 +356,9 @@ class PolicyGradientTrainer(TextTrainer, Generic[_Settings, _Rollout]):
         names = [*self.FIGURES, *(["ptx_loss"] if settings.ptx_coefficient else [])]
         sums, norms, count = dict.fromkeys(names, 0.0), 0.0, 0
         for epoch in range(settings.epochs):
-            seed = stream_seed(settings.seed, "minibatches", self.num_steps, epoch, 0)
-            order = torch.from_numpy(np.random.default_rng(seed).permutation(settings.batch_size))
-            for episodes in order.split(settings.minibatch_size):
-                rows = self._rows_here(episodes).to(rollout.log_probs.device)
-                figures, norm = self._minibatch(rollout, rows, len(episodes), first)
+            for rows, num_episodes in self._minibatches(rollout, epoch):
+                here = rows.to(rollout.log_probs.device)
+                figures, norm = self._minibatch(rollout, here, num_episodes, first)
                 for name, value in figures.items():
                     sums[name] += value
                 norms += norm
@@ -369,6 +367,16 @@ class PolicyGradientTrainer(TextTrainer, Generic[_Settings, _Rollout]):
         both = torch.tensor([*sums.values()], dtype=torch.float64, device=self.runtime.device)
         means = dict(zip(names, (self.runtime.total(both) / count).tolist(), strict=True))
         return means | {"grad_norm": norms / count}
+
+    def _shuffled(self, count: int, epoch: int) -> Tensor:
+        """Return `count` numbers from 0 in the order of an epoch of this step."""
+        seed = stream_seed(self.settings.seed, "minibatches", self.num_steps, epoch, 0)
+        return torch.from_numpy(np.random.default_rng(seed).permutation(count))
+
+    def _minibatches(self, rollout: _Rollout, epoch: int) -> Iterator[tuple[Tensor, int]]:
+        """Give the rows of this process in each minibatch of an epoch, and how many episodes it has in all."""
+        for episodes in self._shuffled(self.settings.batch_size, epoch).split(self.settings.minibatch_size):
+            yield self._rows_here(episodes), len(episodes)
 
     def _rows_here(self, episodes: Tensor) -> Tensor:
         """Return which rows of this process some episodes of the whole batch are: those that it drew."""

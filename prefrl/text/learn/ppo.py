@@ -64,6 +64,7 @@ class TextPPOSettings(PolicyGradientSettings):
 class ValuedRollout(Rollout):
     """A batch of episodes with what the value model said of it, `(B, R)`."""
 
+    advantages: Tensor
     values: Tensor
     returns: Tensor
 

@@ -1,8 +1,9 @@
-"""Learning a policy from preferences without a reward model: DPO, DPO for rankings, IPO, KTO.
+"""Learning a policy from preferences without a reward model: DPO, DPO for rankings, IPO, SimPO, KTO.
 
-The log-probabilities of the reference are computed once, before training. With DPO the log-probabilities of chosen and
-rejected responses may both fall: the loss sees their difference alone, and raising one response of a language model is
-easiest by moving probability to texts that neither is. `docs/text.md` says more.
+The log-probabilities of the reference are computed once, before training (SimPO learns without it, but tells of it).
+With DPO the log-probabilities of chosen and rejected responses may both fall: the loss sees their difference alone, and
+raising one response of a language model is easiest by moving probability to texts that neither is. `docs/text.md` says
+more.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from prefrl.text.learn.losses import (
     kto_loss,
     kto_reference_point,
     kto_weights,
+    simpo_loss,
 )
 from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.learn.runtime import Runtime
@@ -32,7 +34,7 @@ from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer, micro_batche
 from prefrl.text.model.options import NoOption
 from prefrl.text.model.sequences import make_sequences, response_log_probs, sequence_log_probs
 
-Method = Literal["dpo", "ipo", "kto"]
+Method = Literal["dpo", "ipo", "simpo", "kto"]
 REFERENCE_BATCH = 64
 """Responses of which the reference gives log-probabilities at once, at most."""
 ROUNDING_NATS = 1e-4
@@ -49,13 +51,15 @@ class PreferenceSettings:
 
     method: NoOption[Method] = "dpo"
     beta: float = 0.1
-    """Strength of the tie to the reference; tau of IPO."""
+    """Strength of the tie to the reference; tau of IPO; of SimPO the scale of the mean log-probabilities."""
+    gamma: float = 0.0
+    """Margin by which the better mean log-probability, times beta, should lead (SimPO)."""
     rankings: bool = False
     """DPO on whole rankings under Plackett-Luce instead of their pairs."""
     mean_log_probs: bool = False
     """IPO on means per token instead of sums."""
     label_smoothing: float = 0.0
-    """Share of answers taken to be wrong (DPO)."""
+    """Share of answers taken to be wrong (DPO, where it is called conservative, and SimPO)."""
     epochs: int = 1
     batch_size: int = 32
     """Pairs, rankings or likes."""
@@ -81,8 +85,15 @@ class PreferenceSettings:
             raise UserError(f"mean_log_probs is for ipo; {self.method} is defined on sums.")
         if not 0 <= self.label_smoothing < 0.5:
             raise UserError(f"label_smoothing must be in [0, 0.5). Received {self.label_smoothing}")
-        if self.label_smoothing and (self.method != "dpo" or self.rankings):
-            raise UserError("label_smoothing is for dpo on pairs.")
+        if self.label_smoothing and (self.method not in ("dpo", "simpo") or self.rankings):
+            raise UserError("label_smoothing is for dpo on pairs, and for simpo.")
+        if not 0 <= self.gamma < math.inf or (self.gamma and self.method != "simpo"):
+            raise UserError(f"gamma is for simpo, and at least 0. Received {self.gamma}")
+
+
+def simpo_settings() -> PreferenceSettings:
+    """Return the settings of SimPO (Meng et al. 2024, s. 3: beta 2, gamma 1; learning rates are those of DPO)."""
+    return PreferenceSettings(method="simpo", beta=2.0, gamma=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +107,7 @@ class _Group:
 
 
 class PreferenceTrainer(TextTrainer):
-    """Trains a policy on rankings (DPO, IPO) or on likes (KTO).
+    """Trains a policy on rankings (DPO, IPO, SimPO) or on likes (KTO).
 
     Args:
         model: the policy, trained in place without dropout; as it is now, it is the reference.
@@ -208,22 +219,27 @@ class PreferenceTrainer(TextTrainer):
         place = {m: i for i, m in enumerate(flat)}
         policy, reference, lengths = self._log_probs(flat)
         rho = policy - reference
+        # SimPO compares log-probabilities as they are, per token; the others what has become of the reference's.
+        compared = policy / lengths if self.settings.method == "simpo" else rho
         sizes = {len(group) for group in members}
         losses = []
         for size in sizes:
             rows = torch.tensor(
                 [[place[m] for m in group] for group in members if len(group) == size], device=rho.device
             )
-            losses.append(self._loss(rho[rows], lengths[rows]))
+            losses.append(self._loss(compared[rows], lengths[rows]))
         best = torch.tensor([place[group[0]] for group in members], device=rho.device)
         worst = torch.tensor([place[group[-1]] for group in members], device=rho.device)
         sums.add_both(policy, self.settings.beta * rho, best, worst)
-        apart = (rho[best] - rho[worst]).detach()
+        apart = (compared[best] - compared[worst]).detach()
         sums.add("accuracy", torch.where(apart.abs() > ROUNDING_NATS, (apart > 0).float(), 0.5))
         return torch.cat(losses)
 
     def _loss(self, rho: Tensor, lengths: Tensor) -> Tensor:
         settings = self.settings
+        if settings.method == "simpo":  # rho is a mean log-probability there
+            smoothing = settings.label_smoothing
+            return simpo_loss(rho[:, 0], rho[:, 1], settings.beta, settings.gamma, label_smoothing=smoothing)
         if settings.rankings:
             return dpo_ranking_loss(rho, settings.beta)
         if settings.method == "dpo":

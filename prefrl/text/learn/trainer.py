@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -11,6 +12,8 @@ from prefrl.runs.streams import stream
 from prefrl.text.learn.optimisation import Optimiser
 
 Metrics = dict[str, float]
+SECONDS_BETWEEN_LOOKS = 0.5
+"""While a step waits."""
 _Item = TypeVar("_Item")
 
 
@@ -38,6 +41,14 @@ class TextTrainer(abc.ABC):
     def step(self) -> Metrics:
         """Make one step; return its figures."""
 
+    def ready(self) -> bool:
+        """Tell whether a step can be made now; False while people have not answered."""
+        return True
+
+    def waits_for(self) -> str:
+        """Return what a step waits for, in words."""
+        return ""
+
     def train(self, on_step: Callable[[Metrics], None] | None = None) -> None:
         """Make all steps that are left.
 
@@ -45,6 +56,8 @@ class TextTrainer(abc.ABC):
             on_step: called after each with its figures.
         """
         while self.num_steps < self.total_steps:
+            while not self.ready():
+                time.sleep(SECONDS_BETWEEN_LOOKS)
             metrics = self.step()
             if on_step is not None:
                 on_step(metrics)

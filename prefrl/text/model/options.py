@@ -14,6 +14,7 @@ INSTEAD = {
     "--training.sampling.max-tokens": "It is called --max-tokens, as in every command.",
     "--training.estimator": "The verb says it: prefrl text rloo, grpo or reinforce; one of your own is "
     "prefrl text rl --estimator module:NAME.",
-    "--training.method": "The verb says the method: prefrl text dpo, ipo or kto. Leave it out.",
+    "--training.method": "The verb says the method: prefrl text dpo, ipo, simpo or kto. Leave it out.",
+    "--training.loss": "The verb says it: prefrl text online-dpo or online-ipo. Leave it out.",
 }
 """What such options were, and what to do instead."""
