@@ -26,6 +26,18 @@ def _text_help() -> None:
     _text(["--help"])
 
 
+def _sweep_help() -> None:
+    """Make many runs, with settings varied over several seeds, here or on a cluster of Ray; see prefrl sweep --help."""
+    _sweep(["--help"])
+
+
+def _sweep(arguments: Sequence[str]) -> None:
+    """Run `prefrl sweep`, whose modules are imported for it alone."""
+    from prefrl.sweeps.command import main as sweep_main
+
+    sweep_main(arguments)
+
+
 def _text(arguments: Sequence[str]) -> None:
     """Run `prefrl text`, whose packages are imported for it alone."""
     require("transformers", "text")
@@ -57,6 +69,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "envs": comparing.envs,
     "tournament": comparing.tournament,
     "study": comparing.study,
+    "sweep": _sweep_help,
     "text": _text_help,
 }
 """As `prefrl --help` lists them."""
@@ -74,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["text"]:
             _text(arguments[1:])
+        elif arguments[:1] == ["sweep"]:
+            _sweep(arguments[1:])
         else:
             app.cli(prog="prefrl", description="Reinforcement learning from preferences.", args=arguments)
     except UserError as error:
@@ -83,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nprefrl: {stopped}", file=sys.stderr)
         return INTERRUPTED
     except KeyboardInterrupt:
+        if arguments[:1] == ["sweep"]:  # which has said so
+            return INTERRUPTED
         print("\nprefrl: interrupted; what the last checkpoint holds is saved.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:

@@ -18,6 +18,10 @@ class Interrupted(Exception):
     """The user stopped a run; everything is saved."""
 
 
+class BeingTrained(UserError):
+    """Another process trains in the folder of a run."""
+
+
 @contextmanager
 def stopping(stop: Callable[[], None]) -> Iterator[None]:
     """On Ctrl-C, or a request to terminate, ask the run to stop; a second Ctrl-C stops at once."""
@@ -40,12 +44,16 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep two processes from training in one folder."""
+    """Keep two processes from training in one folder.
+
+    Raises:
+        BeingTrained: another one does.
+    """
     try:
         with FileLock(path / ".lock", blocking=False):
             yield
     except Timeout:
-        raise UserError(f"The run in {path} is being trained by another process.") from None
+        raise BeingTrained(f"The run in {path} is being trained by another process.") from None
 
 
 @contextmanager

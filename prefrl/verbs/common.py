@@ -1,11 +1,10 @@
-"""What several verbs need: the kinds of run, pairs NAME=VALUE, JSON."""
+"""What several verbs need: the kinds of run, JSON."""
 
 from __future__ import annotations
 
 import json
-import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -21,7 +20,6 @@ T = TypeVar("T")
 RunPath = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 RecordPlace = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
 """A run folder, a file or a URL: a `Path` would make one slash of the two."""
-_SPELT_AS_IN_PYTHON = {"True": True, "False": False, "None": None}
 
 
 def is_text(path: Path) -> bool:
@@ -55,23 +53,3 @@ def or_warn(what: str, make: Callable[[], T]) -> T | None:
 
 def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, allow_nan=False))
-
-
-def pairs_of(pairs: Sequence[str], what: str, example: str) -> dict[str, Any]:
-    values = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise UserError(f"Expected {what} as NAME=VALUE, e.g. {example}. Received {pair!r}")
-        try:
-            values[name] = json.loads(text, parse_float=_finite, parse_constant=_finite)
-        except json.JSONDecodeError:
-            values[name] = _SPELT_AS_IN_PYTHON.get(text, text)
-    return values
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise UserError(f"Expected a finite number. Received {text}")
-    return number

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from prefrl.control import run as runs
 from prefrl.control.folder import ControlFolder
+from prefrl.control.pairs import pairs
 from prefrl.control.settings import TrainSettings
 from prefrl.errors import UserError
 from prefrl.offline import run as offline_runs
@@ -22,7 +23,7 @@ from prefrl.studies.film import record_video
 from prefrl.studies.own_measure import against_of
 from prefrl.studies.report import report_run
 from prefrl.studies.tables import show_offline
-from prefrl.verbs.common import RunPath, is_offline, is_text, or_warn, other_kind, pairs_of, print_json
+from prefrl.verbs.common import RunPath, is_offline, is_text, or_warn, other_kind, print_json
 from prefrl.verbs.summary import show_summary
 
 
@@ -59,8 +60,8 @@ def train(
     """
     settings = replace(
         settings,
-        hyperparameters={**settings.hyperparameters, **pairs_of(hyper, "hyper-parameters", "learning_rate=0.001")},
-        env_options={**settings.env_options, **pairs_of(env, "options of the environment", "hide_life_loss=false")},
+        hyperparameters={**settings.hyperparameters, **pairs(hyper, "hyper-parameters", "learning_rate=0.001")},
+        env_options={**settings.env_options, **pairs(env, "options of the environment", "hide_life_loss=false")},
     )
     folder = runs.train(
         settings, out, baseline=baseline, quiet=quiet, viewer=viewer, serve=serve, trackers=track, project=project

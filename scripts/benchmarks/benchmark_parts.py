@@ -26,8 +26,9 @@ import numpy as np
 import tyro
 from benchmark_control import run_cell
 
+from prefrl.aggregate import better, drawn_seeds, interquartile_mean, middle_95
+
 PANEL = ("Pendulum-v1", "CartPole-v1", "Reacher-v5")  # some two minutes for each seed of all three
-DRAWS = 2_000
 
 
 def shares(out: Path, tasks: tuple[str, ...], name: str, labels: int, seeds: range) -> np.ndarray:
@@ -38,7 +39,7 @@ def shares(out: Path, tasks: tuple[str, ...], name: str, labels: int, seeds: ran
         if not beside:
             continue
         random = np.mean([run["random_true_return_mean"] for run in beside])
-        true = benchmark_tables.middle(np.array([run["baseline_true_return_mean"] for run in beside]))
+        true = interquartile_mean(np.array([run["baseline_true_return_mean"] for run in beside]))
         for column, seed in enumerate(seeds):
             path = benchmark_tables.folder(out, task, (name, labels), seed) / "done.json"
             if path.is_file():
@@ -47,35 +48,21 @@ def shares(out: Path, tasks: tuple[str, ...], name: str, labels: int, seeds: ran
     return found
 
 
-def interquartile(values: np.ndarray) -> float:
-    """Return the interquartile mean of all that is there."""
-    return benchmark_tables.middle(values[np.isfinite(values)])
-
-
-def better(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Return the probability that a run of `ours` is better than one of `theirs`, averaged over tasks."""
-    found = []
-    for a, b in zip(ours, theirs, strict=True):
-        above = np.sign(a[np.isfinite(a)][:, None] - b[np.isfinite(b)])
-        found.append((1 + above.mean()) / 2)
-    return float(np.mean(found))
-
-
 def interval(figures: list[float], form: str) -> str:
     """Return the middle 95 % of what was drawn."""
-    low, high = np.percentile(figures, [2.5, 97.5])
+    low, high = middle_95(figures)
     return f"[{form.format(low)}, {form.format(high)}]"
 
 
 def table(found: dict[str, np.ndarray]) -> str:
     """Return a table of all variants, from shares `(tasks, seeds)`, and what could be told from chance."""
-    rng, default = np.random.default_rng(0), found["default"]
+    default = found["default"]
     num = default.shape[1]
     rows = [
         "| settings | interquartile mean of shares | difference | better with probability | runs |",
         "|---" * 5 + "|",
     ]
-    draws = [rng.integers(num, size=(len(default), num)) for _ in range(DRAWS)]
+    draws = drawn_seeds(len(default), num)
     for name, values in found.items():
         both = np.isfinite(values) & np.isfinite(default)
         if not both.any(1).all():
@@ -84,14 +71,14 @@ def table(found: dict[str, np.ndarray]) -> str:
         ours, theirs = np.where(both, values, np.nan), np.where(both, default, np.nan)
         drawn = [(np.take_along_axis(ours, draw, 1), np.take_along_axis(theirs, draw, 1)) for draw in draws]
         drawn = [pair for pair in drawn if np.isfinite(pair[0]).any(1).all()]
-        middle = f"{interquartile(ours):.0%} {interval([interquartile(a) for a, _ in drawn], '{:.0%}')}"
+        middle = f"{interquartile_mean(ours):.0%} {interval([interquartile_mean(a) for a, _ in drawn], '{:.0%}')}"
         difference = chance = ""
         if name != "default":
-            by = [interquartile(a) - interquartile(b) for a, b in drawn]
-            difference = f"{interquartile(ours) - interquartile(theirs):+.0%} {interval(by, '{:+.0%}')}"
+            by = [interquartile_mean(a) - interquartile_mean(b) for a, b in drawn]
+            difference = f"{interquartile_mean(ours) - interquartile_mean(theirs):+.0%} {interval(by, '{:+.0%}')}"
             chance = f"{better(ours, theirs):.2f} {interval([better(a, b) for a, b in drawn[:500]], '{:.2f}')}"
         rows.append(f"| {name} | {middle} | {difference} | {chance} | {int(both.sum())} |")
-    halves = [interquartile(np.take_along_axis(default, draw, 1)) for draw in draws]
+    halves = [interquartile_mean(np.take_along_axis(default, draw, 1)) for draw in draws]
     apart = np.abs(np.array(halves[::2]) - np.array(halves[1::2]))
     rows += ["", f"Told from chance: differences above {np.percentile(apart, 95):.0%} with {num} seeds a task."]
     return "\n".join(rows)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from prefrl.aggregate import interquartile_mean
 from prefrl.envs.measures import known_measures
 
 Cell = tuple[str, int]
@@ -39,7 +40,7 @@ def tables(out: Path, tasks: Sequence[str], cells: list[Cell], main: Cell, seeds
         random = float(np.mean([run["random_true_return_mean"] for run in beside]))
         true = np.array([run["baseline_true_return_mean"] for run in beside])
         got = [np.array([run["true_return_mean"] for run in of_cell]) for of_cell in runs]
-        gains = [(values - random) / (middle(true) - random) for values in got]
+        gains = [(values - random) / (interquartile_mean(true) - random) for values in got]
         enough = [labels for (teacher, labels), x in zip(cells, gains, strict=True) if reaches(teacher, x)]
         name = f"{task} ({beside[0]['steps']:,} steps)"
         returns.append(_row(name, f"{random:.4g}", show(true), *map(show, got)))
@@ -60,12 +61,8 @@ def _row(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def middle(values: np.ndarray) -> float:
-    return float(stats.trim_mean(values, 0.25))
-
-
 def reaches(teacher: str, share: np.ndarray) -> bool:
-    return teacher == "oracle" and len(share) > 0 and middle(share) >= 0.9
+    return teacher == "oracle" and len(share) > 0 and interquartile_mean(share) >= 0.9
 
 
 def show(values: np.ndarray, form: str = "{:.4g}") -> str:
@@ -73,7 +70,9 @@ def show(values: np.ndarray, form: str = "{:.4g}") -> str:
         return form.format(values[0]) if len(values) else ""
     interval = ""
     if len(values) > 3 and np.ptp(values) > 0:
-        found = stats.bootstrap((values,), middle, n_resamples=10_000, method="percentile", rng=0).confidence_interval
+        found = stats.bootstrap(
+            (values,), interquartile_mean, n_resamples=10_000, method="percentile", rng=0
+        ).confidence_interval
         interval = f" [{form.format(found.low)}, {form.format(found.high)}]"
     limits = f"{form.format(values.min())} to {form.format(values.max())}"
-    return f"{form.format(middle(values))}{interval} ({limits}; {len(values)})"
+    return f"{form.format(interquartile_mean(values))}{interval} ({limits}; {len(values)})"

@@ -14,10 +14,10 @@ import pytest
 
 from prefrl.cli import main
 from prefrl.control import ControlFolder, TrainSettings
+from prefrl.control.pairs import pairs
 from prefrl.control.run import default_out
 from prefrl.rewards import RewardEnsemble
 from prefrl.store import PreferenceStore
-from prefrl.verbs.common import pairs_of
 
 pytestmark = pytest.mark.lowest
 
@@ -310,7 +310,7 @@ def test_script_to_copy_from_takes_a_folder_and_gives_one_message(tmp_path: Path
 def test_options_are_read_as_json_or_as_python_spells_them() -> None:
     given = ["a=1", "b=true", "c=False", "d=None", "e=linear:0.1", "f=[1, 2]"]
     read = {"a": 1, "b": True, "c": False, "d": None, "e": "linear:0.1", "f": [1, 2]}
-    assert pairs_of(given, "options", "a=1") == read
+    assert pairs(given, "options", "a=1") == read
 
 
 @pytest.mark.parametrize(("old", "new"), [("--place.seed", "--seed"), ("--place.max-tokens=9", "--max-tokens")])

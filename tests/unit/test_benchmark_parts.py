@@ -12,6 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "benchmarks"))
 import benchmark_parts
 
+from prefrl.aggregate import better
+
 
 def figures(line: str) -> list[float]:
     return [float(x) for x in re.findall(r"[-+]?\d+\.?\d*", line)]
@@ -32,7 +34,7 @@ def test_a_difference_on_the_same_seeds_is_found_that_spread_between_seeds_would
 
 def test_the_probability_of_improvement_is_that_of_pairs() -> None:
     ours, theirs = np.array([[1.0, 2.0, 3.0]]), np.array([[0.0, 2.0, 9.0]])
-    assert benchmark_parts.better(ours, theirs) == pytest.approx((1 + 1 + 1 + 0.5 + 1) / 9)
+    assert better(ours, theirs) == pytest.approx((1 + 1 + 1 + 0.5 + 1) / 9)
 
 
 def test_runs_that_are_missing_are_left_out_on_both_sides() -> None:

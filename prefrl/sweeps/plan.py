@@ -1,0 +1,307 @@
+"""Which runs a sweep is of: the settings, what is varied over them, the seeds, and a folder for each run."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefrl.errors import UserError, near_names, require
+from prefrl.files import parse_json, read_json, write_json
+from prefrl.runs.codec import to_json
+from prefrl.runs.folder import installed_versions
+from prefrl.sweeps.kinds import Kind, kind_named
+from prefrl.sweeps.naming import default_values, get, option_paths, place_of, put
+
+FORMAT, NAME = "prefrl.sweep", "sweep.json"
+MOST_RUNS = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Many runs of one question: every combination of what is varied, once for each seed."""
+
+    command: str = "train"
+    """train, offline or text VERB."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of all runs, as `config.json` has them or by the names of options; the rest has its defaults."""
+    vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Values of settings, by the names of options, e.g. `{"labels": [50, 100], "reward.num-members": [1, 3]}`."""
+    seeds: int = 5
+    """How many, counted from the seed in the settings."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What runs are told beside their settings, e.g. `{"baseline": True}`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of a sweep."""
+
+    name: str
+    """Of its folder within the sweep's."""
+    variant: str
+    """What is varied, e.g. `labels=50, teacher=oracle`."""
+    varied: dict[str, Any]
+    seed: int
+    settings: dict[str, Any]
+    expected: dict[str, Any]
+    """Settings as `config.json` of its folder will hold them; empty where only the run can tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All runs of a sweep, checked."""
+
+    kind: Kind
+    cells: tuple[Cell, ...]
+    options: dict[str, Any]
+    described: dict[str, Any]
+    """As `sweep.json` holds it."""
+
+    @classmethod
+    def of(cls, sweep: Sweep) -> Plan:
+        """Work out and check every run.
+
+        Raises:
+            UserError: a setting that there is not, a value that its setting refuses, or nothing to do.
+        """
+        kind = kind_named(sweep.command)
+        if type(sweep.seeds) is not int or sweep.seeds < 1:
+            raise UserError(f"seeds must be a whole number of at least 1. Received {sweep.seeds!r}")
+        options = _options(kind, sweep.options)
+        paths = option_paths(kind.settings)
+        base = _merged(default_values(kind.settings), _placed(sweep.settings, paths, kind))
+        places = {name: place_of(name, paths, kind.aliases) for name in sweep.vary}
+        seed_place = paths["seed"]
+        _check_varied(sweep.vary, places, seed_place)
+        first = get(base, seed_place)
+        if type(first) is not int or first < 0:
+            raise UserError(f"seed must be a whole number of at least 0. Received {first!r}")
+        num = sweep.seeds
+        for values in sweep.vary.values():
+            num *= len(values)
+        if num > MOST_RUNS:
+            raise UserError(f"That would be {num:,} runs; at most {MOST_RUNS:,} are made. Vary less at a time.")
+        cells: list[Cell] = []
+        names: set[str] = set()
+        for values in itertools.product(*sweep.vary.values()):
+            given, varied = base, dict(zip(sweep.vary, values, strict=True))
+            for name, value in varied.items():
+                given = put(given, places[name], value)
+            variant = ", ".join(f"{name}={shown(value)}" for name, value in varied.items())
+            resolved = _checked(kind, given, variant)
+            folder = _folder_name(varied, names)
+            for seed in range(first, first + sweep.seeds):
+                cells.append(
+                    Cell(
+                        name=f"{folder}/seed-{seed}",
+                        variant=variant or "as given",
+                        varied=varied,
+                        seed=seed,
+                        settings=put(given, seed_place, seed),
+                        expected=put(resolved, seed_place, seed) if resolved else {},
+                    )
+                )
+        described = {
+            "format": FORMAT, "version": 1, "made_by": "prefrl sweep", "command": kind.name,
+            "settings": put(base, seed_place, first), "vary": {name: list(of) for name, of in sweep.vary.items()},
+            "seeds": sweep.seeds, "options": to_json(options),
+        }  # fmt: skip
+        return cls(kind=kind, cells=tuple(cells), options=options, described=json.loads(json.dumps(described)))
+
+    def begin(self, out: Path) -> None:
+        """Write down what the sweep is, or check that the folder is of this one.
+
+        Raises:
+            UserError: the folder holds another sweep, or something else.
+        """
+        path = out / NAME
+        if not path.is_file():
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise UserError(f"{out} exists already and is not the folder of a sweep. Choose another --out.")
+            write_json(path, {**self.described, "versions": installed_versions()})
+            return
+        found = read_described(path)
+        differs = [
+            name for name in ("command", "settings", "vary", "options") if found.get(name) != self.described[name]
+        ]
+        if differs:
+            what = _difference(found, self.described, differs[0])
+            raise UserError(
+                f"{out} holds another sweep: {what}. Choose another --out, or call it as it was called to go on."
+            )
+        known = found.get("seeds")
+        if type(known) is not int or known < self.described["seeds"]:  # more seeds: the same sweep goes on
+            write_json(path, {**found, "seeds": self.described["seeds"]})
+
+
+def read_described(path: Path) -> dict[str, Any]:
+    """Return what `sweep.json` says.
+
+    Raises:
+        UserError: it is none, or of a newer version.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise UserError(f"{path} was not written by prefrl sweep.")
+    if found.get("version") != 1:
+        raise UserError(f"{path} was written by a newer prefrl (format {found.get('version')}). Upgrade prefrl.")
+    return found
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read a sweep from a TOML, YAML or JSON file.
+
+    Its keys are those of `Sweep`: `command`, `settings`, `vary`, `seeds`, `options`.
+
+    Raises:
+        UserError: there is no such file, or it does not say what a sweep is.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".toml":
+            found: Any = tomllib.loads(text)
+        elif path.suffix in (".yaml", ".yml"):
+            found = require("yaml", "sweep").safe_load(text)
+        elif path.suffix == ".json":
+            found = parse_json(text)
+        else:
+            raise UserError(f"A sweep is read from .toml, .yaml or .json. Received {path}")
+    except UserError:
+        raise
+    except Exception as error:  # each library has its own
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    known = {"command": str, "settings": dict, "vary": dict, "seeds": int, "options": dict}
+    if not isinstance(found, dict):
+        raise UserError(f"{path} should hold {', '.join(known)} by name. Received a {type(found).__name__}.")
+    for name, value in found.items():
+        if name not in known:
+            raise UserError(f"{path}: there is no key {name!r}; known are {', '.join(known)}.{near_names(name, known)}")
+        if type(value) is not known[name]:
+            raise UserError(f"{path}: {name} should be of type {known[name].__name__}. Received {str(value)[:60]!r}")
+    for name, values in found.get("vary", {}).items():
+        if not isinstance(values, list):
+            raise UserError(f"{path}: vary.{name} should be a list of values. Received {str(values)[:60]!r}")
+    return Sweep(**found)
+
+
+def _options(kind: Kind, given: Mapping[str, Any]) -> dict[str, Any]:
+    options = dict(kind.options)
+    for name, value in given.items():
+        if name not in options:
+            raise UserError(
+                f"There is no option {name!r} of prefrl {kind.name} in a sweep; there are {', '.join(options)}."
+            )
+        known = options[name]
+        if isinstance(known, tuple) and isinstance(value, list):
+            value = tuple(value)
+        if type(value) is not type(known):
+            raise UserError(f"The option {name} should be like {known!r}. Received {value!r}")
+        options[name] = value
+    return options
+
+
+def _placed(given: Mapping[str, Any], paths: Mapping[str, tuple[str, ...]], kind: Kind) -> dict[str, Any]:
+    """Return settings by where they lie, from names as `config.json` or as the options have them."""
+    placed: dict[str, Any] = {}
+    for name, value in _flat(given):
+        placed = put(placed, place_of(name, paths, kind.aliases), value)
+    return placed
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _check_varied(
+    vary: Mapping[str, Sequence[Any]], places: Mapping[str, tuple[str, ...]], seed_place: tuple[str, ...]
+) -> None:
+    by_place: dict[tuple[str, ...], str] = {}
+    for name, values in vary.items():
+        if places[name] == seed_place:
+            raise UserError("Seeds are counted by --seeds, from --seed on. Leave seed out of what is varied.")
+        if places[name] in by_place:
+            raise UserError(f"{by_place[places[name]]} and {name} are the same setting. Vary it once.")
+        by_place[places[name]] = name
+        if len(values) == 0:
+            raise UserError(f"There is no value of {name} to vary.")
+        if any(value in values[:number] for number, value in enumerate(values)):
+            raise UserError(f"A value of {name} is given twice: {', '.join(map(shown, values))}.")
+
+
+def _checked(kind: Kind, values: dict[str, Any], variant: str) -> dict[str, Any]:
+    try:
+        return kind.check(values)
+    except UserError as error:
+        raise UserError(f"The runs with {variant} cannot be: {error}" if variant else str(error)) from error
+
+
+def parse_value(kind: Kind, name: str, text: str) -> Any:
+    """Return the value of a setting that a word of the command line stands for: JSON, or where it takes texts the text.
+
+    Raises:
+        UserError: there is no such setting.
+    """
+    kinds = _kinds_of(kind.settings, place_of(name, option_paths(kind.settings), kind.aliases))
+    try:
+        value = parse_json(text)
+    except ValueError:
+        return {"True": True, "False": False, "None": None}.get(text, text)
+    only_texts = str in kinds and not any(one in kinds for one in (int, float, bool))
+    if only_texts and not isinstance(value, str) and not (value is None and type(None) in kinds):
+        return text
+    return value
+
+
+def _kinds_of(kind: Any, path: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return what kinds of values a setting takes; none where it is one of others by name."""
+    for name in path:
+        hints = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) and isinstance(kind, type) else {}
+        if name not in hints:
+            return ()
+        kind = hints[name]
+    return typing.get_args(kind) or (kind,)
+
+
+def shown(value: Any) -> str:
+    """Return a value as tables and names of folders show it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _folder_name(varied: Mapping[str, Any], taken: set[str]) -> str:
+    words = [f"{name}-{shown(value)}" for name, value in varied.items()]
+    name = re.sub(r"[^\w.+-]+", "-", "_".join(words)).strip("-.")[:100] or "runs"
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    taken.add(free)
+    return free
+
+
+def _merged(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    both = dict(known)
+    for name, value in given.items():
+        old = known.get(name)
+        both[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both
+
+
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> str:
+    """Return in words the first place where two descriptions differ."""
+    old, new, where = found.get(name), wanted[name], name
+    while isinstance(old, dict) and isinstance(new, dict):
+        key = next(key for key in sorted({*old, *new}) if old.get(key) != new.get(key))
+        old, new, where = old.get(key), new.get(key), f"{where}.{key}"
+    return f"its {where} is {json.dumps(old)[:80]}, and {json.dumps(new)[:80]} is asked for"
