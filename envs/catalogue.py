@@ -245,14 +245,13 @@ def make_env(
     except OSError as error:  # a ROM or a model that is not there
         mend = "Install its package anew, or mend the path that you gave."
         raise UserError(f"The environment {env_id!r} cannot be made: {error}. {mend}") from error
-    except Exception as error:  # constructors raise whatever they like
+    except (Exception, SystemExit) as error:  # constructors raise whatever they like
         with_these = ", ".join(f"{name}={value!r}" for name, value in {**drawn, **(options or {})}.items())
         given_these = f" with {with_these}" if with_these else ""
         raise UserError(f"The environment {env_id!r} cannot be made{given_these}: {_why_not(error)}") from error
     try:
         env = _wrapped(env, wrapper)
-        check_observation_space(env.observation_space)
-        check_action_space(env.action_space)
+        _check_spaces(env)
     except UserError:
         env.close()
         raise
@@ -264,11 +263,24 @@ def make_env(
     return FixedHorizon(env, fixed_horizon, reward, known.hold)
 
 
+def _check_spaces(env: gymnasium.Env[Any, Any]) -> None:
+    try:
+        check_observation_space(getattr(env, "observation_space", None))
+        check_action_space(getattr(env, "action_space", None))
+    except UserError as error:
+        raise UserError(
+            f"{error} A run takes a wrapper by --wrapper: gymnasium.wrappers:FlattenObservation, or file.py:function "
+            "for one of your own."
+        ) from None
+
+
 def _why_not(error: BaseException) -> str:
     """Return what a constructor says, or the line that it fails at if that is no sentence; and what to install."""
     places = traceback.extract_tb(error.__traceback__)
     last = places[-1]
-    said = str(error) if " " in str(error) else f"{error!r} at {last.filename}:{last.lineno}, {last.line}"
+    said = " ".join(str(error).split())
+    if " " not in said:
+        said = f"{error!r} at {last.filename}:{last.lineno}, {last.line}"
     robots = any("gymnasium_robotics" in Path(place.filename).parts for place in places)
     if robots and _has_batches():  # its lookup of joints compares kinds in a way that MuJoCo 4 has ended
         return f"{said}. gymnasium-robotics does not work with the installed MuJoCo: pip install 'mujoco<3.4'"
@@ -281,7 +293,7 @@ def _wrapped(env: gymnasium.Env[Any, Any], wrapper: str | None) -> gymnasium.Env
     wrap = load_function(wrapper, "wrapper", "an environment")
     try:
         wrapped = wrap(env)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"The wrapper {wrapper} fails: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(wrapped, gymnasium.Env):
         raise UserError(f"The wrapper {wrapper} must return an environment; it returned {type(wrapped).__name__}.")

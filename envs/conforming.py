@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+import warnings
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 
 from prefrl.errors import UserError
-from prefrl.values import read_end, read_reward, read_value
+from prefrl.values import MEND, read_end, read_info, read_reward, read_value
 
 
 class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -32,12 +32,12 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
             outcome: Any = self.env.reset(seed=seed, options=options)
         except (UserError, MemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _failure("reset", error) from error
         if not isinstance(outcome, tuple) or len(outcome) != 2:
             raise UserError(f"The environment's reset returned {_kind(outcome)}; {_OLD.format('(observation, info)')}")
         observation, info = outcome
-        return read_value(self.env.observation_space, observation), _read_info(info)
+        return read_value(self.env.observation_space, observation), read_info(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step."""
@@ -45,7 +45,7 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
             outcome: Any = self.env.step(action)
         except (UserError, MemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _failure("step", error) from error
         if not isinstance(outcome, tuple) or len(outcome) != 5:
             form = "(observation, reward, terminated, truncated, info)"
@@ -56,26 +56,25 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
             read_reward(reward),
             read_end(terminated, "terminated"),
             read_end(truncated, "truncated"),
-            _read_info(info),
+            read_info(info),
         )
+
+    def close(self) -> None:
+        """Close the environment; where that fails nothing is lost but what it says."""
+        try:
+            self.env.close()
+        except Exception as error:
+            warnings.warn(f"Closing the environment failed with {_said(error)}.", stacklevel=2)
 
 
 _OLD = "expected {}. Use an environment written for gym before version 0.26 through shimmy."
-
-
-def _read_info(info: Any) -> dict[str, Any]:
-    if info is None:
-        return {}
-    if not isinstance(info, Mapping):
-        raise UserError(f"The environment's info is {_kind(info)}; expected a dictionary.")
-    return info  # type: ignore[return-value]  # as it is: wrappers write into it
 
 
 def _kind(value: Any) -> str:
     return f"a tuple of {len(value)}" if isinstance(value, tuple) else f"a {type(value).__name__}"
 
 
-def _failure(method: str, error: Exception) -> UserError:
+def _failure(method: str, error: BaseException) -> UserError:
     """Return what to say of an error in the environment's own code."""
     if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
         return UserError(
@@ -84,4 +83,9 @@ def _failure(method: str, error: Exception) -> UserError:
         )
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
-    return UserError(f"The environment broke off in {method} ({where}) with {type(error).__name__}: {error}")
+    return UserError(f"The environment broke off in {method} ({where}) with {_said(error)}. {MEND}")
+
+
+def _said(error: BaseException) -> str:
+    """Return what kind of error it is, and the first line of its message."""
+    return traceback.format_exception_only(error)[0].splitlines()[0]

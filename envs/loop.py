@@ -13,7 +13,8 @@ from gymnasium.vector.utils import batch_space
 from prefrl.clips.saver import SavesClips, join_worlds
 from prefrl.clips.trail import Marks
 from prefrl.envs.vector_tools import seeds
-from prefrl.spaces import Array, Batch
+from prefrl.errors import UserError
+from prefrl.spaces import Array, Batch, alike
 
 
 class EnvLoop(VectorEnv):
@@ -36,6 +37,18 @@ class EnvLoop(VectorEnv):
         self.single_action_space = self.envs[0].action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._check_copies()
+
+    def _check_copies(self) -> None:
+        """Refuse copies that cannot be stepped together."""
+        for env in self.envs[1:]:
+            for what in ("observation_space", "action_space"):
+                first, other = getattr(self.envs[0], what), getattr(env, what)
+                if not alike(first, other):
+                    raise UserError(
+                        f"Copies of the environment have different spaces: {what} {first} and {other}. Give its "
+                        "constructor an option that fixes it (--env name=value)."
+                    )
 
     def find_savers(self) -> None:
         """Look which copies save clips; to be called again where `envs` was changed."""

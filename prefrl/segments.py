@@ -22,7 +22,7 @@ from prefrl.clips.trail import Marks
 from prefrl.errors import UserError
 from prefrl.files import MOST_BYTES
 from prefrl.frames import FrameTrack
-from prefrl.spaces import Array, Batch, batch_length, from_arrays, map_batch, to_arrays, zip_batches
+from prefrl.spaces import Array, Batch, batch_length, from_arrays, join_axes, map_batch, take, to_arrays, zip_batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +107,8 @@ class Rollout:
 
     def flat_transitions(self) -> tuple[Batch, Array, Batch]:
         """Return observations, actions and next observations with the axes T and E joined: `(T * E, ...)` each."""
-
-        def join(x: Array) -> Array:
-            return x.reshape(-1, *x.shape[2:])
-
-        return (
-            map_batch(lambda x: join(x[:-1]), self.observations),
-            join(self.actions),
-            map_batch(join, self.next_observations()),
-        )
+        actions = self.actions.reshape(-1, *self.actions.shape[2:])
+        return join_axes(take(self.observations, slice(-1))), actions, join_axes(self.next_observations())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

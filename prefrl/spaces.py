@@ -26,8 +26,9 @@ _KINDS = "Box, Discrete, MultiDiscrete, MultiBinary"
 _MOST_FEATURES = 10_000_000  # of one value; more is a mistake, or needs an encoding of its own
 
 
-def check_observation_space(space: spaces.Space[Any]) -> None:
+def check_observation_space(space: spaces.Space[Any] | None) -> None:
     """Raise `UserError` unless `space` is a Box, Discrete, MultiDiscrete, MultiBinary or a flat Dict of these."""
+    space = _space(space, "observation")
     if isinstance(space, spaces.Dict):
         if not space.spaces:
             raise UserError("The observation space is a Dict without entries; expected at least one.")
@@ -43,8 +44,9 @@ def check_observation_space(space: spaces.Space[Any]) -> None:
     _check_size(space, "Observation")
 
 
-def check_action_space(space: spaces.Space[Any]) -> None:
+def check_action_space(space: spaces.Space[Any] | None) -> None:
     """Raise `UserError` unless `space` is a Box, Discrete, MultiDiscrete or MultiBinary."""
+    space = _space(space, "action")
     if not isinstance(space, _LEAVES):
         raise UserError(
             f"Action space {space} is not supported; expected {_KINDS}. Wrap the environment in "
@@ -53,6 +55,17 @@ def check_action_space(space: spaces.Space[Any]) -> None:
     if SpaceEncoder(space).size == 0:
         raise UserError(f"Action space {space} holds no numbers, so there is nothing to choose.")
     _check_size(space, "Action")
+
+
+def _space(given: Any, what: str) -> spaces.Space[Any]:
+    """Return a space, which environments may have forgotten, or taken from the package of before."""
+    if isinstance(given, spaces.Space):
+        return given
+    kind = "missing" if given is None else f"a {type(given).__module__}.{type(given).__name__}"
+    raise UserError(
+        f"The environment's {what} space is {kind}; expected one of gymnasium.spaces, set in the constructor. Use an "
+        "environment written for gym before version 0.26 through shimmy."
+    )
 
 
 def _check_size(space: spaces.Space[Any], what: str) -> None:
@@ -97,6 +110,11 @@ def zip_batches(function: Callable[[list[Array]], Array], batches: list[Batch]) 
 def take(batch: Batch, index: Any) -> Batch:
     """Index the first axis of the array, or of each array of a dictionary."""
     return map_batch(lambda x: x[index], batch)
+
+
+def join_axes(batch: Batch) -> Batch:
+    """Return a batch `(T, E, ...)` as `(T * E, ...)`."""
+    return map_batch(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), batch)  # -1 fails where it holds none
 
 
 def with_rows(batch: Batch, rows: Mapping[int, Any]) -> Batch:

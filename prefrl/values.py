@@ -1,8 +1,8 @@
 """What environments hand out, checked against what their spaces say and brought into that form.
 
 Environments return lists for arrays, arrays of one number for numbers, one array again and again, or something else
-than their space says. `read_value`, `read_reward` and `read_end` take what can only mean one thing and refuse the rest
-in a sentence. What they return is a copy, of the shape and dtype of the space.
+than their space says. `read_value`, `read_reward`, `read_end` and `read_info` take what can only mean one thing and
+refuse the rest in a sentence. What they return is a copy, of the shape and dtype of the space.
 
 Floats of another precision are converted, and so are whole numbers to floats. Bounds of boxes are not checked: many
 environments state them roughly, and nothing here depends on them.
@@ -10,7 +10,9 @@ environments state them roughly, and nothing here depends on them.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from prefrl.errors import UserError
 from prefrl.spaces import Array, is_image
 
 NUMBERS = "biuf"  # kinds of dtype: bool, int, uint, float
+MEND = "Fix the environment, or wrap it."
+ONE_NUMBER = (numbers.Real, Decimal)  # kinds of Python: fractions among them
 
 
 def read_value(space: spaces.Space[Any], value: Any, what: str = "The observation") -> Any:
@@ -36,10 +40,10 @@ def read_value(space: spaces.Space[Any], value: Any, what: str = "The observatio
     if not isinstance(space, spaces.Dict):
         return _read_leaf(space, value, what)
     if not isinstance(value, Mapping):
-        raise UserError(f"{what} is a {type(value).__name__}; its space says a dictionary of {_names(space)}. {_MEND}")
+        raise UserError(f"{what} is a {type(value).__name__}; its space says a dictionary of {_names(space)}. {MEND}")
     missing = [key for key in space.spaces if key not in value]
     if missing:
-        raise UserError(f"{what} has no entry {missing[0]!r}; its space says a dictionary of {_names(space)}. {_MEND}")
+        raise UserError(f"{what} has no entry {missing[0]!r}; its space says a dictionary of {_names(space)}. {MEND}")
     return {key: _read_leaf(leaf, value[key], f"{what}, entry {key!r},") for key, leaf in space.spaces.items()}
 
 
@@ -53,7 +57,9 @@ def read_reward(reward: Any) -> float:
         return reward
     if reward is None:
         return float("nan")
-    array = _as_array(reward)
+    if isinstance(reward, ONE_NUMBER):
+        return float(reward)
+    array = as_array(reward)
     if array is None or array.size != 1 or array.dtype.kind not in NUMBERS:
         raise UserError(
             f"The environment's reward is {_shown(reward)}; expected one number. Make it one with a wrapper (e.g. "
@@ -70,24 +76,44 @@ def read_end(flag: Any, what: str) -> bool:
     """
     if type(flag) is bool:
         return flag
-    array = _as_array(flag)
+    array = as_array(flag)
     if array is None or array.size != 1 or array.dtype.kind not in NUMBERS:
-        raise UserError(f"The environment's {what} is {_shown(flag)}; expected True or False. {_MEND}")
+        raise UserError(f"The environment's {what} is {_shown(flag)}; expected True or False. {MEND}")
     return bool(array.reshape(()))
 
 
-_MEND = "Fix the environment, or wrap it."
+def read_info(info: Any) -> dict[str, Any]:
+    """Return the info of a step as it is; None is an empty one.
+
+    Raises:
+        UserError: it is no dictionary.
+    """
+    if info is None:
+        return {}
+    if not isinstance(info, Mapping):
+        raise UserError(f"The environment's info is {_shown(info)}; expected a dictionary. {MEND}")
+    return info  # type: ignore[return-value]  # as it is: wrappers write into it
+
+
+def as_array(value: Any) -> Array | None:
+    """Return `value` as an array, or None where it cannot be one."""
+    if hasattr(value, "detach"):  # a tensor of torch's, with gradients or on a GPU as it may be
+        value = value.detach().cpu()
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):  # lists of different lengths
+        return None
 
 
 def _read_leaf(space: spaces.Space[Any], value: Any, what: str) -> Any:
     if isinstance(space, spaces.Discrete):
         return _read_choice(space, value, what)
-    array = _as_array(value)
+    array = as_array(value)
     if array is None or array.dtype.kind not in NUMBERS:
-        raise UserError(f"{what} is {_shown(value)}; its space says numbers {_form(space)}. {_MEND}")
+        raise UserError(f"{what} is {_shown(value)}; its space says numbers {_form(space)}. {MEND}")
     if array.shape != space.shape:
         if array.size != 1 or int(np.prod(space.shape or ())) != 1:  # one number is one number, however it is wrapped
-            raise UserError(f"{what} has the shape {array.shape}; its space says {_form(space)}. {_MEND}")
+            raise UserError(f"{what} has the shape {array.shape}; its space says {_form(space)}. {MEND}")
         array = array.reshape(space.shape)
     if isinstance(space, spaces.Box):
         if array.dtype != space.dtype:
@@ -96,17 +122,17 @@ def _read_leaf(space: spaces.Space[Any], value: Any, what: str) -> Any:
     whole = _converted(space, array, what)
     low, counts = (0, 2) if isinstance(space, spaces.MultiBinary) else (space.start, space.nvec)  # type: ignore[attr-defined]
     if ((whole < low) | (whole >= low + counts)).any():
-        raise UserError(f"{what} is {_shown(value)}, which is not in its space, {space}. {_MEND}")
+        raise UserError(f"{what} is {_shown(value)}, which is not in its space, {space}. {MEND}")
     return whole
 
 
 def _read_choice(space: spaces.Discrete, value: Any, what: str) -> Any:
-    array = _as_array(value)
+    array = as_array(value)
     if array is None or array.size != 1 or array.dtype.kind not in NUMBERS:
-        raise UserError(f"{what} is {_shown(value)}; its space says one of {_choices(space)}. {_MEND}")
+        raise UserError(f"{what} is {_shown(value)}; its space says one of {_choices(space)}. {MEND}")
     number = array.reshape(())[()]
     if not space.start <= number < space.start + space.n or number != int(number):
-        raise UserError(f"{what} is {_shown(value)}; its space says one of {_choices(space)}. {_MEND}")
+        raise UserError(f"{what} is {_shown(value)}; its space says one of {_choices(space)}. {MEND}")
     return np.dtype(space.dtype).type(number)
 
 
@@ -123,16 +149,8 @@ def _converted(space: spaces.Space[Any], array: Array, what: str) -> Array:
         )
     if (cast != array).any():
         wrong = array[cast != array].reshape(-1)[0]
-        raise UserError(f"{what} holds {wrong!s} ({array.dtype}); its space says {_form(space)}. {_MEND}")
+        raise UserError(f"{what} holds {wrong!s} ({array.dtype}); its space says {_form(space)}. {MEND}")
     return cast
-
-
-def _as_array(value: Any) -> Array | None:
-    """Return `value` as an array, or None where it cannot be one."""
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError):  # lists of different lengths
-        return None
 
 
 def _form(space: spaces.Space[Any]) -> str:

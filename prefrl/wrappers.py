@@ -39,7 +39,7 @@ from prefrl.spaces import (
     same_bounds,
     with_rows,
 )
-from prefrl.values import NUMBERS, read_value
+from prefrl.values import NUMBERS, ONE_NUMBER, as_array, read_info, read_value
 
 Space = gymnasium.Space[Any]
 if TYPE_CHECKING:
@@ -120,10 +120,10 @@ class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         self._observations, self._ended = following, bool(terminated or truncated)
         self._true_return = self._true_return + true_reward
         self._learned_return += reward
-        info = {**(info or {}), "true_reward": true_reward}
+        info = {**read_info(info), "true_reward": true_reward}
         if self._ended:
             info |= {"true_return": self._true_return, "learned_return": np.float64(self._learned_return)}
-            if "episode" in info:
+            if isinstance(info.get("episode"), Mapping):
                 info["episode"] = {**info["episode"], "learned_r": self._learned_return}
         return observation, reward, terminated, truncated, info
 
@@ -238,10 +238,10 @@ class VectorLearnedReward(AnyVectorWrapper):
             "learned_return": learned,
             "_learned_return": ended.copy(),
         }
-        if "episode" in infos:
+        if isinstance(infos.get("episode"), Mapping):
             added["episode"] = {**infos["episode"], "learned_r": learned}
         final = infos.get("final_info")  # statistics of each environment for itself, with SAME_STEP
-        if isinstance(final, Mapping) and "episode" in final:
+        if isinstance(final, Mapping) and isinstance(final.get("episode"), Mapping):
             added["final_info"] = {**final, "episode": {**final["episode"], "learned_r": learned}}
         return added
 
@@ -316,9 +316,9 @@ def _batch_of_one(space: Space, value: Any) -> Batch:
 
 def _known_reward(reward: Any) -> Any:
     """Return the environment's own reward: a number with a dtype, which torchrl looks for, or an array of several."""
-    if isinstance(reward, float):
+    if isinstance(reward, ONE_NUMBER):
         return np.float64(reward)
-    array = np.array(np.nan if reward is None else reward)
-    if array.dtype.kind not in NUMBERS:
+    array = as_array(reward)
+    if array is None or array.dtype.kind not in NUMBERS:
         return np.float64("nan")
-    return np.float64(array.reshape(())) if array.size == 1 else array
+    return np.float64(array.reshape(())) if array.size == 1 else array.copy()

@@ -38,7 +38,7 @@ from prefrl.errors import UserError
 from prefrl.gpu import Record, ReplayedStep, enough_gpu_memory, record_cuda_graph, restore_generator
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.segments import Rollout
-from prefrl.spaces import Array, Batch, check_action_space, check_observation_space, map_batch
+from prefrl.spaces import Array, Batch, check_action_space, check_observation_space, join_axes, take
 
 EVALUATED_AT_ONCE = 8_192  # vector observations
 IMAGES_AT_ONCE = 1_024
@@ -162,7 +162,7 @@ class PpoAgent:
     def _count(self, rollout: Rollout) -> None:
         """Count the steps made and bring the statistics of the observations up to date."""
         if self._num_env_steps < self.settings.normalize_until * self._total_env_steps:
-            self._inputs.learn(map_batch(lambda x: x[1:].reshape(-1, *x.shape[2:]), rollout.observations))
+            self._inputs.learn(join_axes(take(rollout.observations, slice(1, None))))
         self._num_env_steps += rollout.num_steps
 
     # ------------------------------------------------------------------------------------------------ one iteration
@@ -201,8 +201,8 @@ class PpoAgent:
             actions.append(self._actions.sample(outputs, noise[step]))
             stepper.step(self._actions.to_env(actions[-1]))
         rollout = stepper.take()
-        seen = map_batch(lambda x: x.reshape(-1, *x.shape[2:]), rollout.observations)
-        return self._inputs.encode(seen).unflatten(0, (steps + 1, self.num_envs)), torch.stack(actions), rollout
+        inputs = self._inputs.encode(join_axes(rollout.observations))
+        return inputs.unflatten(0, (steps + 1, self.num_envs)), torch.stack(actions), rollout
 
     def _score(self, rollout: Rollout, reward: RewardFunction | None) -> NDArray[np.floating]:
         """Return the rewards `(T, E)` to learn from, neither centred nor scaled yet."""

@@ -32,7 +32,7 @@ from prefrl.errors import UserError
 from prefrl.gpu import Record, ReplayedStep, enough_gpu_memory, record_cuda_graph, restore_generator
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.segments import Rollout
-from prefrl.spaces import Array, Batch, check_observation_space, map_batch, take, zip_batches
+from prefrl.spaces import Array, Batch, check_observation_space, join_axes, map_batch, take, zip_batches
 
 ITERATION = 1_000  # environment steps of one `improve`
 EPSILON = 1e-8  # of Adam
@@ -220,7 +220,7 @@ class SacAgent:
         return np.asarray(scores, np.float32).reshape(rollout.terminated.shape)
 
     def _learn_inputs(self, rollout: Rollout) -> None:
-        self._inputs.learn(map_batch(lambda x: x[1:].reshape(-1, *x.shape[2:]), rollout.observations))
+        self._inputs.learn(join_axes(take(rollout.observations, slice(1, None))))
 
     # ------------------------------------------------------------------------------------------------ learning
 

@@ -139,7 +139,8 @@ class Sb3Agent(ABC):
         except (AssertionError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{algorithm.__name__} cannot be set up with these hyper-parameters for observations "
-                f"{self.observation_space} and actions {self.action_space}: {error}"
+                f"{self.observation_space} and actions {self.action_space}: {error}. Use another --agent, such as ppo, "
+                "or mend what --hyper says."
             ) from error
 
     @property

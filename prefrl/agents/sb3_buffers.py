@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from prefrl.errors import require
 from prefrl.rewards.function import RewardFunction, checked_rewards
-from prefrl.spaces import Array, Batch, map_batch
+from prefrl.spaces import Array, Batch, join_axes, take
 
 buffers = require("stable_baselines3.common.buffers", "train")
 
@@ -93,7 +93,7 @@ class _LearnedReplay:
 
 def _joined(stored: Batch, rows: NDArray[np.int64]) -> Batch:
     """Return rows of what a buffer holds, those of all environments joined: `(B, ...)`."""
-    return map_batch(lambda x: x[rows].reshape(-1, *x.shape[2:]), stored)
+    return join_axes(take(stored, rows))
 
 
 class LearnedReplayBuffer(_LearnedReplay, buffers.ReplayBuffer):  # type: ignore[misc, name-defined]

@@ -1,8 +1,8 @@
 """Between the spaces of environments and those that stable-baselines3 knows.
 
-stable-baselines3 counts choices from 0, wants boxes of at least one axis, images with the channels first and of values
-up to 255, and keys that torch takes as names of modules. Each leaf of an observation space is translated by itself;
-what is translated can be turned back exactly.
+stable-baselines3 counts choices from 0, wants boxes of at least one axis and one number, images with the channels first
+and of values up to 255, and keys that torch takes as names of modules. Each leaf of an observation space is translated
+by itself; what is translated can be turned back exactly.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class _Leaf:
         self._shift: Any = 0
         self._times = 1
         self._turned = False  # channels moved to the front
+        self._nothing = False  # it holds no numbers, and is seen as a 0
         self.space = space
         if isinstance(space, spaces.Discrete):
             self._shift = int(space.start)
@@ -79,9 +80,12 @@ class _Leaf:
             dtype = np.uint8 if space.dtype == np.bool_ else space.dtype
             shape = space.shape or (1,)
             low, high = space.low.astype(dtype).reshape(shape), space.high.astype(dtype).reshape(shape)
-            self.space = spaces.Box(low, high, dtype=dtype)
+            self._nothing = not space.low.size
+            self.space = spaces.Box(0, 1, (1,), dtype) if self._nothing else spaces.Box(low, high, dtype=dtype)
 
     def forth(self, values: Array) -> Array:
+        if self._nothing:
+            return np.zeros((len(values), 1), self.space.dtype)
         if self._turned:
             values = np.moveaxis(values, -1, 1)
         shape, dtype = (len(values), *(self.space.shape or ())), self.space.dtype
@@ -92,6 +96,8 @@ class _Leaf:
 
     def back(self, values: Array) -> Array:
         values = np.asarray(values)
+        if self._nothing:
+            return np.zeros((len(values), *(self._given.shape or ())), self._given.dtype)
         changed = values.reshape(len(values), *(self.space.shape or ()))
         if np.any(self._shift):
             changed = changed + self._shift
@@ -119,7 +125,7 @@ class ActionTranslation:
         """stable-baselines3's."""
         if isinstance(space, spaces.Box):
             self._box = ActionScale(space, scale)
-            box = space if not scale and np.dtype(space.dtype).kind == "f" else self._box.scaled_space
+            box = _apart(space) if not scale and np.dtype(space.dtype).kind == "f" else _apart(self._box.scaled_space)
             self.space = box if box.shape else spaces.Box(box.low.reshape(1), box.high.reshape(1))
         elif isinstance(space, spaces.Discrete):
             self._shift = int(space.start)
@@ -137,6 +143,12 @@ class ActionTranslation:
             return self._box.to_env(given)
         shifted: Array = (given + self._shift).astype(self._given.dtype)
         return shifted
+
+
+def _apart(box: spaces.Box) -> spaces.Box:
+    """Return a box whose bounds differ everywhere: stable-baselines3 divides by their distance."""
+    fixed = box.low == box.high
+    return spaces.Box(box.low - fixed, box.high + fixed, dtype=box.dtype) if fixed.any() else box  # type: ignore[arg-type]
 
 
 def _module_names(keys: list[str]) -> dict[str, str]:

@@ -41,7 +41,7 @@ from prefrl.runs.guard import enough_memory
 from prefrl.runs.metrics import MetricsWriter, finite, mean_of_known
 from prefrl.runs.streams import stream, stream_seed
 from prefrl.segments import Rollout
-from prefrl.spaces import Array, is_image, map_batch
+from prefrl.spaces import Array, is_image, join_axes, take
 
 EXPLORED_BEFORE = 8  # the share of the warm-up in which an agent acts as it is, before it learns to explore
 LESS_MEMORY = "Use fewer --num-envs, a smaller --hyper n_steps, or fewer --warmup-steps."
@@ -186,7 +186,7 @@ class Trainer:
         rollout = self.agent.explore(steps, rng, uniform=uniform)
         self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
         while novelty is not None and self.agent.num_env_steps < settings.warmup_steps:
-            novelty.remember(map_batch(lambda x: x[1:].reshape(-1, *x.shape[2:]), rollout.observations))
+            novelty.remember(join_axes(take(rollout.observations, slice(1, None))))
             rollout = self.agent.improve(novelty).rollout
             self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
         if self.folder.baseline is not None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import math
 import os
 import re
 import sys
@@ -60,8 +59,7 @@ def record_episode(
     """Play one episode, or its first steps, and keep its pictures and rewards.
 
     Args:
-        env: with `render_mode="rgb_array"`. Where it carries a learned reward already, the true one is read from
-            `info["true_reward"]`.
+        env: with `render_mode="rgb_array"`.
         act: gives the action for one observation.
         reward: the learned reward, evaluated once for the whole episode; None for none.
         num_steps: the most steps to play, at least 1.
@@ -82,11 +80,10 @@ def record_episode(
     ended = False
     while not ended and len(actions) < num_steps:
         action = act(observation)
-        observation, env_reward, terminated, truncated, info = env.step(action)
+        observation, true_reward, terminated, truncated, _ = env.step(action)
         observations.append(_copied(observation))
         actions.append(np.array(action))
-        true_reward = info.get("true_reward", env_reward)
-        true_rewards.append(math.nan if true_reward is None else float(true_reward))
+        true_rewards.append(float(true_reward))
         frames.append(picture_of(env))
         ended = bool(terminated or truncated)
     check_one_size(frames)
@@ -109,7 +106,7 @@ def why_black(env: gymnasium.Env[Any, Any]) -> str:
     return f'Expected its render() to draw something with render_mode="rgb_array".{set_so}'
 
 
-def why_not_drawn(env: gymnasium.Env[Any, Any], error: Exception) -> str:
+def why_not_drawn(env: gymnasium.Env[Any, Any], error: BaseException) -> str:
     """Return what went wrong in drawing, in brackets, and what to install where OpenGL is missing."""
     needs_opengl = draws_with_opengl(env) or re.search(r"\bgl[A-Z]\w+|EGL|OSMesa|OpenGL", str(error))
     return f"({type(error).__name__}: {first_line(error)}).{f' {INSTALL}' if needs_opengl else ''}"
@@ -136,7 +133,7 @@ def picture_of(env: gymnasium.Env[Any, Any]) -> NDArray[np.uint8]:
     """
     try:
         drawn: Any = env.render()
-    except Exception as error:  # OpenGL bindings raise errors of many kinds, from many packages
+    except (Exception, SystemExit) as error:  # OpenGL bindings raise errors of many kinds, from many packages
         raise UserError(f"The environment cannot be drawn here {why_not_drawn(env, error)}") from error
     return as_picture(drawn)
 

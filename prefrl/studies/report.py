@@ -45,7 +45,7 @@ def report_run(folder: ControlFolder) -> ReportCard:
     reward = RewardEnsemble.load(folder.reward_path)
     rng = stream(settings.seed, "report")
     one = history.sample(1, settings.segment_length, np.random.default_rng(0))[0]
-    num = max(10, min(REPORT_SEGMENTS, REPORT_BYTES // num_bytes(one.observations)))
+    num = max(10, min(REPORT_SEGMENTS, REPORT_BYTES // max(1, num_bytes(one.observations))))
     segments = _held_out_segments(folder, history, num, rng)
     if settings.reward_function is not None:
         segments = [_judged_by(load_reward_function(settings.reward_function), segment) for segment in segments]

@@ -1,7 +1,7 @@
 """Takes every environment that a module registers through every verb, and prints what came of each as a table.
 
     python scripts/tools/run_environments.py my_environments.py
-    python scripts/tools/run_environments.py my_environments.py --only Image --agents ppo sb3-ppo --steps 2000
+    python scripts/tools/run_environments.py my_environments.py --only Image Discrete --agents ppo sb3-ppo --steps 2000
 
 A cell says `ok`; `refused`, if the command said in a sentence what is wrong; `ERROR` where it broke off with a
 traceback; `late` where it was not done in time; `-` where a verb had nothing to work on. The sentences and tracebacks
@@ -69,7 +69,7 @@ def attempt(work: Callable[[], int | None], seconds: int) -> Outcome:
     except _Late:
         return Outcome(cell="late", said=f"not done after {seconds} s")
     except SystemExit as stopped:
-        status = int(stopped.code or 0)
+        status = stopped.code if isinstance(stopped.code, int) else 1
     except Exception:
         return Outcome(cell="ERROR", said=traceback.format_exc())
     if status:
@@ -138,7 +138,7 @@ def registered_by(module: Path) -> list[str]:
 def main(
     module: tyro.conf.Positional[Path],
     *,
-    only: str = "",
+    only: tuple[str, ...] = (),
     agents: tuple[str, ...] = ("ppo", "sb3-ppo"),
     steps: int = 1200,
     seconds: int = 120,
@@ -148,7 +148,7 @@ def main(
 
     Args:
         module: the file of a module that registers environments.
-        only: environments whose name holds this.
+        only: environments whose name holds one of these; default: all.
         agents: to train.
         steps: of each training.
         seconds: after which a verb is given up.
@@ -158,7 +158,7 @@ def main(
     failed, said = 0, []
     print(f"{'environment':28} {'agent':8} " + " ".join(f"{verb:9}" for verb in ("train", *AFTER_TRAINING)))
     for env_id in registered_by(module):
-        if only not in env_id:
+        if only and not any(part in env_id for part in only):
             continue
         for agent in agents:
             place = folder / f"{env_id.rpartition(':')[2]}-{agent}"

@@ -441,6 +441,10 @@ SPACES: dict[str, tuple[str, Any, Any]] = {
     "images, channels last": ("ppo", PIXELS, spaces.Discrete(3)),
     "images, channels first": ("ppo", spaces.Box(0, 255, (3, 40, 44), np.uint8), spaces.Discrete(3)),
     "images, channels last, off-policy": ("dqn", PIXELS, spaces.Discrete(3)),
+    "an entry that holds no numbers": ("ppo", spaces.Dict(a=spaces.Box(-1, 1, (0,)), b=spaces.Discrete(3)), SLIDE),
+    "no numbers, off-policy": ("sac", spaces.Box(-1, 1, (0,)), SLIDE),
+    "one action that is fixed": ("sac", spaces.Discrete(3), spaces.Box(np.float32([-1, 2]), np.float32([1, 2]))),
+    "actions that are all fixed": ("td3", spaces.Discrete(3), spaces.Box(3, 3, (2,))),
     "images in a dict": ("sac", spaces.Dict({"a": PIXELS, "b": spaces.Discrete(3)}), SLIDE),
 }
 

@@ -104,6 +104,20 @@ class TwoStates(Point):
         return self.seen(), self.x, False, self.t >= self.length, {}
 
 
+class NothingSeen(Point):
+    observation_space = spaces.Dict(camera=spaces.Box(0, 1, (0,), np.float32), mode=spaces.Discrete(2))
+
+    def seen(self) -> Any:
+        return {"camera": np.zeros(0, np.float32), "mode": int(self.x > 0)}
+
+
+class Leaves(Point):
+    def step(self, action: Any) -> Any:
+        if self.t == 15:
+            raise SystemExit(0)
+        return super().step(action)
+
+
 for kind in list(Point.__subclasses__()):
     gymnasium.register(f"Odd{kind.__name__}-v0", kind)
 
@@ -171,6 +185,22 @@ def test_odd_pictures_cost_the_video_alone(
     said = capsys.readouterr()
     assert said.err.count("No video") == 1 and reason in said.err and "libegl" not in said.err
     assert "random actions" in said.out and (out / "report.json").is_file()
+
+
+@pytest.mark.parametrize("agent", ["ppo", "sb3-ppo"])
+def test_observations_may_have_entries_that_hold_no_numbers(
+    agent: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run("train", "OddNothingSeen-v0", "--agent", agent, "--no-video", "--out", out, *QUICK) == 0
+    assert "No report" not in capsys.readouterr().err and (out / "report.json").is_file()
+
+
+def test_an_environment_that_leaves_the_program_is_an_error_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", "OddLeaves-v0", "--no-video", "--out", tmp_path / "run", *QUICK) == 2
+    assert "broke off in step" in capsys.readouterr().err
 
 
 def test_a_run_without_enough_different_segments_ends_with_the_labels_it_has(

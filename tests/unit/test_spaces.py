@@ -176,6 +176,16 @@ def test_other_action_spaces_are_refused(space: spaces.Space[Any]) -> None:
         check_action_space(space)
 
 
+def test_a_space_that_is_missing_or_of_another_package_is_said() -> None:
+    class Foreign:
+        shape = (2,)
+
+    with pytest.raises(UserError, match=r"observation space is missing; expected one of gymnasium\.spaces"):
+        check_observation_space(None)
+    with pytest.raises(UserError, match=r"action space is a .*Foreign; expected one of gymnasium\.spaces"):
+        check_action_space(Foreign())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused_with_their_place(bad: float) -> None:
     check_finite({"a": np.zeros(3), "n": np.arange(3)}, "An observation")

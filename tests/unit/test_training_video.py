@@ -82,13 +82,13 @@ def test_recording_stops_after_num_steps_and_needs_no_learned_reward() -> None:
     assert len(clip.frames) == 3 and clip.learned_rewards is None
 
 
-def test_the_true_reward_comes_from_info_where_a_wrapper_put_a_learned_one_in_its_place() -> None:
-    class Replaced(gymnasium.Wrapper[Any, Any, Any, Any]):
+def test_what_an_environment_calls_a_true_reward_is_not_taken_for_its_reward() -> None:
+    class Telling(gymnasium.Wrapper[Any, Any, Any, Any]):
         def step(self, action: Any) -> Any:
             observation, reward, terminated, truncated, info = super().step(action)
-            return observation, -99.0, terminated, truncated, info | {"true_reward": reward}
+            return observation, reward, terminated, truncated, info | {"true_reward": "unknown"}
 
-    clip = record_episode(Replaced(Counter()), lambda _: 0, None, num_steps=3, seed=0)
+    clip = record_episode(Telling(Counter()), lambda _: 0, None, num_steps=3, seed=0)
     np.testing.assert_array_equal(clip.true_rewards, [1, 2, 3])
 
 

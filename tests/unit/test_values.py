@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from prefrl.envs.conforming import Conforming
+from prefrl.envs.loop import EnvLoop
 from prefrl.errors import UserError
 from prefrl.values import read_end, read_reward, read_value
 
@@ -23,6 +27,7 @@ BOX = spaces.Box(-1, 1, (2,), np.float32)
     [
         (BOX, [0.5, 1], np.array([0.5, 1], np.float32)),
         (BOX, (np.float64(0.5), 1), np.array([0.5, 1], np.float32)),
+        (BOX, torch.tensor([0.5, 1], requires_grad=True), np.array([0.5, 1], np.float32)),
         (spaces.Box(-1, 1, (), np.float32), [0.5], np.array(0.5, np.float32)),
         (spaces.Box(-1, 1, (1,), np.float64), np.float32(0.5), np.array([0.5])),
         (spaces.Box(0, 255, (2,), np.uint8), [3.0, 4.0], np.array([3, 4], np.uint8)),
@@ -78,7 +83,12 @@ def test_values_are_copies() -> None:
 
 
 @pytest.mark.parametrize(
-    "reward", [2.0, 2, np.float32(2), np.array(2), np.array([2.0]), np.array([[2]]), [2.0]], ids=repr
+    "reward",
+    [
+        *(2.0, 2, np.float32(2), np.array(2), np.array([2.0]), np.array([[2]]), [2.0], Decimal("2.0"), Fraction(4, 2)),
+        *(torch.tensor(2.0), torch.tensor([2.0], requires_grad=True)),
+    ],
+    ids=repr,
 )
 def test_one_number_is_a_reward_however_it_is_wrapped(reward: Any) -> None:
     found = read_reward(reward)
@@ -119,7 +129,7 @@ class Odd(gymnasium.Env[Any, Any]):
         return self.first
 
     def step(self, action: Any) -> Any:
-        if isinstance(self.following, Exception):
+        if isinstance(self.following, BaseException):
             raise self.following
         return self.following
 
@@ -137,7 +147,12 @@ def test_an_environment_is_brought_into_form() -> None:
         (Odd(first=np.zeros(2)), "reset returned a ndarray"),
         (Odd(following=(np.zeros(2), 0.0, False, {})), "step returned a tuple of 4.*shimmy"),
         (Odd(following=ZeroDivisionError("division by zero")), r"broke off in step \(test_values.py, line \d+\)"),
-        (Odd(following=([0, 0], 0.0, False, False, [])), "info is a list"),
+        (
+            Odd(following=SystemExit("no licence\nnone at all")),
+            r"broke off in step .* with SystemExit: no licence\. Fix",
+        ),
+        (Odd(following=NotImplementedError()), r"with NotImplementedError\. Fix"),
+        (Odd(following=([0, 0], 0.0, False, False, [])), r"info is \[\]; expected a dictionary"),
     ],
 )
 def test_what_is_not_gymnasiums_interface_is_refused(env: Odd, said: str) -> None:
@@ -157,3 +172,21 @@ def test_a_reset_without_seed_is_told_what_it_lacks() -> None:
 
     with pytest.raises(UserError, match="seed=None and options=None"):
         Conforming(Old()).reset(seed=1)
+
+
+def test_an_environment_that_cannot_be_closed_is_said_and_lost() -> None:
+    class Stuck(Odd):
+        def close(self) -> None:
+            raise AttributeError("no simulator\nat all")
+
+    with pytest.warns(UserWarning, match=r"Closing the environment failed with AttributeError: no simulator\."):
+        Conforming(Stuck()).close()
+
+
+def test_copies_whose_spaces_differ_are_refused_before_anything_is_stepped() -> None:
+    class Wide(Odd):
+        observation_space = spaces.Box(-1, 1, (3,), np.float32)
+
+    kinds = iter([Odd, Wide])
+    with pytest.raises(UserError, match=r"different spaces: observation_space Box.*\(2,\).*\(3,\)"):
+        EnvLoop([lambda: next(kinds)()] * 2)

@@ -8,12 +8,14 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
@@ -114,6 +116,24 @@ def test_statistics_outside_report_the_learned_return_and_the_true_one_stands_be
     env.step(0)
     info = env.step(0)[4]
     assert (info["episode"]["r"], info["true_return"]) == (2001.0, 200.0)
+
+
+@pytest.mark.parametrize(
+    ("reward", "known"),
+    [(Decimal("0.5"), 0.5), (torch.tensor(0.5, requires_grad=True), 0.5), ("a lot", np.nan)],
+    ids=repr,
+)
+def test_a_true_reward_is_read_however_it_is_wrapped(reward: Any, known: float) -> None:
+    class Odd(Counter):
+        def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+            observation, _, terminated, truncated, _ = super().step(action)
+            return observation, reward, terminated, truncated, {"episode": 3, "true_reward": "mine"}
+
+    env = LearnedReward(Odd(1), Recorder())
+    env.reset()
+    info = env.step(0)[4]
+    np.testing.assert_array_equal([info["true_reward"], info["true_return"]], [known, known])
+    assert info["episode"] == 3, "another's entry stays as it is"
 
 
 def test_a_nan_true_reward_does_not_reach_the_agent() -> None:
