@@ -42,13 +42,13 @@ class ObservationTranslation:
     def forth(self, batch: Batch) -> Batch:
         """Return observations `(B, ...)` of the environment as stable-baselines3 takes them: copies."""
         if self._leaves is None:
-            return self._leaf.forth(batch)  # type: ignore[arg-type]
+            return self._leaf.forth(batch)
         return {name: leaf.forth(batch[key]) for key, (name, leaf) in self._leaves.items()}
 
     def back(self, batch: Batch) -> Batch:
         """Return observations `(B, ...)` of stable-baselines3 as the environment gave them."""
         if self._leaves is None:
-            return self._leaf.back(batch)  # type: ignore[arg-type]
+            return self._leaf.back(batch)
         return {key: leaf.back(batch[name]) for key, (name, leaf) in self._leaves.items()}
 
 
@@ -148,7 +148,7 @@ class ActionTranslation:
 def _apart(box: spaces.Box) -> spaces.Box:
     """Return a box whose bounds differ everywhere: stable-baselines3 divides by their distance."""
     fixed = box.low == box.high
-    return spaces.Box(box.low - fixed, box.high + fixed, dtype=box.dtype) if fixed.any() else box  # type: ignore[arg-type]
+    return spaces.Box(box.low - fixed, box.high + fixed, dtype=box.dtype) if fixed.any() else box
 
 
 def _module_names(keys: list[str]) -> dict[str, str]:
