@@ -42,13 +42,13 @@ class ObservationTranslation:
     def forth(self, batch: Batch) -> Batch:
         """Return observations `(B, ...)` of the environment as stable-baselines3 takes them: copies."""
         if self._leaves is None:
-            return self._leaf.forth(batch)
+            return self._leaf.forth(batch)  # type: ignore[arg-type]
         return {name: leaf.forth(batch[key]) for key, (name, leaf) in self._leaves.items()}
 
     def back(self, batch: Batch) -> Batch:
         """Return observations `(B, ...)` of stable-baselines3 as the environment gave them."""
         if self._leaves is None:
-            return self._leaf.back(batch)
+            return self._leaf.back(batch)  # type: ignore[arg-type]
         return {key: leaf.back(batch[name]) for key, (name, leaf) in self._leaves.items()}
 
 
