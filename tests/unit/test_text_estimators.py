@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ from prefrl.errors import UserError
 from prefrl.text.learn import estimators
 from prefrl.text.learn.estimating import EstimatorSettings, grpo_settings
 from prefrl.text.learn.estimators import ESTIMATORS, Episodes, checked_advantages
+from prefrl.text.learn.ppo_terms import token_rewards
 
 TOLERANCE = 1e-5
 
@@ -135,6 +138,60 @@ def test_the_loss_of_rloo_is_trls(seed: int) -> None:
         of["now"], of["old"], of["advantages"][:, None], of["mask"], clip=0.2, clip_high=0.28, ratio="response"
     )
     assert -gain.mean().item() == pytest.approx(expected.item(), abs=TOLERANCE)
+
+
+def trl_advantages(trainer: Any, first: str, rewards: torch.Tensor, **names: Any) -> torch.Tensor:
+    """Run the lines of trl's trainer that turn rewards `(8,)` into advantages, from the first of them on.
+
+    They stand in the middle of a method that also generates, so they are cut out of its source.
+    """
+    module = inspect.getmodule(trainer)
+    lines = inspect.getsource(trainer._generate_and_score_completions).splitlines()
+    last = "advantages = torch.nan_to_num(advantages, nan=0.0)"
+    end = next(i for i, line in enumerate(lines) if line.strip() == last)
+    start = max(i for i in range(end) if lines[i].strip() == first)
+    names |= {"rewards": rewards, "unscorable_mask": torch.zeros(8, dtype=torch.bool), "gather": lambda x: x}
+    exec(textwrap.dedent("\n".join(lines[start:end])), vars(module) | names, names)
+    found: torch.Tensor = names["advantages"]
+    return found
+
+
+@pytest.mark.parametrize("num_samples", [2, 4])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_advantages_of_rloo_with_the_kl_in_the_reward_are_trls(seed: int, num_samples: int) -> None:
+    from trl import RLOOTrainer
+
+    of = drawn(seed)
+    scores = torch.randn(8)
+    expected = trl_advantages(
+        RLOOTrainer, "if self.beta != 0.0:", scores, num_generations=num_samples, old_per_token_logps=of["old"],
+        ref_per_token_logps=of["reference"], completion_mask=of["mask"].long(),
+        self=SimpleNamespace(beta=0.05, normalize_advantages=False),
+    )  # fmt: skip
+    rewards = token_rewards(scores, of["old"] - of["reference"], of["mask"], 0.05)
+    ours = estimators.rloo(
+        Episodes(rewards=rewards, log_probs=of["old"], mask=of["mask"], num_samples=num_samples), EstimatorSettings()
+    )
+    assert torch.allclose(ours, expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_advantages_of_grpo_are_trls(seed: int, scale: Any) -> None:
+    from trl import GRPOTrainer
+
+    torch.manual_seed(seed)
+    rewards = torch.randn(8)
+    expected = trl_advantages(
+        GRPOTrainer, 'if self.multi_objective_aggregation == "sum_then_normalize":', rewards,
+        num_generations=4, rewards_per_func=rewards[:, None], device=torch.device("cpu"),
+        self=SimpleNamespace(
+            scale_rewards=scale, multi_objective_aggregation="sum_then_normalize", reward_weights=torch.ones(1)
+        ),
+    )  # fmt: skip
+    assert torch.allclose(
+        torch.tensor(advantages_of("grpo", rewards.tolist(), 4, scale=scale)), expected, atol=TOLERANCE
+    )
 
 
 # ------------------------------------------------------------------------------------------------- properties
