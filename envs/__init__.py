@@ -1,4 +1,4 @@
-"""Environments: making them by name, their fixed-horizon form, the paper's worlds, and text as a one-step game."""
+"""Environments: by name, their fixed-horizon form, the paper's worlds, text and images as one-step games."""
 
 from prefrl.envs.catalogue import TASKS, EnvListing, Task, episode_length, list_envs, make_env, make_vector_env, task
 from prefrl.envs.enumerable_text import EnumerableText

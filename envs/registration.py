@@ -63,6 +63,9 @@ ATARI_HORIZON = 2_000
 def register_all() -> None:
     """Register every environment that is not registered yet."""
     text = "prefrl.envs.text_game"
+    image = "prefrl.envs.image_game"
+    _register("prefrl/ImageGame-v0", f"{image}:ImageGame", None, None)
+    _register("prefrl/DenoisingGame-v0", f"{image}:DenoisingGame", None, None)
     _register("prefrl/TextGame-v0", f"{text}:TextGame", f"{text}:TextGameVector", None)
     _register("prefrl/EnumerableText-v0", "prefrl.envs.enumerable_text:EnumerableText", None, None)
     for name, entry_point in _MUJOCO.items():

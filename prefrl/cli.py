@@ -21,6 +21,19 @@ from prefrl.runs.guard import Interrupted  # noqa: E402
 from prefrl.verbs import comparing, judging, people, records, training  # noqa: E402
 
 
+def _image_help() -> None:
+    """Text-to-image models: pretraining, reward models, DDPO, DPOK, Diffusion-DPO; see prefrl image --help."""
+    _image(["--help"])
+
+
+def _image(arguments: Sequence[str]) -> None:
+    """Run `prefrl image`, whose packages are imported for it alone."""
+    require("diffusers", "image")
+    from prefrl.image.commands import main as image_main
+
+    image_main(arguments)
+
+
 def _text_help() -> None:
     """Language models: fine-tuning, reward models, PPO, DPO, IPO, KTO, the curve; see prefrl text --help."""
     _text(["--help"])
@@ -71,6 +84,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "study": comparing.study,
     "sweep": _sweep_help,
     "text": _text_help,
+    "image": _image_help,
 }
 """As `prefrl --help` lists them."""
 app = tyro.extras.SubcommandApp()
@@ -87,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["text"]:
             _text(arguments[1:])
+        elif arguments[:1] == ["image"]:
+            _image(arguments[1:])
         elif arguments[:1] == ["sweep"]:
             _sweep(arguments[1:])
         else:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from prefrl.control.folder import ControlFolder
-from prefrl.errors import UserError, first_line
+from prefrl.errors import UserError, first_line, require
 from prefrl.offline.folder import OfflineFolder
 from prefrl.runs.folder import format_of
 from prefrl.text.jobs.folder import TextFolder
 
+IMAGE_FORMAT = "prefrl.image_run"
+"""Known here without what `prefrl.image` needs."""
 T = TypeVar("T")
 RunPath = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 RecordPlace = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
@@ -26,13 +30,25 @@ def is_text(path: Path) -> bool:
     return format_of(path) == TextFolder.FORMAT
 
 
+def is_image(path: Path) -> bool:
+    """Tell whether a folder holds an image run."""
+    return format_of(path) == IMAGE_FORMAT
+
+
 def is_offline(path: Path) -> bool:
     return format_of(path) == OfflineFolder.FORMAT
 
 
 def other_kind(path: Path) -> str | None:
     """Return what made a run that is not a control run; None where it is one, or none is there."""
-    return {folder.FORMAT: folder.COMMAND for folder in (TextFolder, OfflineFolder)}.get(format_of(path) or "")
+    made_by = {folder.FORMAT: folder.COMMAND for folder in (TextFolder, OfflineFolder)}
+    return (made_by | {IMAGE_FORMAT: "prefrl image"}).get(format_of(path) or "")
+
+
+def image_jobs() -> ModuleType:
+    """Return `prefrl.image.jobs`, whose packages are imported for image runs alone."""
+    require("diffusers", "image")
+    return importlib.import_module("prefrl.image.jobs")
 
 
 def open_run(path: Path, *, trust: bool) -> ControlFolder:

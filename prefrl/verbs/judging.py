@@ -12,7 +12,7 @@ from prefrl.errors import UserError
 from prefrl.offline import run as offline_runs
 from prefrl.offline.folder import OfflineFolder
 from prefrl.runs import tracking
-from prefrl.runs.folder import record_place
+from prefrl.runs.folder import RunFolder, record_place
 from prefrl.runs.trackers import TRACKERS
 from prefrl.seams import trust_data
 from prefrl.studies import text_runs
@@ -23,7 +23,7 @@ from prefrl.studies.report import report_run
 from prefrl.studies.run_quality import record_quality, run_quality
 from prefrl.studies.tables import show_fit, show_offline, show_quality, show_text_report
 from prefrl.text.jobs.folder import TextFolder
-from prefrl.verbs.common import RecordPlace, RunPath, is_text, open_run, print_json
+from prefrl.verbs.common import RecordPlace, RunPath, image_jobs, is_image, is_text, open_run, print_json
 from prefrl.verbs.summary import show_summary
 
 
@@ -44,6 +44,8 @@ def evaluate(
         json: print one JSON object.
         trust: this run was made by another user or on another machine: use what its config.json names, code among it.
     """
+    if is_image(run):
+        raise UserError(f"The run in {run} is one of prefrl image. Measure it with: prefrl image evaluate {run}")
     if is_text(run):
         for name, value in (
             ("--episodes", episodes),
@@ -94,6 +96,12 @@ def report(run: RunPath, *, json: bool = False, trust: bool = False) -> None:
         json: print one JSON object: the report card with the figures of the run.
         trust: this run was made by another user or on another machine: use what its config.json names, code among it.
     """
+    if is_image(run):
+        image_jobs()
+        from prefrl.image.commands import report as image_report
+
+        image_report(run, json=json)
+        return
     if is_text(run):
         figures = text_runs.report(run)
         if json:
@@ -126,7 +134,11 @@ def track(run: RunPath, *, to: tuple[str, ...] = (), project: str = tracking.PRO
         project: in which they show it.
         trust: this run was made by another user or on another machine: use what its config.json names.
     """
-    folder = TextFolder.open(run, trust=trust) if is_text(run) else open_run(run, trust=trust)
+    folder: RunFolder
+    if is_image(run):
+        folder = image_jobs().ImageFolder.open(run, trust=trust)
+    else:
+        folder = TextFolder.open(run, trust=trust) if is_text(run) else open_run(run, trust=trust)
     if not to and not tracking.is_tracked(run):
         raise UserError(f"The run in {run} goes to no tracker yet. Name one: --to {' | '.join(TRACKERS)}")
     tracking.track(folder, to, project)
@@ -186,6 +198,8 @@ def video(run: RunPath, *, steps: int = 200, out: Path | None = None, trust: boo
         out: the file (.mp4 or .gif); default: videos/training.mp4 in the run folder.
         trust: this run was made by another user or on another machine: use what its config.json names, code among it.
     """
+    if is_image(run):
+        raise UserError(f"There is nothing to film in {run}: look at the pictures in {run / 'samples'}.")
     if is_text(run):
         raise UserError(
             f"There is nothing to film in {run}: it is a run of prefrl text. Read what it says with: "

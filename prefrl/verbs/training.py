@@ -23,7 +23,7 @@ from prefrl.studies.film import record_video
 from prefrl.studies.own_measure import against_of
 from prefrl.studies.report import report_run
 from prefrl.studies.tables import show_offline
-from prefrl.verbs.common import RunPath, is_offline, is_text, or_warn, other_kind, print_json
+from prefrl.verbs.common import RunPath, image_jobs, is_image, is_offline, is_text, or_warn, other_kind, print_json
 from prefrl.verbs.summary import show_summary
 
 
@@ -147,6 +147,11 @@ def resume(
             quiet=quiet,
             as_json=json,
         )
+        return
+    if is_image(run):
+        done = image_jobs().resume(run, quiet=quiet or json, trust=trust, accept_changed=accept_changed)
+        if json:
+            print_json(done.read_summary())
         return
     if is_text(run):
         summary = text_runs.resume(run, quiet=quiet or json, trust=trust, accept_changed=accept_changed)

@@ -165,7 +165,7 @@ def test_a_run_that_was_stopped_ends_as_the_one_that_was_not(
 ) -> None:
     job = make(llama)
     whole = jobs.start(job, tmp_path / "whole", quiet=True)
-    from prefrl.text.jobs import running
+    from prefrl.runs import running
     from prefrl.text.learn.policy_gradient import PolicyGradientTrainer
 
     made = PolicyGradientTrainer.step
@@ -225,7 +225,7 @@ def test_the_commands_of_every_run_take_one_of_text_and_say_what_does_not_apply(
 def test_a_text_run_says_which_checkpoint_it_refuses_and_goes_on_from_the_one_before(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prefrl.text.jobs import running
+    from prefrl.runs import running
 
     monkeypatch.setattr(running, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
 

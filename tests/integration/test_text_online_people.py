@@ -78,7 +78,7 @@ def about(query: Query, preference: float | None) -> Comparison:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prefrl.text.jobs import running
+    from prefrl.runs import running
 
     monkeypatch.setattr(running, "SECONDS_BETWEEN_LOOKS", 0.05)
 

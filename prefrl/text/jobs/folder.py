@@ -12,21 +12,19 @@ digests.json       of the files of figures, as they were then
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from prefrl.errors import UserError
-from prefrl.files import write_atomically
-from prefrl.runs import RunFolder
-from prefrl.runs.metrics import finite, read_rows
+from prefrl.runs.metrics import finite
+from prefrl.runs.running import StepFolder
 
 _Value = TypeVar("_Value")
 
 
-class TextFolder(RunFolder):
+class TextFolder(StepFolder):
     """Paths and files of one text run.
 
     Args:
@@ -35,12 +33,6 @@ class TextFolder(RunFolder):
 
     FORMAT, COMMAND, COUNTER = "prefrl.text_run", "prefrl text", "step"
     FIELDS = {"command": str}  # noqa: RUF012  (as the class has them)
-    ROWS = (*RunFolder.ROWS, "evaluations.jsonl")
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.evaluations_path = path / "evaluations.jsonl"
-        self.model_path = path / "model"
 
     @classmethod
     def create(cls, path: Path, command: str, settings: dict[str, Any]) -> TextFolder:
@@ -71,14 +63,3 @@ class TextFolder(RunFolder):
                 f"Received {str(value)[:60]!r}. Restore it from a copy."
             )
         return value
-
-    def read_evaluations(self) -> list[dict[str, Any]]:
-        """Return the evaluations in the order of their steps; of two of one step the later."""
-        self.tell_changed_rows(self.evaluations_path)
-        by_step = {row["step"]: row for row in read_rows(self.evaluations_path, self.COUNTER)}
-        return [by_step[step] for step in sorted(by_step)]
-
-    def add_evaluation(self, row: dict[str, Any]) -> None:
-        """Keep a row of figures; `step` says when."""
-        rows = [*read_rows(self.evaluations_path, self.COUNTER), finite(row)]
-        write_atomically(self.evaluations_path, "".join(json.dumps(r, allow_nan=False) + "\n" for r in rows))

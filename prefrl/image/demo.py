@@ -1,0 +1,205 @@
+"""The whole claim from nothing: a model, comparisons of its pictures, every method, and gold against KL.
+
+Aligning a text-to-image model with a reward that is learned from preferences makes its pictures better until the reward
+is over-optimised; the KL to the model at the start delays that (DPOK, Fan et al. 2023, section 5).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from prefrl.errors import UserError
+from prefrl.files import write_json
+from prefrl.image import jobs
+from prefrl.image.data import FILE, write_rankings
+from prefrl.image.denoising import DenoisingSettings
+from prefrl.image.direct import DiffusionDPOSettings, ReFLSettings
+from prefrl.image.evaluation import draw, grid
+from prefrl.image.jobs import ImageFolder, Place, Watch, save_picture
+from prefrl.image.policy import PolicySettings
+from prefrl.image.reward_model import Ranked, RewardModel
+from prefrl.runs.codec import to_json
+from prefrl.runs.optimisation import OptimiserSettings
+from prefrl.runs.plotting import make_figure, save_figure, set_style
+from prefrl.runs.streams import stream, stream_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """How much of everything."""
+
+    seed: int = 0
+    pretraining_epochs: float = 6.0
+    """Of 20,000 pictures."""
+    comparisons: int = 400
+    """Pairs of the pretrained model's pictures that the reward is learned from."""
+    steps: int = 60
+    """Batches of DDPO and DPOK."""
+    beta: float = 0.02
+    """Weight of the KL divergence in DPOK, and in DDPO with KL."""
+    sampling_steps: int = 16
+    judge_temperature: float = 0.1
+    """Of the judge that compares: its gold rewards over this are logits."""
+    watch: Watch = field(default_factory=lambda: Watch(times=4, prompts=24, images=4))
+
+
+class Demo:
+    """The chain, each part in a folder of its own below `out`; what is finished is not made again.
+
+    Args:
+        settings: how much.
+        out: folder.
+        quiet: no progress.
+    """
+
+    def __init__(self, settings: DemoSettings, out: Path, *, quiet: bool) -> None:
+        self.settings, self.out, self.quiet = settings, out, quiet
+        self.place = Place(seed=settings.seed, sampling_steps=settings.sampling_steps)
+
+    def run(self) -> None:
+        """Make what is missing."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._check_settings()
+        settings, place, watch = self.settings, self.place, self.settings.watch
+        base, reward, data = str(self.out / "base"), str(self.out / "reward"), str(self.out / "comparisons")
+        pretraining = replace(jobs.PretrainJob().training, epochs=settings.pretraining_epochs)
+        self._make("base", lambda: jobs.PretrainJob(place=place, watch=watch, training=pretraining))
+        if not (self.out / "comparisons" / FILE).is_file():
+            self._compare(base)
+        self._make("reward", lambda: jobs.RewardJob(model=base, data=data, place=place))
+        watched = replace(watch, proxy=reward)
+        shared: dict[str, Any] = {"model": base, "reward": reward, "place": place, "watch": watched}
+        policy = PolicySettings(
+            steps=settings.steps, prompts=16, images=4, minibatch_size=256,
+            optimiser=OptimiserSettings(learning_rate=2e-4),
+        )  # fmt: skip
+        beta = settings.beta
+        value = replace(policy, baseline="value")
+        made: dict[str, Callable[[], Any]] = {
+            "dpok": lambda: jobs.DPOKJob(**shared, training=replace(value, beta=beta)),
+            "dpok-no-kl": lambda: jobs.DPOKJob(**shared, training=replace(value, beta=0.0)),
+            "ddpo": lambda: jobs.DDPOJob(**shared, training=policy),
+            "ddpo-kl": lambda: jobs.DDPOJob(**shared, training=replace(policy, beta=beta)),
+            "rwr": lambda: jobs.RWRJob(**shared, training=DenoisingSettings(epochs=6)),
+            "refl": lambda: jobs.ReFLJob(**shared, training=ReFLSettings(steps=3 * settings.steps, weight=1e-2)),
+            "dpo": lambda: jobs.DPOJob(
+                model=base, data=data, place=place, watch=watched,
+                training=DiffusionDPOSettings(epochs=6, beta=500),
+            ),
+        }  # fmt: skip
+        for name, job in made.items():
+            self._make(name, job)
+        self._best_of_n(base, reward)
+        self._draw(list(made))
+
+    def _check_settings(self) -> None:
+        path, now = self.out / "demo.json", to_json(self.settings)
+        if path.is_file() and json.loads(path.read_text()) != now:
+            raise UserError(f"{self.out} holds a demo with other settings. Choose another --out.")
+        write_json(path, now)
+
+    def _make(self, name: str, job: Callable[[], Any]) -> None:
+        path = self.out / name
+        if not (path / "config.json").is_file():
+            jobs.start(job(), path, quiet=self.quiet)
+        elif not ImageFolder.open(path).finished:
+            jobs.resume(path, quiet=self.quiet)
+
+    def _compare(self, base: str) -> None:
+        settings, world = self.settings, self.place.make_world()
+        prompts = list(world.prompts(settings.comparisons))
+        asked = [prompt for prompt in prompts for _ in range(2)]
+        pictures, _ = draw(
+            self.place.load(base), asked, settings.sampling_steps, seed=stream_seed(settings.seed, "compare")
+        )
+        scores = np.asarray(world.gold(asked, pictures)).reshape(-1, 2) / settings.judge_temperature
+        scores = scores + stream(settings.seed, "judge").gumbel(size=scores.shape)
+        pairs = pictures.reshape(-1, 2, *pictures.shape[1:])
+        rows = [
+            Ranked(prompt, pair, (1, 2) if first >= second else (2, 1))
+            for prompt, pair, (first, second) in zip(prompts, pairs, scores, strict=True)
+        ]
+        write_rankings(self.out / "comparisons", rows)
+
+    def _best_of_n(self, base: str, reward: str) -> None:
+        """Measure best of n for several n; its KL is log n - (n - 1) / n at most (Beirami et al. 2024)."""
+        path = self.out / "best-of-n.json"
+        if path.is_file():
+            return
+        world, model, proxy = self.place.make_world(), self.place.load(base), RewardModel.load(reward)
+        watch = self.settings.watch
+        asked = [prompt for prompt in world.prompts(watch.prompts, held_out=True) for _ in range(watch.images)]
+        rows = []
+        for n in (1, 2, 4, 8, 16):
+            pictures, _ = draw(
+                model, asked, self.settings.sampling_steps, seed=stream_seed(self.settings.seed, "best of", n),
+                best_of=n, reward=proxy,
+            )  # fmt: skip
+            rows.append(
+                {
+                    "n": n,
+                    "kl_nats": math.log(n) - (n - 1) / n,
+                    "gold": float(np.mean(world.gold(asked, pictures))),
+                    "proxy": float(np.mean(proxy(asked, pictures))),
+                }
+            )
+        write_json(path, rows)
+
+    def _draw(self, names: list[str]) -> None:
+        figure = make_figure(12, 5)
+        both = figure.subplots(1, 2)
+        for name, rows in curves(self.out).items():
+            x = [math.sqrt(max(0.0, row["kl_nats"])) for row in rows]
+            for axis, what in zip(both, ("gold", "proxy"), strict=True):
+                axis.plot(x, [row[what] for row in rows], marker="o", label=name)
+        for axis, title in zip(both, ("Gold reward", "What the reward model says"), strict=True):
+            set_style(axis, title, "square root of the KL divergence from the pretrained model (nats)", "mean reward")
+        both[0].legend(fontsize=8)
+        save_figure(figure, self.out / "curve.png")
+        asked = [prompt for prompt in self.place.make_world().prompts(8, held_out=True) for _ in range(2)]
+        rows = []
+        for name in ("base", *names):
+            pictures, _ = draw(
+                self.place.load(str(self.out / name)), asked, self.settings.sampling_steps, seed=self.settings.seed + 1
+            )
+            rows.append(pictures)
+        save_picture(self.out / "pictures.png", grid(np.concatenate(rows), len(asked)))
+
+
+def curves(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the evaluations of each method, and best of n."""
+    found = {}
+    for path in sorted(out.iterdir()):
+        if path.is_dir() and (path / "evaluations.jsonl").is_file():
+            rows = ImageFolder.open(path, reads_only=True).read_evaluations()
+            if rows and "kl_nats" in rows[-1] and "proxy" in rows[-1]:
+                found[path.name] = rows
+    if (out / "best-of-n.json").is_file():
+        found["best of n"] = json.loads((out / "best-of-n.json").read_text())
+    return found
+
+
+def show_results(out: Path) -> None:
+    """Print for each method where it began, its best point, and its end."""
+    names = ("method", "gold at first", "best gold", "at sqrt(KL)", "gold at the end", "sqrt(KL)", "proxy")
+    table = Table(*names, title=str(out))
+    for name, rows in curves(out).items():
+        best = max(rows, key=lambda row: row["gold"])
+        last = rows[-1]
+        table.add_row(
+            name, *(f"{value:.3f}" for value in (
+                rows[0]["gold"], best["gold"], math.sqrt(max(0.0, best["kl_nats"])), last["gold"],
+                math.sqrt(max(0.0, last["kl_nats"])), last["proxy"],
+            )),
+        )  # fmt: skip
+    Console().print(table)
+    print(f"Look at: {out / 'curve.png'}, {out / 'pictures.png'}")

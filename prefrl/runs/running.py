@@ -1,0 +1,176 @@
+"""Driving a trainer of a model: progress, metrics, evaluations, checkpoints, stopping and going on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from prefrl.files import write_atomically
+from prefrl.runs.checkpoint import checkpoint_to_go_on_from, save_checkpoint
+from prefrl.runs.folder import RESUME, RunFolder
+from prefrl.runs.guard import Interrupted, enough_memory, locked, stopping
+from prefrl.runs.metrics import MetricsWriter, finite, read_rows
+from prefrl.runs.progress import ProgressDisplay
+from prefrl.runs.trainer import SECONDS_BETWEEN_LOOKS, Metrics, ModelTrainer
+
+SHOWN = ("loss", "objective", "score", "kl_nats", "length", "accuracy")
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+Evaluation = Callable[[], dict[str, Any]]
+
+
+class StepFolder(RunFolder):
+    """The folder of a run that trains a model step by step and evaluates it along the way.
+
+    Args:
+        path: the folder.
+    """
+
+    COUNTER = "step"
+    ROWS = (*RunFolder.ROWS, "evaluations.jsonl")
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.evaluations_path = path / "evaluations.jsonl"
+        self.model_path = path / "model"
+
+    def read_evaluations(self) -> list[dict[str, Any]]:
+        """Return the evaluations in the order of their steps; of two of one step the later."""
+        self.tell_changed_rows(self.evaluations_path)
+        by_step = {row["step"]: row for row in read_rows(self.evaluations_path, self.COUNTER)}
+        return [by_step[step] for step in sorted(by_step)]
+
+    def add_evaluation(self, row: dict[str, Any]) -> None:
+        """Keep a row of figures; `step` says when."""
+        rows = [*read_rows(self.evaluations_path, self.COUNTER), finite(row)]
+        write_atomically(self.evaluations_path, "".join(json.dumps(r, allow_nan=False) + "\n" for r in rows))
+
+
+class Processes(Protocol):
+    """The processes that train together; a process of its own has none."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this one writes files and talks."""
+
+    def wait(self) -> None:
+        """Wait for the others."""
+
+
+class Alone:
+    """One process."""
+
+    is_main = True
+
+    def wait(self) -> None:
+        """There is nobody to wait for."""
+
+
+def run_trainer(
+    trainer: ModelTrainer,
+    folder: StepFolder,
+    runtime: Processes,
+    *,
+    save: Callable[[], None],
+    evaluation: Evaluation | None = None,
+    evaluate_at: Collection[int] = (),
+    summary: Callable[[], dict[str, Any]] | None = None,
+    less_memory: str,
+    quiet: bool = False,
+) -> None:
+    """Train to the end, going on from the newest checkpoint if there is one, and save the model and a summary.
+
+    Args:
+        trainer: at its start; its state is replaced by that of a checkpoint.
+        folder: where everything goes.
+        runtime: only its main process writes.
+        save: writes the result into the folder.
+        evaluation: gives a row of figures of the policy as it is.
+        evaluate_at: steps after which to evaluate; one more comes before the first step and one at the end.
+        summary: figures for `summary.json`, after saving.
+        less_memory: what to do where there is too little.
+        quiet: no progress.
+
+    Raises:
+        UserError: something went wrong; the newest checkpoint is whole.
+        Interrupted: the user stopped it; it can be resumed.
+    """
+    folder.refuse_if_finished()
+    with ExitStack() as stack:
+        if runtime.is_main:
+            stack.enter_context(locked(folder.path))
+        size, seconds_before = _restore(trainer, folder)
+        writer = MetricsWriter(folder, size, trainer.num_steps) if runtime.is_main else None
+        if writer is not None:
+            stack.callback(writer.close)
+        display = stack.enter_context(ProgressDisplay(trainer.name, quiet=quiet or not runtime.is_main))
+        asked = [False]
+        stack.enter_context(stopping(lambda: asked.__setitem__(0, True)))
+        begun = saved = time.monotonic()
+        if evaluation is not None and trainer.num_steps == 0:
+            _evaluate(trainer, folder, runtime, evaluation)
+        while trainer.num_steps < trainer.total_steps:
+            if not trainer.ready():
+                seconds = seconds_before + time.monotonic() - begun
+                if trainer.num_steps:  # nobody knows how long it waits
+                    _checkpoint(trainer, folder, writer, seconds)
+                while not asked[0] and not trainer.ready():
+                    display.show(trainer.num_steps, trainer.total_steps, f"waits for {trainer.waits_for()}")
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
+                if asked[0]:
+                    raise Interrupted(f"Stopped; everything is saved. Resume with: {RESUME} {folder.path}")
+            with enough_memory(less_memory):
+                metrics = trainer.step()
+            step, now = trainer.num_steps, time.monotonic()
+            last = step == trainer.total_steps
+            if evaluation is not None and (last or step in evaluate_at):
+                _evaluate(trainer, folder, runtime, evaluation)
+            seconds = seconds_before + now - begun
+            if writer is not None:
+                writer.write({"step": step, "examples": trainer.num_examples, "seconds": round(seconds, 2), **metrics})
+            display.show(step, trainer.total_steps, facts(metrics))
+            if asked[0] or (now - saved > SECONDS_BETWEEN_CHECKPOINTS and not last):
+                _checkpoint(trainer, folder, writer, seconds)
+                saved = now
+            if asked[0]:
+                raise Interrupted(f"Stopped; everything is saved. Resume with: {RESUME} {folder.path}")
+        if runtime.is_main:
+            save()
+            figures = {} if summary is None else summary()
+            seconds = round(seconds_before + time.monotonic() - begun, 1)
+            folder.finish({"steps": trainer.num_steps, "seconds": seconds, **figures})
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        runtime.wait()
+
+
+def _evaluate(trainer: ModelTrainer, folder: StepFolder, runtime: Processes, evaluation: Evaluation) -> None:
+    if runtime.is_main:
+        row = evaluation()
+        folder.add_evaluation({"step": trainer.num_steps, "examples": trainer.num_examples, **row})
+    runtime.wait()
+
+
+def _checkpoint(trainer: ModelTrainer, folder: StepFolder, writer: MetricsWriter | None, seconds: float) -> None:
+    if writer is not None:
+        values = {"metrics_bytes": writer.sync(), "seconds": seconds}
+        save_checkpoint(folder, trainer.num_steps, replace(trainer.state(), values=values))
+
+
+def _restore(trainer: ModelTrainer, folder: StepFolder) -> tuple[int, float]:
+    """Take over the newest checkpoint; return the bytes of metrics to keep and the seconds spent before."""
+    checkpoint = checkpoint_to_go_on_from(folder)
+    if checkpoint is None:
+        return 0, 0.0
+    trainer.restore(checkpoint.state)
+    values = checkpoint.state.values
+    return int(values["metrics_bytes"]), float(values["seconds"])
+
+
+def facts(metrics: Metrics) -> str:
+    """Return the figures of a step in a few words, for the terminal."""
+    return ", ".join(f"{name} {metrics[name]:.3g}" for name in SHOWN if name in metrics)

@@ -1,0 +1,272 @@
+"""`prefrl image` from nothing to every method on a tiny model; exact resume; adapters; a pipeline of diffusers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+
+from prefrl.cli import main
+from prefrl.errors import UserError
+from prefrl.image import jobs
+from prefrl.image.jobs import DDPOJob, ImageFolder, Place, Watch, resume, start
+from prefrl.image.lora import LoraSettings
+from prefrl.image.model import ImageModel
+from prefrl.image.policy import PolicySettings, PolicyTrainer
+from prefrl.runs.guard import Interrupted
+
+FEW = ["--sampling-steps", "4", "--device", "cpu"]
+WATCH = ["--watch.times", "1", "--watch.prompts", "4", "--watch.images", "2"]
+
+
+def image(*arguments: str) -> int:
+    return main(["image", *arguments])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pretrained model, comparisons of its pictures, a reward model."""
+    folder = tmp_path_factory.mktemp("image")
+    base, data = str(folder / "base"), str(folder / "data")
+    assert not image(
+        "pretrain", "--size", "tiny", "--pictures", "256", "--training.epochs", "2", "--out", base, *FEW, *WATCH
+    )
+    assert not image("compare", base, "--num", "24", "--images", "2", "--out", data, "--sampling-steps", "4")
+    assert not image(
+        "reward", "--model", base, "--data", data, "--training.epochs", "2", "--training.members", "2",
+        "--references", "16", "--out", str(folder / "reward"), *FEW,
+    )  # fmt: skip
+    return folder
+
+
+def weights_of(place: Path) -> dict[str, torch.Tensor]:
+    return dict(ImageModel.load(str(place)).denoiser.state_dict())
+
+
+def changed(place: Path, base: Path) -> bool:
+    before, after = weights_of(base), weights_of(place)
+    assert before.keys() == after.keys()
+    return any(not torch.equal(before[name], after[name]) for name in before)
+
+
+POLICY = [
+    "--training.steps",
+    "2",
+    "--training.prompts",
+    "2",
+    "--training.images",
+    "2",
+    "--training.minibatch-size",
+    "8",
+]
+METHODS = {
+    "ddpo": POLICY,
+    "dpok": POLICY,
+    "rwr": ["--prompts", "8", "--images", "2", "--kept", "16", "--training.epochs", "1", "--training.batch-size", "8"],
+    "refl": ["--kept", "16", "--training.steps", "2", "--training.batch-size", "4"],
+    "dpo": ["--training.epochs", "1", "--training.batch-size", "8"],
+}
+
+
+@pytest.mark.parametrize("verb", list(METHODS))
+def test_every_method_trains_and_leaves_what_every_run_has(verb: str, made: Path, tmp_path: Path, capsys: Any) -> None:
+    source = ["--data", str(made / "data")] if verb == "dpo" else ["--reward", str(made / "reward")]
+    out = tmp_path / verb
+    assert not image(verb, "--model", str(made / "base"), *source, *METHODS[verb], *FEW, *WATCH, "--out", str(out))
+    folder = ImageFolder.open(out)
+    assert folder.finished and changed(out, made / "base")
+    rows = folder.read_evaluations()
+    assert [row["step"] for row in rows] == [0, folder.read_metrics()[-1]["step"]]
+    assert rows[0]["kl_nats"] == 0.0 and rows[-1]["kl_nats"] > 0.0
+    assert {"gold", "diversity", "right_all", "brightness"} <= rows[-1].keys()
+    assert (out / "samples" / "00.png").is_file() and (out / "samples" / "01.png").is_file()
+    capsys.readouterr()
+    assert not main(["report", str(out), "--json"])
+    assert json.loads(capsys.readouterr().out)["summary"]["gold"] == rows[-1]["gold"]
+    assert not image("evaluate", str(out), "--prompts", "2", "--images", "2", "--json", "--sampling-steps", "4")
+    assert json.loads(capsys.readouterr().out)["kl_nats"] > 0
+    with pytest.raises(UserError, match="is finished"):
+        resume(out)
+
+
+def test_pictures_are_drawn_and_the_best_of_several_kept(made: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "pictures.png"
+    assert not image(
+        "sample", str(made / "base"), "--num", "2", "--images", "2", "--best-of", "2", "--reward", "gold",
+        "--out", str(out), "--sampling-steps", "4",
+    )  # fmt: skip
+    assert out.read_bytes()[:4] == b"\x89PNG"
+    assert "row 2: " in capsys.readouterr().out
+
+
+def job(made: Path) -> DDPOJob:
+    return DDPOJob(
+        model=str(made / "base"), reward=str(made / "reward"), place=Place(sampling_steps=4, device="cpu"),
+        watch=Watch(times=2, prompts=2, images=2),
+        training=PolicySettings(steps=4, prompts=2, images=2, minibatch_size=8, baseline="value", beta=0.01),
+    )  # fmt: skip
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = start(job(made), tmp_path / "whole", quiet=True)
+    step = PolicyTrainer.step
+
+    def stops(self: PolicyTrainer) -> Any:
+        metrics = step(self)
+        if self.num_steps == 2:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGINT)
+        return metrics
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PolicyTrainer, "step", stops)
+        with pytest.raises(Interrupted):
+            start(job(made), tmp_path / "parts", quiet=True)
+    assert not main(["resume", str(tmp_path / "parts"), "--quiet"])
+    parts = ImageFolder.open(tmp_path / "parts")
+    for one, other in zip(whole.read_metrics(), parts.read_metrics(), strict=True):
+        assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+    assert whole.read_evaluations() == parts.read_evaluations()
+    first, second = weights_of(whole.path), weights_of(parts.path)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_adapters_train_alone_and_are_merged_at_the_end(made: Path, tmp_path: Path) -> None:
+    folder = start(
+        DDPOJob(
+            model=str(made / "base"), reward="gold", lora=LoraSettings(rank=2),
+            place=Place(sampling_steps=4, device="cpu"),
+            watch=Watch(times=0), training=PolicySettings(steps=2, prompts=2, images=2, minibatch_size=8),
+        ),
+        tmp_path / "lora",
+        quiet=True,
+    )  # fmt: skip
+    before, after = weights_of(made / "base"), weights_of(folder.path)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all("attn" in name and name.endswith(".weight") for name in moved)
+
+
+NONSENSE: list[tuple[list[str], str]] = [
+    (["ddpo", "--model", "BASE", "--reward", "nothing"], "There is no image reward model in nothing"),
+    (["ddpo", "--model", "nowhere", "--reward", "gold"], "cannot be loaded"),
+    (["ddpo", "--model", "BASE", "--reward", "gold", "--training.images", "1"], "at least 2 images"),
+    (["refl", "--model", "BASE", "--reward", "gold"], "follows the gradient of a reward model"),
+    (["dpo", "--model", "BASE", "--data", "nothing"], "There are no rankings in nothing"),
+    (["dpo", "--model", "BASE", "--data", "nothing.sqlite"], "There is no record"),
+    (["pretrain", "--size", "huge"], "size must be one of"),
+    (["pretrain", "--world", "nonsense"], "image world"),
+    (["ddpo", "--model", "BASE", "--reward", "gold", "--sampling-steps", "0"], "from 1 to 1000 steps"),
+    (["rwr", "--model", "BASE", "--reward", "gold", "--temperature", "0"], "temperature must be above 0"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), NONSENSE, ids=[" ".join(words[:5]) for words, _ in NONSENSE])
+def test_nonsense_is_refused_in_a_sentence(
+    arguments: list[str], said: str, made: Path, tmp_path: Path, capsys: Any
+) -> None:
+    given = [str(made / "base") if word == "BASE" else word for word in arguments]
+    assert image(*given, "--out", str(tmp_path / "out")) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+
+
+def test_a_reward_function_that_gives_nonsense_is_refused(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\ndef short(prompts, pictures):\n    return np.zeros(1)\n"
+        "def nan(prompts, pictures):\n    return np.full(len(prompts), np.nan)\n"
+    )
+    for name, said in (("short", "one score for each of 4 pictures"), ("nan", "not finite")):
+        wrong = DDPOJob(
+            model=str(made / "base"), reward=f"{tmp_path / 'mine.py'}:{name}", watch=Watch(times=0),
+            place=Place(sampling_steps=4, device="cpu"), training=PolicySettings(steps=1, prompts=2, images=2),
+        )  # fmt: skip
+        with pytest.raises(UserError, match=said):
+            start(wrong, tmp_path / name, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline of the shape of Stable Diffusion with random weights: pictures of 16 x 16 from latents of 8 x 8."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+    words = {word: i for i, word in enumerate(["<pad>", "<unknown>", "red", "square", "on", "the", "left", "one"])}
+    tokens = Tokenizer(models.WordLevel(words, unk_token="<unknown>"))
+    tokens.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    torch.manual_seed(0)
+    made = StableDiffusionPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4, sample_size=16,
+            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4,
+        ),
+        text_encoder=CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+                max_position_embeddings=8, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+            )
+        ),
+        tokenizer=PreTrainedTokenizerFast(
+            tokenizer_object=tokens, pad_token="<pad>", unk_token="<unknown>", model_max_length=8
+        ),
+        unet=UNet2DConditionModel(
+            sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), norm_num_groups=4, cross_attention_dim=16,
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), attention_head_dim=4,
+        ),
+        scheduler=DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("pipeline") / "tiny"
+    made.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["ddpo", "dpok", "rwr", "refl", "dpo"])
+def test_a_pipeline_of_diffusers_goes_through_every_method(verb: str, pipeline: Path, tmp_path: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    base, data, reward = str(pipeline), str(tmp_path / "data"), str(tmp_path / "reward")
+    if verb != "ddpo":
+        assert not image("compare", base, "--num", "12", "--out", data, "--sampling-steps", "2")
+    if verb in ("refl", "dpok"):
+        assert not image(
+            "reward", "--model", base, "--data", data, "--training.epochs", "1", "--references", "4", "--out", reward,
+            "--sampling-steps", "2",
+        )  # fmt: skip
+    source = {"dpo": ["--data", data], "ddpo": ["--reward", "gold"], "rwr": ["--reward", "gold"]}
+    out = tmp_path / verb
+    few = ["--sampling-steps", "2", "--device", "cpu", *WATCH]
+    lora = ["--lora.rank", "2"] if verb == "ddpo" else []
+    given = source.get(verb, ["--reward", reward])
+    assert not image(verb, "--model", base, *given, *METHODS[verb], *few, *lora, "--out", str(out))
+    assert changed(out, pipeline)
+    again = StableDiffusionPipeline.from_pretrained(out / "model", safety_checker=None)
+    picture = again("one red square on the left", num_inference_steps=2, output_type="np").images[0]
+    assert picture.shape == (16, 16, 3) and np.isfinite(picture).all()
+
+
+def test_a_damaged_model_is_refused_with_its_name(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "base" / "model", tmp_path / "model")
+    file = next((tmp_path / "model" / "denoiser").glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot be loaded"):
+        ImageModel.load(str(tmp_path / "model"))
+
+
+def test_other_verbs_say_what_an_image_run_is(made: Path, capsys: Any) -> None:
+    for verb, said in (("video", "nothing to film"), ("evaluate", "prefrl image evaluate"), ("fit", "prefrl image")):
+        assert main([verb, str(made / "base")]) == 2
+        assert said in capsys.readouterr().err
+    assert set(jobs.JOBS) == {"pretrain", "reward", "ddpo", "dpok", "rwr", "refl", "dpo"}

@@ -1,0 +1,177 @@
+"""Rankings of pictures as files of strangers, as answers of people, and what reward models make of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+
+from prefrl.envs.scenes import Scene, Scenes, draw
+from prefrl.errors import UserError
+from prefrl.feedback import Comparison
+from prefrl.image.data import read_rankings, write_rankings
+from prefrl.image.denoising import reward_weights
+from prefrl.image.evaluation import diversity, grid
+from prefrl.image.model import SHAPES, build_model
+from prefrl.image.people import ask_people, read_answers
+from prefrl.image.reward_model import Ranked, RewardModel, RewardTrainer, RewardTrainingSettings, judge_reward
+from prefrl.store import PreferenceStore
+
+SHAPE = (16, 16, 3)
+
+
+def some_rankings(count: int, seed: int = 0) -> list[Ranked]:
+    random, world = np.random.default_rng(seed), Scenes(0)
+    rows = []
+    for prompt in world.prompts(count):
+        scene = Scene.read(prompt)
+        assert scene is not None
+        good = draw(scene, random)
+        bad = np.clip(good * 0.5 + 60, 0, 255).astype(np.uint8)  # dull: whatever is asked for
+        pair, ranks = (np.stack([good, bad]), (1, 2)) if random.random() < 0.5 else (np.stack([bad, good]), (2, 1))
+        rows.append(Ranked(prompt, pair, ranks))
+    return rows
+
+
+def test_rankings_come_back_as_they_were_written(tmp_path: Path) -> None:
+    rows = [*some_rankings(3), Ranked("three", np.zeros((3, *SHAPE), np.uint8), (1, 2, 2))]
+    path = write_rankings(tmp_path / "data", rows)
+    for place in (str(path), str(tmp_path / "data")):
+        found = read_rankings(place, SHAPE)
+        assert [(row.prompt, row.ranks) for row in found] == [(row.prompt, row.ranks) for row in rows]
+        assert all(np.array_equal(a.pictures, b.pictures) for a, b in zip(found, rows, strict=True))
+    with pytest.raises(UserError, match="exists already"):
+        write_rankings(tmp_path / "data", rows)
+
+
+def test_pairs_under_other_names_and_ranks_with_gaps_are_read(tmp_path: Path) -> None:
+    write_rankings(tmp_path / "data", some_rankings(1))
+    file = tmp_path / "data" / "rankings.jsonl"
+    names = json.loads(file.read_text())["images"]
+    file.write_text(
+        json.dumps({"prompt": "a", "chosen": names[0], "rejected": names[1]})
+        + "\n\n"
+        + json.dumps({"prompt": "b", "images": names, "ranks": [7, 3]})
+        + "\n"
+    )
+    assert [row.ranks for row in read_rankings(str(file), SHAPE)] == [(1, 2), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("nonsense", "line 1: this is not JSON"),
+        ("[" * 100_000, "line 1: this is not JSON"),
+        ("3", 'expected an object with "prompt"'),
+        ('{"prompt": 3, "images": ["a", "b"], "ranks": [1, 2]}', 'expected an object with "prompt"'),
+        ('{"prompt": "a", "images": ["pictures/0-0.png"], "ranks": [1]}', "2 to 32 names"),
+        ('{"prompt": "a", "images": ["pictures/0-0.png", 3], "ranks": [1, 2]}', "2 to 32 names"),
+        ('{"prompt": "a", "images": ["pictures/0-0.png", "pictures/0-1.png"], "ranks": [1]}', "for each image"),
+        ('{"prompt": "a", "images": ["pictures/0-0.png", "pictures/0-1.png"], "ranks": [1, 2.5]}', "for each image"),
+        ('{"prompt": "a", "images": ["pictures/0-0.png", "pictures/0-1.png"], "ranks": [true, 2]}', "for each image"),
+        ('{"prompt": "a", "images": ["../outside.png", "pictures/0-1.png"], "ranks": [1, 2]}', "is not below"),
+        ('{"prompt": "a", "images": ["/etc/passwd", "pictures/0-1.png"], "ranks": [1, 2]}', "is not below"),
+        (
+            '{"prompt": "a", "images": ["pictures/none.png", "pictures/0-1.png"], "ranks": [1, 2]}',
+            "there is no picture",
+        ),
+        ('{"prompt": "a", "images": ["rankings.jsonl", "pictures/0-1.png"], "ranks": [1, 2]}', "is not a picture"),
+        ("", "holds no rankings"),
+    ],
+)
+def test_a_strangers_file_is_refused_in_a_sentence(line: str, said: str, tmp_path: Path) -> None:
+    write_rankings(tmp_path / "data", some_rankings(1))
+    (tmp_path / "outside.png").write_bytes((tmp_path / "data" / "pictures" / "0-0.png").read_bytes())
+    (tmp_path / "data" / "rankings.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match=said):
+        read_rankings(str(tmp_path / "data"), SHAPE)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    write_rankings(tmp_path / "data", some_rankings(1))
+    inside = tmp_path / "data" / "pictures" / "0-0.png"
+    inside.rename(tmp_path / "moved.png")
+    inside.symlink_to(tmp_path / "moved.png")
+    with pytest.raises(UserError, match="is not below"):
+        read_rankings(str(tmp_path / "data"), SHAPE)
+
+
+def test_people_are_asked_about_pictures_and_their_answers_are_rankings(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    record, rows = str(tmp_path / "record.sqlite"), some_rankings(3)
+    added = ask_people(record, [row.prompt for row in rows], [row.pictures for row in rows])
+    assert added == 3
+    with pytest.raises(UserError, match="no comparison or ranking of pictures yet"):
+        read_answers(record, SHAPE)
+    with PreferenceStore(tmp_path / "record.sqlite") as store:
+        store.add_annotator("anna", "person")
+        queries = store.open_queries()
+        assert {query.instruction for query in queries} == {
+            f"Which picture shows it better: {row.prompt}" for row in rows
+        }
+        store.add_answers([Comparison(query_id=query.id, annotator="anna", preference=1.0) for query in queries[:2]])
+    found = read_answers(record, SHAPE)
+    assert len(found) == 2
+    assert all(row.ranks == (1, 2) for row in found)
+    by_prompt = {row.prompt: row for row in rows}
+    for row in found:
+        shown = {picture.tobytes() for picture in row.pictures}
+        assert shown == {picture.tobytes() for picture in by_prompt[row.prompt].pictures}
+    with pytest.raises(UserError, match="something else than pictures of shape"):
+        read_answers(record, (32, 32, 3))
+
+
+def test_a_reward_model_learns_what_people_prefer_and_is_read_back(tmp_path: Path) -> None:
+    rows = some_rankings(80)
+    model = build_model(SHAPES["tiny"], [row.prompt for row in rows], 16, seed=0)
+    trainer = RewardTrainer(model, rows[:60], RewardTrainingSettings(epochs=15, members=2, width=16))
+    trainer.train()
+    judged = judge_reward(trainer.model, rows[60:])
+    assert judged["held_out_pairs"] == 20
+    assert judged["held_out_accuracy"] >= 0.9
+    pictures = np.concatenate([row.pictures for row in rows])
+    prompts = [row.prompt for row in rows for _ in range(2)]
+    trainer.normalise(prompts, pictures)
+    scores = trainer.model(prompts, pictures)
+    assert abs(float(scores.mean())) < 1e-4
+    members = trainer.model.members(torch.zeros(2, 3, 16, 16), prompts[:2])
+    assert members.shape == (2, 2)
+    trainer.model.save(tmp_path / "reward")
+    again = RewardModel.load(str(tmp_path / "reward"))
+    assert np.allclose(again(prompts, pictures), scores, atol=1e-6)
+    careful = RewardModel.load(str(tmp_path / "reward"), pessimism=1.0)
+    assert (careful(prompts, pictures) <= scores + 1e-6).all()
+    damaged = (tmp_path / "reward" / "reward.safetensors").read_bytes()
+    (tmp_path / "reward" / "reward.safetensors").write_bytes(damaged[: len(damaged) // 2])
+    with pytest.raises(UserError, match="is damaged"):
+        RewardModel.load(str(tmp_path / "reward"))
+
+
+def test_a_coin_teaches_a_reward_nothing() -> None:
+    rows = some_rankings(80)
+    random = np.random.default_rng(5)
+    tossed = [Ranked(row.prompt, row.pictures, (1, 2) if random.random() < 0.5 else (2, 1)) for row in rows]
+    model = build_model(SHAPES["tiny"], [row.prompt for row in rows], 16, seed=0)
+    trainer = RewardTrainer(model, tossed[:60], RewardTrainingSettings(epochs=15, members=2, width=16))
+    trainer.train()
+    assert 0.2 <= judge_reward(trainer.model, tossed[60:])["held_out_accuracy"] <= 0.8
+
+
+def test_weights_of_rewards_have_a_mean_of_one_and_follow_the_exponential() -> None:
+    weights = reward_weights(np.array([0.0, 1.0, 2.0]), 0.5)
+    assert float(weights.mean()) == pytest.approx(1.0)
+    assert float(weights[1] / weights[0]) == pytest.approx(np.exp(2.0), rel=1e-5)
+    with pytest.raises(UserError, match="temperature must be above 0"):
+        reward_weights(np.zeros(3), 0.0)
+
+
+def test_diversity_is_the_distance_of_pictures_of_one_prompt() -> None:
+    dark, light = np.zeros(SHAPE, np.uint8), np.full(SHAPE, 30, np.uint8)
+    assert diversity(["a", "a", "b"], np.stack([dark, light, light])) == pytest.approx(30.0)
+    assert np.isnan(diversity(["a", "b"], np.stack([dark, light])))
+    assert grid(np.stack([dark, light, dark]), 2).shape == (2 + 2 * 66, 2 + 2 * 66, 3)
