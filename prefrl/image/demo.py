@@ -166,13 +166,13 @@ class Demo:
         both[0].legend(fontsize=8)
         save_figure(figure, self.out / "curve.png")
         asked = [prompt for prompt in self.place.make_world().prompts(8, held_out=True) for _ in range(2)]
-        rows = []
+        shown = []
         for name in ("base", *names):
             pictures, _ = draw(
                 self.place.load(str(self.out / name)), asked, self.settings.sampling_steps, seed=self.settings.seed + 1
             )
-            rows.append(pictures)
-        save_picture(self.out / "pictures.png", grid(np.concatenate(rows), len(asked)))
+            shown.append(pictures)
+        save_picture(self.out / "pictures.png", grid(np.concatenate(shown), len(asked)))
 
 
 def curves(out: Path) -> dict[str, list[dict[str, Any]]]:

@@ -103,7 +103,7 @@ class DenoisingTrainer(ModelTrainer):
             other = self._loss(self.kept, drawn, generator)
             metrics["pretraining_loss"] = float(other.detach())
             loss = loss + self.kept_weight * other
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         metrics["gradient_norm"] = self.optimiser.step()
         if self.average is not None:
             decay = min(self.settings.ema, (1 + number) / (10 + number))

@@ -105,7 +105,7 @@ class ReFLTrainer(ModelTrainer):
             kept = denoising_errors(self.model, self.schedule, pictures, told, generator).mean()
             metrics["pretraining_loss"] = float(kept.detach())
             loss = loss + settings.pretraining_weight * kept
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         metrics |= {"loss": float(loss.detach()), "gradient_norm": self.optimiser.step()}
         self.num_steps += 1
         self.num_examples += len(prompts)
@@ -179,7 +179,7 @@ class DiffusionDPOTrainer(ModelTrainer):
             with torch.no_grad():
                 starts.append((self.reference.predict(noisy, times, condition) - wanted).square().flatten(1).mean(1))
         loss, margin = diffusion_dpo_loss(errors[0], starts[0], errors[1], starts[1], self.settings.beta)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = self.optimiser.step()
         self.num_steps += 1
         self.num_examples += len(rows)

@@ -281,7 +281,7 @@ def build_model(shape: Shape, captions: Sequence[str], size: int, *, seed: int) 
                 num_attention_heads=4, max_position_embeddings=longest, pad_token_id=0, bos_token_id=0, eos_token_id=0,
             )
         )  # fmt: skip
-        denoiser = SD3Transformer2DModel(
+        denoiser: Any = SD3Transformer2DModel(
             sample_size=size, patch_size=shape.patch, in_channels=3, out_channels=3, num_layers=shape.layers,
             attention_head_dim=shape.width // shape.heads, num_attention_heads=shape.heads, joint_attention_dim=64,
             caption_projection_dim=shape.width, pooled_projection_dim=64, pos_embed_max_size=size // shape.patch,

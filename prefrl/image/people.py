@@ -53,7 +53,7 @@ def ask_people(
     Raises:
         UserError: no prompt has two different pictures, or the record cannot be written.
     """
-    queries, clips = [], {}
+    queries, clips = [], dict[str, NDArray[np.uint8]]()
     for prompt, some in zip(prompts, pictures, strict=True):
         segments = list({segment.id: segment for segment in (as_segment(prompt, one) for one in some)}.values())[:9]
         if len(segments) < 2:

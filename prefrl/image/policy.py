@@ -196,7 +196,7 @@ class PolicyTrainer(ModelTrainer):
                 gains = advantages[steps, rows]
                 divergence = self.schedule.divergence(mean, start, steps)
                 loss = policy_loss(ratio, gains, divergence, settings.clip_range, settings.beta)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 norms.append(self.optimiser.step())
                 losses.append(float(loss.detach()))
                 divergences.append(float(divergence.detach().mean()))

@@ -56,6 +56,9 @@ class Scorer(nn.Module):
         width: channels after the first convolution.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, text_width: int, width: int = 32) -> None:
         super().__init__()
         self.settings = {"text_width": text_width, "width": width}
@@ -232,7 +235,7 @@ class RewardTrainer(ModelTrainer):
                 best = int(np.argmin(row.ranks))
                 right.append(float(scores[number, best] >= scores[number, : len(row.ranks)].max()))
         loss = torch.stack(losses).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimiser.step()
         self.num_steps += 1
         self.num_examples += len(batch)
