@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.spaces import Batch, map_batch, with_rows
-from prefrl.wrappers import as_reward_function, check_spaces
+from prefrl.wrappers import as_reward_function, check_spaces, inside, warn_of_two
 
 
 class VecLearnedReward(VecEnvWrapper):
@@ -56,7 +56,8 @@ class VecLearnedReward(VecEnvWrapper):
         self.reward_function = as_reward_function(reward)
         self._rewards_of = getattr(self.reward_function, "of_few", self.reward_function)
         check_spaces(self.reward_function, venv.observation_space, venv.action_space)
-        if _normalises(venv):
+        warn_of_two(venv, VecLearnedReward)
+        if any(isinstance(each, VecNormalize) and each.norm_obs for each in inside(venv)):
             warnings.warn(
                 "A VecNormalize inside gives the reward observations that keep changing their scale, under the old "
                 "bounds: put that wrapper outside, around the learned reward.",
@@ -94,12 +95,3 @@ class VecLearnedReward(VecEnvWrapper):
             infos[env] |= {"true_return": self._true_returns[env], "learned_return": self._learned_returns[env]}
         self._true_returns[ended] = self._learned_returns[ended] = 0.0
         return observations, rewards.astype(np.float32), dones, infos
-
-
-def _normalises(venv: VecEnv) -> bool:
-    """Tell whether a VecNormalize of observations, which keeps the bounds of the space, is inside."""
-    while isinstance(venv, VecEnvWrapper):
-        if isinstance(venv, VecNormalize) and venv.norm_obs:
-            return True
-        venv = venv.venv
-    return False

@@ -17,7 +17,7 @@ the learned return, as it only sees what the agent sees; `info["true_return"]` s
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,7 @@ class LearnedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         self.reward_function = as_reward_function(reward)
         self._rewards_of = getattr(self.reward_function, "of_few", self.reward_function)
         check_spaces(self.reward_function, env.observation_space, env.action_space)
+        warn_of_two(env)
         self._read_space, self._action_dtype = env.observation_space, env.action_space.dtype
         self._observations: Batch | None = None  # the last one, as a batch of one
         self._ended = False
@@ -172,6 +173,7 @@ class VectorLearnedReward(AnyVectorWrapper):
         self.reward_function = as_reward_function(reward)
         self._rewards_of = getattr(self.reward_function, "of_few", self.reward_function)
         check_spaces(self.reward_function, env.single_observation_space, env.single_action_space)
+        warn_of_two(env)
         self._mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self._observations: Batch | None = None
         self._ended = np.zeros(env.num_envs, bool)
@@ -308,6 +310,25 @@ def check_spaces(reward: RewardFunction, observation_space: Space, action_space:
                 "that wrapper outside, around the learned reward.",
                 stacklevel=3,
             )
+
+
+def warn_of_two(env: Any, *more: type[Any]) -> None:
+    """Warn where a learned reward, or another of these wrappers, is inside already."""
+    if any(isinstance(each, (LearnedReward, VectorLearnedReward, *more)) for each in inside(env)):
+        warnings.warn(
+            "A learned reward is inside already: this one takes its rewards for the environment's, so that "
+            "`true_reward` and `true_return` are learned ones. Wrap once, the single copies or the vector of them.",
+            stacklevel=3,
+        )
+
+
+def inside(env: Any) -> Iterator[Any]:
+    """Yield an environment and whatever is inside of it; of copies in this process, the first."""
+    while env is not None:
+        yield env
+        held = vars(env)
+        wrapped = [held[name] for name in ("env", "venv") if name in held]
+        env = next(iter([*wrapped, *held.get("envs", ())]), None)
 
 
 def _batch_of_one(space: Space, value: Any) -> Batch:

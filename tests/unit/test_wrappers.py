@@ -451,6 +451,19 @@ def test_bounds_that_differ_from_those_the_reward_learned_with_are_said(saved: P
         gymnasium.wrappers.NormalizeObservation(LearnedReward(gymnasium.make("CartPole-v1"), saved))
 
 
+def test_a_learned_reward_around_another_is_said() -> None:
+    def learned() -> gymnasium.Env[Any, Any]:
+        return LearnedReward(Counter(2), Recorder())
+
+    with pytest.warns(UserWarning, match="learned reward is inside already"):
+        LearnedReward(RecordEpisodeStatistics(learned()), Recorder())
+    with pytest.warns(UserWarning, match="learned reward is inside already"):
+        VectorLearnedReward(SyncVectorEnv([learned, learned]), Recorder())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        VectorLearnedReward(SyncVectorEnv([lambda: Counter(2)]), Recorder())
+
+
 def test_an_autoreset_inside_begins_a_new_episode_with_a_step_that_counts_for_nothing() -> None:
     env = LearnedReward(gymnasium.wrappers.Autoreset(Counter(length=3)), lambda o, a, n: n[:, 0])
     env.reset()
