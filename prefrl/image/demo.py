@@ -26,6 +26,7 @@ from prefrl.image.direct import DiffusionDPOSettings, ReFLSettings
 from prefrl.image.evaluation import draw, grid
 from prefrl.image.jobs import ImageFolder, Place, Watch, save_picture
 from prefrl.image.policy import PolicySettings
+from prefrl.image.quality import Features
 from prefrl.image.reward_model import Ranked, RewardModel
 from prefrl.runs.codec import to_json
 from prefrl.runs.optimisation import OptimiserSettings
@@ -99,6 +100,7 @@ class Demo:
         for name, job in made.items():
             self._make(name, job)
         self._best_of_n(base, reward)
+        self._judge_quality(["base", *made])
         self._draw(list(made))
 
     def _check_settings(self) -> None:
@@ -154,6 +156,22 @@ class Demo:
             )
         write_json(path, rows)
 
+    def _judge_quality(self, names: list[str]) -> None:
+        """Measure how far the pictures of each method's end are from those of the world."""
+        path = self.out / "quality.json"
+        if path.is_file():
+            return
+        world, found = self.place.make_world(), {}
+        features = Features(world, seed=self.settings.seed)
+        asked = world.prompts(512)
+        for name in names:
+            pictures, _ = draw(
+                self.place.load(str(self.out / name)), asked, self.settings.sampling_steps,
+                seed=stream_seed(self.settings.seed, "quality"),
+            )  # fmt: skip
+            found[name] = features.distance(pictures)
+        write_json(path, found)
+
     def _draw(self, names: list[str]) -> None:
         figure = make_figure(12, 5)
         both = figure.subplots(1, 2)
@@ -190,8 +208,9 @@ def curves(out: Path) -> dict[str, list[dict[str, Any]]]:
 
 def show_results(out: Path) -> None:
     """Print for each method where it began, its best point, and its end."""
-    names = ("method", "gold at first", "best gold", "at sqrt(KL)", "gold at the end", "sqrt(KL)", "proxy")
+    names = ("method", "gold at first", "best gold", "at sqrt(KL)", "gold at the end", "sqrt(KL)", "proxy", "Fréchet")
     table = Table(*names, title=str(out))
+    quality = json.loads((out / "quality.json").read_text()) if (out / "quality.json").is_file() else {}
     for name, rows in curves(out).items():
         best = max(rows, key=lambda row: row["gold"])
         last = rows[-1]
@@ -200,6 +219,64 @@ def show_results(out: Path) -> None:
                 rows[0]["gold"], best["gold"], math.sqrt(max(0.0, best["kl_nats"])), last["gold"],
                 math.sqrt(max(0.0, last["kl_nats"])), last["proxy"],
             )),
+            f"{quality[name]:.3f}" if name in quality else "-",
         )  # fmt: skip
     Console().print(table)
+    for sentence in conclusions(curves(out), quality):
+        print(sentence)
     print(f"Look at: {out / 'curve.png'}, {out / 'pictures.png'}")
+
+
+def conclusions(found: dict[str, list[dict[str, Any]]], quality: dict[str, float]) -> list[str]:
+    """Return what the figures of one demo say, in sentences; nothing is claimed that they do not hold.
+
+    Args:
+        found: the evaluations of each method, as `curves` returns them.
+        quality: Fréchet distance of each method's end, and of `base`.
+    """
+    said = []
+    learned = {name: rows for name, rows in found.items() if name != "best of n"}
+    if not learned:
+        return said
+    start = next(iter(learned.values()))[0]["gold"]
+    better = [name for name, rows in learned.items() if max(row["gold"] for row in rows[1:] or rows) > start]
+    worse = sorted(set(learned) - set(better))
+    said.append(
+        f"Gold of the pretrained model is {start:.2f}; {_names(better)} came above it at {_their(better)} best point"
+        + (f", {_names(worse)} did not." if worse else ".")
+    )
+    for method, with_kl, without in (("DPOK", "dpok", "dpok-no-kl"), ("DDPO", "ddpo-kl", "ddpo")):
+        if with_kl in learned and without in learned:
+            one, other = learned[with_kl][-1], learned[without][-1]
+            more = "higher" if one["gold"] > other["gold"] else "not higher"
+            said.append(
+                f"{method} with KL ends at gold {one['gold']:.2f}, without at {other['gold']:.2f}: {more} with it, at "
+                f"{one['kl_nats']:.0f} against {other['kl_nats']:.0f} nats."
+            )
+    falls = {
+        name: max(row["gold"] for row in rows) - rows[-1]["gold"]
+        for name, rows in learned.items()
+        if rows[-1]["proxy"] >= max(row["proxy"] for row in rows) - 0.05
+    }
+    over = sorted((name for name, fall in falls.items() if fall > 0.1), key=lambda name: -falls[name])
+    if over:
+        said.append(f"The reward rose to the end while gold fell by {falls[over[0]]:.2f} at most: {_names(over)}.")
+    else:
+        said.append("Nowhere did gold fall by more than 0.1 while the reward still rose: no over-optimisation yet.")
+    if "base" in quality:
+        drift = {name: value - quality["base"] for name, value in quality.items() if name in learned}
+        if drift:
+            most = max(drift, key=lambda name: drift[name])
+            said.append(
+                f"Fréchet distance from the world's pictures: {quality['base']:.2f} of the pretrained model, "
+                f"{quality[most]:.2f} of {most}, the farthest."
+            )
+    return said
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) if names else "none"
+
+
+def _their(names: list[str]) -> str:
+    return "its" if len(names) == 1 else "their"

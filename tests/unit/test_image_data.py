@@ -15,10 +15,12 @@ from prefrl.envs.scenes import Scene, Scenes, draw
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison
 from prefrl.image.data import read_rankings, write_rankings
+from prefrl.image.demo import conclusions
 from prefrl.image.denoising import reward_weights
 from prefrl.image.evaluation import diversity, grid
 from prefrl.image.model import SHAPES, build_model
 from prefrl.image.people import ask_people, read_answers
+from prefrl.image.quality import Features, frechet_distance
 from prefrl.image.reward_model import Ranked, RewardModel, RewardTrainer, RewardTrainingSettings, judge_reward
 from prefrl.store import PreferenceStore
 
@@ -168,6 +170,39 @@ def test_weights_of_rewards_have_a_mean_of_one_and_follow_the_exponential() -> N
     assert float(weights[1] / weights[0]) == pytest.approx(np.exp(2.0), rel=1e-5)
     with pytest.raises(UserError, match="temperature must be above 0"):
         reward_weights(np.zeros(3), 0.0)
+
+
+def test_the_frechet_distance_of_gaussians_is_known_and_rises_with_damage() -> None:
+    random = np.random.default_rng(0)
+    first = random.normal([0.0, 0.0], [1.0, 2.0], (200_000, 2))
+    second = random.normal([1.0, -1.0], [3.0, 2.0], (200_000, 2))
+    assert frechet_distance(first, second) == pytest.approx(1 + 1 + (1 - 3) ** 2, rel=0.02)
+    assert frechet_distance(first, first) == pytest.approx(0.0, abs=1e-9)
+    world = Scenes(0)
+    features = Features(world, pictures=600, epochs=2)
+    _, pictures = Scenes(1).examples(400)
+    noisy = np.clip(pictures + random.normal(0, 40, pictures.shape), 0, 255).astype(np.uint8)
+    assert features.distance(pictures) < 0.5 * features.distance(noisy) < features.distance(255 - pictures)
+
+
+def test_conclusions_say_what_the_figures_hold_and_no_more() -> None:
+    def rows(*points: tuple[float, float, float]) -> list[dict[str, float]]:
+        return [{"kl_nats": kl, "gold": gold, "proxy": proxy} for kl, gold, proxy in points]
+
+    found = {
+        "dpok": rows((0, 2.0, 0.0), (5, 2.5, 1.0), (9, 2.6, 1.4)),
+        "dpok-no-kl": rows((0, 2.0, 0.0), (20, 2.4, 1.5), (60, 1.9, 2.2)),
+        "rwr": rows((0, 2.0, 0.0), (3, 1.8, -0.2)),
+        "best of n": rows((0, 2.0, 0.0), (1, 2.3, 0.9)),
+    }
+    said = conclusions(found, {"base": 0.5, "dpok": 0.6, "dpok-no-kl": 1.9})
+    assert said[0].endswith("is 2.00; dpok, dpok-no-kl came above it at their best point, rwr did not.")
+    assert said[1] == "DPOK with KL ends at gold 2.60, without at 1.90: higher with it, at 9 against 60 nats."
+    assert said[2] == "The reward rose to the end while gold fell by 0.50 at most: dpok-no-kl."
+    assert said[3].endswith("0.50 of the pretrained model, 1.90 of dpok-no-kl, the farthest.")
+    del found["dpok-no-kl"]
+    assert "no over-optimisation yet" in conclusions(found, {})[-1]
+    assert conclusions({}, {}) == []
 
 
 def test_diversity_is_the_distance_of_pictures_of_one_prompt() -> None:
