@@ -110,3 +110,25 @@ def test_a_reward_is_fitted_on_a_gpu(observations: Any) -> None:
     report = Fitter(ensemble, FitSettings(first_steps=20)).fit(data, torch.Generator().manual_seed(0))
     assert report.num_comparisons == 12
     assert np.isfinite(ensemble(*pairs[0][0].transitions())).all()
+
+
+def test_an_image_model_trains_on_a_gpu_as_on_the_cpu() -> None:
+    pytest.importorskip("diffusers")
+    from prefrl.envs.scenes import Scenes
+    from prefrl.image.model import SHAPES, ImageModel
+    from prefrl.image.model import build_model as build_image_model
+    from prefrl.image.policy import PolicySettings, PolicyTrainer
+
+    world = Scenes(0)
+    prompts = world.prompts(8)
+    settings = PolicySettings(steps=2, prompts=2, images=2, minibatch_size=8, baseline="value", beta=0.01)
+    made: list[ImageModel] = []
+    scores = []
+    for device in ("cpu", "cuda"):
+        model = build_image_model(SHAPES["tiny"], prompts, 16, seed=0).to(device)
+        trainer = PolicyTrainer(model, prompts, world.gold, settings, 4)
+        scores.append([trainer.step()["score"] for _ in range(2)])
+        made.append(model)
+    assert scores[1] == pytest.approx(scores[0], abs=0.05)
+    for one, other in zip(made[0].trained(), made[1].trained(), strict=True):
+        assert torch.allclose(one, other.cpu(), atol=1e-3)
