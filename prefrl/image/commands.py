@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 import logging
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from prefrl.errors import UserError, require
+from prefrl.files import text_or_file
 from prefrl.image import jobs
 from prefrl.image.data import write_rankings
 from prefrl.image.demo import Demo, DemoSettings, show_results
 from prefrl.image.evaluation import draw, evaluate_model, grid
 from prefrl.image.jobs import ImageFolder, Place, save_picture, start
+from prefrl.image.judge import CONSTITUTION, VisionJudge
 from prefrl.image.people import INSTRUCTION, ask_people
 from prefrl.image.reward_model import Ranked, RewardModel
 from prefrl.image.scoring import load_reward
@@ -80,7 +83,7 @@ def resume(run: Folder, *, quiet: bool = False, trust: bool = False, accept_chan
 
 def compare(
     model: Model, *, out: Path, num: int = 500, images: int = 2, judge: str = "gold", temperature: float = 0.1,
-    place: Placed = Place(),  # noqa: B008  (frozen)
+    constitution: str = CONSTITUTION, place: Placed = Place(),  # noqa: B008  (frozen)
 ) -> None:  # fmt: skip
     """Draw pictures for prompts of the world, have a judge rank them, and write the rankings as a data set.
 
@@ -89,12 +92,25 @@ def compare(
         out: folder to write.
         num: prompts.
         images: drawn for each, 2 to 9.
-        judge: gold, a reward model, or FILE.py:FUNCTION of prompts and pictures.
-        temperature: of the judge: it draws rankings from Plackett-Luce of its scores over this; 0: the best is first.
+        judge: gold, a reward model, FILE.py:FUNCTION of prompts and pictures, or a vision-language model as URL#MODEL.
+        temperature: of a judge that scores: it draws rankings from Plackett-Luce of its scores over this; 0: the best
+            is first.
+        constitution: of a vision-language model: what it judges by, a text or a file that holds it.
         place: where it runs.
     """
     if not 2 <= images <= 9 or num < 1 or temperature < 0:
         raise UserError("--images must be from 2 to 9, --num at least 1 and --temperature at least 0.")
+    if judge.startswith(("http://", "https://")):
+        asker = VisionJudge(judge, text_or_file(constitution))
+        asker.server.keep_answers(out.with_name(out.name + ".answers.jsonl"))
+        rows, left_out = asker.rank(*_drawn(model, num, images, place))
+        if not rows:
+            raise UserError(f"The judge told no pictures apart: {_counted(left_out)}.")
+        path = write_rankings(out, rows)
+        print(f"Wrote {len(rows)} rankings of {images} pictures each to {path}")
+        if left_out:
+            print(f"Left out: {_counted(left_out)}.")
+        return
     world = place.make_world()
     scores_of = load_reward(judge, world)
     prompts, pictures = _drawn(model, num, images, place)
@@ -252,6 +268,10 @@ def main(arguments: Sequence[str]) -> None:
     for verb in VERBS:
         app.command(verb)
     app.cli(prog="prefrl image", description="Text-to-image models from preferences.", args=list(arguments))
+
+
+def _counted(left_out: Counter[str]) -> str:
+    return "; ".join(f"{count} where {reason}" for reason, count in left_out.items())
 
 
 def _drawn(model: str, num: int, images: int, place: Place) -> tuple[list[str], Any]:

@@ -234,7 +234,7 @@ def conclusions(found: dict[str, list[dict[str, Any]]], quality: dict[str, float
         found: the evaluations of each method, as `curves` returns them.
         quality: Fréchet distance of each method's end, and of `base`.
     """
-    said = []
+    said: list[str] = []
     learned = {name: rows for name, rows in found.items() if name != "best of n"}
     if not learned:
         return said

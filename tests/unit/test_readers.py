@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
+from prefrl import servers
 from prefrl.control.folder import ControlFolder
 from prefrl.control.settings import TrainSettings
 from prefrl.dataset import export_record
@@ -26,11 +27,10 @@ from prefrl.files import parse_json, read_json
 from prefrl.rewards import RewardEnsemble
 from prefrl.runs.metrics import MetricsWriter, read_rows
 from prefrl.segments import Segment
+from prefrl.servers import ask_server
 from prefrl.spaces import space_from_json
 from prefrl.store import PreferenceStore
 from prefrl.studies.run_quality import record_quality
-from prefrl.text.data import server as servers
-from prefrl.text.data.server import ask_server
 
 SPACES = Box(-1, 1, (3,), np.float32), Box(-1, 1, (1,), np.float32)
 

@@ -7,24 +7,18 @@ server.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
-import re
-import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from prefrl.chats import ChatServer, verdict
 from prefrl.envs.service_desk import FILLERS, REMEDIES, TONES, Message
 from prefrl.errors import UserError
 from prefrl.runs.device import choose_device
-from prefrl.runs.metrics import read_rows
-from prefrl.text.data.server import OWN_HOSTS, ask_server, check_address
 from prefrl.text.model.models import context_length, load_model
 from prefrl.text.model.sequences import sequence_log_probs
 
@@ -32,8 +26,6 @@ DEFAULT_CONSTITUTION = (
     "Prefer the answer that is more helpful: it addresses what the customer wrote, states nothing wrong, is polite, "
     "and is no longer than it needs to be."
 )
-KEY_VARIABLE = "PREFRL_JUDGE_KEY"
-MAX_ANSWER_TOKENS = 256
 
 
 class Judge(Protocol):
@@ -105,27 +97,6 @@ def judge_pairs(
                 }
             )
     return left_out
-
-
-_CLAUSES = re.compile(r"[.,;:!?\n]+|\b(?=(?:because|since|while|whereas|although|but)\b)", re.IGNORECASE)
-_REASON = re.compile(r"(?:because|since|while|whereas|although)\b", re.IGNORECASE)
-_OTHER = re.compile(r"\b(?:than|over|to|against|of)\s+(?:the\s+)?(?:answer\s+|response\s+|option\s+)?[AB]\b")
-_ARTICLE = re.compile(r"\bA(?=\s+(?!(?:is|was|wins|has|does|seems|gives|answers|looks|reads|because)\b)[a-z])")
-_DOUBTFUL = re.compile(r"\b(?:not|neither|both|worse|isn't|isn\u2019t)\b", re.IGNORECASE)
-
-
-def verdict(said: str) -> str | None:
-    """Return A or B as a judge said it, read from the end; None where it is neither or unclear.
-
-    `"B"` and `"A better answer is B."` are B, `"**A** is better than B"` is A, `"Both A and B are good"` is neither.
-    """
-    if alone := re.fullmatch(r"\W*([AB])\W*", said, re.IGNORECASE):
-        return alone[1].upper()
-    for clause in reversed([part.strip() for part in _CLAUSES.split(said)]):
-        letters = set(re.findall(r"\b[AB]\b", _ARTICLE.sub("", _OTHER.sub("", clause))))
-        if letters and not _REASON.match(clause):
-            return None if len(letters) > 1 or _DOUBTFUL.search(clause) else letters.pop()
-    return None
 
 
 def make_judge(name: str, constitution: str, *, device: str = "auto", timeout: float = 60.0) -> Judge:
@@ -211,11 +182,8 @@ class ServerJudge:
     """
 
     def __init__(self, address: str, model: str, constitution: str, *, timeout: float = 60.0) -> None:
-        _check_judge(address)
-        self.name, self.constitution, self.timeout = model, constitution, timeout
-        self.address = address.rstrip("/") + "/chat/completions"
-        self._answers: dict[str, str] = {}
-        self._kept: Path | None = None
+        self.server = ChatServer(address, model, timeout=timeout)
+        self.name, self.constitution = model, constitution
 
     def keep_answers(self, path: Path) -> None:
         """Keep what is said in a file as it comes, and ask nothing again that it holds.
@@ -223,10 +191,7 @@ class ServerJudge:
         Raises:
             UserError: it holds something else.
         """
-        self._kept = path
-        for row in read_rows(path):
-            if isinstance(row.get("asked"), str) and isinstance(row.get("answer"), str):
-                self._answers[row["asked"]] = row["answer"]
+        self.server.keep_answers(path)
 
     def prefer_first(self, prompt: str, first: str, second: str) -> float | None:
         """Return 1 if it answers A, 0 if B, None if neither.
@@ -234,49 +199,5 @@ class ServerJudge:
         Raises:
             UserError: it does not answer in time, or answers with an error, after several attempts.
         """
-        body = {
-            "model": self.name,
-            "messages": [{"role": "user", "content": question(self.constitution, prompt, first, second)}],
-            "temperature": 0,
-            "max_tokens": MAX_ANSWER_TOKENS,
-        }
-        asked = hashlib.sha256(json.dumps([self.address, body]).encode()).hexdigest()
-        if asked not in self._answers:
-            self._answers[asked] = self._ask(body)
-            if self._kept is not None:
-                self._kept.parent.mkdir(parents=True, exist_ok=True)
-                with self._kept.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"asked": asked, "answer": self._answers[asked]}) + "\n")
-        found = verdict(self._answers[asked])
+        found = verdict(self.server.answer(question(self.constitution, prompt, first, second)))
         return None if found is None else float(found == "A")
-
-    def _ask(self, body: Mapping[str, Any]) -> str:
-        """Return what the server says."""
-        key = os.environ.get(KEY_VARIABLE)
-        headers = {"Authorization": f"Bearer {_checked_key(key)}"} if key else {}
-        reply = ask_server("judge", self.address, body, timeout=self.timeout, headers=headers)
-        try:
-            content = reply["choices"][0]["message"]["content"]
-        except (LookupError, TypeError) as error:
-            raise UserError(f"The judge at {self.address} gave no OpenAI-compatible answer: {error!r}") from error
-        if content is not None and not isinstance(content, str):
-            raise UserError(f"The judge at {self.address} should answer a text. Received {str(content)[:60]!r}")
-        return content or ""
-
-
-def _check_judge(address: str) -> None:
-    """Check where a judge is asked, and say where its key would be readable on the way."""
-    place = check_address(address, "judge")
-    if place.username is not None or place.password is not None:
-        raise UserError(f"The judge's address must hold no name or password: put the key into {KEY_VARIABLE}.")
-    if place.scheme == "http" and place.hostname not in OWN_HOSTS and os.environ.get(KEY_VARIABLE):
-        warnings.warn(
-            f"The key in {KEY_VARIABLE} goes to {place.hostname} unencrypted (http). Use https.", stacklevel=2
-        )
-
-
-def _checked_key(key: str) -> str:
-    """Return a key that a header can hold; it is never shown."""
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise UserError(f"The key in {KEY_VARIABLE} holds a space, a line break or another character that no key has.")
-    return key

@@ -13,8 +13,8 @@ import tyro
 
 from prefrl.errors import UserError, require
 from prefrl.files import text_or_file
+from prefrl.servers import OWN_HOSTS
 from prefrl.text.data.judge import DEFAULT_CONSTITUTION, make_judge
-from prefrl.text.data.server import OWN_HOSTS
 from prefrl.text.jobs.serving import JudgeScorer, Scorer, make_app, make_scorer
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.server_reward import KEY_VARIABLE

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from prefrl.errors import UserError
-from prefrl.text.data.server import OWN_HOSTS, ask_server, check_address
+from prefrl.servers import OWN_HOSTS, ask_server, check_address
 
 KEY_VARIABLE = "PREFRL_REWARD_KEY"
 """Of the environment: the token that a server is shown."""

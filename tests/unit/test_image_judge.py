@@ -1,0 +1,115 @@
+"""A vision-language judge against a stand-in that looks at what it is sent: order, caching, nonsense."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("diffusers")
+pytest.importorskip("PIL")
+
+from PIL import Image
+
+from prefrl.envs.scenes import Scene, Scenes, draw, gold
+from prefrl.errors import UserError
+from prefrl.image.judge import VisionJudge, as_address
+
+
+class _StandIn(BaseHTTPRequestHandler):
+    """Looks at both pictures as an exact judge would, and says what it is told to say."""
+
+    says = "honest"
+    asked = 0
+
+    def do_POST(self) -> None:
+        type(self).asked += 1
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text, *shown = body["messages"][0]["content"]
+        prompt = re.search(r"asked for with: (.*)\n", text["text"])
+        assert prompt is not None and body["model"] == "eyes"
+        pictures = []
+        for part in shown:
+            data = base64.b64decode(part["image_url"]["url"].removeprefix("data:image/png;base64,"))
+            picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+            assert picture.shape == (256, 256, 3)
+            pictures.append(picture[::16, ::16])
+        first, second = gold([prompt[1]] * 2, np.stack(pictures))
+        said = {"honest": "A" if first >= second else "B", "left": "The answer is A.", "both": "Both are good."}
+        data = json.dumps({"choices": [{"message": {"content": said[self.says]}}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _StandIn)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    _StandIn.says, _StandIn.asked = "honest", 0
+    yield f"http://127.0.0.1:{server.server_port}/v1#eyes"
+    server.shutdown()
+    server.server_close()
+
+
+def some(count: int, images: int) -> tuple[list[str], list[np.ndarray[Any, Any]]]:
+    random, prompts = np.random.default_rng(0), Scenes(0).prompts(count)
+    pictures = []
+    for prompt in prompts:
+        scene = Scene.read(prompt)
+        assert scene is not None
+        right = draw(scene, random)
+        dull = [np.clip(right * (1 - 0.2 * i) + 25 * i, 0, 255).astype(np.uint8) for i in range(images)]
+        pictures.append(np.stack(dull[::-1]))
+    return prompts, pictures
+
+
+def test_it_ranks_pictures_as_it_sees_them_and_is_asked_nothing_twice(address: str, tmp_path: Path) -> None:
+    judge = VisionJudge(address)
+    judge.server.keep_answers(tmp_path / "answers.jsonl")
+    rows, left_out = judge.rank(*some(4, 3))
+    assert [row.ranks for row in rows] == [(3, 2, 1)] * 4
+    assert not left_out
+    assert _StandIn.asked == 4 * 3 * 2
+    again = VisionJudge(address)
+    again.server.keep_answers(tmp_path / "answers.jsonl")
+    assert [row.ranks for row in again.rank(*some(4, 3))[0]] == [(3, 2, 1)] * 4
+    assert _StandIn.asked == 4 * 3 * 2
+
+
+@pytest.mark.parametrize(("says", "reason"), [("left", "whichever stands in one place"), ("both", "neither A nor B")])
+def test_a_judge_that_goes_by_the_place_or_says_neither_is_left_out_and_counted(
+    address: str, says: str, reason: str
+) -> None:
+    _StandIn.says = says
+    rows, left_out = VisionJudge(address).rank(*some(3, 2))
+    assert rows == []
+    ((found, count),) = left_out.items()
+    assert reason in found and count == 3
+
+
+def test_equal_pictures_are_not_put_to_it(address: str) -> None:
+    prompts, pictures = some(1, 2)
+    same = [np.stack([pictures[0][0]] * 2)]
+    rows, left_out = VisionJudge(address).rank(prompts, same)
+    assert rows == [] and sum(left_out.values()) == 1 and _StandIn.asked == 0
+
+
+def test_an_address_without_a_model_or_a_server_is_refused() -> None:
+    with pytest.raises(UserError, match="model after a #"):
+        VisionJudge("http://127.0.0.1:1/v1")
+    assert as_address(np.zeros((300, 300, 3), np.uint8)).startswith("data:image/png;base64,")
