@@ -14,12 +14,14 @@ import pytest
 from browsers import Site, add, answered, next_question, open_page, question, serving, until
 from screens import COLOURS, clip_of, fill, segment, text_query
 
+from prefrl.clips.codec import FORMAT, encode_clip
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison, Query, Ranking, Rating, Undo
 from prefrl.human_ui.page.host import _answer
 from prefrl.human_ui.questions import Item, Question, Standing
 from prefrl.human_ui.session import Action, Save, Session
 from prefrl.store import PreferenceStore, QueryCard
+from prefrl.store.clips import Clip
 
 pytestmark = pytest.mark.slow
 
@@ -300,6 +302,22 @@ def test_no_answer_counts_before_the_clips_were_seen_and_a_key_held_down_answers
         answered(site.host.store, 1)
         time.sleep(0.5)
         assert len(site.host.store.answers()) == 1
+
+
+def test_what_does_not_move_is_seen_at_once(tmp_path: Path, desktop: Any) -> None:
+    with PreferenceStore(tmp_path / "stills.sqlite") as store:
+        query = Query(segments=(segment(0), segment(1)), kind="comparison")
+        store.add_queries([query])
+        for number in (0, 1):
+            made = encode_clip(iter([np.full((64, 64, 3), COLOURS[number], np.uint8)]), 1.0)
+            size = {"width": made.width, "height": made.height, "num_frames": made.num_frames}
+            store.add_clip(segment(number).id, Clip(data=made.data, format=FORMAT, frames_per_second=1.0, **size))
+    with serving(tmp_path / "stills.sqlite", must_see=1.0) as site:
+        page = open_page(desktop, site.link("anna"))
+        until(page, "prefrl.session.question")
+        page.keyboard.press("ArrowLeft")
+        (answer,) = answered(site.host.store, 1)
+        assert answer.preference == float(number_of(site.host.store, answer, 0) == 0)
 
 
 def test_letters_count_by_where_they_lie_on_other_alphabets(site: Site, desktop: Any) -> None:

@@ -118,6 +118,7 @@ export class Session {
   show(question) {
     Object.assign(this, { question, position: 0, seen: 0, paused: false, ranked: [], arranged: null, tieNext: false });
     Object.assign(this, { flagged: false, comment: "" });
+    if (this.numFrames < 2) this.seen = 1; // what does not move is seen at once
     this.shownAt = this.now();
     if (this.breakAfter && this.shownAt - this.restedAt >= this.breakAfter) this.resting = true;
   }
