@@ -81,7 +81,7 @@ class Demo:
         shared: dict[str, Any] = {"model": base, "reward": reward, "place": place, "watch": watched}
         policy = PolicySettings(
             steps=settings.steps, prompts=16, images=4, minibatch_size=256,
-            optimiser=OptimiserSettings(learning_rate=2e-4),
+            optimiser=OptimiserSettings(learning_rate=1e-4),
         )  # fmt: skip
         beta = settings.beta
         value = replace(policy, baseline="value")

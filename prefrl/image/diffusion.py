@@ -6,7 +6,7 @@ x_{t-1}, whose standard deviation the schedule fixes. So each step has a density
 8).
 
 DDIM's last step has no noise at all. Here every step has a standard deviation of at least `MIN_SIGMA` (in units where
-pixels run from -1 to 1, or of the latents), so that each has a density: a departure of our own, of two or three levels
+pixels run from -1 to 1, or of the latents), so that each has a density: a departure of our own, of six levels
 out of 255 on pixels.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from prefrl.errors import UserError
 
-MIN_SIGMA = 0.02
+MIN_SIGMA = 0.05
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 Predict = Callable[[Tensor, Tensor], Tensor]
 """x `(B, C, H, W)` and time steps `(B,)` -> what the network says, `(B, C, H, W)`."""
