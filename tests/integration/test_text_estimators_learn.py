@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from tests.integration.test_text_ppo import small_policy, table
 
 BETA, STEPS, BATCH = 0.3, 100, 128
 RATE = OptimiserSettings(learning_rate=6e-3, decay="linear", adam_eps=1e-8)
-SHARED = {
+SHARED: dict[str, Any] = {
     "episodes": STEPS * BATCH, "batch_size": BATCH, "minibatch_size": BATCH, "beta": BETA, "missing_end": "ignore",
     "sampling": SamplingSettings(max_tokens=4), "optimiser": RATE,
 }  # fmt: skip
@@ -40,10 +41,12 @@ def share_reached(policy: torch.nn.Module) -> float:
     return float((value(table(policy, world)) - start) / (best - start))
 
 
-def trained(settings: EstimatorSettings) -> torch.nn.Module:
+def trained(settings: EstimatorSettings, batch: int = BATCH) -> torch.nn.Module:
     policy, encoder = small_policy(), Encoder(LetterTokenizer(), 8, 4)
+    size: dict[str, Any] = {"episodes": STEPS * batch, "batch_size": batch, "minibatch_size": batch}
+    wanted = replace(settings, **SHARED | size)
     EstimatorTrainer(
-        policy, encoder, list("abc"), EnumerableWorld(0).reward, replace(settings, **SHARED), runtime=Runtime("cpu")
+        policy, encoder, list("abc"), EnumerableWorld(0).reward, wanted, runtime=Runtime("cpu")
     ).train()  # fmt: skip
     return policy
 
@@ -77,6 +80,12 @@ def by_enumeration() -> torch.nn.Module:
 
 
 @pytest.mark.slow
-def test_a_biased_estimator_and_its_enumerated_mean_update_fall_short_of_the_optimum() -> None:
-    assert share_reached(by_enumeration()) < 0.7
-    assert share_reached(trained(BIASED)) < 0.7
+def test_a_biased_estimator_falls_short_as_its_enumerated_mean_update_does_the_nearer_the_larger_its_batches() -> None:
+    """The gradient of k3 in the loss is that of rare tokens, by pi_ref / pi: few samples have it as noise alone."""
+    few, many, all_ = (share_reached(p) for p in (trained(BIASED), trained(BIASED, 4 * BATCH), by_enumeration()))
+    assert few < many < all_ < 0.7
+
+
+@pytest.mark.slow
+def test_with_the_kl_in_the_reward_instead_the_deviation_costs_little() -> None:
+    assert share_reached(trained(replace(BIASED, kl="reward"))) > 0.8

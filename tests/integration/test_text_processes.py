@@ -12,13 +12,16 @@ import torch
 from tests.unit import text_models
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-METHODS = tuple(f"{method}{lora}" for method in ("sft", "reward", "dpo", "kto", "ppo") for lora in ("", "-lora"))
+KINDS = ("sft", "reward", "dpo", "simpo", "kto", "ppo", "rloo", "grpo", "online", "online4")
+METHODS = tuple(f"{kind}{lora}" for kind in KINDS for lora in ("", "-lora"))
 TRAIN = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
 from prefrl.text.data.examples import Encoder, Liked, RankedResponses
+from prefrl.text.learn.estimating import EstimatorSettings, EstimatorTrainer, grpo_settings
+from prefrl.text.learn.online import OnlineSettings, OnlineTrainer
 from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.ppo import PPOTrainer, TextPPOSettings
 from prefrl.text.learn.preference import PreferenceSettings, PreferenceTrainer
@@ -59,17 +62,26 @@ for method in METHODS:
         scorer = RewardModel.from_policy(model, 1)
         scorer.add_lora(lora, 5)
         trainer = RewardTrainer(scorer, data, settings, pad_id=tokens.pad_id, **options)
-    elif kind in ("dpo", "kto"):
+    elif kind in ("dpo", "simpo", "kto"):
         settings = PreferenceSettings(method=kind, batch_size=7, epochs=4, **shared)
         trainer = PreferenceTrainer(model, encoder, likes if kind == "kto" else rankings, settings, **options)
     else:
         reward = ModelReward([RewardModel.from_policy(load_model(folder)[0], 2).requires_grad_(False)], tokens)
-        settings = TextPPOSettings(episodes=20 * 10, batch_size=10, minibatch_size=5, epochs=2, adaptive_kl_nats=0.1,
-                                   adaptive_kl_horizon=100, ptx_coefficient=0.1, ptx_batch_size=3,
-                                   sampling=SamplingSettings(max_tokens=6), **shared)
+        online = dict(epochs=2, adaptive_kl_nats=0.1, adaptive_kl_horizon=100, ptx_coefficient=0.1, ptx_batch_size=3,
+                      sampling=SamplingSettings(max_tokens=6), **shared)
+        of_ten = dict(episodes=20 * 10, batch_size=10, minibatch_size=5, **online)
+        of_twelve = dict(episodes=20 * 12, batch_size=12, minibatch_size=4, **online)
         texts = encode_examples(encoder, [Example(prompt="a", response=w) for w in words])
-        short = Encoder(tokens, 64, 6)
-        trainer = PPOTrainer(model, short, prompts, reward, settings, pretraining=texts, **options)
+        given = (model, Encoder(tokens, 64, 6), prompts, reward)
+        options["pretraining"] = texts
+        if kind == "ppo":
+            trainer = PPOTrainer(*given, TextPPOSettings(**of_ten), **options)
+        elif kind in ("rloo", "grpo"):
+            start = EstimatorSettings() if kind == "rloo" else grpo_settings()
+            trainer = EstimatorTrainer(*given, replace(start, samples_per_prompt=4, **of_twelve), **options)
+        else:
+            settings = OnlineSettings(samples_per_prompt=4 if kind == "online4" else 2, **of_twelve)
+            trainer = OnlineTrainer(*given, settings, **options)
     rows = []
     trainer.train(rows.append)
     figures[method] = rows[:20]
@@ -87,7 +99,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, lis
     found = {}
     for name, count, micro in (("one", 1, 0), ("two", 2, 0), ("three", 3, 2), ("micro", 1, 3)):
         command = [*LAUNCH, str(count), str(place / "train.py"), str(place / "model"), str(micro), str(place / name)]
-        out = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+        out = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
         assert out.returncode == 0, out.stderr[-3000:]
         found[name] = json.loads((place / name).read_text())
     return found
