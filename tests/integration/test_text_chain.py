@@ -530,6 +530,7 @@ def test_the_demo_makes_every_method_side_by_side_and_goes_on_where_it_stopped(t
     small += ["--evaluations", "1", "--evaluation-prompts", "4", "--best-of", "2", "--members", "1", "--betas", "0.1"]
     assert run("demo", "--out", out, "--quiet", "--jobs", "1", "--device", "cpu", *small) == 0
     methods = {"ppo-beta0.1", "ppo-ensemble", "ppo-ptx", "dpo", "dpo-rankings", "ipo", "kto", "bestofn"}
+    methods |= {"rloo", "grpo", "online-dpo", "simpo", "rejection"}
     assert all((out / name / "summary.json").is_file() for name in methods)
     assert (out / "curve.png").stat().st_size > 10_000
     shutil.rmtree(out / "kto")

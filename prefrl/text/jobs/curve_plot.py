@@ -49,7 +49,9 @@ def plot_curves(curves: Sequence[MethodCurve], path: Path) -> None:
         height_ratios=[1.5, 1, 1],
     )
     names = list(dict.fromkeys(curve.name for curve in curves))
-    style = {name: (COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]) for i, name in enumerate(names)}
+    style = {
+        name: (COLOURS[i % len(COLOURS)], MARKS[(i + i // len(COLOURS)) % len(MARKS)]) for i, name in enumerate(names)
+    }
     for name, (colour, mark) in style.items():
         own = [curve for curve in curves if curve.name == name]
         middle = median_curve(own)

@@ -33,13 +33,19 @@ from prefrl.text.jobs import jobs
 from prefrl.text.jobs.bestofn import BestOfNJob
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.parts import Place, Watch
+from prefrl.text.jobs.rejection import RejectionJob
+from prefrl.text.learn.estimating import EstimatorSettings, grpo_settings
+from prefrl.text.learn.online import OnlineSettings
 from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.ppo import TextPPOSettings
-from prefrl.text.learn.preference import PreferenceSettings
+from prefrl.text.learn.preference import PreferenceSettings, simpo_settings
 from prefrl.text.learn.reward_training import RewardTrainingSettings
 from prefrl.text.learn.sft import SFTSettings
 from prefrl.text.model.generation import SamplingSettings
 from prefrl.text.model.models import context_length, load_model
+
+DRAWS_TO_REJECT = 8
+"""Responses to a prompt of which rejection sampling keeps one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +73,7 @@ class DemoSettings:
     members: int = 3
     """Reward models of the ensemble; the first one is the proxy of everything else."""
     episodes: int = 4_096
-    """Of each PPO run."""
+    """Responses that each method which learns from a reward draws."""
     betas: tuple[float, ...] = (0.02, 0.2)
     """Of PPO."""
     best_of: int = 64
@@ -127,6 +133,9 @@ class Demo:
                 "ppo-ensemble": self._ppo(sft, rewards, least),
                 "ppo-ptx": self._ppo(sft, rewards[:1], least, ptx=1.0),
                 **{f"ppo-beta{beta:g}": self._ppo(sft, rewards[:1], beta) for beta in settings.betas},
+                **self._by_estimators(sft, rewards[0], least),
+                "online-dpo": self._online(sft, rewards[0]),
+                "rejection": self._rejection(sft, rewards[0]),
                 **{
                     name: self._preference(sft, comparisons, rewards[0], training)
                     for name, training in self._preferences().items()
@@ -222,15 +231,65 @@ class Demo:
             ),
         )
 
+    def _by_estimators(self, sft: str, reward: str, beta: float) -> dict[str, jobs.EstimatorJob]:
+        """Return RLOO and GRPO, on as many responses as PPO has."""
+        settings = self.settings
+        shared: dict[str, Any] = {"model": sft, "data": settings.world, "reward": (reward,), "place": self.place}
+        same: dict[str, Any] = {
+            "episodes": settings.episodes,
+            "missing_end": "subtract",
+            "sampling": SamplingSettings(max_tokens=settings.max_tokens),
+            "optimiser": OptimiserSettings(learning_rate=5e-4),
+            "seed": settings.seed,
+        }
+        of_grpo = replace(grpo_settings(), **same)
+        return {
+            "rloo": jobs.RLOOJob(watch=self.watch, training=EstimatorSettings(beta=beta, **same), **shared),
+            "grpo": jobs.GRPOJob(watch=self.watch, training=of_grpo, **shared),
+        }
+
+    def _online(self, sft: str, reward: str) -> jobs.OnlineDPOJob:
+        settings = self.settings
+        return jobs.OnlineDPOJob(
+            model=sft,
+            data=settings.world,
+            reward=(reward,),
+            place=self.place,
+            watch=self.watch,
+            training=OnlineSettings(
+                episodes=settings.episodes,
+                missing_end="subtract",
+                sampling=SamplingSettings(max_tokens=settings.max_tokens),
+                optimiser=OptimiserSettings(learning_rate=5e-4, warmup_share=0.1, adam_eps=1e-8),
+                seed=settings.seed,
+            ),
+        )
+
+    def _rejection(self, sft: str, reward: str) -> RejectionJob:
+        settings = self.settings
+        rate = OptimiserSettings(learning_rate=5e-4, warmup_share=0.05, decay="cosine", adam_eps=1e-8)
+        return RejectionJob(
+            model=sft,
+            data=settings.world,
+            reward=(reward,),
+            prompts=max(1, settings.episodes // DRAWS_TO_REJECT),
+            draws=DRAWS_TO_REJECT,
+            place=self.place,
+            watch=self.watch,
+            training=SFTSettings(batch_size=16, optimiser=rate, seed=settings.seed),
+        )
+
     def _preferences(self) -> dict[str, PreferenceSettings]:
         rate = OptimiserSettings(learning_rate=3e-4, warmup_share=0.1, decay="constant", adam_eps=1e-8)
         seed = self.settings.seed
+        gentle = replace(rate, learning_rate=1e-4)  # nothing else holds SimPO near its start
         return {
             "dpo": PreferenceSettings(beta=0.1, epochs=1, batch_size=64, optimiser=rate, seed=seed),
             "dpo-rankings": PreferenceSettings(
                 beta=0.1, rankings=True, epochs=2, batch_size=16, optimiser=rate, seed=seed
             ),
             "ipo": PreferenceSettings(method="ipo", beta=0.1, epochs=1, batch_size=64, optimiser=rate, seed=seed),
+            "simpo": replace(simpo_settings(), epochs=1, batch_size=64, optimiser=gentle, seed=seed),
             "kto": PreferenceSettings(method="kto", beta=0.1, epochs=2, batch_size=64, optimiser=rate, seed=seed),
         }
 
