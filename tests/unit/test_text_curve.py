@@ -244,7 +244,7 @@ def test_a_server_is_asked_as_openais_again_when_busy_and_paid_once(
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address, replies, asked = server
-    monkeypatch.setattr("prefrl.text.data.server.FIRST_WAIT", 0.0)
+    monkeypatch.setattr("prefrl.servers.FIRST_WAIT", 0.0)
     judge = ServerJudge(address, "m", "Be kind.", timeout=5)
     say = lambda text: {"choices": [{"message": {"content": text}}]}  # noqa: E731
     judge.keep_answers(tmp_path / "answers.jsonl")

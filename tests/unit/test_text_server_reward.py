@@ -16,7 +16,7 @@ from prefrl.text.learn.server_reward import ServerReward
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr("prefrl.text.data.server.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("prefrl.servers.FIRST_WAIT", 0.01)
 
     class Handler(BaseHTTPRequestHandler):
         asked: list[dict[str, Any]] = []  # noqa: RUF012
