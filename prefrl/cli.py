@@ -16,9 +16,10 @@ require("rich", "train")
 import tyro  # noqa: E402
 
 from prefrl.control.rendering import choose_gl_backend  # noqa: E402
+from prefrl.hub.client import with_hub_runs  # noqa: E402
 from prefrl.runs.folder import RESUME  # noqa: E402
 from prefrl.runs.guard import Interrupted  # noqa: E402
-from prefrl.verbs import comparing, judging, people, records, training  # noqa: E402
+from prefrl.verbs import comparing, judging, people, records, sharing, training  # noqa: E402
 
 
 def _image_help() -> None:
@@ -71,6 +72,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "export": records.export,
     "import": records.import_,
     "video": judging.video,
+    "push": sharing.push,
+    "pull": sharing.pull,
     "label": people.label,
     "serve": people.serve,
     "gallery": people.gallery,
@@ -99,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.suppress(UserError):  # said again when a video is asked for
         choose_gl_backend()  # before MuJoCo is imported
     try:
+        if arguments[:1] not in (["push"], ["pull"]) and any("hub:" in word for word in arguments):
+            arguments = with_hub_runs(arguments)
         if arguments[:1] == ["text"]:
             _text(arguments[1:])
         elif arguments[:1] == ["image"]:

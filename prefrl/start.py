@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 
 from prefrl.errors import INTERRUPTED, USER_ERROR, UserError
 
@@ -12,6 +13,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if given == ["--version"]:
+            print(f"prefrl {metadata.version('prefrl')}")  # noqa: T201
+            return 0
         if given[:1] == ["label"]:
             from prefrl.human_ui.command import main as label
 

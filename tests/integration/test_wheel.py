@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -131,3 +134,51 @@ def test_the_installed_command_runs(installed: tuple[Path, Path], tmp_path: Path
     )
     assert outcome.returncode == 0, outcome.stderr
     assert "train" in outcome.stdout
+
+
+def test_the_installed_command_says_its_version_and_trains(installed: tuple[Path, Path], tmp_path: Path) -> None:
+    python, _ = installed
+    options = "--labels 6 --steps 1600 --num-envs 2 --segment-length 10 --warmup-steps 200 --eval-episodes 1 --no-video"
+    words = [
+        "train",
+        "Pendulum-v1",
+        *options.split(),
+        "--hyper",
+        "n_steps=100",
+        "batch_size=50",
+        "--out",
+        "run",
+        "--json",
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for given in (["--version"], words):
+        outcome = subprocess.run(
+            [python.with_name("prefrl"), *given], capture_output=True, text=True, cwd=tmp_path, timeout=300,
+            env=environment, check=False,
+        )  # fmt: skip
+        assert outcome.returncode == 0, outcome.stderr
+        if given == ["--version"]:
+            version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+            assert outcome.stdout == f"prefrl {version}\n"
+    assert (tmp_path / "run" / "reward.safetensors").is_file() and json.loads(outcome.stdout)["labels"] == 6
+
+
+def test_the_source_archive_makes_the_same_wheel_and_both_hold_licence_and_description(
+    wheels: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source = checkout(tmp_path / "source", links=False)
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(source)]
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    assert (unpacked / "LICENSE").is_file() and (unpacked / "README.md").is_file()
+    again = build_wheel(unpacked, tmp_path / "wheel")
+    assert sorted(files_in(again)) == sorted(files_in(wheels[1]))
+    metadata = (
+        zipfile.ZipFile(again).read(next(name for name in files_in(again) if name.endswith("/METADATA"))).decode()
+    )
+    assert "License-Expression: MIT" in metadata and "License-File: LICENSE" in metadata
+    assert "Description-Content-Type: text/markdown" in metadata and "Provides-Extra: sweep" in metadata

@@ -11,7 +11,7 @@ import tyro
 from prefrl.errors import UserError
 from prefrl.text.jobs.data_commands import ask, check, compare, convert, judge, tell
 from prefrl.text.jobs.model_commands import evaluate, report, sample
-from prefrl.text.jobs.serving_commands import serve
+from prefrl.text.jobs.serving_commands import export_to, serve
 from prefrl.text.jobs.training_commands import (
     bestofn,
     demo,
@@ -56,7 +56,7 @@ TRAINING = (
     resume,
 )
 DATA = (check, convert, compare, judge, ask, tell)
-MODELS = (evaluate, sample, report, serve, demo)
+MODELS = (evaluate, sample, report, serve, export_to, demo)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Verbs of `prefrl text` for other programs: a reward served over HTTP."""
+"""Verbs of `prefrl text` for other programs: a reward served over HTTP, a run exported."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from prefrl.errors import UserError, require
 from prefrl.files import text_or_file
 from prefrl.servers import OWN_HOSTS
 from prefrl.text.data.judge import DEFAULT_CONSTITUTION, make_judge
+from prefrl.text.jobs.exporting import Program, export_run
 from prefrl.text.jobs.serving import JudgeScorer, Scorer, make_app, make_scorer
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.server_reward import KEY_VARIABLE
@@ -61,6 +62,23 @@ def serve(
     if host not in OWN_HOSTS:
         warnings.warn(f"Others can reach {host}, and what is sent there is not encrypted.", stacklevel=2)
     _listen(make_app(scorer, token, batch=batch, templated=templated), host, port, token)
+
+
+def export_to(
+    program: tyro.conf.Positional[Program], run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]], *,
+    to: Path, trust: bool = False,
+) -> None:  # fmt: skip
+    """Write a folder from which trl or OpenRLHF makes the training of a run: model, data, settings, and what to call.
+
+    Args:
+        program: trl (a script) or openrlhf (a command).
+        run: folder of a run of prefrl text, finished or not.
+        to: the folder to write.
+        trust: the run was made by another user or on another machine: use what its config.json names.
+    """
+    for remark in export_run(run, program, to, trust=trust):
+        warnings.warn(f"Not carried over to {program}: {remark}", stacklevel=2)
+    print(f"Wrote {to}: see {to / 'README.md'}")
 
 
 def _listen(app: object, host: str, port: int, token: str) -> None:

@@ -1,0 +1,45 @@
+"""Verbs of a hub: `push`, `pull`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from prefrl.hub.client import PREFIX
+from prefrl.hub.client import pull as bring
+from prefrl.hub.client import push as share
+from prefrl.verbs.common import RunPath
+
+Repo = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="USER/NAME")]]
+
+
+def push(run: RunPath, repo: Repo, *, licence: str | None = None, private: bool = False, names: bool = False) -> None:
+    """Share a finished run on a hub, with a card: reward, policies or model, settings, figures, pictures and films.
+
+    Its record of answers stays here, and so do the names of people, passwords and places of files.
+
+    Args:
+        run: folder of the run, of any kind.
+        repo: where to.
+        licence: as the hub names it, e.g. mit; default: unknown.
+        private: where it is new, only its owner sees it.
+        names: leave people's names in.
+    """
+    left_out = share(run, repo.removeprefix(PREFIX), licence=licence, private=private, names=names)
+    if left_out:
+        print(f"prefrl: Left out: {', '.join(left_out)}.", file=sys.stderr)
+    print(f"Shared as {repo}; others use it as hub:{repo.removeprefix(PREFIX)}, e.g. prefrl evaluate hub:{repo}")
+
+
+def pull(repo: Repo, *, to: Path | None = None, revision: str | None = None) -> None:
+    """Bring a run from a hub. It is a stranger's: what it names is used only with --trust (docs/security.md).
+
+    Args:
+        repo: which.
+        to: its folder here; default: runs/hub/USER-NAME.
+        revision: branch, tag or commit.
+    """
+    print(f"Wrote {bring(repo.removeprefix(PREFIX), to, revision=revision)}")
