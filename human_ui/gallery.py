@@ -6,7 +6,6 @@ each answer. No torch, no window: both skins show what is here.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 
 from prefrl.errors import UserError
 from prefrl.feedback import Answer
+from prefrl.files import read_json
 from prefrl.quality import EXPECTED, TOO_FAST_SECONDS, same_judgement
 from prefrl.store import PreferenceStore, QueryCard
 
@@ -195,9 +195,9 @@ class Expected:
         if self._folder is None:
             return {}
         try:
-            kept: dict[str, Any] = json.loads((self._folder / EXPECTED).read_bytes())
+            kept: dict[str, Any] = read_json(self._folder / EXPECTED)
             return {int(row): float(value) for row, value in kept["probabilities"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (UserError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return {}
 
     def refresh(self, newest_row: int) -> bool:
@@ -221,8 +221,8 @@ class Expected:
 
     def _known(self) -> int:
         try:
-            return int(json.loads((self._folder / EXPECTED).read_bytes())["newest_row"])  # type: ignore[operator]
-        except (OSError, ValueError, KeyError, TypeError):
+            return int(read_json(self._folder / EXPECTED)["newest_row"])  # type: ignore[operator]
+        except (UserError, ValueError, KeyError, TypeError, OverflowError):
             return 0
 
 

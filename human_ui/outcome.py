@@ -6,7 +6,6 @@ same figures: held-out agreement is the one that the last fit noted in the recor
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 
 from prefrl.clips.codec import FILM, FILMS
 from prefrl.feedback import Answer
+from prefrl.files import MOST_BYTES, parse_json
 from prefrl.human_ui.questions import Standing
 from prefrl.quality import duels
 from prefrl.shares import Share
@@ -125,11 +125,11 @@ def learned_returns(path: Path, last_bytes: int | None = None) -> tuple[tuple[in
     with open(path, "rb") as file:
         if last_bytes is not None:
             file.seek(max(0, path.stat().st_size - last_bytes))
-        lines = file.read().decode("utf-8", "replace").splitlines()
+        lines = file.read(MOST_BYTES).decode("utf-8", "replace").splitlines()
     points = []
     for line in lines:
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue  # is being written, or was cut
         if (

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefrl.errors import UserError
+from prefrl.errors import UserError, printable
 from prefrl.feedback import REASONS, Answer, Edit, Undo
 from prefrl.files import write_atomically
 from prefrl.human_ui.command import find_record
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         (card,) = store.cards([query_id])
         folder = given.to or (Path(given.run) / "shown" if Path(given.run).is_dir() else Path("shown"))
         lines = describe(store, card) + write_clips(store, card, folder)
-    print(f"{run}: {card.kind} {card.id}", *lines, sep="\n")  # noqa: T201
+    print("\n".join(map(printable, [f"{run}: {card.kind} {card.id}", *lines])))  # noqa: T201
     return 0
 
 
@@ -120,9 +120,6 @@ def write_clips(store: PreferenceStore, card: QueryCard, folder: Path) -> list[s
 
 
 def _wrapped(text: str, indent: str = "  ") -> list[str]:
-    text = "".join(
-        letter if letter.isprintable() or letter == "\n" else " " for letter in text
-    )  # a terminal obeys some
     lines = [textwrap.wrap(line, WIDTH - len(indent), break_long_words=False) or [""] for line in text.split("\n")]
     return [indent + line for part in lines for line in part]
 

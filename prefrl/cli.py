@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from prefrl.errors import INTERRUPTED, USER_ERROR, UserError, first_line, require
+from prefrl.errors import INTERRUPTED, USER_ERROR, UserError, first_line, require, tell
 
 require("tyro", "train")
 require("rich", "train")
@@ -113,25 +113,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             app.cli(prog="prefrl", description="Reinforcement learning from preferences.", args=arguments)
     except UserError as error:
-        print(f"prefrl: {error}", file=sys.stderr)
+        tell(f"prefrl: {error}")
         return USER_ERROR
     except Interrupted as stopped:
-        print(f"\nprefrl: {stopped}", file=sys.stderr)
+        tell(f"\nprefrl: {stopped}")
         return INTERRUPTED
     except KeyboardInterrupt:
         if arguments[:1] == ["sweep"]:  # which has said so
             return INTERRUPTED
-        print("\nprefrl: interrupted; what the last checkpoint holds is saved.", file=sys.stderr)
+        tell("\nprefrl: interrupted; what the last checkpoint holds is saved.")
         return INTERRUPTED
     except BrokenPipeError:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MemoryError as error:
-        print(f"prefrl: There is too little memory: {first_line(error)}.", file=sys.stderr)
+        tell(f"prefrl: There is too little memory: {first_line(error)}.")
         return USER_ERROR
     except OSError as error:
-        print(f"prefrl: {error}. What was saved before is untouched; resume with: {RESUME} RUN", file=sys.stderr)
+        tell(f"prefrl: {error}. What was saved before is untouched; resume with: {RESUME} RUN")
         return 1
     return 0
 
@@ -146,7 +146,7 @@ def _show_warning(
 ) -> None:
     """Show the package's own warnings as a line, and none of those of other packages."""
     if category is UserWarning and f"{os.sep}prefrl{os.sep}" in filename:
-        print(f"prefrl: {message}", file=sys.stderr)
+        tell(f"prefrl: {message}")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Iterable
 from types import ModuleType
 
 USER_ERROR, INTERRUPTED = 2, 130
 """Exit statuses of the command line."""
+LONGEST_MESSAGE = 4_000
+"""Characters of a message that are shown."""
 
 
 class UserError(Exception):
@@ -57,3 +60,19 @@ def near_names(name: str, known: Iterable[str], how_many: int = 3) -> str:
     if not close:
         return ""
     return " Did you mean " + " or ".join(repr(by_lower[c]) for c in close) + "?"
+
+
+def tell(message: object) -> None:
+    """Print a message for the user on the standard error.
+
+    What data say in it can do nothing to a terminal, nor fill it: characters that are not printed are shown by their
+    numbers, and what is longer than `LONGEST_MESSAGE` is cut.
+    """
+    text = str(message)
+    cut = f"{text[:LONGEST_MESSAGE]} ..." if len(text) > LONGEST_MESSAGE else text
+    print(printable(cut), file=sys.stderr)  # noqa: T201
+
+
+def printable(text: str) -> str:
+    """Return a text of data as a terminal may be given it: what it would obey is shown as the number of a character."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

@@ -162,13 +162,35 @@ def read_inside(folder: Path, name: str) -> bytes:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{name} leads out of the folder")
+    return read_plain(path)
+
+
+def read_plain(path: Path) -> bytes:
+    """Return the content of a file that somebody else may have made.
+
+    Raises:
+        ValueError: it is no plain file (a pipe would be waited for, a device read for ever), or is larger than
+            `MOST_BYTES`.
+        OSError: it cannot be read.
+    """
     if not path.is_file():
-        raise ValueError(f"{name} is missing, or no plain file")
+        raise ValueError(f"{path.name} is missing, or no plain file")
     with open(path, "rb") as file:
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
-        raise ValueError(f"{name} is larger than the {MOST_BYTES:,} bytes that are read")
+        raise ValueError(f"{path.name} is larger than the {MOST_BYTES:,} bytes that are read")
     return data
+
+
+def check_stored(file: zipfile.ZipFile) -> None:
+    """Check that an archive of PyTorch's holds its parts as they are: it never packs them, so that none can unpack.
+
+    Raises:
+        ValueError: a part is compressed: it may unpack to any size.
+    """
+    packed = [member.filename for member in file.infolist() if member.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise ValueError(f"its part {packed[0]!r} is compressed, as none is in what torch.save writes")
 
 
 def text_or_file(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from prefrl.errors import require
-from prefrl.feedback import Answer, Comparison, Strength
+from prefrl.feedback import Answer, Comparison, Entry, Strength
 from prefrl.shares import Share, share_of, wilson
 from prefrl.store import PreferenceStore
 from prefrl.store.reading import Outline
@@ -143,24 +143,41 @@ def same_judgement(known: Answer, said: Answer) -> bool:
     return sum(agreed) >= RIGHT_FROM * len(agreed)
 
 
-def measure_quality(store: PreferenceStore) -> Quality:
-    """Measure the answers that stand in a record."""
-    answers = [a for _, a in store.answers(standing=True) if isinstance(a, Answer)]
-    outlines = store.outlines()
-    kinds = store.annotators()
-    first = [answer for answer in answers if outlines[answer.query_id].repeat_of is None]
-    judgements, ratings = _judgements(first, outlines), _ratings(first, outlines)
-    everybody = list(dict.fromkeys(answer.annotator for answer in answers))
+def measure_quality(store: PreferenceStore, standing: Sequence[tuple[int, Entry]] | None = None) -> Quality:
+    """Measure the answers that stand in a record.
+
+    Args:
+        store: the record.
+        standing: its `answers(standing=True)`, where they have been read.
+    """
+    rows = store.answers(standing=True) if standing is None else standing
+    answers = [answer for _, answer in rows if isinstance(answer, Answer)]
+    given: dict[str, list[Answer]] = {}
+    for answer in answers:
+        given.setdefault(answer.annotator, []).append(answer)
+    again, kinds = store.asked_again(), store.annotators()
+    several = _answered_by_several(answers, again)
+    outlines = store.outlines([answer.query_id for answer in several])
+    judgements, ratings = _judgements(several, outlines), _ratings(several, outlines)
     shared = _shared(judgements)
     known_by = store.facts().get("known_by")
-    gold = {name: store.known_answers(name, known_by) if known_by else [] for name in everybody}
+    gold = {name: store.known_answers(name, known_by) if known_by else [] for name in given}
+    names = sorted(given)
     return Quality(
-        annotators=tuple(_annotator(n, kinds[n], answers, outlines, shared, gold[n]) for n in sorted(everybody)),
+        annotators=tuple(_annotator(n, kinds[n], given[n], again, shared, gold[n]) for n in names),
         pairs=tuple(_pairs(shared)),
         alpha_comparisons=krippendorff_alpha(judgements.values(), "nominal"),
         alpha_ratings=krippendorff_alpha(ratings.values(), "ordinal"),
-        seconds={name: tuple(a.seconds for a in answers if a.annotator == name) for name in sorted(everybody)},
+        seconds={name: tuple(answer.seconds for answer in given[name]) for name in names},
     )
+
+
+def _answered_by_several(answers: Sequence[Answer], again: Mapping[str, str | None]) -> list[Answer]:
+    """Return the answers to queries that several annotators answered, without those to what was asked again."""
+    first: dict[str, str] = {}
+    several = {a.query_id for a in answers if first.setdefault(a.query_id, a.annotator) != a.annotator}
+    several -= {query_id for query_id, original in again.items() if original is not None}
+    return [answer for answer in answers if answer.query_id in several] if several else []
 
 
 def duels(store: PreferenceStore) -> Share | None:
@@ -231,20 +248,19 @@ def _pairs(shared: Mapping[tuple[str, str], Sequence[Unit]]) -> Iterable[PairQua
 def _annotator(
     name: str,
     kind: str,
-    answers: Sequence[Answer],
-    outlines: Mapping[str, Outline],
+    mine: Sequence[Answer],
+    again: Mapping[str, str | None],
     shared: Mapping[tuple[str, str], Sequence[Unit]],
     gold: Sequence[tuple[Answer, Answer]],
 ) -> AnnotatorQuality:
-    mine = [answer for answer in answers if answer.annotator == name]
-    compared = [answer for answer in mine if isinstance(answer, Comparison | Strength)]
-    said = {answer.query_id: _preferred(answer) for answer in compared}
+    compared = [(answer, _preferred(answer)) for answer in mine if isinstance(answer, Comparison | Strength)]
+    said = {answer.query_id: preference for answer, preference in compared}
     twice = []
     for query_id, preference in said.items():
-        before = said.get(outlines[query_id].repeat_of or "")
+        before = said.get(again.get(query_id) or "")
         if before is not None and preference is not None:
             twice.append(before == preference)
-    left = [_preferred(a) == (a.shown[0] == 0) for a in compared if a.shown is not None and _preferred(a) in (0.0, 1.0)]
+    left = [preferred == (a.shown[0] == 0) for a, preferred in compared if a.shown and preferred in (0.0, 1.0)]
     same = [
         unit[one] == unit[other] for (one, other), units in shared.items() if name in (one, other) for unit in units
     ]
@@ -253,7 +269,7 @@ def _annotator(
         name=name,
         kind=kind,
         num_answers=len(mine),
-        num_ties=sum(_preferred(answer) == 0.5 for answer in compared),
+        num_ties=sum(preferred == 0.5 for _, preferred in compared),
         num_cannot_tell=sum(answer.value is None for answer in mine),
         consistency=share_of(twice),
         chose_left=share_of(left),

@@ -60,12 +60,12 @@ class Registry(Mapping[str, T]):
         Raises:
             UserError: there is none of that name, or the object cannot be used here.
         """
+        if isinstance(given, str) and given in self._known:
+            return self._known[given]
         if any(given is known for known in self._known.values()):
             return given
         if not isinstance(given, str):
             return self._adopt(given, f"{self.what} {quoted(given)}")
-        if given in self._known:
-            return self._known[given]
         self._refuse_unknown(given)
         return self._adopt(load_object(given, self.what), f"{self.what} {given!r}")
 

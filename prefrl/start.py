@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from prefrl.errors import INTERRUPTED, USER_ERROR, UserError
+from prefrl.errors import INTERRUPTED, USER_ERROR, UserError, tell
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return every_other_verb(given)
     except UserError as error:
-        print(f"prefrl: {error}", file=sys.stderr)  # noqa: T201
+        tell(f"prefrl: {error}")
         return USER_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -23,8 +23,11 @@ from prefrl.errors import UserError
 VARIABLE = "PREFRL_TRUSTED"
 """Of the environment: what this process trusts, for the processes that it starts."""
 
-_NAMES_FILES = {"instruction", "model", "from_run", "from_offline", "record", "dataset"}
+_NAMES_FILES = {"instruction", "model", "from_run", "from_offline", "record", "dataset", "data", "reward", "references",
+                "pretraining", "proxy"}  # fmt: skip
 """Settings that may name a file, or a model of a hub, by one word."""
+_OWN = {"servicedesk", "gold"}
+"""Words that name neither, where those settings hold them: a world of prefrl's own, and its reward."""
 
 
 def check_trust(path: Path, config: Mapping[str, Any], *, trust: bool) -> None:
@@ -62,8 +65,22 @@ def remember(config: Mapping[str, Any]) -> None:
     """Trust what a run names from now on, in this process and in those to come."""
     names = names_in(config.get("settings"))
     seams.consent(names)
-    digest = _digest(config)
-    if not names or _is_remembered(digest):
+    if names:
+        _remember(_digest(config))
+
+
+def allow(content: Any) -> None:
+    """Note that this user asked for something that a file of a run says as well, as JSON."""
+    _remember(_hash(content))
+
+
+def is_allowed(content: Any) -> bool:
+    """Tell whether this user asked for what a file of a run says: `allow` was called with it."""
+    return _is_remembered(_hash(content))
+
+
+def _remember(digest: str) -> None:
+    if _is_remembered(digest):
         return
     os.environ[VARIABLE] = " ".join([*os.environ.get(VARIABLE, "").split(), digest])
     place = _place()
@@ -93,7 +110,7 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 def _leads_out(key: str, text: str) -> bool:
     """Tell whether a text may be a name of code, an address or a path, rather too often; `ALE/Pong-v5` is none."""
-    if key in _NAMES_FILES and " " not in text and text:
+    if key in _NAMES_FILES and " " not in text and text and text not in _OWN:
         return True
     if re.fullmatch(r"linear:[0-9.e+-]+", text):  # a learning rate
         return False
@@ -104,6 +121,10 @@ def _digest(config: Mapping[str, Any]) -> str:
     content = [config.get("run_id"), names_in(config.get("settings"))]
     if "begun_in" in config:  # where relative names lead from
         content.append(config["begun_in"])
+    return _hash(content)
+
+
+def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

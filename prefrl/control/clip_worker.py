@@ -27,7 +27,7 @@ from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import make_run_env
 from prefrl.control.rendering import DARKEST, choose_gl_backend, prepare_pictures, why_black, why_not_drawn
 from prefrl.control.strip import film, not_filmed
-from prefrl.errors import UserError, first_line
+from prefrl.errors import UserError, first_line, tell
 from prefrl.store import Clip, PreferenceStore
 
 POLL_SECONDS = 0.2
@@ -130,7 +130,7 @@ class Films:
                 film(self._folder, missing[0])
             except Exception as error:  # of a user's environment: of many kinds
                 self._failed = True  # so would the others
-                print(f"prefrl: No films of the training: {first_line(error)}", file=sys.stderr)  # noqa: T201
+                tell(f"prefrl: No films of the training: {first_line(error)}")
         return bool(missing)
 
 
@@ -149,7 +149,7 @@ def work(path: Path, parent: int) -> None:
                 if render_open(store, renderer) or films.make_one():
                     continue
             except UserError as error:  # the record is away: it may come back
-                print(f"prefrl: {error}", file=sys.stderr)  # noqa: T201
+                tell(f"prefrl: {error}")
                 time.sleep(RESTART_SECONDS)
             time.sleep(POLL_SECONDS)
     renderer.close()
@@ -210,5 +210,5 @@ def main() -> None:
         try:
             work(Path(sys.argv[1]), int(sys.argv[2]))
         except UserError as error:  # it is started again
-            print(f"prefrl: {error}", file=sys.stderr)  # noqa: T201
+            tell(f"prefrl: {error}")
             sys.exit(1)

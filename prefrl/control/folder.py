@@ -11,7 +11,7 @@ import torch
 
 from prefrl.control.settings import RunSettings
 from prefrl.errors import UserError, first_line
-from prefrl.files import write_atomically
+from prefrl.files import check_stored, write_atomically
 from prefrl.runs import RunFolder
 from prefrl.runs.codec import to_json
 from prefrl.store import PreferenceStore
@@ -53,9 +53,10 @@ class ControlFolder(RunFolder):
 
     @classmethod
     def open(cls, path: Path, *, trust: bool = False, reads_only: bool = False) -> Self:
-        """Open the folder of a run, and trust the baseline within it as the run itself; see `RunFolder.open`."""
-        if trust and (path / "baseline" / "config.json").is_file():
-            super().open(path / "baseline", trust=True)
+        """Open the folder of a run, and trust its baseline and controls as the run itself; see `RunFolder.open`."""
+        for part in (path / "baseline", *path.glob("controls/*")) if trust else ():
+            if (part / "config.json").is_file():
+                super().open(part, trust=True)
         return super().open(path, trust=trust, reads_only=reads_only)
 
     @property
@@ -99,7 +100,7 @@ class ControlFolder(RunFolder):
     def baseline(self) -> ControlFolder | None:
         """The run on the true reward beside this one, if there is one."""
         path = self.path / "baseline"
-        return ControlFolder.open(path) if (path / "config.json").is_file() else None
+        return ControlFolder.open(path).take_part_in(self) if (path / "config.json").is_file() else None
 
     def save_policy(self, name: str, state: dict[str, Any]) -> None:
         """Keep a policy under `policies/NAME.pt`."""
@@ -119,6 +120,7 @@ class ControlFolder(RunFolder):
             raise UserError(f"The run in {self.path} has no policy {name!r}; it has: {kept}.")
         try:
             with zipfile.ZipFile(path) as file:
+                check_stored(file)
                 damaged = file.testzip()  # torch reads on where a checksum does not fit
             state: dict[str, Any] = {} if damaged else torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # of zipfile and torch: many kinds

@@ -25,6 +25,7 @@ from prefrl.control.settings import RunSettings
 from prefrl.control.steadiness import Steadiness
 from prefrl.errors import UserError
 from prefrl.feedback import Entry, Query
+from prefrl.feedback.queries import AskedPairs
 from prefrl.history import Episode, History
 from prefrl.queries import METHODS, propose_pairs, reads_asked
 from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
@@ -88,7 +89,7 @@ class RewardLearner:
         )
         self.session = 0
         self.open_queries: dict[str, Query] = {}
-        self.asked_pairs: set[frozenset[str]] = set()
+        self.asked_pairs = AskedPairs()
         self._warned = self._told_missing = False
         self.serving = Serving(self.reward, settings) if self.reward.num_groups > 1 else None
 
@@ -206,9 +207,13 @@ class RewardLearner:
             self.session += 1
 
     def _note_asked(self, queries: Sequence[Query]) -> None:
-        self.asked_pairs |= {query.pair for query in queries}
-        self.intake.ask(queries)
+        self._know_asked(queries)
         self._follow_open({query.id: query for query in queries})
+
+    def _know_asked(self, queries: Sequence[Query]) -> None:
+        for query in queries:
+            self.asked_pairs.add(query.pair)
+        self.intake.ask(queries)
 
     def _follow_open(self, known: dict[str, Query]) -> None:
         """Hold the open queries with their segments, and no others."""
@@ -319,7 +324,7 @@ class RewardLearner:
         self._restore_data(state.arrays["counts"], values)
 
     def _restore_data(self, counts: Array, values: dict[str, Any]) -> None:
-        self.asked_pairs = self.store.asked_pairs()
+        self.asked_pairs = AskedPairs()
         place_of = {row: place for place, row in enumerate(values["taken"])}
         self.data = self._empty_data()
         rows = dict(self.store.answers(repeats=False))
@@ -327,7 +332,7 @@ class RewardLearner:
         encoded, scales = {}, {}
         for session in range(self.session):  # one at a time: the segments of all would fill the memory
             queries = self.store.session_queries(session)
-            self.intake.ask(queries)
+            self._know_asked(queries)
             for query in queries:
                 if query.id in taught:
                     encoded[query.id], scales[query.id] = self.data.encode(query.segments), query.scale

@@ -34,7 +34,7 @@ from prefrl.errors import UserError, first_line, require
 from prefrl.quality import duels
 from prefrl.rewards import RewardEnsemble
 from prefrl.rewards.function import RewardFunction
-from prefrl.runs.checkpoint import newest_checkpoint
+from prefrl.runs.checkpoint import check_unchanged, newest_checkpoint
 from prefrl.runs.folder import RESUME
 from prefrl.runs.guard import Interrupted, locked, stopping
 from prefrl.runs.metrics import finite
@@ -171,6 +171,7 @@ def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, v
     settings, baseline = folder.settings, folder.baseline
     if baseline is not None:
         _ = baseline.settings  # refused where they cannot be read, before anything is done
+        check_unchanged(baseline)
     with locked(folder.path), followed(folder):
         title = f"{settings.env_id} from {settings.labels} answers"
         over = _train_one(folder, title, quiet, annotator, viewer, serve)

@@ -41,6 +41,10 @@ class Comparison(Answer):
         """The ranks of the two; None: can't tell."""
         return None if self.preference is None else {1.0: (1, 2), 0.0: (2, 1), 0.5: (1, 1)}[self.preference]
 
+    def pairs(self, num_items: int) -> list[tuple[int, int, float]]:
+        """Return what is said of the only pair; nothing: can't tell."""
+        return [] if self.preference is None else [(0, 1, float(self.preference))]
+
     @classmethod
     def from_order(cls, groups: Sequence[Sequence[int]], num_items: int) -> Any:
         """Return the preference for what was chosen first."""

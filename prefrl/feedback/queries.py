@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from prefrl.errors import UserError
 from prefrl.feedback.answers import Answer
@@ -116,3 +117,32 @@ class Query:
     def pair(self) -> frozenset[str]:
         """The names of what is shown, whichever comes first."""
         return frozenset(item.id for item in self.items)
+
+
+class AskedPairs:
+    """Sets of names of what was shown together, of which no more is kept than is needed to know them again.
+
+    That is a number of 60 bits for each: among a million, two are taken for one with a probability of one in two
+    million.
+    """
+
+    def __init__(self) -> None:
+        self._keys: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __contains__(self, names: Any) -> bool:
+        return _key(names) in self._keys
+
+    def add(self, names: Iterable[str]) -> None:
+        """Add what was shown together: names of segments or responses."""
+        self._keys.add(_key(names))
+
+
+def _key(names: Iterable[str]) -> int:
+    """Return the first 60 bits of the names, which are hashes, joined so that their order makes no difference."""
+    key = 0
+    for name in set(names):
+        key ^= int(name[:15], 16)
+    return key

@@ -45,7 +45,7 @@ class DemoSettings:
     """Pairs of the pretrained model's pictures that the reward is learned from."""
     steps: int = 60
     """Batches of DDPO and DPOK."""
-    beta: float = 0.02
+    beta: float = 0.002
     """Weight of the KL divergence in DPOK, and in DDPO with KL."""
     sampling_steps: int = 16
     judge_temperature: float = 0.1
@@ -81,7 +81,7 @@ class Demo:
         shared: dict[str, Any] = {"model": base, "reward": reward, "place": place, "watch": watched}
         policy = PolicySettings(
             steps=settings.steps, prompts=16, images=4, minibatch_size=256,
-            optimiser=OptimiserSettings(learning_rate=1e-4),
+            optimiser=OptimiserSettings(learning_rate=5e-5),
         )  # fmt: skip
         beta = settings.beta
         value = replace(policy, baseline="value")

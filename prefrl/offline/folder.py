@@ -34,7 +34,11 @@ class OfflineFolder(OfflineStart):
     def controls(self) -> dict[str, OfflineFolder]:
         """The controls beside this run, by name."""
         paths = {name: self.control_path(name) for name in CONTROLS}
-        return {name: OfflineFolder.open(path) for name, path in paths.items() if (path / "config.json").is_file()}
+        return {
+            name: OfflineFolder.open(path).take_part_in(self)
+            for name, path in paths.items()
+            if (path / "config.json").is_file()
+        }
 
     def control_path(self, name: str) -> Path:
         """Return where a control lies, or would lie."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from prefrl.control.folder import ControlFolder
 from prefrl.errors import UserError, first_line
-from prefrl.files import npz_arrays
+from prefrl.files import npz_arrays, read_plain
 from prefrl.history import Episode, History
 from prefrl.offline.data import NO_ENVIRONMENT, GivenEpisode, OfflineData, Spaces, World, make_data
 from prefrl.offline.minari_data import is_minari, read_minari
@@ -69,7 +69,7 @@ def read_npz(path: Path, world: World) -> tuple[Spaces, World, list[GivenEpisode
 
 def _npz_episode(path: Path) -> GivenEpisode:
     try:
-        arrays = npz_arrays(path.read_bytes())
+        arrays = npz_arrays(read_plain(path))
         observations, actions = from_arrays("observations", arrays), arrays["actions"]
     except KeyError as error:
         name = str(error.args[0]).removeprefix("no array named ")
@@ -87,9 +87,18 @@ def _npz_episode(path: Path) -> GivenEpisode:
         true_rewards=arrays.get("rewards", np.full(len(actions), np.nan)),
         terminated=bool(ends[-1:].any()),
         frames=arrays.get("frames"),
-        frames_per_second=float(arrays.get("frames_per_second", 30.0)),
-        seed=int(arrays["seed"]) if "seed" in arrays else None,
+        frames_per_second=float(_number(path, "frames_per_second", arrays) or 30.0),
+        seed=None if (seed := _number(path, "seed", arrays)) is None else int(seed),
     )
+
+
+def _number(path: Path, name: str, arrays: Mapping[str, Array]) -> float | None:
+    """Return a single number of an episode, None where it has none of that name."""
+    value = arrays.get(name)
+    if value is not None and (value.size != 1 or value.dtype.kind not in "iuf" or not 0 <= value.item() < 2**63):
+        got = f"{value}"[:60] if value.size == 1 else f"an array of shape {value.shape}"
+        raise UserError(f"{path}: {name} must be one number from 0. Received {got}")
+    return None if value is None else value.item()
 
 
 def _cast(episode: GivenEpisode, spaces: Spaces) -> GivenEpisode:

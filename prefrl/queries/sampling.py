@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def propose_pairs(
     method: str | QueryMethod,
     rng: np.random.Generator,
     candidates_per_query: int = 10,
-    asked: Collection[frozenset[str]] = frozenset(),
+    asked: Container[frozenset[str]] = frozenset(),
     asked_embeddings: Floats | None = None,
     last_steps: int | None = None,
     recent_share: float = 1.0,
@@ -107,7 +107,7 @@ def propose_pairs(
 
 
 def _draw_new_pairs(
-    draw: Callable[[int], Sequence[Segment]], wanted: int, asked: Collection[frozenset[str]]
+    draw: Callable[[int], Sequence[Segment]], wanted: int, asked: Container[frozenset[str]]
 ) -> list[Pair]:
     """Draw up to `wanted` different pairs that are not in `asked`; fewer if a bounded number of tries yields fewer."""
     pairs: list[Pair] = []

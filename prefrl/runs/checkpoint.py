@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ import safetensors.numpy
 import torch
 
 from prefrl.errors import UserError, first_line
-from prefrl.files import write_json
+from prefrl.files import check_stored, write_json
 from prefrl.runs.folder import RESUME, RunFolder
 from prefrl.spaces import Array
 from prefrl.trust import without_passwords
@@ -154,6 +155,8 @@ def load_checkpoint(path: Path, run_id: str) -> Checkpoint:
     if manifest["run_id"] != run_id:
         raise CheckpointError(f"{path} belongs to another run ({manifest['run_id']}, not {run_id}).")
     try:
+        with zipfile.ZipFile(io.BytesIO(files["state.pt"])) as file:
+            check_stored(file)
         state = State(
             tensors=torch.load(io.BytesIO(files["state.pt"]), map_location="cpu", weights_only=True),
             arrays=safetensors.numpy.load(files["arrays.safetensors"]),
@@ -171,14 +174,14 @@ def load_checkpoint(path: Path, run_id: str) -> Checkpoint:
 def _checked_files(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return the manifest of a checkpoint and its files by name, which are as they were written."""
     try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
+        manifest = json.loads(_read(path, "manifest.json"))
         if manifest.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not a checkpoint of prefrl.")
         if manifest["version"] > FORMAT_VERSION:
             raise CheckpointError(
                 f"{path} was written by a newer prefrl (format {manifest['version']}). Upgrade prefrl."
             )
-        files = {name: (path / name).read_bytes() for name in ("state.pt", "arrays.safetensors", "state.json")}
+        files = {name: _read(path, name) for name in ("state.pt", "arrays.safetensors", "state.json")}
         for name in files:
             if hashlib.sha256(files[name]).hexdigest() != manifest["sha256"][name]:
                 raise DamagedCheckpoint(f"{path / name} is damaged: its content does not match its checksum.")
@@ -187,9 +190,17 @@ def _checked_files(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise DamagedCheckpoint(f"{path} is damaged: {Path(error.filename).name} is missing.") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedCheckpoint(f"{path} is damaged: its manifest.json is not one ({first_line(error)}).") from error
     return manifest, files
+
+
+def _read(path: Path, name: str) -> bytes:
+    """Return a file of a checkpoint, which may be of any size, but no pipe, and no device that has no end."""
+    file = path / name
+    if file.exists() and not file.is_file():
+        raise DamagedCheckpoint(f"{file} is damaged: it is no plain file.")
+    return file.read_bytes()
 
 
 def newest_checkpoint(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:
@@ -229,19 +240,36 @@ def checkpoint_to_go_on_from(folder: RunFolder) -> Checkpoint | None:
             f"{' '.join(reason for _, reason in damaged)} No other checkpoint is left to go on from. Nothing was "
             f"changed. Put back a copy, or to begin the run again move {folder.checkpoints} away."
         )
-    if found is not None and found.settings is not None and not folder.accept_changed:
-        changed = _changes(found.settings, without_passwords(folder.config.get("settings")))
-        if changed:
-            raise UserError(
-                f"{folder.config_path} was changed since the last checkpoint: {'; '.join(changed[:5])}. Put back what "
-                f"was there, or go on knowingly: {RESUME} {folder.path} --accept-changed"
-            )
+    if found is not None:
+        _refuse_changed(folder, found)
     for path, reason in damaged:
         aside = path.with_name(f"{path.name}.damaged")
         shutil.rmtree(aside, ignore_errors=True)  # of the same steps, from an earlier resume
         os.replace(path, aside)
         warnings.warn(f"{reason} Going on from the checkpoint before it; it is kept as {aside.name}.", stacklevel=2)
     return found
+
+
+def check_unchanged(folder: RunFolder) -> None:
+    """Check, before anything is done, that the settings of a run are those of its newest checkpoint, if it has one.
+
+    Raises:
+        UserError: they were changed, and the user did not say that they accept that.
+    """
+    found, _ = newest_checkpoint(folder)
+    if found is not None:
+        _refuse_changed(folder, found)
+
+
+def _refuse_changed(folder: RunFolder, found: Checkpoint) -> None:
+    if found.settings is None or folder.accept_changed:
+        return
+    changed = _changes(found.settings, without_passwords(folder.config.get("settings")))
+    if changed:
+        raise UserError(
+            f"{folder.config_path} was changed since the last checkpoint: {'; '.join(changed[:5])}. Put back what "
+            f"was there, or go on knowingly: {RESUME} {folder.whole} --accept-changed"
+        )
 
 
 def change_settings(folder: RunFolder, changes: Mapping[str, Any]) -> None:

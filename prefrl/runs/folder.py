@@ -65,6 +65,13 @@ class RunFolder:
         """The user goes on without what was lost since the last checkpoint, knowingly."""
         self.accept_changed = False
         """And with settings that were changed since then."""
+        self.whole = path
+        """What is resumed: the folder of the run that this one is a part of."""
+
+    def take_part_in(self, whole: RunFolder) -> Self:
+        """Be a part of another run, which is resumed with it, and of which the user accepted what they did."""
+        self.whole, self.accept_lost, self.accept_changed = whole.path, whole.accept_lost, whole.accept_changed
+        return self
 
     @classmethod
     def _create(cls, path: Path, **described: Any) -> Self:

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from prefrl.errors import UserError, require
-from prefrl.files import parse_json
+from prefrl.errors import UserError, first_line, require
+from prefrl.files import parse_json, read_plain
 
 
 class MetricsPlace(Protocol):
@@ -141,9 +141,9 @@ def read_rows(path: Path, counter: str | None = None) -> list[dict[str, Any]]:
         UserError: it cannot be read.
     """
     try:
-        lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        lines = read_plain(path).split(b"\n") if path.is_file() else [b""]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from None
     rows: list[dict[str, Any]] = []
     damaged = []
     for number, line in enumerate(lines[:-1], 1):  # what follows the last end of a line is a row cut short, or nothing

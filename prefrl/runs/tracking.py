@@ -20,6 +20,7 @@ from prefrl.files import read_json, write_json
 from prefrl.runs.folder import RunFolder
 from prefrl.runs.metrics import finite, numbers, read_rows
 from prefrl.runs.trackers import TRACKERS, Tracker
+from prefrl.trust import allow, is_allowed
 
 NAME, PROJECT = "tracking.json", "prefrl"
 SECONDS = 5.0  # between looks at what is new
@@ -41,7 +42,9 @@ def track(folder: RunFolder, names: Sequence[str], project: str = PROJECT) -> No
     for name in names:
         if name not in TRACKERS:
             raise UserError(f"There is no tracker {name!r}; choose of {', '.join(TRACKERS)}.")
-        entries.setdefault(name, {"project": project, "sent": -1, "own": {}})
+        if name not in entries or not _is_asked_for(folder, name, entries[name]):
+            entries[name] = {"project": project, "sent": -1, "own": {}}
+        allow(_asked(folder, name, entries[name]))
     write_json(folder.path / NAME, {"trackers": entries})
 
 
@@ -58,7 +61,14 @@ class Tracking:
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        self._folder, self._entries = folder, _entries(folder.path)
+        self._folder, entries = folder, _entries(folder.path)
+        self._entries = {name: one for name, one in entries.items() if _is_asked_for(folder, name, one)}
+        for name in entries.keys() - self._entries.keys():
+            warnings.warn(
+                f"{folder.path / NAME} would have the run sent to {name}, for which you did not ask on this machine: "
+                f"nothing is sent there. If it is right: prefrl track {folder.path} --to {name}",
+                stacklevel=2,
+            )
         self.metrics_path = folder.metrics_path
         self._open: dict[str, Tracker] = {}
         self._lock = threading.Lock()
@@ -188,6 +198,16 @@ def _close_all() -> None:
         with warnings.catch_warnings():
             follower.tracking.send(finish=True)
     _following.clear()
+
+
+def _asked(folder: RunFolder, name: str, entry: Mapping[str, Any]) -> list[str]:
+    """Return what a user asks for who has a run sent to a tracker."""
+    return ["tracking", folder.run_id, name, entry["project"]]
+
+
+def _is_asked_for(folder: RunFolder, name: str, entry: Mapping[str, Any]) -> bool:
+    """Tell whether this user asked for it, and not whoever made the folder: it is their account that it goes to."""
+    return is_allowed(_asked(folder, name, entry))
 
 
 def _entries(path: Path) -> dict[str, dict[str, Any]]:

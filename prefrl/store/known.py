@@ -5,12 +5,15 @@ Such a question is one asked again of one annotator (`repeat_of`, `reserved_for`
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import sqlalchemy as sa
 
 from prefrl.feedback import Answer, Undo
 from prefrl.store import reading, tables
 from prefrl.store.claims import standing
+from prefrl.store.engine import chunks
 
 
 def choose(
@@ -77,9 +80,8 @@ def both(connection: sa.Connection, annotator: str, known_by: str, name: str) ->
     asked = condition & (answer.annotator == annotator) & (query.reserved_for == annotator)
     said = reading.answers(connection, asked & query.repeat_of.isnot(None), name)
     of = dict(connection.execute(sa.select(query.id, query.repeat_of).where(query.reserved_for == annotator)).all())
-    originals = {
-        known.query_id: known
-        for _, known in reading.answers(connection, condition & (answer.annotator == known_by), name)
-        if isinstance(known, Answer)
-    }
+    originals: dict[str, Any] = {}
+    for chunk in chunks(of.values()):
+        theirs = condition & (answer.annotator == known_by) & answer.query_id.in_(chunk)
+        originals |= {known.query_id: known for _, known in reading.answers(connection, theirs, name)}
     return [(originals[of[a.query_id]], a) for _, a in said if of[a.query_id] in originals and isinstance(a, Answer)]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from prefrl.errors import UserError
 from prefrl.feedback import KINDS, Entry, Query, Response, Undo
-from prefrl.feedback.queries import JUDGING_SESSION
+from prefrl.feedback.queries import JUDGING_SESSION, AskedPairs
 from prefrl.segments import Segment
 from prefrl.store import tables
 from prefrl.store.claims import standing as stands
 from prefrl.store.engine import chunks
-from prefrl.store.rows import QueryCard, query_fields, read_card, read_entry, read_segment
+from prefrl.store.rows import ENTRY_COLUMNS, QueryCard, query_fields, read_card, read_entry, read_segment
+
+ROWS_AT_ONCE = 1000  # fetched before they are read
 
 
 def queries(
@@ -53,21 +55,28 @@ def cards(connection: sa.Connection, query_ids: Sequence[str]) -> list[QueryCard
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What is asked by a query, but not of what."""
+    """What the answers to a query can be."""
 
-    kind: str
     scale: int | None
-    repeat_of: str | None
     num_items: int
 
 
-def outlines(connection: sa.Connection) -> dict[str, Outline]:
-    """Return the outlines of all queries by their names."""
+def outlines(connection: sa.Connection, query_ids: Sequence[str]) -> dict[str, Outline]:
+    """Return the outlines of queries by their names."""
     query, item = tables.queries.c, tables.query_items.c
-    counted = sa.select(item.query_id, sa.func.count().label("num_items")).group_by(item.query_id).subquery()
-    statement = sa.select(query.id, query.kind, query.scale, query.repeat_of, counted.c.num_items)
-    statement = statement.join(counted, counted.c.query_id == query.id)
-    return {name: Outline(*values) for name, *values in connection.execute(statement)}
+    shows = sa.select(sa.func.count()).where(item.query_id == query.id).scalar_subquery()
+    found = {}
+    for chunk in chunks(dict.fromkeys(query_ids)):
+        for name, *values in connection.execute(sa.select(query.id, query.scale, shows).where(query.id.in_(chunk))):
+            found[name] = Outline(*values)
+    return found
+
+
+def asked_again(connection: sa.Connection) -> dict[str, str | None]:
+    """Return the queries whose answers teach nothing, and which each asks again; None: it judges what was learned."""
+    query = tables.queries.c
+    idle = query.repeat_of.isnot(None) | (query.session >= JUDGING_SESSION)
+    return dict(connection.execute(sa.select(query.id, query.repeat_of).where(idle)).all())
 
 
 def _items(connection: sa.Connection, query_ids: Sequence[str]) -> dict[str, list[str | Response]]:
@@ -109,36 +118,40 @@ def answers(
     connection: sa.Connection, condition: sa.ColumnElement[bool], name: str, at_most: int | None = None
 ) -> list[tuple[int, Entry]]:
     """Return answers with their rows, ascending; the condition may speak of their queries."""
-    statement = sa.select(tables.answers).join(tables.queries).where(condition).order_by(tables.answers.c.id)
-    if at_most is not None:
-        statement = statement.limit(at_most)
-    rows = connection.execute(statement).all()
-    _load_kinds(row.kind for row in rows)
-    try:
-        return [(row.id, read_entry(row)) for row in rows]
-    except (ValueError, UserError) as error:
-        raise damaged(name, error) from error
+    statement = sa.select(*ENTRY_COLUMNS).join_from(tables.answers, tables.queries).where(condition)
+    statement = statement.order_by(tables.answers.c.id).limit(at_most)
+    found: list[tuple[int, Entry]] = []
+    loaded: set[str] = set()
+    for rows in connection.execute(statement).partitions(ROWS_AT_ONCE):
+        for row in rows:
+            if row[1] not in loaded:
+                _load_kind(row[1])
+                loaded.add(row[1])
+            try:
+                found.append((row[0], read_entry(row)))
+            except (ValueError, UserError) as error:
+                raise damaged(name, error) from error
+    return found
 
 
 def answer(connection: sa.Connection, row: int, name: str, *, standing: bool = True) -> Entry | None:
     """Return one answer, with `standing` only if it was not taken back; or None."""
     condition = (tables.answers.c.id == row) & (stands() if standing else sa.true())
-    found = connection.execute(sa.select(tables.answers).where(condition)).first()
+    found = connection.execute(sa.select(*ENTRY_COLUMNS).where(condition)).first()
     if found is None:
         return None
-    _load_kinds([found.kind])
+    _load_kind(found.kind)
     try:
         return read_entry(found)
     except (ValueError, UserError) as error:
         raise damaged(name, error) from error
 
 
-def _load_kinds(names: Iterable[str]) -> None:
-    """Load kinds of a user's own, so that one whose module is not here is not taken for damage."""
-    for name in dict.fromkeys(names):
-        if ":" in name:
-            KINDS.check_read(name)
-            KINDS.find(name)
+def _load_kind(name: str) -> None:
+    """Load a kind of a user's own, so that one whose module is not here is not taken for damage."""
+    if ":" in name:
+        KINDS.check_read(name)
+        KINDS.find(name)
 
 
 def num_answers(connection: sa.Connection, annotator: str | None) -> int:
@@ -172,15 +185,15 @@ def num_idle(connection: sa.Connection, annotator: str | None) -> int:
     return sum(connection.scalars(count).one() for count in (again, cannot_tell, judging))
 
 
-def asked_pairs(connection: sa.Connection) -> set[frozenset[str]]:
-    """Return the sets of names of what was shown together."""
-    item = tables.query_items.c
-    together: dict[str, list[str]] = {}
-    for query_id, segment_id in connection.execute(
-        sa.select(item.query_id, sa.func.coalesce(item.segment_id, item.response_id))
-    ):
-        together.setdefault(query_id, []).append(segment_id)
-    return {frozenset(names) for names in together.values()}
+def asked_pairs(connection: sa.Connection) -> AskedPairs:
+    """Return what was shown together."""
+    item, found = tables.query_items.c, AskedPairs()
+    joined = sa.func.string_agg if connection.dialect.name == "postgresql" else sa.func.group_concat
+    names = joined(sa.func.coalesce(item.segment_id, item.response_id), " ")
+    for rows in connection.execute(sa.select(names).group_by(item.query_id)).partitions(ROWS_AT_ONCE):
+        for (together,) in rows:
+            found.add(together.split())
+    return found
 
 
 def asked_windows(connection: sa.Connection) -> dict[int, list[int]]:

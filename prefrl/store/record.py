@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Comparison, Entry, Query, Undo
-from prefrl.feedback.queries import JUDGING_SESSION
+from prefrl.feedback.queries import JUDGING_SESSION, AskedPairs
 from prefrl.segments import Segment
 from prefrl.store import checking, claims, clips, forgetting, known, reading, tables, writing
 from prefrl.store.addition import Addition
@@ -337,9 +337,13 @@ class PreferenceStore:
         names = sa.select(item.query_id).where(item.response_id.isnot(None)).distinct()
         return self._database.read(lambda c: set(c.scalars(names)))
 
-    def outlines(self) -> dict[str, Outline]:
-        """Return of every query what is needed to read its answers, by its name."""
-        return self._database.read(reading.outlines)
+    def outlines(self, query_ids: Sequence[str]) -> dict[str, Outline]:
+        """Return of queries what is needed to read their answers, by their names."""
+        return self._database.read(lambda c: reading.outlines(c, query_ids))
+
+    def asked_again(self) -> dict[str, str | None]:
+        """Return what teaches nothing: queries by name, and which each asks again; None: it judges what was learned."""
+        return self._database.read(reading.asked_again)
 
     def next_session(self, *, judging: bool = False) -> int:
         """Return the first session after those asked so far: of what is learned from, or of what judges."""
@@ -391,8 +395,8 @@ class PreferenceStore:
 
         return self._database.read(work)
 
-    def asked_pairs(self) -> set[frozenset[str]]:
-        """Return the sets of names of what was shown together, in whichever order."""
+    def asked_pairs(self) -> AskedPairs:
+        """Return what was shown together, in whichever order."""
         return self._database.read(reading.asked_pairs)
 
     def asked_windows(self) -> dict[int, list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from prefrl.feedback import KINDS, Answer, Edit, Entry, Query, Response, Undo
 from prefrl.files import MOST_BYTES, npz_arrays, npz_bytes, parse_json
 from prefrl.segments import Segment, segment_arrays, segment_from_arrays
 from prefrl.spaces import Array
+from prefrl.store import tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,27 +152,38 @@ def make_entry(kind: str, value: Any, undoes: int | None, common: Mapping[str, A
     return KINDS.find(kind).from_json(value, **common)
 
 
-def read_entry(row: sa.Row[Any]) -> Entry:
-    """Rebuild an entry from its row.
+_of_answers = tables.answers.c
+ENTRY_COLUMNS = (
+    _of_answers.id, _of_answers.kind, _of_answers.value, _of_answers.undoes, _of_answers.query_id,
+    _of_answers.annotator, _of_answers.seconds, _of_answers.shown, _of_answers.shown_at, _of_answers.answered_at,
+    _of_answers.comment, _of_answers.reason, _of_answers.flagged, _of_answers.adjudicates, _of_answers.token,
+)  # fmt: skip
+"""What `read_entry` reads: by place, which takes half of the time that names take."""
+
+
+def read_entry(row: Sequence[Any]) -> Entry:
+    """Rebuild an entry from its row of `ENTRY_COLUMNS`.
 
     Raises:
         ValueError: the row holds none.
         UserError: likewise.
     """
+    (_, kind, value, undoes, query_id, annotator, seconds, shown, shown_at, answered_at, comment, reason, flagged,
+     adjudicates, token) = row  # fmt: skip
     common = {
-        "query_id": row.query_id,
-        "annotator": row.annotator,
-        "seconds": row.seconds,
-        "shown": None if row.shown is None else places_of(row.shown),
-        "shown_at": row.shown_at,
-        "answered_at": row.answered_at,
-        "comment": row.comment,
-        "reason": row.reason,
-        "flagged": bool(row.flagged),
-        "adjudicates": bool(row.adjudicates),
-        "claim": row.token,
+        "query_id": query_id,
+        "annotator": sys.intern(annotator),
+        "seconds": seconds,
+        "shown": None if shown is None else places_of(shown),
+        "shown_at": shown_at,
+        "answered_at": answered_at,
+        "comment": comment,
+        "reason": reason,
+        "flagged": bool(flagged),
+        "adjudicates": bool(adjudicates),
+        "claim": token,
     }
-    return make_entry(row.kind, _said(row.value), row.undoes, common)
+    return make_entry(kind, _said(value), undoes, common)
 
 
 _said = lru_cache(maxsize=1024)(parse_json)  # few things are said, many times

@@ -24,7 +24,7 @@ from prefrl.control.played import draw_windows, play
 from prefrl.control.strip import kept
 from prefrl.errors import UserError, first_line
 from prefrl.feedback import KINDS, Query
-from prefrl.files import npz_arrays, text_or_file
+from prefrl.files import npz_arrays, read_plain, text_or_file
 from prefrl.history import History
 from prefrl.queries import METHODS, QueryMaker, propose_pairs
 from prefrl.rewards import RewardEnsemble
@@ -152,14 +152,17 @@ def of_rollouts(place: Path, length: int, asking: Asking) -> list[Shown]:
 
 def _episode(path: Path) -> dict[str, Any]:
     try:
-        arrays = npz_arrays(path.read_bytes())
-        steps = len(arrays["actions"])
-        shapes = {name: arrays[name].shape for name in ("observations", "frames")}
+        arrays = npz_arrays(read_plain(path))
+        shapes = {name: arrays[name].shape for name in ("observations", "actions", "frames")}
+        rewards = arrays.get("rewards", np.full(shapes["actions"][:1], np.nan))
     except KeyError as error:
         raise UserError(f"{path} holds no {error}: expected observations, actions and frames of an episode.") from None
     except (OSError, ValueError, UserError) as error:
         raise UserError(f"{path} cannot be read: {first_line(error)}") from None
-    rewards = arrays.get("rewards", np.full(steps, np.nan))
+    single = [name for name, shape in (shapes | {"rewards": rewards.shape}).items() if not shape]
+    if single:
+        raise UserError(f"{path}: {single[0]} must have a row for each step. Received a single value.")
+    steps = shapes["actions"][0]
     if shapes["observations"][0] != steps + 1 or shapes["frames"][0] != steps or len(rewards) != steps:
         raise UserError(
             f"{path}: {steps} actions need {steps + 1} observations, and {steps} frames and rewards; got "

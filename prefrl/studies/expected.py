@@ -18,9 +18,10 @@ def main() -> None:
     try:
         folder = ControlFolder.open(Path(sys.argv[1]))
         with folder.open_record() as store:
-            newest = max((row for row, _ in store.answers(standing=True)), default=0)
+            standing = store.answers(standing=True)
+            newest = max((row for row, _ in standing), default=0)
             reward, _ = reward_of(folder)
-            found = [] if reward is None else expectations(store, reward, folder.settings.fit.error_rate)
+            found = [] if reward is None else expectations(store, reward, folder.settings.fit.error_rate, standing)
         write_expected(folder, [one for _, one in found], newest)
     except UserError:
         sys.exit(1)

@@ -23,6 +23,10 @@ from prefrl.segments import Segment
 from prefrl.studies.asking import Shown
 
 VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif", ".m4v")
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,image2,png_pipe,apng,jpeg_pipe,jpegls_pipe,mjpeg,webp_pipe,bmp_pipe"
+)
+"""Of libavformat, for these."""
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MOST_SECONDS = 60.0  # of a video; what is longer is cut, which is said
 
@@ -114,15 +118,19 @@ class _Frames:
         self._path, self.was_cut = path, False
         self._av = require("av", "ui")
         try:
-            with self._av.open(str(path)) as file:
+            with self._open() as file:
                 rate = file.streams.video[0].average_rate or Fraction(30)
         except (self._av.error.FFmpegError, IndexError, OSError) as error:
             raise UserError(f"{path} cannot be shown: {first_line(error)}") from None
         self.rate = float(rate) if 0 < rate <= 240 else 30.0
 
+    def _open(self) -> Any:
+        """Open the file itself: what is a list of others (HLS, DASH, concat) would lead to files of this machine."""
+        return self._av.open(str(self._path), options={"format_whitelist": FORMATS, "protocol_whitelist": "file"})
+
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         try:
-            with self._av.open(str(self._path)) as file:
+            with self._open() as file:
                 for number, frame in enumerate(file.decode(video=0)):
                     if number >= MOST_SECONDS * self.rate:
                         self.was_cut = True

@@ -14,7 +14,7 @@ import torch
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import make_run_env
 from prefrl.errors import UserError
-from prefrl.feedback import Answer, Query
+from prefrl.feedback import Answer, Entry, Query
 from prefrl.files import write_json
 from prefrl.quality import EXPECTED, Quality, measure_quality
 from prefrl.rewards import RewardEnsemble
@@ -85,15 +85,16 @@ def run_quality(folder: ControlFolder, num_surprises: int = 10) -> RunQuality:
         raise UserError(f"The run in {folder.path} has no record of answers yet.")
     with folder.open_record() as store:
         store.check()
-        quality = measure_quality(store)
+        standing = store.answers(standing=True)
+        quality = measure_quality(store, standing)
         if not quality.annotators:
             raise UserError(f"Nobody has answered in the run in {folder.path} yet, so there is nothing to judge.")
         reward, reliability = reward_of(folder)
-        wishes = compare_wishes(store)
+        wishes = compare_wishes(store, standing)
         newest = store.last_row()
         agreement = store.facts().get("held_out_agreement")
         error_rate = folder.settings.fit.error_rate
-        expected = [] if reward is None else expectations(store, reward, error_rate, at_most=MOST_EXPECTED)
+        expected = [] if reward is None else expectations(store, reward, error_rate, standing, at_most=MOST_EXPECTED)
     if len(expected) < MOST_EXPECTED:  # of all
         write_expected(folder, [surprise for _, surprise in expected], newest)
     expected.sort(key=lambda one: one[0])
@@ -137,9 +138,20 @@ def write_expected(folder: ControlFolder, expected: Sequence[Surprise], newest_r
 
 
 def expectations(
-    store: PreferenceStore, reward: RewardEnsemble, error_rate: float, at_most: int | None = None
+    store: PreferenceStore,
+    reward: RewardEnsemble,
+    error_rate: float,
+    standing: Sequence[tuple[int, Entry]],
+    at_most: int | None = None,
 ) -> list[tuple[float, Surprise]]:
     """Return how well a reward explains each answer that stands about several segments.
+
+    Args:
+        store: the record.
+        reward: fitted to it.
+        error_rate: share of random answers that the fit assumes.
+        standing: answers that stand, with their rows.
+        at_most: so many of them, drawn at random.
 
     Returns:
         for each: its probability in a form that can be compared between kinds (the geometric mean for a pair: 1/2 is
@@ -147,7 +159,7 @@ def expectations(
     """
     answers = [
         (row, answer)
-        for row, answer in store.answers(standing=True)
+        for row, answer in standing
         if isinstance(answer, Answer) and answer.value is not None and not answer.graded
     ]
     if at_most is not None and len(answers) > at_most:

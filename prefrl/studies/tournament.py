@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,9 +21,10 @@ import numpy as np
 from prefrl.annotators import Annotator
 from prefrl.errors import UserError, first_line
 from prefrl.feedback import Comparison, Query
-from prefrl.files import write_atomically
+from prefrl.files import parse_json, read_json, read_plain, write_atomically
 from prefrl.runs.streams import stream
 from prefrl.store import Clip, PreferenceStore
+from prefrl.store.addition import Addition
 from prefrl.theory.linear import Floats
 from prefrl.theory.ratings import ELO_PER_NAT, ELO_START, Game, Ratings, elo, next_pair, rate, win_matrix
 
@@ -140,7 +142,7 @@ class Tournament:
         between = self._between()
         if not self.record.is_file():
             return Standing(names=self.names, games=[], num_open=0, num_cannot_tell=0, ratings=None)
-        with PreferenceStore(self.record) as store:
+        with PreferenceStore(self.record, create=False) as store:
             scores = _scores(store)
             games = _games(between, scores)
             return Standing(
@@ -176,7 +178,8 @@ class Tournament:
                 player.show(0)  # who cannot is refused before anything is written
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self._config_path, json.dumps(self.config, indent=1).encode())
-        with PreferenceStore(self.record) as store:
+        with PreferenceStore(self.record, create=not between) as store:
+            between = self._asked_of(between, store)
             if annotator is not None:
                 store.add_annotator(annotator.name, "teacher")
                 store.add_answers(list(annotator.answer(store.open_queries())))  # left when it was stopped
@@ -188,9 +191,7 @@ class Tournament:
                 pair = next_pair(known, len(self.names), stream(seed, "tournament", len(between)))
                 query, clips = self._question(contestants, pair, len(between))
                 self._note(query, pair)
-                store.add_queries([query])
-                for segment_id, clip in clips.items():
-                    store.add_clip(segment_id, clip)
+                store.add_together(partial(_add, query, clips))
                 between[query.id] = pair
                 if annotator is not None:
                     store.add_answers(list(annotator.answer([query])))
@@ -205,10 +206,26 @@ class Tournament:
         query = Query(**what, kind="comparison", session=number, instruction=self.config.get("instruction", ""))
         return query, {item.id: clip for item, clip in shown if clip is not None}
 
+    def _asked_of(self, between: dict[str, tuple[int, int]], store: PreferenceStore) -> dict[str, tuple[int, int]]:
+        """Return the questions that the record holds: the last may be missing, if a kill came before it was asked."""
+        known = set(store.query_ids())
+        asked = {name: pair for name, pair in between.items() if name in known}
+        if len(between) - len(asked) > 1:
+            raise UserError(
+                f"The record {self.record} lacks {len(between) - len(asked)} of the {len(between)} questions in "
+                f"{self._games_path}. Restore it from a copy."
+            )
+        if self._games_path.is_file():  # without what was cut short, or never asked
+            write_atomically(self._games_path, "".join(map(self._line, asked, asked.values())))
+        return asked
+
+    def _line(self, query_id: str, pair: tuple[int, int]) -> str:
+        return json.dumps({"query": query_id, "players": [self.names[player] for player in pair]}) + "\n"
+
     def _note(self, query: Query, pair: tuple[int, int]) -> None:
         """Write down who a question is between, before it is asked."""
         with open(self._games_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"query": query.id, "players": [self.names[player] for player in pair]}) + "\n")
+            file.write(self._line(query.id, pair))
             file.flush()
 
     def _between(self) -> dict[str, tuple[int, int]]:
@@ -216,16 +233,29 @@ class Tournament:
         if not self._games_path.is_file():
             return {}
         found = {}
-        for number, line in enumerate(self._games_path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            lines = read_plain(self._games_path).split(b"\n")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self._games_path} cannot be read: {first_line(error)}.") from None
+        for number, line in enumerate(lines[:-1], start=1):  # what follows the last end of a line was cut short
             try:
-                row = json.loads(line)
+                row = parse_json(line)
                 first, second = (self.names.index(name) for name in row["players"])
+                if first == second:
+                    raise ValueError("it is between a player and itself")
                 found[str(row["query"])] = (first, second)
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{self._games_path}, line {number} is damaged: {first_line(error)}.") from None
         if found and not self.record.is_file():
             raise UserError(f"The record {self.record} is gone, and {len(found)} questions were in it. Restore it.")
         return found
+
+
+def _add(query: Query, clips: Mapping[str, Clip], addition: Addition) -> None:
+    """Add a question with its clips: one that is asked without them could never be shown."""
+    addition.add_queries([query])
+    for segment_id, clip in clips.items():
+        addition.add_clip(segment_id, clip)
 
 
 def _scores(store: PreferenceStore) -> dict[str, float | None]:
@@ -242,10 +272,12 @@ def _games(between: Mapping[str, tuple[int, int]], scores: Mapping[str, float | 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
         names = config["players"]
         if config["format"] != FORMAT or len(names) < 2 or not all(isinstance(name, str) for name in names):
             raise ValueError("it names no players of a tournament")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}.") from None
+        if len(set(names)) < len(names) or not isinstance(config.get("instruction", ""), str):
+            raise ValueError("it names a player twice, or its instruction is no text")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}. Restore it from a copy.") from None
     return dict(config)

@@ -7,13 +7,14 @@ a group with a wish of its own from one that answers at random, which consistenc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.feedback import Comparison
+from prefrl.feedback import Comparison, Entry
 from prefrl.segments import Segment
 from prefrl.store import PreferenceStore
 from prefrl.theory.groups import find_groups, main_directions
@@ -58,16 +59,21 @@ class Wishes:
         )
 
 
-def compare_wishes(store: PreferenceStore) -> Wishes | None:
+def compare_wishes(store: PreferenceStore, standing: Sequence[tuple[int, Entry]]) -> Wishes | None:
     """Test whether one reward fits all annotators of a record.
+
+    Args:
+        store: the record.
+        standing: its answers that stand, with their rows.
 
     Returns:
         None where it cannot be told: fewer than two annotators with ten comparisons of segments each, or observations
         that are no boxes of numbers.
     """
     given: dict[str, list[Comparison]] = {}
-    for _, answer in reversed(store.answers(standing=True, repeats=False)):
-        if isinstance(answer, Comparison) and answer.preference in (0.0, 1.0):
+    idle = store.asked_again()
+    for _, answer in reversed(standing):
+        if isinstance(answer, Comparison) and answer.preference in (0.0, 1.0) and answer.query_id not in idle:
             given.setdefault(answer.annotator, []).append(answer)
     given = {name: answers for name, answers in given.items() if len(answers) >= FEWEST}
     if len(given) < 2:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ import tyro
 from prefrl.control.folder import ControlFolder
 from prefrl.control.rendering import choose_gl_backend
 from prefrl.dataset import export_record, import_record
-from prefrl.errors import UserError, require
+from prefrl.errors import UserError, require, tell
 from prefrl.runs.folder import format_of, record_place
 from prefrl.seams import trust_data
 from prefrl.store import PreferenceStore
@@ -98,7 +97,7 @@ def ask(
     else:
         raise UserError(f"There is nothing to ask about at {of}: expected a run, an .npz, or a folder of files.")
     for remark in remarks:
-        print(f"prefrl: {remark}", file=sys.stderr)
+        tell(f"prefrl: {remark}")
     with PreferenceStore(record_place(record)) as store:
         added = asking.put(store, shown, wanted)
         name = store.name

@@ -8,11 +8,11 @@ from pathlib import Path
 import tyro
 
 from prefrl.envs.service_desk import ServiceDesk
+from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.text.data import sources
 from prefrl.text.data.annotating import draw_responses, rank_by
 from prefrl.text.data.examples import Encoder
 from prefrl.text.jobs import jobs
-from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.ppo import TextPPOSettings
 from prefrl.text.learn.reward_training import RewardTrainingSettings
 from prefrl.text.learn.sft import SFTSettings

@@ -1,16 +1,18 @@
 """Kills runs of every kind at random instants, and damages each file of their folders in four ways; counts the losses.
 
     python scripts/experiments/kill_matrix.py --kills 1000
-    python scripts/experiments/kill_matrix.py --kills 0 --damage-files     # the files
+    python scripts/experiments/kill_matrix.py --kills 1000 --work PLACE     # stopped, and started again: goes on
+    python scripts/experiments/kill_matrix.py --kills 0 --damage-files      # the files
 
-Each trial trains a small run in a process forked from this one, kills it with SIGKILL at a random instant, goes on with
-`prefrl resume`, now and then killed again, and compares what the run came to with the run that was not killed: answers,
-policies, reward and metrics, bit for bit. A damaged file must be refused with a sentence, said, or make no difference.
-Only on Linux.
+Each trial makes a small run in a process forked from this one, kills it with SIGKILL at a random instant, goes on with
+`prefrl resume` (a tournament: with the same command), now and then killed again, and compares what it came to with what
+it came to unkilled: answers, policies, rewards, models and metrics, bit for bit. A damaged file must be refused with a
+sentence, said, or make no difference. Runs that people teach are killed by `kill_at_random.py`. Only on Linux.
 """
 
 import collections
 import contextlib
+import gc
 import hashlib
 import importlib
 import json
@@ -24,11 +26,12 @@ import time
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
+import numpy as np
 import safetensors.torch
 import torch
 import tyro
 
-from prefrl import start
+from prefrl import cli, start
 from prefrl.store import PreferenceStore
 
 COMMON = ["--labels", "6", "--steps", "600", "--segment-length", "10", "--warmup-steps", "100", "--num-envs", "2",
@@ -46,8 +49,31 @@ KINDS = {
     "sac": ["Pendulum-v1", "--agent", "sac", "--hyper", "batch_size=16", "train_freq=8", "gradient_steps=1"],
     "sb3-sac": ["Pendulum-v1", "--agent", "sb3-sac", "--hyper", "batch_size=16", "train_freq=16", "gradient_steps=1"],
     "dqn": ["CartPole-v1", "--agent", "dqn", "--fixed-horizon", "0", "--hyper", "batch_size=16", "train_freq=16"],
+    "sb3-ppo": ["Pendulum-v1", "--agent", "sb3-ppo", "--hyper", "n_steps=50", "batch_size=50", "n_epochs=1"],
+    "ppo, ratings of a panel": ["Pendulum-v1", *PPO, "--queries.feedback", "rating", "--panel", "oracle", "noisy"],
+    "ppo, groups": ["Pendulum-v1", *PPO, "--reward.groups", "2", "--panel", "oracle", "inverted"],
+    "ppo, entropy first": ["Pendulum-v1", *PPO, "--warmup", "entropy"],
 }  # fmt: skip
-FIGURES = ("num_env_steps", "labels", "episodes", "true_return", "learned_return", "reward_loss", "reward_accuracy")
+GIVEN = ["offline", "{place}/swings", "--env", "Pendulum-v1", "--labels", "6", "--steps", "40", "--segment-length", "5",
+         "--eval-episodes", "1", "--fit.num-steps", "5", "--fit.first-steps", "5", "--learner.hidden", "8",
+         "--learner.batch-size", "16", "--quiet", "--no-video"]  # fmt: skip
+TINY = ["--model", "{place}/model", "--device", "cpu", "--quiet", "--watch.times", "2", "--watch.prompts", "4",
+        "--max-tokens", "8"]  # fmt: skip
+DRAWN = ["--data", "{place}/pairs.jsonl", "--reward", "{place}/reward", "--training.steps", "4",
+         "--training.batch-size", "4"]  # fmt: skip
+OTHERS = {
+    "offline, iql": [*GIVEN, "--controls", "zero", "cloning"],
+    "offline, cpl": [*GIVEN, "--method", "cpl"],
+    "tournament": ["tournament", "{place}/whole", "--policies", "before", "last", "--games", "12"],
+    "text sft": ["text", "sft", *TINY[:5], "--data", "{place}/examples.jsonl", "--training.batch-size", "2"],
+    "text reward": ["text", "reward", *TINY[:5], "--data", "{place}/pairs.jsonl", "--training.batch-size", "2"],
+    "text dpo": ["text", "dpo", *TINY, "--data", "{place}/pairs.jsonl", "--training.batch-size", "2"],
+    "text ppo": ["text", "ppo", *TINY, *DRAWN],
+    "text rloo": ["text", "rloo", *TINY, *DRAWN],
+    "text grpo": ["text", "grpo", *TINY, *DRAWN],
+}
+FIGURES = ("num_env_steps", "num_updates", "step", "labels", "episodes", "true_return", "learned_return", "reward_loss",
+           "reward_accuracy", "loss", "reward", "kl")  # fmt: skip
 
 
 def fork(arguments: list[str], log: Path) -> int:
@@ -57,7 +83,7 @@ def fork(arguments: list[str], log: Path) -> int:
         return child
     status = 70
     with contextlib.suppress(BaseException):
-        os.setsid()
+        os.setpgid(0, 0)
         for number in (1, 2):
             os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
         try:
@@ -82,18 +108,61 @@ def wait(child: int, kill_after: float | None = None) -> int | None:
 
 
 def came_to(folder: Path) -> str:
-    """Return a digest of what a run came to: answers, policies, reward, metrics."""
+    """Return a digest of what a run came to: answers, policies, rewards, models, metrics, games."""
     sha = hashlib.sha256()
-    with PreferenceStore(folder / "record.sqlite", create=False) as store:
-        for row, entry in store.answers():
-            sha.update(f"{row} {entry.query_id} {entry.kind} {getattr(entry, 'value', None)!r}".encode())
-    for name in ("last", "best"):
-        _feed(sha, torch.load(folder / "policies" / f"{name}.pt", weights_only=True))
-    _feed(sha, safetensors.torch.load_file(folder / "reward.safetensors"))
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        sha.update(repr([row.get(name) for name in FIGURES]).encode())
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if "checkpoints" in path.parts or path.is_dir():
+            continue
+        if path.name == "record.sqlite":
+            with PreferenceStore(path, create=False) as store:
+                for row, entry in store.answers():
+                    sha.update(f"{row} {entry.query_id} {entry.kind} {getattr(entry, 'value', None)!r}".encode())
+        elif path.suffix == ".pt":
+            _feed(sha, torch.load(path, weights_only=True))
+        elif path.suffix == ".safetensors":
+            _feed(sha, safetensors.torch.load_file(path))
+        elif path.name in ("metrics.jsonl", "evaluations.jsonl"):
+            for line in path.read_text().splitlines():
+                row = json.loads(line)
+                sha.update(repr([row.get(figure) for figure in FIGURES]).encode())
+        elif path.name == "games.jsonl":
+            sha.update(path.read_bytes())
+        else:
+            continue
+        sha.update(name.encode())
     return sha.hexdigest()
+
+
+def command(name: str, place: Path, out: Path) -> list[str]:
+    """Return what makes a run of a kind."""
+    words = ["train", *KINDS[name], *COMMON] if name in KINDS else OTHERS[name]
+    return [*(word.replace("{place}", str(place)) for word in words), "--out", str(out)]
+
+
+def make_inputs(place: Path) -> None:
+    """Make what runs learn from: episodes, rows of text, a model, a reward model, a run whose policies play."""
+    rng = np.random.default_rng(0)
+    (place / "swings").mkdir()
+    for number in range(4):
+        seen, done = rng.uniform(-1, 1, (21, 3)).astype("f4"), rng.uniform(-2, 2, (20, 1)).astype("f4")
+        np.savez(place / "swings" / f"{number}.npz", observations=seen, actions=done, rewards=-np.abs(done[:, 0]))
+    asked = [f"Question {n}?" for n in range(24)]
+    pairs = [{"prompt": p, "chosen": " Yes.", "rejected": " No, " * 3} for p in asked]
+    (place / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    examples = [{"prompt": p, "response": " Yes."} for p in asked]
+    (place / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in examples))
+    model, text = place / "model", ["--device", "cpu", "--quiet"]
+    must(["text", "pretrain", "--size", "tiny", "--paragraphs", "20", *text, "--out", str(model)], place)
+    data = ["--data", str(place / "pairs.jsonl"), "--training.epochs", "1"]
+    must(["text", "reward", "--model", str(model), *data, *text, "--out", str(place / "reward")], place)
+    must(command("ppo", place, place / "whole"), place)
+
+
+def must(arguments: list[str], place: Path) -> None:
+    """Run a command that must end well."""
+    if wait(fork(arguments, place / "log")) != 0:
+        raise SystemExit(f"{arguments}\n{(place / 'log').read_text()}")
 
 
 def _feed(sha: "hashlib._Hash", value: object) -> None:
@@ -113,19 +182,19 @@ def _feed(sha: "hashlib._Hash", value: object) -> None:
 
 
 def kill(name: str, expected: tuple[str, float], place: Path, rng: random.Random) -> tuple[str, int]:
-    """Train a run of a kind with kills on the way; return what came of it, and how often it was killed."""
+    """Make a run of a kind with kills on the way; return what came of it, and how often it was killed."""
     out, log, kills = place / "run", place / "log", 0
     shutil.rmtree(out, ignore_errors=True)
     log.unlink(missing_ok=True)
     status: int | None = None
     for _ in range(40):
         made = (out / "config.json").exists()
-        if made and (out / "summary.json").exists() and status == 0:
+        if status == 0:
             break
-        if out.exists() and not made:
+        if out.exists() and not made and name != "tournament":
             shutil.rmtree(out)  # killed before there was a run
         again = ["resume", str(out), "--quiet", "--no-video", "--no-viewer"]
-        child = fork(again if made else ["train", *KINDS[name], *COMMON, "--out", str(out)], log)
+        child = fork(again if made else command(name, place, out), log)
         status = wait(child, rng.uniform(0, 1.2 * expected[1]) if rng.random() < 0.7 else None)
         kills += status is None
         if status == 2 and "is finished" in log.read_text():  # killed while it was judged, after its end
@@ -191,7 +260,57 @@ def _untimed(text: str) -> str:
     return json.dumps({k: v for k, v in json.loads(text).items() if "seconds" not in k}) if text[:1] == "{" else text
 
 
-def main(kills: int = 1000, damage_files: bool = False, seed: int = 0, minutes: float = 1e6) -> None:
+def warm() -> None:
+    """Do here, once, what each command would do for itself; reports and films do not change what a run comes to."""
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    for name in ("torch.utils.tensorboard", "matplotlib.pyplot", "stable_baselines3", "scipy.stats",
+                 "gymnasium.envs.classic_control.pendulum", "transformers.models.llama.modeling_llama",
+                 "prefrl.studies.report_plot", "prefrl.studies.quality_plot", "prefrl.text.jobs.commands"):  # fmt: skip
+        importlib.import_module(name)
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # a command that looked for garbage here would copy all of it
+
+
+def kill_all(kills: int, minutes: float, seed: int, place: Path, kinds: tuple[str, ...]) -> bool:
+    """Kill runs of all kinds in turn until there were so many kills; print the table, tell whether any was wrong."""
+    results, until = place / "results.jsonl", time.monotonic() + 60 * minutes
+    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    undisturbed: dict[str, tuple[str, float]] = {row["kind"]: row["expected"] for row in rows if "expected" in row}
+    trials = [row for row in rows if "result" in row]
+
+    def note(row: dict[str, object]) -> None:
+        with results.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    with contextlib.ExitStack() as stack:
+        report = cli._after_training
+        stack.callback(setattr, cli, "_after_training", report)
+        cli._after_training = lambda *_, **__: None
+        while sum(row["kills"] for row in trials) < kills and time.monotonic() < until:
+            name = kinds[len(trials) % len(kinds)]
+            if name not in undisturbed:
+                out, began = place / name.replace(" ", "-"), time.monotonic()
+                must(command(name, place, out), place)
+                undisturbed[name] = came_to(out), time.monotonic() - began
+                note({"kind": name, "expected": undisturbed[name]})
+            result, killed = kill(name, undisturbed[name], place, random.Random(f"{seed}/{len(trials)}"))
+            trials.append({"kind": name, "result": result, "kills": killed})
+            note(trials[-1])
+            if result != "the same":
+                print(f"{name}: {result}", flush=True)
+    print("| run | kills | runs that came to the same | others |\n|---|---|---|---|")
+    for name in [*kinds, "all"]:
+        of_it = [row for row in trials if name in (row["kind"], "all")]
+        same = sum(row["result"] == "the same" for row in of_it)
+        print(f"| {name} | {sum(row['kills'] for row in of_it)} | {same} | {len(of_it) - same} |", flush=True)
+    return any(row["result"] != "the same" for row in trials)
+
+
+def main(
+    kills: int = 1000, damage_files: bool = False, seed: int = 0, minutes: float = 1e6, work: Path | None = None,
+    kinds: tuple[str, ...] = (*KINDS, *OTHERS),
+) -> None:  # fmt: skip
     """Run the matrix; end with status 1 where anything differed.
 
     Args:
@@ -199,47 +318,23 @@ def main(kills: int = 1000, damage_files: bool = False, seed: int = 0, minutes: 
         damage_files: damage files as well.
         seed: of the instants.
         minutes: stop after these.
+        work: folder to work in, which keeps the results: another call with it goes on. Default: a temporary one.
+        kinds: of runs.
     """
-    for name in ("torch.utils.tensorboard", "matplotlib.pyplot", "stable_baselines3", "prefrl.cli", "scipy.stats",
-                 "prefrl.studies.report_plot", "prefrl.studies.quality_plot"):  # fmt: skip
-        importlib.import_module(name)
-    torch.set_num_threads(1)
-    rng, until = random.Random(seed), time.monotonic() + 60 * minutes
-    place = Path(tempfile.mkdtemp(prefix="prefrl-kills-"))
+    warm()
+    place = (work or Path(tempfile.mkdtemp(prefix="prefrl-kills-"))).resolve()
+    place.mkdir(exist_ok=True)
     os.environ["XDG_CONFIG_HOME"] = str(place / "config")
-    table: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in KINDS}
-    expected: dict[str, tuple[str, float]] = {}
-    done, bad = 0, False
-    while done < kills and time.monotonic() < until:
-        for name in KINDS:
-            if name not in expected:
-                out, began = place / name.replace(" ", "-"), time.monotonic()
-                if wait(fork(["train", *KINDS[name], *COMMON, "--out", str(out)], place / "log")) != 0:
-                    raise SystemExit((place / "log").read_text())
-                expected[name] = came_to(out), time.monotonic() - began
-            result, killed = kill(name, expected[name], place, rng)
-            table[name][result[:9] if result.startswith("status") else result] += 1
-            table[name]["kills"] += killed
-            done += killed
-            if result != "the same":
-                bad = True
-                print(f"{name}: {result}", flush=True)
-            if done >= kills or time.monotonic() > until:
-                break
-    print("| run | kills | runs that came to the same | others |\n|---|---|---|---|")
-    for name, row in table.items():
-        others = row.total() - row["kills"] - row["the same"]
-        print(f"| {name} | {row['kills']} | {row['the same']} | {others} |")
-    print(f"| all | {done} | {sum(row['the same'] for row in table.values())} | {bad:d} |", flush=True)
+    if not (place / "whole" / "summary.json").exists():
+        make_inputs(place)
+    bad = kill_all(kills, minutes, seed, place, kinds) if kills else False
     if damage_files:
-        run = place / "whole"
-        if wait(fork(["train", *KINDS["ppo"], *COMMON, "--out", str(run)], place / "log")) != 0:
-            raise SystemExit((place / "log").read_text())
         for stopped in (False, True):
-            counts = damage(run, place, stopped)
+            counts = damage(place / "whole", place, stopped)
             bad |= any(found.startswith("FAULT") for found in counts)
             print("a stopped run:" if stopped else "a finished run:", dict(counts), flush=True)
-    shutil.rmtree(place, ignore_errors=True)
+    if work is None:
+        shutil.rmtree(place, ignore_errors=True)
     sys.exit(bad)
 
 

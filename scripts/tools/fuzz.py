@@ -1,6 +1,7 @@
 """Damaged files and nonsense on the command line, thousands of times: what the commands make of it, counted.
 
     python scripts/tools/fuzz.py --inputs 1000
+    python scripts/tools/fuzz.py --inputs 10000 --work PLACE --results FILE     # stopped, and started again: goes on
     python scripts/tools/fuzz.py --inputs 1 --first 4711     # one of them again, with what it printed
 
 Each input is a damaged copy of a small run, record, data set or data file, or a command line, and the command that
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import gc
 import hashlib
 import importlib
 import json
@@ -35,7 +37,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,8 @@ import torch
 import tyro
 
 from prefrl import start
+from prefrl.rewards import epic
+from prefrl.text.data import server
 
 MEMORY = 3 << 30
 """Bytes of address space that a command may take beyond what this process has."""
@@ -68,15 +72,17 @@ class Outcome:
     most_bytes: int
     broken: list[str]
     """Rules that it broke while it ran."""
+    modules: list[str]
+    """That it imported."""
 
 
 def in_child(arguments: list[str], place: Path, work: Path) -> Outcome:
     """Run the command in a fork of this process, in the folder `place`."""
-    out, err, broken = (work / name for name in ("out", "err", "broken"))
+    out, err, broken, modules = (work / name for name in ("out", "err", "broken", "modules"))
     began = time.monotonic()
     child = os.fork()
     if child == 0:
-        os._exit(_child(arguments, place, work, out, err, broken))
+        os._exit(_child(arguments, place, work, out, err, broken, modules))
     handle = os.pidfd_open(child)
     late = not select.select([handle], [], [], SECONDS)[0]
     with contextlib.suppress(ProcessLookupError):
@@ -86,13 +92,15 @@ def in_child(arguments: list[str], place: Path, work: Path) -> Outcome:
     status = -1 if late else os.waitstatus_to_exitcode(code)
     texts = [path.read_text(errors="replace") if path.exists() else "" for path in (out, err, broken)]
     rules = sorted(set(texts[2].splitlines())) + (["took too long"] if late else [])
-    return Outcome(status, texts[0], texts[1], time.monotonic() - began, used.ru_maxrss * 1024, rules)
+    imported = modules.read_text().split() if status == 0 else []
+    return Outcome(status, texts[0], texts[1], time.monotonic() - began, used.ru_maxrss * 1024, rules, imported)
 
 
-def _child(arguments: list[str], place: Path, work: Path, out: Path, err: Path, broken: Path) -> int:
-    status = 70
+def _child(arguments: list[str], place: Path, work: Path, out: Path, err: Path, broken: Path, modules: Path) -> int:
+    status, before = 70, set(sys.modules)
+    names = os.open(modules, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         os.chdir(place)
         for path, number in ((out, 1), (err, 2)):
             descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
@@ -118,12 +126,15 @@ def _child(arguments: list[str], place: Path, work: Path, out: Path, err: Path, 
     with contextlib.suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()
+    os.write(names, "\n".join(sorted(set(sys.modules) - before)).encode())
     return status or 0
 
 
 def _guard(place: Path, work: Path, tell: Callable[[str], object]) -> Callable[[str, tuple[Any, ...]], None]:
     """Return an audit hook that tells of files outside of a folder, processes, connections and strange code."""
     inside, root = str(place.resolve()), str(work.resolve())
+    named = ("model", "pairs.jsonl", "swings")  # by the user's own runs
+    names = tuple(f"{root}/corpus/{name}" for name in named)
 
     def check(event: str, args: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(args[0], str | bytes):
@@ -133,7 +144,7 @@ def _guard(place: Path, work: Path, tell: Callable[[str], object]) -> Callable[[
                 return
             if writes:
                 tell(f"wrote {path}")
-            elif path.startswith(root) or path in ("/etc/passwd", "/dev/zero"):
+            elif (path.startswith(root) and not path.startswith(names)) or path in ("/etc/passwd", "/dev/zero"):
                 tell(f"read {path}")
         elif event in ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "shutil.rmtree"):
             for path in (os.path.realpath(os.fsdecode(one)) for one in args[:2] if isinstance(one, str | bytes)):
@@ -157,13 +168,16 @@ class Fuzzer:
         self.corpus = work / "corpus"
         self.targets = corpus.CONTROL + (corpus.LANGUAGE if text else ())
         self.lines = corpus.LINES + (corpus.TEXT_LINES if text else ())
-        self._expected: dict[tuple[str, tuple[str, ...]], tuple[str, str]] = {}
+        self._kept = work / "expected.json"
+        self._expected: dict[str, tuple[str, str]] = {}
         self._options: dict[str, list[tuple[str, str]]] = {}
         self._reply, self.port = work / "reply", 0
         if text:
             self.port = _serve(self._reply)
         self.corpus.mkdir(parents=True, exist_ok=True)
         corpus.make_corpus(self.corpus, self._make, text=text)
+        if self._kept.exists():
+            self._expected = {name: tuple(said) for name, said in json.loads(self._kept.read_text()).items()}
 
     def _make(self, arguments: list[str], place: Path) -> int:
         done = in_child(arguments, place, self.work)
@@ -224,7 +238,8 @@ class Fuzzer:
         """Lay out a folder with a copy of a base, and beside it what commands read and must leave alone."""
         place.mkdir()
         (place / "stranger.py").write_text(STRANGER)
-        for name in {base, "record.sqlite", "model", "drawn.jsonl", "remarks.jsonl", "pairs.jsonl", "examples.jsonl"}:
+        beside = ["run"] if base == "league" else []
+        for name in {base, *beside, *corpus.BESIDE}:
             there = self.corpus / name
             if there.is_dir():
                 shutil.copytree(there, place / name)
@@ -259,15 +274,18 @@ class Fuzzer:
 
     def _undamaged(self, base: str, template: tuple[str, ...]) -> tuple[str, str]:
         """Return what a command prints, and makes, of the undamaged base."""
-        if (base, template) not in self._expected:
+        name = f"{base}: {' '.join(template)}"
+        if name not in self._expected:
             place = self.work / "case"
             self._copy(base, place)
             done = in_child(self._words(template, base), place, self.work)
             if done.status not in (0, 2) or done.broken:
                 raise SystemExit(f"{template} of an undamaged {base}: {done.status} {done.broken}\n{done.err}")
-            self._expected[base, template] = _plain(done.out), _made(place)
+            self._expected[name] = _plain(done.out), _made(place)
+            self._kept.write_text(json.dumps(self._expected))
             shutil.rmtree(place)
-        return self._expected[base, template]
+            _import(done.modules)
+        return self._expected[name]
 
     @staticmethod
     def _judge(
@@ -346,29 +364,52 @@ def _serve(reply: Path) -> int:
     return port
 
 
-WARM = ("matplotlib.pyplot", "pyarrow.parquet", "scipy.stats", "torch.utils.tensorboard", "prefrl.cli",
+WARM = ("matplotlib.backends.backend_agg", "matplotlib.pyplot", "pandas", "pyarrow.parquet", "scipy.stats", "typeguard",
+        "gymnasium.envs.classic_control.pendulum", "rich.progress", "torch.utils.tensorboard", "prefrl.cli",
         "prefrl.studies.quality_plot", "prefrl.studies.report_plot")  # fmt: skip
-WARM_TEXT = ("transformers.models.llama.modeling_llama", "prefrl.text.jobs.commands")
+WARM_TEXT = ("transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto",
+             "transformers.convert_slow_tokenizer", "prefrl.text.jobs.commands")  # fmt: skip
 """What the commands import: once for all of them."""
 
 
 def _warm(text: bool) -> None:
-    for name in (*WARM, *(WARM_TEXT if text else ())):
-        importlib.import_module(name)
+    """Do here, once, what each command would do for itself, and shorten what does not depend on its input."""
+    os.environ.setdefault("MUJOCO_GL", "egl")  # no command draws with it, and each would look for it
+    _import([*WARM, *(WARM_TEXT if text else ())])
     torch.set_num_threads(1)
+    epic._fit_network.__defaults__ = (50,)  # of 600 steps
+    server.FIRST_WAIT = server.LONGEST_WAIT = 0.01
 
 
-def _numbers(first: int, inputs: int, minutes: float) -> Iterator[int]:
+def _import(names: Iterable[str]) -> None:
+    """Import modules for the commands to come, which then share their memory."""
+    for name in names:
+        if name != "stranger" and not name.startswith("prefrl_user"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a command that looked for garbage here would copy all of it
+
+
+def _numbers(first: int, inputs: int, minutes: float, done: Collection[int]) -> Iterator[int]:
     until = time.monotonic() + 60 * minutes
     for number in range(first, first + inputs):
         if time.monotonic() > until:
             return
-        yield number
+        if number not in done:
+            yield number
+
+
+def _results(path: Path | None) -> dict[int, dict[str, Any]]:
+    """Return what an earlier call wrote into a file of results, by the number of the input."""
+    if path is None or not path.exists():
+        return {}
+    return {row["number"]: row for row in map(json.loads, path.read_text().splitlines())}
 
 
 def main(
     inputs: int = 1000, first: int = 0, seed: int = 0, minutes: float = 1e6, text: bool = True,
-    work: Path | None = None, log: Path | None = None,
+    work: Path | None = None, log: Path | None = None, results: Path | None = None,
 ) -> None:  # fmt: skip
     """Run the fuzzer; end with status 1 where there was a fault.
 
@@ -380,16 +421,24 @@ def main(
         text: language models too.
         work: folder to work in; what it holds of an earlier run's corpus is used again. Default: a temporary one.
         log: a file to which each fault is added as a line of JSON.
+        results: a file to which the class and verdict of each input is added; what it holds is counted, not run again.
     """
     place = (work or Path(tempfile.mkdtemp(prefix="prefrl-fuzz-"))).resolve()
     _warm(text)
     fuzzer = Fuzzer(place, seed, text=text)
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    most, began, done = 0, time.monotonic(), 0
-    for number in _numbers(first, inputs, minutes):
+    before = _results(results)
+    for row in before.values():
+        counts[row["class"]][row["verdict"]] += 1
+    most, began, done = max((row["megabytes"] for row in before.values()), default=0), time.monotonic(), 0
+    for number in _numbers(first, inputs, minutes, before.keys()):
         kind, verdict, case = fuzzer.one(number)
         counts[kind][verdict] += 1
         most, done = max(most, case["megabytes"]), done + 1
+        if results is not None:
+            with results.open("a") as file:
+                kept = ("number", "class", "verdict", "megabytes")
+                file.write(json.dumps({name: case[name] for name in kept}) + "\n")
         if done % 100 == 0:
             print(f"{done} inputs, {sum(row['FAULT'] for row in counts.values())} faults", flush=True)
         if inputs == 1:

@@ -22,12 +22,17 @@ from prefrl.store import Clip, PreferenceStore
 Run = Callable[[list[str], Path], int]
 """Runs the command in a folder; returns its status."""
 
+BESIDE = ("record.sqlite", "model", "swings", "drawn.jsonl", "remarks.jsonl", "pairs.jsonl", "examples.jsonl")
+"""What command lines name beside their base."""
 TRAIN = ["--segment-length", "10", "--warmup-steps", "100", "--eval-episodes", "1", "--max-episode-steps", "20",
          "--num-envs", "2", "--fit.num-steps", "5", "--fit.first-steps", "5", "--num-checkpoints", "3", "--quiet",
          "--no-video", "--no-viewer"]  # fmt: skip
 PPO = ["--hyper", "n_steps=50", "batch_size=50", "n_epochs=1"]
 TEXT = ["--device", "cpu", "--quiet"]
 BRIEF = ["--episodes", "1", "--max-episode-steps", "20", "--json"]
+OFFLINE = ["offline", "swings", "--env", "Pendulum-v1", "--labels", "4", "--steps", "10", "--segment-length", "5",
+           "--eval-episodes", "1", "--fit.num-steps", "5", "--fit.first-steps", "5",
+           "--learner.hidden", "8", "--learner.batch-size", "16", "--quiet", "--no-video"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,10 @@ def make_corpus(place: Path, run: Run, *, text: bool) -> None:
         "mixed",
     )
     made("export", "run", "--to", "data")
+    made("tournament", "run", "--policies", "before", "last", "--games", "6", "--out", "league")
+    if not (place / "swings").exists():
+        _make_episodes(place / "swings")
+    made(*OFFLINE, "--controls", "zero", "--out", "given")
     if not (place / "record.sqlite").exists():
         _make_record(place)
     made("export", "record.sqlite", "--to", "mixed-data")
@@ -121,6 +130,14 @@ def _make_record(place: Path) -> None:
         store.links.make("carla")
 
 
+def _make_episodes(place: Path) -> None:
+    place.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        seen, done = rng.uniform(-1, 1, (21, 3)).astype("f4"), rng.uniform(-2, 2, (20, 1)).astype("f4")
+        np.savez(place / f"{number}.npz", observations=seen, actions=done, rewards=-np.abs(done[:, 0]), seed=number)
+
+
 def _make_rows(place: Path) -> None:
     asked = [f"Question {n}?" for n in range(12)]
     forms = {
@@ -150,6 +167,9 @@ JUDGE = ("text", "judge", "--judge", "http://127.0.0.1:{port}/v1#m", "--data", "
          "--timeout", "2")  # fmt: skip
 ONE_STEP = ("--training.batch-size", "4", "--training.epochs", "1")
 
+PLAY = ("tournament", "run", "--policies", "before", "last", "--games")
+LEAGUE = (("tournament", "--out", "{base}", "--json"), (*PLAY, "7", "--out", "{base}", "--json"))
+
 CONTROL = (
     Target("configuration", "run", ("config.json",), inputs.damage_json, (*READ, *READ, REPORT), 3),
     Target("configuration", "stopped", ("config.json", "baseline/config.json"), inputs.damage_json, (RESUME,), 0.7),
@@ -175,6 +195,15 @@ CONTROL = (
     Target("rewards", "run", ("reward.safetensors",), inputs.damage_safetensors, (READ[1], READ[1], REPORT), 2),
     Target("checkpoints", "stopped", CHECKPOINT, inputs.damage_bytes, (RESUME,), 0.7),
     Target("checkpoints", "stopped", CHECKPOINT[:2], inputs.damage_json, (RESUME,), 0.7),
+    Target("digests", "run", ("digests.json",), inputs.damage_json, (READ[0],), 0.7),
+    Target("tournament", "league", ("tournament.json",), inputs.damage_json, LEAGUE, 1),
+    Target("tournament", "league", ("games.jsonl",), inputs.damage_rows, LEAGUE, 1.5),
+    Target("tournament", "league", ("record.sqlite",), inputs.damage_values, LEAGUE, 1),
+    Target("offline: episodes", "swings", ("*.npz",), inputs.damage_zip,
+           ((*OFFLINE, "--json", "--out", "out"),), 1),
+    Target("offline: run", "given", ("config.json", "summary.json"), inputs.damage_json, (READ[0], READ[1]), 1.5),
+    Target("offline: run", "given", ("policies/last.pt",), inputs.damage_zip, (READ[0],), 0.5),
+    Target("offline: run", "given", ("reward.safetensors",), inputs.damage_safetensors, (READ[1],), 0.5),
 )  # fmt: skip
 
 LANGUAGE = (
@@ -225,6 +254,13 @@ LINES: tuple[tuple[str, ...], ...] = (
     ("video", "{base}", "--steps", "1"),
     ("label", "{base}"),
     ("envs",),
+    (*OFFLINE, "--out", "out"),
+    (*PLAY, "2", "--out", "out"),
+    ("ask", "out.sqlite", "--of", "run", "--num", "3", "--length", "5"),
+    ("study", "k-wise", "--repetitions", "1", "--out", "out"),
+    ("track", "{base}", "--to", "wandb"),
+    ("show", "{base}", "0"),
+    ("pin", "{base}", "0", "1", "--good"),
     ("text", "tell", "--record", "record.sqlite", "--data", "remarks.jsonl", "--annotator", "eve"),
 )
 TEXT_LINES: tuple[tuple[str, ...], ...] = (

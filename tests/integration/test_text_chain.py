@@ -19,12 +19,12 @@ from prefrl.cli import main
 from prefrl.envs.service_desk import REMEDIES, ServiceDesk
 from prefrl.errors import UserError
 from prefrl.runs.guard import Interrupted
+from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.text.jobs import jobs
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.parts import Place, Watch
 from prefrl.text.learn.estimating import EstimatorSettings
 from prefrl.text.learn.online import OnlineSettings
-from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.ppo import TextPPOSettings
 from prefrl.text.learn.reward_model import RewardModel
 from prefrl.text.model.generation import SamplingSettings, sample

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from prefrl.envs.enumerable_text import EnumerableWorld, LetterTokenizer, regularised_optimum, regularised_value
+from prefrl.runs.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.data.examples import Encoder
 from prefrl.text.learn import estimators
 from prefrl.text.learn.estimating import EstimatorSettings, EstimatorTrainer, grpo_settings
-from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.model.generation import SamplingSettings
 from prefrl.text.model.sequences import make_sequences, response_log_probs

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from prefrl.envs.enumerable_text import EnumerableWorld, LetterTokenizer, kl_divergence, regularised_optimum
+from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.text.data.examples import Encoder
 from prefrl.text.learn.online import OnlineSettings, OnlineTrainer
-from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.runtime import Runtime
 from tests.integration.test_text_estimators_learn import BATCH, BETA, SHARED, share_reached
 from tests.integration.test_text_ppo import small_policy, table

@@ -14,13 +14,13 @@ import pytest
 
 from prefrl.feedback import Comparison, Edit, Query
 from prefrl.runs.guard import Interrupted
+from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.store import PreferenceStore
 from prefrl.text.data.asking import PeopleComparing
 from prefrl.text.jobs import jobs
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.parts import Place, Watch
 from prefrl.text.learn.online import OnlineSettings
-from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.model.generation import SamplingSettings
 from tests.integration.test_text_chain import FAST, run
 

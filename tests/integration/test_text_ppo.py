@@ -20,9 +20,9 @@ from prefrl.envs.enumerable_text import (
 )
 from prefrl.envs.service_desk import ServiceDesk
 from prefrl.errors import UserError
+from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.text.data.examples import Encoder
 from prefrl.text.jobs.folder import TextFolder
-from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.ppo import PPOTrainer, TextPPOSettings
 from prefrl.text.learn.preference import PreferenceSettings
 from prefrl.text.learn.runtime import Runtime
@@ -116,7 +116,7 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 TWO = """
 import torch
 from prefrl.errors import UserError
-from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
+from prefrl.runs.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.learn.runtime import Runtime
 runtime = Runtime("cpu")
 torch.manual_seed(0)

@@ -22,7 +22,7 @@ import torch
 from prefrl.text.data.examples import Encoder, Liked, RankedResponses
 from prefrl.text.learn.estimating import EstimatorSettings, EstimatorTrainer, grpo_settings
 from prefrl.text.learn.online import OnlineSettings, OnlineTrainer
-from prefrl.text.learn.optimisation import OptimiserSettings
+from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.text.learn.ppo import PPOTrainer, TextPPOSettings
 from prefrl.text.learn.preference import PreferenceSettings, PreferenceTrainer
 from prefrl.text.learn.reward_model import ModelReward, RewardModel

@@ -88,6 +88,54 @@ def test_a_record_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
         contest.play(PLAYERS, 6, make_teacher("oracle", seed=0), seed=0)
 
 
+def play(path: Path, games: int) -> list[Any]:
+    return Tournament(path, NAMES).play(PLAYERS, games, make_teacher("oracle", seed=0), seed=0).games
+
+
+def test_a_kill_between_a_question_and_its_note_leaves_no_question_out(tmp_path: Path) -> None:
+    once = play(tmp_path / "once", 8)
+    play(tmp_path / "cup", 5)
+    noted = tmp_path / "cup" / "games.jsonl"
+    lost = noted.read_text().splitlines()[-1].replace('"query": "', '"query": "0')
+    noted.write_text(noted.read_text() + lost + "\n" + lost[:20])
+    assert play(tmp_path / "cup", 8) == once
+    assert len(noted.read_text().splitlines()) == 8
+
+
+def test_a_record_that_lacks_questions_is_refused(tmp_path: Path) -> None:
+    play(tmp_path / "cup", 5)
+    noted = tmp_path / "cup" / "games.jsonl"
+    noted.write_text(noted.read_text().replace('"query": "', '"query": "0'))
+    with pytest.raises(UserError, match="lacks 5 of the 5 questions"):
+        play(tmp_path / "cup", 8)
+    (tmp_path / "cup" / "record.sqlite").write_bytes(b"")
+    for look in (Tournament(tmp_path / "cup").standing, lambda: play(tmp_path / "cup", 8)):
+        with pytest.raises(UserError, match="no record at"):
+            look()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "[" * 100_000, "[]", '{"format": "prefrl.tournament", "players": ["a", "a"]}',
+        '{"format": "prefrl.tournament", "players": ["a", "b"], "instruction": 3}',
+    ],
+)  # fmt: skip
+def test_a_damaged_list_of_players_is_a_sentence(content: str, tmp_path: Path) -> None:
+    (tmp_path / "tournament.json").write_text(content)
+    with pytest.raises(UserError, match=r"tournament\.json cannot be read"):
+        Tournament(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "{}", '{"query": "q", "players": ["a", "a"]}', "\udcff", "NaN"])
+def test_a_damaged_list_of_games_is_a_sentence(line: str, tmp_path: Path) -> None:
+    play(tmp_path / "cup", 2)
+    noted = tmp_path / "cup" / "games.jsonl"
+    noted.write_bytes(line.encode("utf-8", "surrogateescape") + b"\n" + noted.read_bytes())
+    with pytest.raises(UserError, match=r"games\.jsonl, line 1 is damaged"):
+        Tournament(tmp_path / "cup").standing()
+
+
 def test_a_judge_is_asked_in_both_orders() -> None:
     class Biased:
         name = "biased"

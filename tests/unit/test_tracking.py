@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from prefrl import trust
 from prefrl.cli import main
 from prefrl.control import TrainSettings, train
 from prefrl.control.folder import ControlFolder
@@ -119,6 +120,25 @@ def test_a_finished_run_is_sent_by_the_command_and_only_once(
     assert main(["track", str(folder.path), "--to", "noted", "--project", "p"]) == 0
     assert main(["track", str(folder.path)]) == 0
     assert capsys.readouterr().out == "Sent 2 rows.\nSent 0 rows.\n"
+
+
+def test_what_somebody_else_has_tracked_goes_nowhere_until_one_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("XDG_CONFIG_HOME", "APPDATA"):
+        monkeypatch.setenv(variable, str(tmp_path / "them"))
+    folder = folder_with(tmp_path / "run", [10, 20])
+    tracking.track(folder, ["noted"], "theirs")
+    for variable in ("XDG_CONFIG_HOME", "APPDATA"):
+        monkeypatch.setenv(variable, str(tmp_path / "me"))
+    monkeypatch.setenv(trust.VARIABLE, "")
+    with pytest.warns(UserWarning, match=r"did not ask .* nothing is sent there.* prefrl track .* --to noted"):
+        assert tracking.finish(folder) == 0
+    assert Noted.opened == []
+    tracking.track(folder, ["noted"], "mine")
+    assert tracking.finish(folder) == 2
+    assert Noted.opened[0].project == "mine" and Noted.opened[0].before == 0, "nothing of theirs is gone on with"
+    assert tracking.finish(folder) == 0
 
 
 @pytest.mark.parametrize("name", ["wandbb", "module:Name", ""])

@@ -17,6 +17,7 @@ from prefrl.control.folder import ControlFolder
 from prefrl.control.settings import TrainSettings
 from prefrl.errors import UserError
 from prefrl.files import write_json
+from prefrl.offline.folder import OfflineFolder
 from prefrl.seams import Registry
 from prefrl.text.jobs.folder import TextFolder
 
@@ -97,6 +98,18 @@ def test_the_baseline_within_a_run_is_trusted_with_it_and_not_without(
     assert ControlFolder.open(folder.path, trust=True).baseline is not None
 
 
+def test_the_controls_beside_an_offline_run_are_trusted_with_it_and_not_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become_another(monkeypatch, tmp_path / "them")
+    folder = OfflineFolder._create(tmp_path / "run", baseline=False, settings={"teacher": "teachers:Kind"})
+    OfflineFolder._create(folder.control_path("zero"), baseline=False, settings={"teacher": "teachers:Kind"})
+    become_another(monkeypatch, tmp_path / "me")
+    with pytest.raises(UserError, match="teachers:Kind"):
+        _ = OfflineFolder(folder.path).controls
+    assert list(OfflineFolder.open(folder.path, trust=True).controls) == ["zero"]
+
+
 def test_a_run_that_names_nothing_needs_no_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     become_another(monkeypatch, tmp_path / "them")
     make_run(tmp_path / "run", instruction="Which swings up? Take your time.")
@@ -115,6 +128,9 @@ def test_a_run_that_names_nothing_needs_no_trust(tmp_path: Path, monkeypatch: py
         ({"queries": {"method": "methods:Mine"}, "hidden": ["a:b"]}, ["a:b", "methods:Mine"]),
         ({"env_options": {"xml_file": "../x.xml"}}, ["../x.xml"]),
         ({"model": "gpt2", "data": "servicedesk"}, ["gpt2"]),
+        ({"data": "pairs.jsonl", "reward": ["gold", "judge"]}, ["judge", "pairs.jsonl"]),
+        ({"reward": {"network": "mlp"}, "references": None}, []),
+        ({"estimator": "mine:advantages", "pretraining": "book.jsonl"}, ["book.jsonl", "mine:advantages"]),
     ],
 )
 def test_what_settings_name(settings: dict[str, Any], named: list[str]) -> None:

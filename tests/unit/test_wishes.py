@@ -33,7 +33,7 @@ def fill(store: PreferenceStore, wishes: dict[str, float], each: int, rng: np.ra
 def test_two_groups_are_told_apart(tmp_path: Path) -> None:
     with PreferenceStore(tmp_path / "r.sqlite") as store:
         fill(store, {"a": 2.0, "b": 2.0, "c": 2.0, "d": -2.0}, 30, np.random.default_rng(0))
-        found = compare_wishes(store)
+        found = compare_wishes(store, store.answers(standing=True))
     assert found is not None
     assert found.differ
     assert found.groups == (("a", "b", "c"), ("d",))
@@ -44,7 +44,7 @@ def test_two_groups_are_told_apart(tmp_path: Path) -> None:
 def test_where_all_want_the_same_nothing_is_said_against_it(tmp_path: Path) -> None:
     with PreferenceStore(tmp_path / "r.sqlite") as store:
         fill(store, {"a": 2.0, "b": 2.0, "c": 2.0}, 30, np.random.default_rng(1))
-        found = compare_wishes(store)
+        found = compare_wishes(store, store.answers(standing=True))
     assert found is not None
     assert not found.differ
     assert found.num_answers == 90
@@ -56,4 +56,4 @@ def test_of_one_annotator_it_cannot_be_told(wishes: dict[str, float], tmp_path: 
     with PreferenceStore(tmp_path / "r.sqlite") as store:
         fill(store, wishes, 12, np.random.default_rng(0))
         fill(store, {"few": 1.0}, 5, np.random.default_rng(1))
-        assert compare_wishes(store) is None
+        assert compare_wishes(store, store.answers(standing=True)) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.errors import UserError, require
+from prefrl.files import MOST_BYTES, read_plain
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 _BOMS = (
@@ -40,7 +42,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if suffix == ".parquet":
         try:
-            rows = require("pyarrow.parquet", "text").read_table(path).to_pylist()
+            rows = _parquet_rows(path)
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is not a readable Parquet file: {error}") from error
     elif suffix in JSON_SUFFIXES:
@@ -52,12 +54,24 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    file = require("pyarrow.parquet", "text").ParquetFile(path)
+    size = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
+    if size > MOST_BYTES:
+        raise ValueError(f"it unpacks to {size:,} bytes; {MOST_BYTES:,} at most are read")
+    rows: list[dict[str, Any]] = file.read().to_pylist()
+    return rows
+
+
 def _decoded(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        content = read_plain(path)
         if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+            with gzip.open(io.BytesIO(content)) as packed:
+                content = packed.read(MOST_BYTES + 1)
+            if len(content) > MOST_BYTES:
+                raise ValueError(f"it unpacks to more than the {MOST_BYTES:,} bytes that are read")
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     encoding = next((name for mark, name in _BOMS if content.startswith(mark)), "utf-8")
     try:

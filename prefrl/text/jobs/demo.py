@@ -25,6 +25,7 @@ from prefrl.errors import INTERRUPTED, UserError
 from prefrl.files import read_json, write_json
 from prefrl.runs.codec import to_json
 from prefrl.runs.guard import Interrupted
+from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.runs.streams import stream_seed
 from prefrl.text.data import sources
 from prefrl.text.data.annotating import draw_responses, rank_by
@@ -36,7 +37,6 @@ from prefrl.text.jobs.parts import Place, Watch
 from prefrl.text.jobs.rejection import RejectionJob
 from prefrl.text.learn.estimating import EstimatorSettings, grpo_settings
 from prefrl.text.learn.online import OnlineSettings
-from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.ppo import TextPPOSettings
 from prefrl.text.learn.preference import PreferenceSettings, simpo_settings
 from prefrl.text.learn.reward_training import RewardTrainingSettings

@@ -16,7 +16,9 @@ from prefrl.files import text_or_file
 from prefrl.runs import tracking
 from prefrl.runs.codec import to_json
 from prefrl.runs.guard import enough_memory
+from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.runs.streams import stream_seed
+from prefrl.runs.trainer import ModelTrainer
 from prefrl.seams import Named
 from prefrl.text.data import sources
 from prefrl.text.data.asking import PeopleComparing
@@ -46,7 +48,6 @@ from prefrl.text.jobs.worlds import probe, world_of
 from prefrl.text.learn.estimating import EstimatorSettings, EstimatorTrainer, grpo_settings, reinforce_settings
 from prefrl.text.learn.implied_reward import ImpliedReward
 from prefrl.text.learn.online import OnlineSettings, OnlineTrainer
-from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.ppo import PPOTrainer, TextPPOSettings
 from prefrl.text.learn.preference import PreferenceSettings, PreferenceTrainer, simpo_settings
 from prefrl.text.learn.reward_model import ModelReward, RewardModel
@@ -59,7 +60,6 @@ from prefrl.text.learn.reward_training import (
 )
 from prefrl.text.learn.runtime import Runtime, on_main_process
 from prefrl.text.learn.sft import SFTSettings, SFTTrainer, TokenPair, encode_examples, encode_texts, language_model_loss
-from prefrl.text.learn.trainer import TextTrainer
 from prefrl.text.model.generation import DRAWN_TOKENS, SamplingSettings
 from prefrl.text.model.lora import LoraSettings, add_lora
 from prefrl.text.model.models import build_model, context_length, load_model, num_parameters, preset, save_model
@@ -301,7 +301,7 @@ class PPOJob:
     def _trainer(
         self, model: Any, encoder: Encoder, prompts: list[str], reward: TextReward | ModelReward,
         blocks: list[TokenPair], runtime: Runtime,
-    ) -> TextTrainer:  # fmt: skip
+    ) -> ModelTrainer:  # fmt: skip
         training = self.place.seeded(self.training)
         return PPOTrainer(model, encoder, prompts, reward, training, runtime=runtime, pretraining=blocks)
 
@@ -323,7 +323,7 @@ class EstimatorJob(PPOJob):
     def _trainer(
         self, model: Any, encoder: Encoder, prompts: list[str], reward: TextReward | ModelReward,
         blocks: list[TokenPair], runtime: Runtime,
-    ) -> TextTrainer:  # fmt: skip
+    ) -> ModelTrainer:  # fmt: skip
         training = self.place.seeded(self.training)
         return EstimatorTrainer(model, encoder, prompts, reward, training, runtime=runtime, pretraining=blocks)
 
@@ -394,7 +394,7 @@ class OnlineDPOJob(PPOJob):
 
     def _trainer(
         self, model: Any, encoder: Encoder, prompts: list[str], reward: Any, blocks: list[TokenPair], runtime: Runtime
-    ) -> TextTrainer:
+    ) -> ModelTrainer:
         training = self.place.seeded(self.training)
         return OnlineTrainer(model, encoder, prompts, reward, training, runtime=runtime, pretraining=blocks)
 

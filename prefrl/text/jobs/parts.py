@@ -15,6 +15,7 @@ from prefrl.envs.text_rewards import TextReward
 from prefrl.envs.text_worlds import TextWorld
 from prefrl.errors import UserError
 from prefrl.runs.streams import stream, stream_seed
+from prefrl.runs.trainer import ModelTrainer
 from prefrl.seams import is_function_name, load_function
 from prefrl.text.data import sources
 from prefrl.text.data.chat import PlainChat, chat_of
@@ -32,7 +33,6 @@ from prefrl.text.learn.reward_training import EncodedRanking, RewardTrainingSett
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.server_reward import ServerReward
 from prefrl.text.learn.sft import SFTSettings, TokenPair, encode_texts, language_model_loss
-from prefrl.text.learn.trainer import TextTrainer
 from prefrl.text.model.generation import DRAWN_TOKENS, SamplingSettings
 from prefrl.text.model.lora import LoraSettings
 from prefrl.text.model.models import context_length, load_model, save_model
@@ -168,7 +168,7 @@ def split_rankings(rankings: Sequence[EncodedRanking], seed: int) -> tuple[list[
 
 
 def run_policy(
-    trainer: TextTrainer,
+    trainer: ModelTrainer,
     folder: TextFolder,
     runtime: Runtime,
     tokens: Tokens,

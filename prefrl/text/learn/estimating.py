@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from prefrl.envs.text_rewards import TextReward
 from prefrl.errors import UserError
 from prefrl.runs import State
+from prefrl.runs.trainer import Metrics
 from prefrl.seams import Named
 from prefrl.text.data.examples import Encoder
 from prefrl.text.learn import estimators
@@ -34,7 +35,6 @@ from prefrl.text.learn.policy_gradient import (
 from prefrl.text.learn.reward_model import ModelReward
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.sft import TokenPair
-from prefrl.text.learn.trainer import Metrics
 from prefrl.text.model.options import NoOption
 from prefrl.text.model.sequences import Sequences
 

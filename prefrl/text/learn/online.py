@@ -20,13 +20,14 @@ from prefrl.envs.text_rewards import TextReward
 from prefrl.errors import UserError
 from prefrl.likelihood import choices, ranking_log_likelihood
 from prefrl.runs import State
+from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.runs.streams import stream, stream_seed
+from prefrl.runs.trainer import Epochs, Metrics
 from prefrl.text.data.annotating import MAX_K, draw_responses
 from prefrl.text.data.asking import Compared, PeopleComparing, Said
 from prefrl.text.data.examples import Encoder
 from prefrl.text.data.judge import Judge, ask_both_ways
 from prefrl.text.learn.losses import dpo_loss, ipo_loss
-from prefrl.text.learn.optimisation import OptimiserSettings
 from prefrl.text.learn.policy_gradient import (
     Forward,
     Part,
@@ -39,7 +40,6 @@ from prefrl.text.learn.preference import ROUNDING_NATS
 from prefrl.text.learn.reward_model import ModelReward
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.sft import TokenPair
-from prefrl.text.learn.trainer import Epochs, Metrics
 from prefrl.text.model.generation import decode_response
 from prefrl.text.model.options import NoOption
 from prefrl.text.model.sequences import Sequences, make_sequences

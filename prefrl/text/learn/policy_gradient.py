@@ -23,15 +23,15 @@ from torch import Tensor
 from prefrl.envs.text_rewards import TextReward, score_responses
 from prefrl.errors import UserError
 from prefrl.runs import State
+from prefrl.runs.optimisation import Optimiser, OptimiserSettings
 from prefrl.runs.streams import stream_seed
+from prefrl.runs.trainer import Epochs, Metrics, ModelTrainer, micro_batches
 from prefrl.text.data.examples import Encoder
 from prefrl.text.learn import ppo_terms as terms
 from prefrl.text.learn.end_watch import EndWatch
-from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.learn.reward_model import ModelReward
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.sft import TokenPair, add_language_gradient
-from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer, micro_batches
 from prefrl.text.model.generation import SamplingSettings, decode_response, sample
 from prefrl.text.model.lanes import Lanes
 from prefrl.text.model.lora import has_adapters, reference_of
@@ -133,7 +133,7 @@ _Settings = TypeVar("_Settings", bound=PolicyGradientSettings)
 _Rollout = TypeVar("_Rollout", bound=Rollout)
 
 
-class PolicyGradientTrainer(TextTrainer, Generic[_Settings, _Rollout]):
+class PolicyGradientTrainer(ModelTrainer, Generic[_Settings, _Rollout]):
     """Trains a policy on a reward of responses, tied to the policy that it started from.
 
     Args:

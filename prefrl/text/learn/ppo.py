@@ -17,6 +17,7 @@ from prefrl.envs.text_rewards import TextReward
 from prefrl.errors import UserError
 from prefrl.runs import State
 from prefrl.runs.streams import stream_seed
+from prefrl.runs.trainer import Metrics
 from prefrl.text.data.examples import Encoder
 from prefrl.text.learn import ppo_terms as terms
 from prefrl.text.learn.policy_gradient import (
@@ -30,7 +31,6 @@ from prefrl.text.learn.policy_gradient import (
 from prefrl.text.learn.reward_model import ModelReward, RewardModel
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.sft import TokenPair
-from prefrl.text.learn.trainer import Metrics
 from prefrl.text.model.sequences import Sequences
 
 

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from prefrl.errors import UserError
+from prefrl.runs.optimisation import Optimiser, OptimiserSettings
 from prefrl.runs.streams import stream
+from prefrl.runs.trainer import Epochs, Metrics, ModelTrainer, micro_batches
 from prefrl.text.data.examples import Encoder, Liked, RankedResponses, check_no_ties, texts_of
 from prefrl.text.learn.losses import (
     dpo_loss,
@@ -28,9 +30,7 @@ from prefrl.text.learn.losses import (
     kto_weights,
     simpo_loss,
 )
-from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.learn.runtime import Runtime
-from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer, micro_batches
 from prefrl.text.model.options import NoOption
 from prefrl.text.model.sequences import make_sequences, response_log_probs, sequence_log_probs
 
@@ -106,7 +106,7 @@ class _Group:
     liked: bool = True
 
 
-class PreferenceTrainer(TextTrainer):
+class PreferenceTrainer(ModelTrainer):
     """Trains a policy on rankings (DPO, IPO, SimPO) or on likes (KTO).
 
     Args:

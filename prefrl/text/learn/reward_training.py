@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prefrl.errors import UserError
+from prefrl.runs.optimisation import Optimiser, OptimiserSettings
 from prefrl.runs.streams import stream
+from prefrl.runs.trainer import Epochs, Metrics, ModelTrainer, micro_batches
 from prefrl.text.data.examples import Encoder, RankedResponses
 from prefrl.text.learn.losses import grouped_reward_loss
-from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.learn.reward_model import RewardModel
 from prefrl.text.learn.runtime import Runtime
-from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer, micro_batches
 from prefrl.text.model.options import NoOption
 from prefrl.text.model.sequences import make_sequences
 from prefrl.text.model.tokens import end_ids_of
@@ -97,7 +97,7 @@ def until_end(response: list[int], ends: Collection[int]) -> list[int]:
     return response[:last]
 
 
-class RewardTrainer(TextTrainer):
+class RewardTrainer(ModelTrainer):
     """Fits a reward model (InstructGPT, Eq. 1).
 
     All responses to a prompt are in one forward pass and all their pairs in one batch; each prompt weighs the same,

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError
+from prefrl.runs.optimisation import Optimiser, OptimiserSettings
 from prefrl.runs.streams import stream_seed
+from prefrl.runs.trainer import Epochs, Metrics, ModelTrainer, micro_batches
 from prefrl.text.data.examples import Encoder, Example, language_model_blocks
-from prefrl.text.learn.optimisation import Optimiser, OptimiserSettings
 from prefrl.text.learn.runtime import Runtime
-from prefrl.text.learn.trainer import Epochs, Metrics, TextTrainer, micro_batches
 from prefrl.text.model.options import NoOption
 from prefrl.text.model.sequences import batches_by_length, make_sequences, response_log_probs
 
@@ -76,7 +76,7 @@ def encode_texts(tokens: TextTokenizer, texts: Sequence[str], block_tokens: int,
     return [([tokens.end_id], block) for block in language_model_blocks(tokens, texts, block_tokens)]
 
 
-class SFTTrainer(TextTrainer):
+class SFTTrainer(ModelTrainer):
     """Fits a model to responses: the loss is the mean cross-entropy per response token of a batch, prompts left out.
 
     Args:
