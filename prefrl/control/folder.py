@@ -38,18 +38,19 @@ class ControlFolder(RunFolder):
         self.videos = path / "videos"
 
     @classmethod
-    def create(cls, path: Path, settings: RunSettings, *, baseline: bool) -> Self:
+    def create(cls, path: Path, settings: RunSettings, *, baseline: bool, beside: bool = False) -> Self:
         """Make the folder and write its configuration.
 
         Args:
             path: where; it must not exist, or be empty.
             settings: resolved settings.
             baseline: the run trains on the environment's own reward.
+            beside: a baseline is to be made beside the run, in a folder within.
 
         Raises:
             UserError: there is something at `path` already, or it cannot be written.
         """
-        return cls._create(path, baseline=baseline, settings=to_json(settings))
+        return cls._create(path, baseline=baseline, with_baseline=beside, settings=to_json(settings))
 
     @classmethod
     def open(cls, path: Path, *, trust: bool = False, reads_only: bool = False) -> Self:

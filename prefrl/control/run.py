@@ -96,12 +96,10 @@ def train(
     if resolved.from_run is not None:
         with closing(make_run_env(resolved)) as env:
             check_earlier(Path(resolved.from_run), (env.observation_space, env.action_space), resolved.segment_length)
-    folder = ControlFolder.create(out or default_out(resolved), resolved, baseline=False)
+    folder = ControlFolder.create(out or default_out(resolved), resolved, baseline=False, beside=baseline)
     try:
         if trackers:
             track(folder, trackers, project)
-        if baseline:
-            ControlFolder.create(folder.path / "baseline", resolved, baseline=True)
         _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer, serve=serve)
     except Interrupted:
         raise
@@ -169,6 +167,9 @@ def _check_serve(serve: bool, settings: RunSettings) -> None:
 
 def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, viewer: bool, serve: bool) -> None:
     settings, baseline = folder.settings, folder.baseline
+    if baseline is None and folder.config.get("with_baseline"):  # also where the run was killed before it was made
+        ControlFolder.create(folder.path / "baseline", settings, baseline=True)
+        baseline = folder.baseline
     if baseline is not None:
         _ = baseline.settings  # refused where they cannot be read, before anything is done
         check_unchanged(baseline)

@@ -145,6 +145,24 @@ def test_interrupted_run_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert checkpoint.count == ControlFolder.open(out).read_metrics()[-1]["num_env_steps"]
 
 
+def test_a_run_killed_before_its_baseline_was_made_has_one_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = ControlFolder.create
+
+    def killed(path: Path, settings: Any, *, baseline: bool, beside: bool = False) -> ControlFolder:
+        if baseline:
+            raise KeyboardInterrupt
+        return create(path, settings, baseline=baseline, beside=beside)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ControlFolder, "create", staticmethod(killed))
+        with pytest.raises(KeyboardInterrupt):
+            train(TINY, tmp_path / "run", baseline=True, quiet=True)
+    assert not (tmp_path / "run" / "baseline").exists()
+    assert "baseline_true_return_mean" in resume(tmp_path / "run", quiet=True).read_summary()
+
+
 def test_run_stopped_in_its_baseline_goes_on_from_its_own_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
