@@ -31,8 +31,9 @@ import safetensors.torch
 import torch
 import tyro
 
-from prefrl import cli, start
+from prefrl import start
 from prefrl.store import PreferenceStore
+from prefrl.verbs import training
 
 COMMON = ["--labels", "6", "--steps", "600", "--segment-length", "10", "--warmup-steps", "100", "--num-envs", "2",
           "--eval-episodes", "1", "--fit.num-steps", "5", "--fit.first-steps", "5", "--num-checkpoints", "3", "--quiet",
@@ -284,9 +285,8 @@ def kill_all(kills: int, minutes: float, seed: int, place: Path, kinds: tuple[st
             file.write(json.dumps(row) + "\n")
 
     with contextlib.ExitStack() as stack:
-        report = cli._after_training
-        stack.callback(setattr, cli, "_after_training", report)
-        cli._after_training = lambda *_, **__: None
+        stack.callback(setattr, training, "_after_training", training._after_training)
+        training._after_training = lambda *_, **__: None  # no report or film after each
         while sum(row["kills"] for row in trials) < kills and time.monotonic() < until:
             name = kinds[len(trials) % len(kinds)]
             if name not in undisturbed:
