@@ -44,6 +44,7 @@ def draw(
         episodes: how they were drawn, in batches; with `best_of` above 1, of all that were drawn.
     """
     model.eval()
+    model.tell_what_is_lost(prompts)
     schedule = model.schedule(num_sampling_steps)
     pictures, episodes = [], []
     size = max(1, BATCH // best_of)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from prefrl.envs.image_worlds import DEFAULT_IMAGE_WORLD, IMAGE_WORLDS, ImageWorld
 from prefrl.errors import UserError, require
+from prefrl.files import read_json, write_json
 from prefrl.image.data import read_rankings
 from prefrl.image.denoising import DenoisingSettings, DenoisingTrainer, Pictures, reward_weights
 from prefrl.image.direct import DiffusionDPOSettings, DiffusionDPOTrainer, ReFLSettings, ReFLTrainer
@@ -24,7 +26,7 @@ from prefrl.image.model import SHAPES, ImageModel, build_model
 from prefrl.image.policy import PolicySettings, PolicyTrainer
 from prefrl.image.reward_model import Ranked, RewardModel, RewardTrainer, RewardTrainingSettings, judge_reward
 from prefrl.image.scoring import load_reward
-from prefrl.runs.codec import from_json, to_json
+from prefrl.runs.codec import to_json
 from prefrl.runs.device import choose_device
 from prefrl.runs.metrics import finite
 from prefrl.runs.optimisation import OptimiserSettings
@@ -33,6 +35,9 @@ from prefrl.runs.streams import stream, stream_seed
 from prefrl.runs.trainer import ModelTrainer
 
 LESS_MEMORY = "Use a smaller --training.minibatch-size or --training.batch-size, or fewer --training.prompts."
+INPUTS = "inputs.json"
+NAMED = ("model", "reward", "data")
+"""Settings that may name a file or a folder."""
 SUMMARISED = ("kl_nats", "kl_standard_error", "gold", "proxy", "diversity")
 """Figures of the last evaluation that are in the summary."""
 
@@ -334,7 +339,9 @@ JOBS: dict[str, Any] = {
 def start(job: Any, out: Path, *, quiet: bool = False) -> ImageFolder:
     """Run a job in a new folder."""
     require("diffusers", "image")
+    job = with_places(job)
     folder = ImageFolder.create(out, job.verb, to_json(job))
+    write_json(folder.path / INPUTS, digests_of(job))
     job.run(folder, quiet=quiet)
     return folder
 
@@ -352,9 +359,53 @@ def resume(path: Path, *, quiet: bool = False, trust: bool = False, accept_chang
     if verb not in JOBS:
         raise UserError(f"{folder.config_path} is damaged: there is no job {verb!r}. Restore it from a copy.")
     folder.refuse_if_finished()
-    job = from_json(JOBS[verb], folder.config["settings"])
+    job = folder.read_settings(JOBS[verb])
+    check_inputs(folder, job)
     job.run(folder, quiet=quiet)
     return folder
+
+
+def with_places(job: Any) -> Any:
+    """Return a job whose files and folders are named so that they are found from any directory."""
+    named = {name: getattr(job, name, None) for name in NAMED}
+    found = {name: str(Path(value).resolve()) for name, value in named.items() if value and Path(value).exists()}
+    return replace(job, **found)
+
+
+def digests_of(job: Any) -> dict[str, str]:
+    """Return a digest of each file and folder that a job learns from, by its name; of runs, of their models."""
+    found = {}
+    for name in NAMED:
+        place = Path(getattr(job, name, None) or "/dev/null")
+        place = place / "model" if (place / "config.json").is_file() and (place / "model").is_dir() else place
+        files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+        if not place.exists() or not files[0].is_file():
+            continue
+        digest = hashlib.sha256()
+        for path in files:
+            digest.update(str(path.relative_to(place)).encode())
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        found[name] = digest.hexdigest()
+    return found
+
+
+def check_inputs(folder: ImageFolder, job: Any) -> None:
+    """Refuse to go on with data or models that are others than when the run began, unless that is accepted.
+
+    Raises:
+        UserError: one was changed or is gone.
+    """
+    path = folder.path / INPUTS
+    known = read_json(path) if path.is_file() else {}
+    now = digests_of(job)
+    changed = [name for name in known if now.get(name) != known[name]] if isinstance(known, dict) else ["inputs.json"]
+    if changed and not folder.accept_changed:
+        places = ", ".join(f"{name} {getattr(job, name, '')}" for name in changed)
+        raise UserError(
+            f"What the run in {folder.path} learns from was changed or is gone since it began: {places}. Restore it, "
+            "or go on knowingly with --accept-changed."
+        )
 
 
 def read_data(place: str, model: ImageModel) -> list[Ranked]:

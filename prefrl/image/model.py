@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,18 @@ class ImageModel(nn.Module):
         states = self.text(told.input_ids).last_hidden_state  # as Stable Diffusion was trained: the padding counts
         return Condition(states, torch.ones_like(told.input_ids))
 
+    def tell_what_is_lost(self, prompts: Sequence[str]) -> None:
+        """Warn of words that the model does not know, and of prompts that are longer than it reads."""
+        room = min(int(self.text.config.max_position_embeddings), int(self.tokenizer.model_max_length))  # type: ignore[union-attr, arg-type]
+        unique = sorted(set(prompts))
+        ids = self.tokenizer(unique, truncation=False).input_ids
+        unknown = self.tokenizer.unk_token_id if self.is_own else None
+        strange = [prompt for prompt, row in zip(unique, ids, strict=True) if unknown is not None and unknown in row]
+        long = [prompt for prompt, row in zip(unique, ids, strict=True) if len(row) > room]
+        for some, why in ((strange, "have words that the model does not know"), (long, f"are cut after {room} tokens")):
+            if some:
+                warnings.warn(f"{len(some)} of {len(unique)} prompts {why}: {some[0][:60]!r}", stacklevel=3)
+
     def predict(self, x: Tensor, times: Tensor, condition: Condition) -> Tensor:
         """Return what the network says of `x` `(B, C, H, W)` at time steps `(B,)`."""
         times = times.to(x.device)
@@ -218,8 +231,8 @@ class ImageModel(nn.Module):
 
         own = json.loads((folder / OWN).read_text())
         return cls(
-            SD3Transformer2DModel.from_pretrained(folder / "denoiser"),
-            CLIPTextModel.from_pretrained(folder / "text"),
+            SD3Transformer2DModel.from_pretrained(folder / "denoiser", use_safetensors=True),
+            CLIPTextModel.from_pretrained(folder / "text", use_safetensors=True),
             PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"),
             DDIMScheduler.from_pretrained(folder / "scheduler"),
             guidance=float(own["guidance"]),
@@ -229,7 +242,8 @@ class ImageModel(nn.Module):
     def _load_pipeline(cls, place: str, name: str) -> ImageModel:
         from diffusers import DiffusionPipeline
 
-        pipeline = DiffusionPipeline.from_pretrained(place if Path(place).exists() else name, safety_checker=None)
+        found = place if Path(place).exists() else name
+        pipeline = DiffusionPipeline.from_pretrained(found, safety_checker=None, use_safetensors=True)  # no pickles
         missing = [
             part for part in ("unet", "text_encoder", "tokenizer", "vae", "scheduler") if not hasattr(pipeline, part)
         ]

@@ -28,6 +28,8 @@ from prefrl.runs.streams import stream, stream_seed
 from prefrl.runs.trainer import Epochs, Metrics, ModelTrainer
 
 FILE, CONFIG = "reward.safetensors", "reward.json"
+MOST_WIDTH = 8192
+"""Of what a file may ask for."""
 
 
 class ImageReward(Protocol):
@@ -159,7 +161,10 @@ class RewardModel(nn.Module):
             members = json.loads((folder / CONFIG).read_text())["members"]
             if not 1 <= len(members) <= 100:
                 raise ValueError(f"{len(members)} members")
-            scorers = [Scorer(int(one["text_width"]), int(one["width"])) for one in members]
+            sizes = [(int(one["text_width"]), int(one["width"])) for one in members]
+            if not all(1 <= told <= MOST_WIDTH and 1 <= width <= MOST_WIDTH // 16 for told, width in sizes):
+                raise ValueError(f"a member of sizes {sizes}")
+            scorers = [Scorer(*size) for size in sizes]
             nn.ModuleList(scorers).load_state_dict(load_file(folder / FILE))
         except Exception as error:
             raise UserError(f"The reward model in {folder} is damaged: {first_line(error)} Restore it.") from error

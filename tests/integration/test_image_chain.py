@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,9 @@ pytest.importorskip("diffusers")
 from prefrl.cli import main
 from prefrl.errors import UserError
 from prefrl.image import jobs
-from prefrl.image.jobs import DDPOJob, ImageFolder, Place, Watch, resume, start
+from prefrl.image.denoising import DenoisingSettings, DenoisingTrainer
+from prefrl.image.evaluation import draw
+from prefrl.image.jobs import DDPOJob, ImageFolder, Place, PretrainJob, Watch, resume, start
 from prefrl.image.lora import LoraSettings
 from prefrl.image.model import ImageModel
 from prefrl.image.policy import PolicySettings, PolicyTrainer
@@ -123,9 +128,6 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
     def stops(self: PolicyTrainer) -> Any:
         metrics = step(self)
         if self.num_steps == 2:
-            import os
-            import signal
-
             os.kill(os.getpid(), signal.SIGINT)
         return metrics
 
@@ -140,6 +142,64 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
     assert whole.read_evaluations() == parts.read_evaluations()
     first, second = weights_of(whole.path), weights_of(parts.path)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_pretraining_with_an_average_of_weights_goes_on_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = PretrainJob(
+        size="tiny", pictures=64, place=Place(sampling_steps=2, device="cpu"), watch=Watch(times=0),
+        training=DenoisingSettings(epochs=4, batch_size=16, ema=0.9),
+    )  # fmt: skip
+    whole = start(wanted, tmp_path / "whole", quiet=True)
+    step = DenoisingTrainer.step
+
+    def stops(self: DenoisingTrainer) -> Any:
+        metrics = step(self)
+        if self.num_steps == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return metrics
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DenoisingTrainer, "step", stops)
+        with pytest.raises(Interrupted):
+            start(wanted, tmp_path / "parts", quiet=True)
+    parts = resume(tmp_path / "parts", quiet=True)
+    first, second = weights_of(whole.path), weights_of(parts.path)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_is_resumed_from_anywhere_but_not_on_changed_data(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(made / "reward", tmp_path / "reward")
+    step = PolicyTrainer.step
+
+    def stops(self: PolicyTrainer) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(PolicyTrainer, "step", stops)
+        with pytest.raises(Interrupted):
+            start(replace(job(made), reward="reward"), Path("run"), quiet=True)
+    monkeypatch.chdir("/")
+    file = tmp_path / "reward" / "model" / "reward.json"
+    before = file.read_text()
+    file.write_text(before + " ")
+    with pytest.raises(UserError, match="was changed or is gone since it began: reward"):
+        resume(tmp_path / "run", quiet=True)
+    file.write_text(before)
+    assert resume(tmp_path / "run", quiet=True).finished
+
+
+def test_words_that_a_model_does_not_know_are_said(made: Path, tmp_path: Path) -> None:
+    model = ImageModel.load(str(made / "base"))
+    with pytest.warns(UserWarning, match="1 of 2 prompts have words that the model does not know"):
+        draw(model, ["one red square on the left", "one purple square"], 2, seed=0)
+    with pytest.warns(UserWarning, match="are cut after"):
+        draw(model, ["one red square on the left on the left on the left"], 2, seed=0)
 
 
 def test_adapters_train_alone_and_are_merged_at_the_end(made: Path, tmp_path: Path) -> None:
