@@ -29,8 +29,18 @@ def ask_duels(folder: ControlFolder, store: PreferenceStore, num: int = NUM_DUEL
     Raises:
         UserError: the environment cannot be drawn here.
     """
-    settings = folder.settings
     session = store.next_session(judging=True)
+    if session > JUDGING_SESSION:  # also where a run was killed behind its end: what it asked then is not asked again
+        queries, clips = _make_duels(folder, session - 1, num)
+        known = {query.id for query in store.session_queries(session - 1)}
+        if queries and known == {query.id for query in queries}:
+            return _put(folder, store, queries, clips)
+    return _put(folder, store, *_make_duels(folder, session, num))
+
+
+def _make_duels(folder: ControlFolder, session: int, num: int) -> tuple[list[Query], dict[str, Clip]]:
+    """Return the duels of a session, and the clips that people are shown; the same for the same policies."""
+    settings = folder.settings
     windows = draw_windows(num, stream(settings.seed, "duels", session - JUDGING_SESSION))
     names = ("before", "last")
     clips: dict[str, Clip] = {}
@@ -48,9 +58,18 @@ def ask_duels(folder: ControlFolder, store: PreferenceStore, num: int = NUM_DUEL
         for before, after in zip(*both, strict=True)
         if before.id != after.id
     ]
-    store.add_queries(queries)
-    for name in {segment.id for query in queries for segment in query.segments} & clips.keys():
+    return queries, clips
+
+
+def _put(folder: ControlFolder, store: PreferenceStore, queries: list[Query], clips: dict[str, Clip]) -> int:
+    """Put duels into the record, as far as they are not there; return how many there are."""
+    known = {query.id for query in store.session_queries(queries[0].session)} if queries else set()
+    store.add_queries([query for query in queries if query.id not in known])
+    shown = {segment.id for query in queries for segment in query.segments} & clips.keys()
+    for name in shown - store.clips(sorted(shown)).keys():
         store.add_clip(name, clips[name])
-    if not settings.asks_people:
-        store.add_answers(make_run_teacher(settings).answer(queries))
+    if not folder.settings.asks_people:
+        answered = {answer.query_id for answer in store.judgements()}
+        left = [query for query in queries if query.id not in answered]
+        store.add_answers(make_run_teacher(folder.settings).answer(left))
     return len(queries)

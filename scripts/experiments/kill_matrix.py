@@ -59,7 +59,7 @@ GIVEN = ["offline", "{place}/swings", "--env", "Pendulum-v1", "--labels", "6", "
          "--eval-episodes", "1", "--fit.num-steps", "5", "--fit.first-steps", "5", "--learner.hidden", "8",
          "--learner.batch-size", "16", "--quiet", "--no-video"]  # fmt: skip
 TINY = ["--model", "{place}/model", "--device", "cpu", "--quiet", "--watch.times", "2", "--watch.prompts", "4",
-        "--max-tokens", "8"]  # fmt: skip
+        "--max-tokens", "12"]  # fmt: skip
 DRAWN = ["--data", "{place}/pairs.jsonl", "--reward", "{place}/reward", "--training.steps", "4",
          "--training.batch-size", "4"]  # fmt: skip
 OTHERS = {
@@ -149,7 +149,7 @@ def make_inputs(place: Path) -> None:
         seen, done = rng.uniform(-1, 1, (21, 3)).astype("f4"), rng.uniform(-2, 2, (20, 1)).astype("f4")
         np.savez(place / "swings" / f"{number}.npz", observations=seen, actions=done, rewards=-np.abs(done[:, 0]))
     asked = [f"Question {n}?" for n in range(24)]
-    pairs = [{"prompt": p, "chosen": " Yes.", "rejected": " No, " * 3} for p in asked]
+    pairs = [{"prompt": p, "chosen": " Yes.", "rejected": " No, no."} for p in asked]
     (place / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     examples = [{"prompt": p, "response": " Yes."} for p in asked]
     (place / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in examples))

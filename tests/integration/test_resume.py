@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from prefrl.control import ControlFolder, Interrupted, TrainSettings, resume, summarise, train
+from prefrl.control.duels import ask_duels
 from prefrl.control.loop import Trainer
 from prefrl.control.settings import QuerySettings
 from prefrl.errors import UserError
@@ -143,6 +144,15 @@ def test_interrupted_run_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     checkpoint, _ = newest_checkpoint(ControlFolder.open(out))
     assert checkpoint is not None
     assert checkpoint.count == ControlFolder.open(out).read_metrics()[-1]["num_env_steps"]
+
+
+def test_what_is_asked_behind_the_end_is_asked_once(tmp_path: Path) -> None:
+    folder = train(replace(TINY, panel=("oracle", "noisy")), tmp_path / "run", quiet=True)
+    with folder.open_record() as store:
+        asked, answers = store.num_judging(), store.answers()
+        assert asked > 0
+        assert ask_duels(folder, store) == asked  # as after a kill, before the summary was written
+        assert (store.num_judging(), len(store.answers())) == (asked, len(answers))
 
 
 def test_a_run_killed_before_its_baseline_was_made_has_one_all_the_same(
