@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.scenes import Scenes
-from prefrl.seams import Registry, check_call, check_members
+from prefrl.seams import Registry, made_from_seed
 
 
 class ImageWorld(Protocol):
@@ -49,17 +49,8 @@ MakeImageWorld = Callable[[int], ImageWorld]
 """Makes a world from a seed, at least 0."""
 
 
-def _adopt(thing: Any, where: str) -> MakeImageWorld:
-    check_call(thing, where, (), ("seed",))
-
-    def make(seed: int) -> ImageWorld:
-        world: ImageWorld = thing(seed=seed)
-        check_members(world, where, ImageWorld)
-        return world
-
-    return make
-
-
 DEFAULT_IMAGE_WORLD = "scenes"
-IMAGE_WORLDS: Registry[MakeImageWorld] = Registry("image world", {DEFAULT_IMAGE_WORLD: Scenes}, _adopt)
+IMAGE_WORLDS: Registry[MakeImageWorld] = Registry(
+    "image world", {DEFAULT_IMAGE_WORLD: Scenes}, made_from_seed(ImageWorld)
+)
 """Every world of images that can be named."""

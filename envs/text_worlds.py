@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from prefrl.envs.geography import Geography
 from prefrl.envs.service_desk import Message, ServiceDesk
 from prefrl.envs.service_desk_writers import write_responses
-from prefrl.seams import Registry, check_call, check_members
+from prefrl.seams import Registry, made_from_seed
 
 
 class TextWorld(Protocol):
@@ -93,17 +93,6 @@ class ServiceDeskWorld:
         return {"geography": self._geography.questions()}
 
 
-def _adopt(thing: Any, where: str) -> MakeWorld:
-    check_call(thing, where, (), ("seed",))
-
-    def make(seed: int) -> TextWorld:
-        world: TextWorld = thing(seed=seed)
-        check_members(world, where, TextWorld)
-        return world
-
-    return make
-
-
 DEFAULT_WORLD = "servicedesk"
-WORLDS: Registry[MakeWorld] = Registry("text world", {DEFAULT_WORLD: ServiceDeskWorld}, _adopt)
+WORLDS: Registry[MakeWorld] = Registry("text world", {DEFAULT_WORLD: ServiceDeskWorld}, made_from_seed(TextWorld))
 """Every world of text that data can name."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ MOST_BYTES = 1 << 30
 """Of one file, or of the arrays that it unpacks to: more is refused before it is read."""
 MOST_JSON_BYTES = 1 << 26
 """Of a file or an answer of a server that is one JSON value."""
+
+WHOLE_BYTES = 1 << 28
+"""Files up to this size are hashed whole."""
+BLOCK_BYTES, BLOCKS = 1 << 16, 256
+"""Of larger ones so many blocks, evenly apart."""
 
 
 def write_atomically(path: Path, content: bytes | str, *, private: bool = False) -> None:
@@ -209,3 +215,20 @@ def text_or_file(text: str) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise UserError(f"The instruction {text} cannot be read: {error}") from None
+
+
+def digest_of_files(files: Sequence[Path]) -> str:
+    """Return a digest of names, sizes and contents."""
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with open(path, "rb") as file:
+            if size <= WHOLE_BYTES:
+                for block in iter(lambda file=file: file.read(1 << 20), b""):  # type: ignore[misc]
+                    digest.update(block)
+            else:
+                for number in range(BLOCKS):
+                    file.seek(number * (size - BLOCK_BYTES) // (BLOCKS - 1))
+                    digest.update(file.read(BLOCK_BYTES))
+    return digest.hexdigest()

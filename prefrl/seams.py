@@ -288,6 +288,22 @@ def check_call(thing: Any, where: str, positional: tuple[str, ...], keywords: tu
         return
 
 
+def made_from_seed(protocol: type[Any]) -> Callable[[Any, str], Callable[[int], Any]]:
+    """Return how a registry adopts what makes an object from a seed, and checks what it makes against a protocol."""
+
+    def adopt(thing: Any, where: str) -> Callable[[int], Any]:
+        check_call(thing, where, (), ("seed",))
+
+        def make(seed: int) -> Any:
+            made = thing(seed=seed)
+            check_members(made, where, protocol)
+            return made
+
+        return make
+
+    return adopt
+
+
 def check_members(thing: Any, where: str, protocol: type[Any]) -> None:
     """Check that an object has what a protocol asks for, by name.
 

@@ -19,7 +19,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from prefrl.clips.codec import FORMAT, encode_clip
 from prefrl.clips.pictures import check_one_size
 from prefrl.clips.trail import ClipSource
 from prefrl.clips.worlds import find_world
@@ -29,6 +28,7 @@ from prefrl.control.rendering import DARKEST, choose_gl_backend, prepare_picture
 from prefrl.control.strip import film, not_filmed
 from prefrl.errors import UserError, first_line, tell
 from prefrl.store import Clip, PreferenceStore
+from prefrl.store.clips import clip_of
 
 POLL_SECONDS = 0.2
 END_SECONDS = 5.0  # for a process to end by itself
@@ -84,13 +84,6 @@ class ClipRenderer:
         """Close the environment."""
         if self._env is not None:
             self._env.close()
-
-
-def clip_of(pictures: Any, frames_per_second: float) -> Clip:
-    """Return pictures, as `encode_clip` takes them, as a clip for the record."""
-    made = encode_clip(pictures, frames_per_second)
-    size = {"width": made.width, "height": made.height, "num_frames": made.num_frames}
-    return Clip(data=made.data, format=FORMAT, frames_per_second=frames_per_second, **size)
 
 
 def render_open(store: PreferenceStore, renderer: ClipRenderer, limit: int = AT_ONCE) -> int:

@@ -11,7 +11,6 @@ import gymnasium
 import numpy as np
 import torch
 
-from prefrl.control.clip_worker import clip_of
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import KeptPolicy, make_run_env
 from prefrl.control.rendering import prepare_pictures, why_not_drawn
@@ -19,6 +18,7 @@ from prefrl.errors import UserError
 from prefrl.segments import Segment
 from prefrl.spaces import Array, Batch, map_batch, zip_batches
 from prefrl.store import Clip
+from prefrl.store.clips import clip_of
 
 LATEST_START = 200  # step of an episode at which a window begins at the latest
 ATTEMPTS = 20

@@ -24,9 +24,9 @@ from prefrl.image.evaluation import draw, evaluate_model, grid
 from prefrl.image.jobs import ImageFolder, Place, save_picture, start
 from prefrl.image.judge import CONSTITUTION, VisionJudge
 from prefrl.image.people import INSTRUCTION, ask_people
-from prefrl.image.reward_model import Ranked, RewardModel
+from prefrl.image.reward_model import RewardModel, rank_by_scores
 from prefrl.image.scoring import load_reward
-from prefrl.runs.streams import stream, stream_seed
+from prefrl.runs.streams import stream_seed
 
 Whole = tyro.conf.arg(name="")
 Folder = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
@@ -116,13 +116,7 @@ def compare(
     prompts, pictures = _drawn(model, num, images, place)
     asked = [prompt for prompt in prompts for _ in range(images)]
     scores = np.asarray(scores_of(asked, pictures.reshape(-1, *pictures.shape[2:])), np.float64).reshape(num, images)
-    if temperature:
-        scores = scores / temperature + stream(place.seed, "judge").gumbel(size=scores.shape)
-    rows = []
-    for prompt, some, row in zip(prompts, pictures, scores, strict=True):
-        order = sorted(set(row.tolist()), reverse=True)
-        rows.append(Ranked(prompt, some, tuple(order.index(score) + 1 for score in row)))
-    path = write_rankings(out, rows)
+    path = write_rankings(out, rank_by_scores(prompts, pictures, scores, temperature, place.seed))
     print(f"Wrote {num} rankings of {images} pictures each to {path}")
 
 

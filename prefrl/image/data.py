@@ -21,7 +21,7 @@ from prefrl.files import write_atomically
 from prefrl.image.reward_model import Ranked
 
 FILE = "rankings.jsonl"
-MAX_BYTES, MAX_ROWS = 16 << 20, 10_000_000
+MAX_BYTES = 16 << 20
 
 
 def write_rankings(folder: Path, rows: Sequence[Ranked]) -> Path:

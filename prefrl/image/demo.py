@@ -27,11 +27,11 @@ from prefrl.image.evaluation import draw, grid
 from prefrl.image.jobs import ImageFolder, Place, Watch, save_picture
 from prefrl.image.policy import PolicySettings
 from prefrl.image.quality import Features
-from prefrl.image.reward_model import Ranked, RewardModel
+from prefrl.image.reward_model import RewardModel, rank_by_scores
 from prefrl.runs.codec import to_json
 from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.runs.plotting import make_figure, save_figure, set_style
-from prefrl.runs.streams import stream, stream_seed
+from prefrl.runs.streams import stream_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +123,9 @@ class Demo:
         pictures, _ = draw(
             self.place.load(base), asked, settings.sampling_steps, seed=stream_seed(settings.seed, "compare")
         )
-        scores = np.asarray(world.gold(asked, pictures)).reshape(-1, 2) / settings.judge_temperature
-        scores = scores + stream(settings.seed, "judge").gumbel(size=scores.shape)
+        scores = np.asarray(world.gold(asked, pictures)).reshape(-1, 2)
         pairs = pictures.reshape(-1, 2, *pictures.shape[1:])
-        rows = [
-            Ranked(prompt, pair, (1, 2) if first >= second else (2, 1))
-            for prompt, pair, (first, second) in zip(prompts, pairs, scores, strict=True)
-        ]
+        rows = rank_by_scores(prompts, pairs, scores, settings.judge_temperature, settings.seed)
         write_rankings(self.out / "comparisons", rows)
 
     def _best_of_n(self, base: str, reward: str) -> None:

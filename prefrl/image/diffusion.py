@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ class Schedule:
         now, then = float(self.signal[step]), float(self.signal[step + 1])
         return max(MIN_SIGMA, math.sqrt(max(0.0, (1 - then) / (1 - now) * (1 - now / then))))
 
-    @property
+    @cached_property
     def sigmas(self) -> Tensor:
         """Standard deviations of all steps `(T,)`."""
         return torch.tensor([self.sigma(step) for step in range(len(self))])

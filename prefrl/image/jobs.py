@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,23 +15,26 @@ from numpy.typing import NDArray
 
 from prefrl.envs.image_worlds import DEFAULT_IMAGE_WORLD, IMAGE_WORLDS, ImageWorld
 from prefrl.errors import UserError, require
-from prefrl.files import read_json, write_json
+from prefrl.files import digest_of_files, read_json, write_json
 from prefrl.image.data import read_rankings
 from prefrl.image.denoising import DenoisingSettings, DenoisingTrainer, Pictures, reward_weights
 from prefrl.image.direct import DiffusionDPOSettings, DiffusionDPOTrainer, ReFLSettings, ReFLTrainer
 from prefrl.image.evaluation import draw, evaluate_model, grid
 from prefrl.image.lora import LoraSettings, add_lora, merge_lora
 from prefrl.image.model import SHAPES, ImageModel, build_model
+from prefrl.image.people import digest_of_answers, read_answers
 from prefrl.image.policy import PolicySettings, PolicyTrainer
 from prefrl.image.reward_model import Ranked, RewardModel, RewardTrainer, RewardTrainingSettings, judge_reward
 from prefrl.image.scoring import load_reward
 from prefrl.runs.codec import to_json
 from prefrl.runs.device import choose_device
+from prefrl.runs.folder import is_record
 from prefrl.runs.metrics import finite
 from prefrl.runs.optimisation import OptimiserSettings
-from prefrl.runs.running import Alone, StepFolder, run_trainer
+from prefrl.runs.running import Alone, StepFolder, evaluation_steps, run_trainer
 from prefrl.runs.streams import stream, stream_seed
 from prefrl.runs.trainer import ModelTrainer
+from prefrl.seams import is_function_name
 
 LESS_MEMORY = "Use a smaller --training.minibatch-size or --training.batch-size, or fewer --training.prompts."
 INPUTS = "inputs.json"
@@ -367,8 +369,12 @@ def resume(path: Path, *, quiet: bool = False, trust: bool = False, accept_chang
 
 def with_places(job: Any) -> Any:
     """Return a job whose files and folders are named so that they are found from any directory."""
-    named = {name: getattr(job, name, None) for name in NAMED}
-    found = {name: str(Path(value).resolve()) for name, value in named.items() if value and Path(value).exists()}
+    found = {}
+    for name in NAMED:
+        value = getattr(job, name, None) or ""
+        path, code, function = value.rpartition(":") if is_function_name(value) else (value, "", "")
+        if path and Path(path).exists():
+            found[name] = f"{Path(path).resolve()}{code}{function}"
     return replace(job, **found)
 
 
@@ -376,17 +382,17 @@ def digests_of(job: Any) -> dict[str, str]:
     """Return a digest of each file and folder that a job learns from, by its name; of runs, of their models."""
     found = {}
     for name in NAMED:
-        place = Path(getattr(job, name, None) or "/dev/null")
+        value = getattr(job, name, None)
+        if not value:  # an empty path would be the working directory
+            continue
+        if name == "data" and is_record(value):
+            found[name] = digest_of_answers(value)
+            continue
+        place = Path(value.rpartition(":")[0] if is_function_name(value) and not Path(value).exists() else value)
         place = place / "model" if (place / "config.json").is_file() and (place / "model").is_dir() else place
         files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
-        if not place.exists() or not files[0].is_file():
-            continue
-        digest = hashlib.sha256()
-        for path in files:
-            digest.update(str(path.relative_to(place)).encode())
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        found[name] = digest.hexdigest()
+        if files and files[0].is_file():
+            found[name] = digest_of_files(files)
     return found
 
 
@@ -410,8 +416,6 @@ def check_inputs(folder: ImageFolder, job: Any) -> None:
 
 def read_data(place: str, model: ImageModel) -> list[Ranked]:
     """Return the rankings of a file, a folder or a record."""
-    from prefrl.image.people import is_record, read_answers
-
     return read_answers(place, model.picture_shape) if is_record(place) else read_rankings(place, model.picture_shape)
 
 
@@ -473,7 +477,7 @@ def _run(
         Alone(),
         save=save,
         evaluation=watching if times else None,
-        evaluate_at={max(1, round(trainer.total_steps * (i / times) ** 2)) for i in range(1, times + 1)},
+        evaluate_at=evaluation_steps(trainer.total_steps, times),
         summary=summary,
         less_memory=LESS_MEMORY,
         quiet=quiet,

@@ -137,7 +137,7 @@ class ImageModel(nn.Module):
         times = times.to(x.device)
         if self.guidance == 1.0:
             return self._say(x, times, condition)
-        nothing = self.encode([""] * len(x))
+        nothing = self.encode([""]).rows(torch.zeros(len(x), dtype=torch.long, device=x.device))
         both = Condition(torch.cat([nothing.states, condition.states]), torch.cat([nothing.mask, condition.mask]))
         without, with_it = self._say(torch.cat([x, x]), torch.cat([times, times]), both).chunk(2)
         return without + self.guidance * (with_it - without)

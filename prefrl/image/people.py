@@ -6,6 +6,8 @@ picture. So the window, the browser and `prefrl quality` take it as any other.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,24 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.clips.codec import FORMAT, encode_clip
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Query, settled
 from prefrl.image.reward_model import Ranked
 from prefrl.runs.folder import record_place
 from prefrl.segments import Segment
 from prefrl.store import PreferenceStore
-from prefrl.store.clips import Clip
+from prefrl.store.clips import clip_of
 
 PROMPT_BYTES = 1000
 INSTRUCTION = "Which picture shows it better: {}"
 SHOWN_PIXELS = 256
 """Smaller pictures are enlarged for people to at least so many pixels a side."""
-
-
-def is_record(place: str) -> bool:
-    """Tell whether a name is that of a record of answers: a database file, or the address of one."""
-    return place.endswith((".sqlite", ".db")) or place.startswith(("sqlite:", "postgresql"))
 
 
 def ask_people(
@@ -69,7 +65,7 @@ def ask_people(
         session = store.next_session()
         store.add_queries([replace(query, session=session) for query in queries])
         for name, picture in clips.items():
-            store.add_clip(name, _clip_of(picture))
+            store.add_clip(name, clip_of(iter([_enlarged(picture)]), 1.0))
         return store.num_open() - before
 
 
@@ -83,20 +79,27 @@ def read_answers(record: str, shape: tuple[int, int, int]) -> list[Ranked]:
     Raises:
         UserError: it holds none, or pictures of another shape.
     """
-    place = record_place(record)
-    if isinstance(place, Path) and not place.is_file():
-        raise UserError(f"There is no record {record}. Make one with: prefrl image ask --record {record}")
-    found = []
-    with PreferenceStore(place) as store:
-        answers = settled([answer for _, answer in store.answers(standing=True, repeats=False)])
-        for answer in answers:
-            if isinstance(answer, Answer):
-                query = store.query(answer.query_id)
-                if query.segments:
-                    found += _ranked(query, answer, shape)
+    found = [row for query, answer in _answered(record) for row in _ranked(query, answer, shape)]
     if not found:
         raise UserError(f"The record {record} holds no comparison or ranking of pictures yet. Answer some first.")
     return found
+
+
+def digest_of_answers(record: str) -> str:
+    """Return a digest of what stands in a record about pictures: it changes where a run would learn otherwise."""
+    said = [[query.id, answer.value] for query, answer in _answered(record)]
+    return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
+
+
+def _answered(record: str) -> list[tuple[Query, Answer]]:
+    """Return queries of pictures with the answers that stand."""
+    place = record_place(record)
+    if isinstance(place, Path) and not place.is_file():
+        raise UserError(f"There is no record {record}. Make one with: prefrl image ask --record {record}")
+    with PreferenceStore(place) as store:
+        answers = settled([answer for _, answer in store.answers(standing=True, repeats=False)])
+        pairs = [(store.query(answer.query_id), answer) for answer in answers if isinstance(answer, Answer)]
+    return [(query, answer) for query, answer in pairs if query.segments]
 
 
 def as_segment(prompt: str, picture: NDArray[np.uint8]) -> Segment:
@@ -133,10 +136,6 @@ def _ranked(query: Query, answer: Answer, shape: tuple[int, int, int]) -> list[R
     return rows
 
 
-def _clip_of(picture: NDArray[np.uint8]) -> Clip:
+def _enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     times = max(1, -(-SHOWN_PIXELS // max(picture.shape[:2])))
-    made = encode_clip(iter([picture.repeat(times, 0).repeat(times, 1)]), 1.0)
-    return Clip(
-        data=made.data, format=FORMAT, frames_per_second=1.0, width=made.width, height=made.height,
-        num_frames=made.num_frames,
-    )  # fmt: skip
+    return picture.repeat(times, 0).repeat(times, 1)

@@ -50,6 +50,27 @@ class Ranked:
     """One for each, 1 the best."""
 
 
+def rank_by_scores(
+    prompts: Sequence[str], pictures: NDArray[np.uint8], scores: NDArray[np.float64], temperature: float, seed: int
+) -> list[Ranked]:
+    """Return rankings as a judge with these scores gives them.
+
+    Args:
+        prompts: P prompts.
+        pictures: of each, `(P, K, H, W, 3)`.
+        scores: `(P, K)`.
+        temperature: rankings are drawn from Plackett-Luce of the scores over this; 0: by the scores, equal ones tied.
+        seed: of the draws.
+    """
+    if temperature:
+        scores = scores / temperature + stream(seed, "judge").gumbel(size=scores.shape)
+    rows = []
+    for prompt, some, row in zip(prompts, pictures, scores, strict=True):
+        order = sorted(set(row.tolist()), reverse=True)
+        rows.append(Ranked(prompt, some, tuple(order.index(score) + 1 for score in row)))
+    return rows
+
+
 class Scorer(nn.Module):
     """One reward network.
 

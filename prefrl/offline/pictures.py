@@ -14,7 +14,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from prefrl.control.clip_worker import clip_of
 from prefrl.control.rendering import picture_of, prepare_pictures
 from prefrl.errors import UserError
 from prefrl.history import History
@@ -22,6 +21,7 @@ from prefrl.offline.data import EVERYTHING, NO_ENVIRONMENT, GivenEpisode, Offlin
 from prefrl.segments import Segment
 from prefrl.spaces import Array, Batch, to_arrays
 from prefrl.store import PreferenceStore
+from prefrl.store.clips import clip_of
 
 MEND = (
     "Give episodes with frames as .npz files, or data that say their environment and the seeds of their episodes, as "

@@ -293,6 +293,11 @@ def record_place(place: str) -> Path | str:
     return where
 
 
+def is_record(data: str) -> bool:
+    """Tell whether data names a record of answers: a database file, or the address of one."""
+    return data.endswith((".sqlite", ".db")) or data.startswith(("sqlite:", "postgresql"))
+
+
 def format_of(path: Path) -> str | None:
     """Return the format of the run in a folder, None where there is no run.
 

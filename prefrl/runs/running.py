@@ -51,6 +51,11 @@ class StepFolder(RunFolder):
         write_atomically(self.evaluations_path, "".join(json.dumps(r, allow_nan=False) + "\n" for r in rows))
 
 
+def evaluation_steps(total_steps: int, times: int) -> set[int]:
+    """Return after which steps to evaluate: (i / times)^2 of them, since a policy goes farthest at first."""
+    return {max(1, round(total_steps * (i / times) ** 2)) for i in range(1, times + 1)}
+
+
 class Processes(Protocol):
     """The processes that train together; a process of its own has none."""
 

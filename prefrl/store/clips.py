@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from prefrl.clips.codec import FORMAT
+from prefrl.clips.codec import FORMAT, encode_clip
 from prefrl.errors import UserError
 from prefrl.store import tables
 from prefrl.store.engine import chunks
@@ -43,6 +43,13 @@ class Clip:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < LARGEST:
                 raise UserError(f"{name} of a clip must be positive and below {LARGEST}. Received {value!r}")
+
+
+def clip_of(pictures: Any, frames_per_second: float) -> Clip:
+    """Return pictures, as `encode_clip` takes them, as a clip for the record."""
+    made = encode_clip(pictures, frames_per_second)
+    size = {"width": made.width, "height": made.height, "num_frames": made.num_frames}
+    return Clip(data=made.data, format=FORMAT, frames_per_second=frames_per_second, **size)
 
 
 def claim_renders(connection: sa.Connection, limit: int, expires_at: float, now: float) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from prefrl.control.clip_worker import ClipRenderer, clip_of, render_open
+from prefrl.control.clip_worker import ClipRenderer, render_open
 from prefrl.control.folder import ControlFolder
 from prefrl.control.played import draw_windows, play
 from prefrl.control.strip import kept
@@ -33,6 +33,7 @@ from prefrl.runs.guard import locked
 from prefrl.runs.streams import stream
 from prefrl.segments import Segment
 from prefrl.store import Clip, PreferenceStore
+from prefrl.store.clips import clip_of
 from prefrl.studies.run_quality import reward_of
 
 Shown = tuple[Segment, Clip]

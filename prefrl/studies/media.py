@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.control.clip_worker import clip_of
 from prefrl.errors import UserError, first_line, require
 from prefrl.segments import Segment
+from prefrl.store.clips import clip_of
 from prefrl.studies.asking import Shown
 
 VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif", ".m4v")

@@ -47,9 +47,8 @@ import fuzz_corpus as corpus
 import torch
 import tyro
 
-from prefrl import start
+from prefrl import servers, start
 from prefrl.rewards import epic
-from prefrl.text.data import server
 
 MEMORY = 3 << 30
 """Bytes of address space that a command may take beyond what this process has."""
@@ -378,7 +377,7 @@ def _warm(text: bool) -> None:
     _import([*WARM, *(WARM_TEXT if text else ())])
     torch.set_num_threads(1)
     epic._fit_network.__defaults__ = (50,)  # of 600 steps
-    server.FIRST_WAIT = server.LONGEST_WAIT = 0.01
+    servers.FIRST_WAIT = servers.LONGEST_WAIT = 0.01
 
 
 def _import(names: Iterable[str]) -> None:

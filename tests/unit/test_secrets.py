@@ -11,11 +11,12 @@ from typing import ClassVar
 
 import pytest
 
+from prefrl.chats import KEY_VARIABLE
 from prefrl.cli import main
 from prefrl.errors import UserError
 from prefrl.store import PreferenceStore
 from prefrl.store.engine import shown_address
-from prefrl.text.data.judge import KEY_VARIABLE, ServerJudge
+from prefrl.text.data.judge import ServerJudge
 
 SECRET = "hunter2"
 

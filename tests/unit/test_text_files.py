@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from prefrl.chats import verdict
 from prefrl.envs.text_tokens import ByteTokenizer
 from prefrl.errors import UserError
 from prefrl.text.data.examples import Encoder, Example, Liked, RankedResponses
 from prefrl.text.data.files import read_rows
 from prefrl.text.data.forms import Reading, columns_of, recognise
-from prefrl.text.data.judge import verdict
 from prefrl.text.data.sides import LeftOut
 from prefrl.text.data.sources import read_examples, read_likes, read_prompts, read_rankings
 from prefrl.text.jobs.parts import split_by

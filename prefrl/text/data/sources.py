@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from prefrl.envs.text_worlds import WORLDS, TextWorld
 from prefrl.errors import UserError
 from prefrl.files import write_atomically
+from prefrl.runs.folder import is_record
 from prefrl.seams import is_function_name
 from prefrl.text.data.examples import Example, Liked, RankedResponses, likes_of
 from prefrl.text.data.files import read_rows, shortened
@@ -184,11 +185,6 @@ def _given(items: Sequence[_Item], world: str, what: str) -> list[_Item]:
     if not items:
         raise UserError(f"The world {world} has no {what}. Give a file of them as data.")
     return list(items)
-
-
-def is_record(data: str) -> bool:
-    """Tell whether data names a record of answers: a database file, or the address of one."""
-    return data.endswith((".sqlite", ".db")) or data.startswith(("sqlite:", "postgresql"))
 
 
 def ranking_rows(rankings: Sequence[RankedResponses]) -> list[dict[str, Any]]:

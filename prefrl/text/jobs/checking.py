@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from prefrl.errors import UserError
+from prefrl.runs.folder import is_record
 from prefrl.text.data import sources
 from prefrl.text.data.examples import Encoder, Example, Fitted, Liked, RankedResponses, Row, texts_of
 from prefrl.text.data.forms import Found, Reading
@@ -241,7 +242,7 @@ def _prompts(encoder: Encoder, prompts: Sequence[str]) -> Fitted:
 
 def _verb_for(data: str, place: Place) -> str:
     """Return what the rows of a file are for: kto if there are likes, else the most that can be learned from them."""
-    if sources.world_named(data) is not None or sources.is_record(data):
+    if sources.world_named(data) is not None or is_record(data):
         raise UserError(f"{data} is not a file, so say what is to be learned: --verb {', '.join(LEARNED)}")
     found: list[Found] = sources.read_items(data, lambda row: [row], "anything", place.reading())
     if any(row.liked is not None for row in found):

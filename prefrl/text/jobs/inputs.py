@@ -6,27 +6,21 @@ rows or weights would be neither the run that was begun nor a new one.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prefrl.errors import UserError
-from prefrl.files import read_json, write_json
-from prefrl.runs.folder import RESUME
+from prefrl.files import digest_of_files, read_json, write_json
+from prefrl.runs.folder import RESUME, is_record
 from prefrl.text.data.recorded import digest_of_answers
-from prefrl.text.data.sources import is_record
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.model.loading import base_of, is_adapter
 from prefrl.text.model.models import model_place
 
 DATA, MODELS = ("data", "pretraining", "references"), ("model", "reward", "proxy", "judge")
 """Settings that name data, and models."""
-WHOLE_BYTES = 1 << 28
-"""Files up to this size are hashed whole."""
-BLOCK_BYTES, BLOCKS = 1 << 16, 256
-"""Of larger ones so many blocks, evenly apart."""
 
 
 def settings_of(folder: TextFolder) -> dict[str, Any]:
@@ -131,7 +125,7 @@ def _digest(name: str, *, is_data: bool) -> str | None:
     path = Path(name)
     code = Path(name.rpartition(":")[0])
     if path.is_file() or code.is_file():
-        return _of_files([path if path.is_file() else code])
+        return digest_of_files([path if path.is_file() else code])
     if is_data:
         return None
     source = model_place(name)
@@ -139,21 +133,4 @@ def _digest(name: str, *, is_data: bool) -> str | None:
     if is_adapter(source):
         places.append(Path(base_of(source)))
     files = [file for place in places if place.is_dir() for file in sorted(place.iterdir()) if file.is_file()]
-    return _of_files(files) if files else None
-
-
-def _of_files(files: list[Path]) -> str:
-    """Return a digest of names, sizes and contents."""
-    digest = hashlib.sha256()
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with open(path, "rb") as file:
-            if size <= WHOLE_BYTES:
-                for block in iter(lambda file=file: file.read(1 << 20), b""):  # type: ignore[misc]
-                    digest.update(block)
-            else:
-                for number in range(BLOCKS):
-                    file.seek(number * (size - BLOCK_BYTES) // (BLOCKS - 1))
-                    digest.update(file.read(BLOCK_BYTES))
-    return digest.hexdigest()
+    return digest_of_files(files) if files else None

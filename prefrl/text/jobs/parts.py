@@ -14,6 +14,7 @@ import tyro
 from prefrl.envs.text_rewards import TextReward
 from prefrl.envs.text_worlds import TextWorld
 from prefrl.errors import UserError
+from prefrl.runs.running import evaluation_steps
 from prefrl.runs.streams import stream, stream_seed
 from prefrl.runs.trainer import ModelTrainer
 from prefrl.seams import is_function_name, load_function
@@ -192,7 +193,7 @@ def run_policy(
         runtime,
         save=lambda: save_model(folder.model_path, trainer.model, tokens, adapters=lora.save_adapters),
         evaluation=evaluation if times else None,
-        evaluate_at={max(1, round(trainer.total_steps * (i / times) ** 2)) for i in range(1, times + 1)},
+        evaluate_at=evaluation_steps(trainer.total_steps, times),
         summary=summary,
         quiet=quiet,
     )

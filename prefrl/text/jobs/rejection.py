@@ -96,7 +96,7 @@ class RejectionJob:
     def _selected(
         self, model: Any, encoder: Encoder, prompts: list[str], reward: Any, sampling: SamplingSettings
     ) -> list[dict[str, Any]]:
-        """Return the best response that ended to each prompt, with its score and the mean score of what was drawn.
+        """Return the best response that ended to each prompt, with its score and the mean of those that could be kept.
 
         Raises:
             UserError: none of them ended.
@@ -111,7 +111,7 @@ class RejectionJob:
             can = [i for i in range(self.draws) if ended[i] and encoder.fits(prompt, texts[i])]
             if can:
                 best = max(can, key=lambda i: own[i])
-                score, mean = float(own[best]), float(own.mean())
+                score, mean = float(own[best]), float(own[can].mean())
                 rows.append({"prompt": prompt, "response": texts[best], "score": score, "mean_score": mean})
         if not rows:
             raise UserError(
