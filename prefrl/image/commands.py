@@ -23,6 +23,7 @@ from prefrl.image.demo import Demo, DemoSettings, show_results
 from prefrl.image.evaluation import draw, evaluate_model, grid
 from prefrl.image.jobs import ImageFolder, Place, save_picture, start
 from prefrl.image.judge import CONSTITUTION, VisionJudge
+from prefrl.image.model import is_there
 from prefrl.image.people import INSTRUCTION, ask_people
 from prefrl.image.reward_model import RewardModel, rank_by_scores
 from prefrl.image.scoring import load_reward
@@ -282,15 +283,10 @@ def _start_of(model: str) -> str | None:
     if not (path / "config.json").is_file() or not (path / "model").is_dir():
         return None
     found = ImageFolder.open(path, reads_only=True).config["settings"].get("model")
-    if isinstance(found, str) and not _is_there(found):
+    if isinstance(found, str) and not is_there(found):
         print(f"prefrl: {found}, which the run started from, is not there: no KL is told.", file=sys.stderr)
         return None
     return found if isinstance(found, str) else None
-
-
-def _is_there(name: str) -> bool:
-    """Tell whether a model is a folder that is there, or may be an id of the hub."""
-    return Path(name).exists() or (name.count("/") == 1 and not name.startswith((".", "/")))
 
 
 def _tell(folder: ImageFolder, quiet: bool) -> None:

@@ -208,6 +208,8 @@ class ImageModel(nn.Module):
         folder = Path(name)
         if (folder / "config.json").is_file() and (folder / "model").is_dir():
             folder = folder / "model"
+        if not is_there(name):
+            raise UserError(f"The image model {name} cannot be loaded: there is no such folder.")
         try:
             model = cls._load_own(folder) if (folder / OWN).is_file() else cls._load_pipeline(str(folder), name)
         except UserError:
@@ -258,6 +260,11 @@ class ImageModel(nn.Module):
         model.text.requires_grad_(False)
         model.pipeline = pipeline
         return model
+
+
+def is_there(name: str) -> bool:
+    """Tell whether a model is a folder that is there, or may be an id of the hub."""
+    return Path(name).exists() or (name.count("/") == 1 and not name.startswith((".", "/")))
 
 
 def build_model(shape: Shape, captions: Sequence[str], size: int, *, seed: int) -> ImageModel:
