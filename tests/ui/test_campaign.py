@@ -303,8 +303,8 @@ def test_the_owner_sees_everybody_settles_disagreements_and_pins_examples(tmp_pa
         page.wait_for_selector("#people table")
         rows = page.locator("#people tr").all_inner_texts()
         assert [row.split("\t")[0] for row in rows] == ["Name", "anna", "ben", "boss"]
-        page.wait_for_function("document.querySelector('#numDisagreements').textContent === '(1)'")
-        page.wait_for_function("document.querySelector('#numRemarks').textContent === '(2)'")
+        page.wait_for_selector("#numDisagreements:text-is('(1)')")
+        page.wait_for_selector("#numRemarks:text-is('(2)')")
         assert "odd" in page.inner_text("#remarked") and "reason: alike" in page.inner_text("#remarked")
         page.wait_for_selector("#disagreements video")
         time.sleep(0.5)
