@@ -8,12 +8,13 @@ import numpy as np
 import pygame
 from numpy.typing import NDArray
 
+from prefrl.human_ui.actions import Action, Screen
 from prefrl.human_ui.keys import ANSWER_KEYS, HELP, HINTS
 from prefrl.human_ui.layout import Box, Layout, lay_out, unit_of
 from prefrl.human_ui.lettering import Lettering, Row
 from prefrl.human_ui.markup import differences
 from prefrl.human_ui.questions import Item, Question, Result
-from prefrl.human_ui.session import Action, Screen, Session
+from prefrl.human_ui.session import Session
 from prefrl.human_ui.theme import HIGH_CONTRAST, PLAIN, Colour, Theme
 
 MAX_SMOOTH = 1000  # pixels: larger clips are enlarged the quick way

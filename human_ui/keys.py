@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefrl.human_ui.session import Action
+from prefrl.human_ui.actions import Action
 
 KEYS: dict[str, Action] = {
     "left": Action.LEFT,

@@ -9,11 +9,21 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Any
 
 from prefrl.feedback import Answer
+from prefrl.human_ui.actions import (
+    REASON_OF,
+    Action,
+    Again,
+    Browse,
+    Command,
+    Leave,
+    Look,
+    Save,
+    Screen,
+    TakeBack,
+)
 from prefrl.human_ui.questions import Example, Past, Question, Result, Standing
 
 SPEEDS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0)
@@ -22,93 +32,6 @@ NOTICE_SECONDS = 4.0
 LONGEST_COMMENT = 2000
 
 
-class Action(Enum):
-    """What a key or a click asks for."""
-
-    LEFT = auto()
-    RIGHT = auto()
-    TIE = auto()
-    CANNOT_TELL = auto()
-    PAUSE = auto()
-    REPLAY = auto()
-    STEP_BACK = auto()
-    STEP_ON = auto()
-    FASTER = auto()
-    SLOWER = auto()
-    UNDO = auto()
-    HELP = auto()
-    INSTRUCTION = auto()
-    CONTRAST = auto()
-    OUTCOME = auto()
-    GALLERY = auto()
-    SCROLL_UP = auto()
-    SCROLL_DOWN = auto()
-    CONFIRM = auto()
-    ALIKE = auto()
-    BROKEN = auto()
-    UNCLEAR = auto()
-    FLAG = auto()
-    COMMENT = auto()
-    DIFFERENCES = auto()
-    CLOSE = auto()
-    QUIT = auto()
-
-
-REASON_OF = {Action.ALIKE: "alike", Action.BROKEN: "broken", Action.UNCLEAR: "unclear"}
-
-
-class Screen(Enum):
-    """What fills the window."""
-
-    INSTRUCTION = auto()
-    QUESTION = auto()
-    BREAK = auto()
-    WAITING = auto()
-    END = auto()
-    OUTCOME = auto()
-    GALLERY = auto()
-
-
-@dataclass(frozen=True)
-class Save:
-    """Put an answer into the record."""
-
-    answer: Answer
-
-
-@dataclass(frozen=True)
-class TakeBack:
-    """Take an answer back in the record and bring its question again."""
-
-    answer: Answer
-
-
-@dataclass(frozen=True)
-class Leave:
-    """Close the window."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """Bring what the answers have come to."""
-
-
-@dataclass(frozen=True)
-class Browse:
-    """Bring an answer that was given."""
-
-    index: int
-    order: str
-
-
-@dataclass(frozen=True)
-class Again:
-    """Take an answer of any session back in the record and bring its question again."""
-
-    row: int
-
-
-Command = Save | TakeBack | Leave | Look | Browse | Again
 ORDERS = ("newest", "surprise", "disagreement")
 BESIDE_BROWSING = (
     Action.HELP,

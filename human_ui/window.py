@@ -8,11 +8,12 @@ import time
 import pygame
 
 from prefrl.errors import UserError
+from prefrl.human_ui.actions import Action, Again, Browse, Leave, Look, Save, Screen, TakeBack
 from prefrl.human_ui.desk import Desk
 from prefrl.human_ui.drawing import Painter, icon
 from prefrl.human_ui.keys import KEYS, digit_of, name_of
 from prefrl.human_ui.questions import Past, Question, Result, Standing
-from prefrl.human_ui.session import Action, Again, Browse, Leave, Look, Save, Screen, Session, TakeBack
+from prefrl.human_ui.session import Session
 
 FRAMES_PER_SECOND = 60
 SMALLEST = (640, 480)

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from prefrl.errors import UserError, require
 from prefrl.human_ui.page import owner
 from prefrl.human_ui.page.gallery import Gallery
-from prefrl.human_ui.page.host import COOKIE_SECONDS, Host, Person, Refused
+from prefrl.human_ui.page.host import Host, Person
+from prefrl.human_ui.page.reading import Refused
+from prefrl.human_ui.page.signing import COOKIE_SECONDS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -109,7 +111,7 @@ class Page:
                 if "cookie" in found:
                     response = JSONResponse({name: found[name] for name in found if name not in ("cookie", "max_age")})
                     response.set_cookie(
-                        self.host.cookie_name,
+                        self.host.signatures.cookie_name,
                         found["cookie"],
                         max_age=found["max_age"],
                         path=None,  # where the page lies, whatever a proxy puts in front
@@ -127,7 +129,7 @@ class Page:
         return response
 
     def _answer(self, request: Request, body: bytes, nonce: str) -> Any:
-        path, cookie = request.path_params.get("path", ""), request.cookies.get(self.host.cookie_name)
+        path, cookie = request.path_params.get("path", ""), request.cookies.get(self.host.signatures.cookie_name)
         person = self.host.who(cookie)
         if request.method == "POST" and path == "enter":
             return self._enter(_read(request, body))
@@ -162,7 +164,11 @@ class Page:
         if path in OWNERS and person.role != "owner":
             raise Refused(403, "Only the owner's link opens this.")
         if path == "dashboard":
-            settings = {"csrf": self.host.csrf(person), "run": self.host.run, "environment": self.host.environment}
+            settings = {
+                "csrf": self.host.signatures.csrf(person.name),
+                "run": self.host.run,
+                "environment": self.host.environment,
+            }
             return self._templates.get_template("dashboard.html").render(settings=settings), "text/html", 200
         if path in OWNERS:
             return OWNERS[path](self.host, person)
@@ -172,7 +178,7 @@ class Page:
         if person is None:
             return self._templates.get_template("enter.html").render(nonce=nonce), "text/html", 401
         settings = {
-            "csrf": self.host.csrf(person),
+            "csrf": self.host.signatures.csrf(person.name),
             "name": person.name,
             "owner": person.role == "owner",
             "run": self.host.run,
@@ -183,7 +189,7 @@ class Page:
             "consent": self.host.gate.consent(),
             "examples": bool(self.host.store.facts().get("examples")),
             "breakAfter": 60 * self.host.campaign.break_after,
-            "place": self.host.cookie_name,
+            "place": self.host.signatures.cookie_name,
         }
         return self._templates.get_template(template).render(settings=settings), "text/html", 200
 
@@ -191,7 +197,7 @@ class Page:
         said = _read(request, body)
         if person is None:
             raise Refused(401, "Open the link that you were sent first.")
-        if request.headers.get("x-prefrl") != self.host.csrf(person):
+        if request.headers.get("x-prefrl") != self.host.signatures.csrf(person.name):
             raise Refused(401, "This did not come from this person's page: open your link again.")
         if path == "leave":
             return {"cookie": "", "max_age": 0}

@@ -10,7 +10,8 @@ from prefrl.errors import UserError
 from prefrl.feedback import Answer
 from prefrl.feedback.answers import REASONS
 from prefrl.human_ui.gallery import KINDS_OF_INTEREST, ORDERS, Entry, Expected, Wanted, find_entries, names_of
-from prefrl.human_ui.page.host import Host, Person, Refused
+from prefrl.human_ui.page.host import Host, Person
+from prefrl.human_ui.page.reading import Refused
 
 AT_ONCE = 12  # answers that are sent together
 

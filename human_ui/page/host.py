@@ -8,7 +8,6 @@ an answer that comes after a restart, an hour late or twice is recorded once.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
 import threading
 import time
@@ -19,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.clips.codec import FILM, FILMS
-from prefrl.errors import UserError, require
+from prefrl.errors import UserError
 from prefrl.feedback import KINDS, Answer, Edit
 from prefrl.human_ui.markup import as_blocks, differences
+from prefrl.human_ui.page import reading
 from prefrl.human_ui.page.gate import Campaign, Gate
 from prefrl.human_ui.page.practice import Stage, rights, stage_of
+from prefrl.human_ui.page.reading import Refused
+from prefrl.human_ui.page.signing import Signatures
 from prefrl.human_ui.sitting import Sitting
 from prefrl.store import Claim, PreferenceStore, QueryCard
 
 LEASE_SECONDS = 150.0  # browsers let a page that nobody sees work once a minute
-COOKIE_SECONDS = 60 * 24 * 3600
 SEEN_SECONDS = 4.0
 AWAY_SECONDS = 600.0  # after which somebody comes back, and is told what has changed
 STANDING_SECONDS = 1.0
@@ -37,14 +38,6 @@ MOST_AHEAD = 5  # questions that a page may hold
 LONGEST_SECONDS = 24 * 3600.0
 LONGEST_COMMENT = 2000
 LONGEST_EDIT = 20_000
-
-
-class Refused(Exception):
-    """Something that is not done, with the status of HTTP that says so."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +72,7 @@ class Host:
     ) -> None:
         self.store, self.run, self.environment, self.instruction = store, run, environment, instruction
         self.folder, self.campaign = folder, campaign or Campaign()
-        self._secret = store.links.secret()
+        self.signatures = Signatures(store.links.secret())
         self.gate = Gate(store, self.campaign)
         self._sittings: dict[str, Sitting] = {}
         self._seen: dict[str, float] = {}
@@ -88,11 +81,6 @@ class Host:
         self._standing: tuple[float, dict[str, Any]] = (-1e9, {})
         self._asked_at = time.monotonic()
         store.set_facts({"known_by": self.campaign.known_by})
-
-    @property
-    def cookie_name(self) -> str:
-        """Name of the cookie: another for each record, since cookies do not tell ports apart."""
-        return "prefrl_" + hashlib.sha256(self._secret.encode()).hexdigest()[:8]
 
     # ------------------------------------------------------------------------------------------------ who may
 
@@ -115,13 +103,12 @@ class Host:
                 name = self.store.participants.enter(platform or {})
             except UserError as error:
                 raise Refused(401, str(error)) from None
-        return str(self._signer("cookie", "URLSafeTimedSerializer").dumps([link.hash, secrets.token_urlsafe(8), name]))
+        return self.signatures.cookie([link.hash, secrets.token_urlsafe(8), name])
 
     def who(self, cookie: str | None) -> Person | None:
         """Return whose cookie it is; None where it is nobody's, too old, or its link was revoked."""
-        try:
-            content = self._signer("cookie", "URLSafeTimedSerializer").loads(cookie or "", max_age=COOKIE_SECONDS)
-        except require("itsdangerous", "serve").BadData:
+        content = self.signatures.of_cookie(cookie)
+        if content is None:
             return None
         link = self.store.links.of_hash(str(content[0]))
         if link is None or link.role != STUDY:
@@ -136,10 +123,6 @@ class Host:
             lock = self._turns.setdefault(person.name, threading.Lock())
         with lock:
             yield
-
-    def csrf(self, person: Person) -> str:
-        """Return what every request that changes something must carry, which no other site can read."""
-        return hmac.new(self._secret.encode(), f"csrf {person.name}".encode(), "sha256").hexdigest()
 
     # ------------------------------------------------------------------------------------------------ asking
 
@@ -210,10 +193,11 @@ class Host:
         if not cards:
             raise Refused(410, "This question is no longer in the record.")
         (card,) = cards
-        seconds, ago = _number(said, "seconds", 0, LONGEST_SECONDS), _number(said, "ago", 0, 30 * LONGEST_SECONDS)
-        comment = _text(said, "comment", LONGEST_COMMENT)
+        seconds = reading.number(said, "seconds", 0, LONGEST_SECONDS)
+        ago = reading.number(said, "ago", 0, 30 * LONGEST_SECONDS)
+        comment = reading.text(said, "comment", LONGEST_COMMENT)
         now = time.time()
-        answer = _answer(
+        answer = reading.answer_of(
             card,
             said,
             shown,
@@ -222,11 +206,11 @@ class Host:
             shown_at=now - ago - seconds,
             answered_at=now - ago,
             comment=comment,
-            reason=_text(said, "reason", 20),
+            reason=reading.text(said, "reason", 20),
             flagged=said.get("flagged") is True,
             claim=token,
         )
-        seen = _number(said, "seen", 0, 1)
+        seen = reading.number(said, "seen", 0, 1)
         if answer.value is not None and card.segment_ids and seen < self.campaign.must_see - 1e-6:
             raise Refused(422, "Look at the clips first: too little of them has been shown yet.")
         if self.store.has_answered(query_id, person.name):
@@ -316,7 +300,7 @@ class Host:
         Raises:
             Refused: it is not of a question of theirs, or there is none.
         """
-        content = self._opened(f"clip {person.name}", name)
+        content = self.signatures.opened(f"clip {person.name}", name)
         cards = [] if content is None else self.store.cards([content[0]])
         if content is None or not cards:
             raise Refused(404, "There is no such clip.")
@@ -459,7 +443,7 @@ class Host:
             if clip is None:
                 items.append({"problem": failures.get(card.segment_ids[number], "Its clip is not in the record.")})
                 continue
-            name = self._signed(f"clip {person.name}", [card.id, number])
+            name = self.signatures.signed(f"clip {person.name}", [card.id, number])
             rate = clip.frames_per_second
             size = {"width": clip.width, "height": clip.height}
             items.append({"clip": f"clips/{name}", "frames": clip.num_frames, "rate": rate, **size})
@@ -467,7 +451,7 @@ class Host:
 
     def signed_ticket(self, person: Person, token: str, query_id: str, shown: Sequence[int]) -> str:
         """Return what allows a person to say something of a question, once."""
-        return self._signed(f"ticket {person.name}", [token, query_id, list(shown)])
+        return self.signatures.signed(f"ticket {person.name}", [token, query_id, list(shown)])
 
     def opened_ticket(self, person: Person, ticket: object) -> tuple[str, str, tuple[int, ...]]:
         """Return the name, question and order that a ticket of a person's holds.
@@ -488,7 +472,7 @@ class Host:
             Refused: it is not a question of theirs, or changes nothing.
         """
         token, query_id, shown = self._of_ticket(person, said.get("ticket"))
-        text, place = _text(said, "text", LONGEST_EDIT), _whole(said.get("place"), 0, len(shown) - 1)
+        text, place = reading.text(said, "text", LONGEST_EDIT), reading.whole(said.get("place"), 0, len(shown) - 1)
         cards = self.store.cards([query_id])
         if not cards or not cards[0].responses:
             raise Refused(409, "Only responses can be edited.")
@@ -498,7 +482,7 @@ class Host:
         if not text.strip() or text == cards[0].responses[item].text:
             raise Refused(422, "The edited text is empty, or the response itself.")
         name = hashlib.sha256(f"edit {token} {item} {text}".encode()).hexdigest()[:32]  # the same one sent again
-        comment = _text(said, "comment", LONGEST_COMMENT)
+        comment = reading.text(said, "comment", LONGEST_COMMENT)
         edit = Edit(
             query_id=query_id, annotator=person.name, item=item, text=text, comment=comment, shown=shown,
             answered_at=time.time(), claim=name,
@@ -507,7 +491,7 @@ class Host:
         return {"recorded": True}
 
     def _of_ticket(self, person: Person, ticket: object) -> tuple[str, str, tuple[int, ...]]:
-        content = self._opened(f"ticket {person.name}", ticket if isinstance(ticket, str) else "")
+        content = self.signatures.opened(f"ticket {person.name}", ticket if isinstance(ticket, str) else "")
         if content is None:
             raise Refused(403, "This is not a question of yours.")
         return content[0], content[1], tuple(content[2])
@@ -533,69 +517,3 @@ class Host:
             else:
                 lost.append(ticket)
         return kept, lost
-
-    def _signer(self, purpose: str, kind: str = "URLSafeSerializer") -> Any:
-        return getattr(require("itsdangerous", "serve"), kind)(self._secret, salt=purpose)
-
-    def _signed(self, purpose: str, content: object) -> str:
-        return str(self._signer(purpose).dumps(content))
-
-    def _opened(self, purpose: str, signed: str) -> Any:
-        """Return what was signed for a purpose; None if it was not."""
-        try:
-            return self._signer(purpose).loads(signed)
-        except require("itsdangerous", "serve").BadData:
-            return None
-
-
-def _answer(card: QueryCard, said: Mapping[str, Any], shown: tuple[int, ...], **common: Any) -> Answer:
-    """Return what was said as an answer to a query.
-
-    Raises:
-        Refused: it does not fit.
-    """
-    kind = KINDS.find(card.kind)
-    order, grade = said.get("order"), said.get("grade")
-    value = None
-    try:
-        if kind.graded and grade is not None:
-            value = kind.from_grade(_whole(grade, 1, card.scale or 0), shown)
-        elif order is not None and card.num_items > 1:
-            value = kind.from_order(_groups(order, shown), card.num_items)
-            if value is None:
-                raise Refused(422, "This does not say enough: choose more.")
-        answer = kind.saying(value, query_id=card.id, shown=shown, **common)
-        answer.check(card.num_items, card.scale)
-    except UserError as error:
-        raise Refused(422, str(error)) from None
-    return answer
-
-
-def _groups(order: object, shown: tuple[int, ...]) -> list[list[int]]:
-    """Return groups of items, best first, from groups of the places where they were shown."""
-    if not isinstance(order, list) or not order or not all(isinstance(group, list) and group for group in order):
-        raise Refused(422, "An order is a list of groups of places, best first.")
-    places = [_whole(place, 0, len(shown) - 1) for group in order for place in group]
-    if len(set(places)) < len(places):
-        raise Refused(422, "An order holds no place twice.")
-    return [[shown[place] for place in group] for group in order]
-
-
-def _whole(value: object, least: int, most: int) -> int:
-    if type(value) is not int or not least <= value <= most:  # True and False are no numbers here
-        raise Refused(422, f"Expected a whole number from {least} to {most}. Received {str(value)[:20]}")
-    return value
-
-
-def _text(said: Mapping[str, Any], name: str, most: int) -> str:
-    value = said.get(name, "")
-    if not isinstance(value, str) or len(value) > most:
-        raise Refused(422, f"A {name} has at most {most} characters.")
-    return value
-
-
-def _number(said: Mapping[str, Any], name: str, least: float, most: float) -> float:
-    value = said.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise Refused(422, f"{name} is a number from {least:g} to {most:g}.")
-    return float(value)

@@ -15,7 +15,8 @@ from typing import Any
 from prefrl.errors import UserError
 from prefrl.feedback import KINDS, Answer
 from prefrl.human_ui.examples import pin_example
-from prefrl.human_ui.page.host import Host, Person, Refused
+from prefrl.human_ui.page.host import Host, Person
+from prefrl.human_ui.page.reading import Refused
 from prefrl.human_ui.show import in_words
 from prefrl.quality import measure_quality
 from prefrl.store import PreferenceStore, QueryCard

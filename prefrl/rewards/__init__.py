@@ -2,10 +2,10 @@
 
 from prefrl.rewards.data import ComparisonData as ComparisonData
 from prefrl.rewards.ensemble import RewardEnsemble as RewardEnsemble
-from prefrl.rewards.ensemble import RewardSettings as RewardSettings
 from prefrl.rewards.fit import FitReport as FitReport
 from prefrl.rewards.fit import FitSettings as FitSettings
 from prefrl.rewards.fit import Fitter as Fitter
 from prefrl.rewards.function import RewardFunction as RewardFunction
 from prefrl.rewards.registry import NETWORKS as NETWORKS
 from prefrl.rewards.registry import NetworkInputs as NetworkInputs
+from prefrl.rewards.settings import RewardSettings as RewardSettings

@@ -6,31 +6,26 @@ on its own, and the reward is their mean. How it is fitted is in `prefrl.rewards
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prefrl.errors import UserError, first_line
-from prefrl.files import parse_json, write_atomically
 from prefrl.rewards.few import FewTransitions
 from prefrl.rewards.networks import LEAKY_SLOPE, EnsembleCNN, EnsembleMLP, Features
 from prefrl.rewards.registry import NETWORKS, NetworkInputs, members_of
-from prefrl.rewards.transformer import EnsembleTransformer
-from prefrl.seams import Named
+from prefrl.rewards.saved import read_reward, write_reward
+from prefrl.rewards.settings import RewardSettings
+from prefrl.rewards.transformer import EnsembleTransformer, windows
 from prefrl.segments import Segment, stack_transitions
 from prefrl.spaces import (
     Array,
@@ -45,76 +40,14 @@ from prefrl.spaces import (
     take,
 )
 
-FORMAT = "prefrl.reward"
-FORMAT_VERSION = 1
-INPUTS = ("s", "sa", "sas")
 STATISTICS = ("input_mean", "input_std", "least_input_std", "reward_mean", "reward_std")
 NUM_MEMBERS = 3  # where the settings name none
-MOST_GROUPS = 10
-MOST_MEMBERS, MOST_UNITS = 1_000, 100_000  # files name them too: memory is taken after they are checked
 MOST_WEIGHTS = 1 << 28  # of all members: 1 GiB
 NEVER_VARIES = 1e-6  # standard deviation, as a share of the largest beside it
 LEAST_SCALE = 0.03  # of the first standard deviation of an input
 FEW = 256  # transitions that NumPy evaluates sooner than torch does
 CHUNK = 4_096  # transitions evaluated at once: bounds memory, and small parts stay in the cache
 IMAGE_CHUNK = 1_024
-
-
-@dataclass(frozen=True, kw_only=True)
-class RewardSettings:
-    """What a reward ensemble is made of."""
-
-    num_members: int | None = None
-    """Members of the ensemble, M; default: what suits the environment, mostly 3 (Christiano et al. 2017)."""
-    inputs: str = "auto"
-    """"s" for r(s), "sa" for r(s, a), "sas" for r(s, a, s'); "auto": "s" for images, else "sa"."""
-    hidden: tuple[int, ...] = (64, 64)
-    """Units of the hidden layers of the multilayer perceptron (Christiano et al. 2017, app. A.1)."""
-    network: Named = "auto"
-    """auto (cnn for images, else mlp), mlp, cnn, transformer (rewards that depend on the steps before: for prefrl
-    offline), or module:Name for your own (see `prefrl.rewards.registry`)."""
-    target_std: float = 1.0
-    """Standard deviation of each member's rewards after normalisation (Christiano et al. 2017: 1, Atari 0.05)."""
-    centre: bool = True
-    """Shift each member's rewards to mean 0. Without it they are only scaled."""
-    pessimism: float = 0.0
-    """Standard deviations over members that are taken off their mean: above 0 where members disagree the reward is less
-    (Zhu et al. 2023: right for data that is given), below 0 it is more (a bonus for exploring: Liang et al. 2022)."""
-    groups: int = 1
-    """Groups of annotators with wishes of their own, found by who answered what: each has as many members."""
-    serve: str = "shares"
-    """Whose reward the agent is given, of several groups: "shares", their mean weighted by their shares of the
-    annotators; "worst", of the group that got least so far (Chakraborty et al. 2024); or an annotator's name, of the
-    group that they belong to."""
-    clip_inputs: float = 10.0
-    """Standardised vector inputs are clipped to this many standard deviations."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "network", NETWORKS.name(self.network))
-        if self.num_members is not None and self.num_members < 1:
-            raise UserError(f"num_members must be at least 1. Received {self.num_members}")
-        if self.inputs not in (*INPUTS, "auto"):
-            raise UserError(f"inputs must be one of {', '.join(INPUTS)} or auto. Received {self.inputs!r}")
-        if self.num_members is not None and self.num_members > MOST_MEMBERS:
-            raise UserError(f"num_members must be at most {MOST_MEMBERS}. Received {self.num_members}")
-        if not all(1 <= units <= MOST_UNITS for units in self.hidden):
-            raise UserError(f"hidden must be numbers of units from 1 to {MOST_UNITS}. Received {self.hidden}")
-        if not 0 < self.target_std < float("inf"):
-            raise UserError(f"target_std must be positive and finite. Received {self.target_std}")
-        if not math.isfinite(self.pessimism):
-            raise UserError(f"pessimism must be a finite number. Received {self.pessimism}")
-        if self.pessimism and self.num_members == 1:
-            raise UserError("pessimism needs members that can disagree: num_members must be at least 2. Received 1")
-        if not 1 <= self.groups <= MOST_GROUPS:
-            raise UserError(f"groups must be from 1 to {MOST_GROUPS}. Received {self.groups}")
-        if not self.serve:
-            raise UserError("serve must be shares, worst or an annotator's name. Received nothing")
-        if self.groups == 1 and self.serve != "shares":
-            raise UserError(
-                f"serve chooses among groups: give groups as well, 2 or more. Received {self.serve!r} alone"
-            )
-        if self.clip_inputs <= 0:
-            raise UserError(f"clip_inputs must be positive. Received {self.clip_inputs}")
 
 
 class RewardEnsemble:
@@ -428,7 +361,7 @@ class RewardEnsemble:
         assert vector is not None
         inputs = self.standardise(torch.from_numpy(vector).to(self.device))
         raw = torch.empty(self.num_members, len(actions), device=self.device)
-        for (length, new), begins in _windows(lengths, context).items():
+        for (length, new), begins in windows(lengths, context).items():
             for part in torch.tensor(begins, device=self.device).split(max(1, CHUNK // length)):
                 rows = part[:, None] + torch.arange(length, device=self.device)
                 read = self.network.in_context(Features(None, inputs[rows.flatten()], length)).unflatten(1, rows.shape)
@@ -455,19 +388,14 @@ class RewardEnsemble:
         Raises:
             UserError: the file cannot be written.
         """
-        path = Path(path)
         description = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
             "settings": asdict(self.settings),
             "custom_network": self._custom,
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        description["sha256"] = _checksum(tensors)
-        content = safetensors.torch.save(tensors, {"prefrl": json.dumps(description)})
-        write_atomically(path, content)
+        write_reward(path, description, tensors)
 
     @classmethod
     def load(
@@ -500,22 +428,9 @@ class RewardEnsemble:
 
     @classmethod
     def _read(cls, path: Path, device: str | torch.device, factory: Callable[[], nn.Module] | None) -> RewardEnsemble:
-        with safetensors.safe_open(path, "pt") as file:
-            description = parse_json((file.metadata() or {}).get("prefrl", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
-        if not isinstance(description, dict) or description.get("format") != FORMAT:
-            raise UserError(f"{path} is not a reward saved by prefrl.")
-        if description["version"] > FORMAT_VERSION:
-            raise UserError(
-                f"{path} was saved in format {description['version']}; this prefrl reads up to {FORMAT_VERSION}. "
-                "Upgrade prefrl."
-            )
+        description, tensors = read_reward(path)
         if description["custom_network"] and factory is None:
             raise UserError(f"{path} holds a network of your own: pass the factory that makes it.")
-        if description.get("sha256", _checksum(tensors)) != _checksum(tensors):
-            raise UserError(f"{path} is damaged: its weights do not match their checksum. Restore it from a copy.")
-        if any(tensor.is_floating_point() and tensor.isnan().any() for tensor in tensors.values()):
-            raise UserError(f"{path} holds weights that are not numbers (NaN), so it cannot be used.")
         settings = dict(description["settings"])
         NETWORKS.check_read(settings.get("network", "auto"))
         settings["hidden"] = tuple(settings["hidden"])
@@ -546,30 +461,3 @@ class RewardEnsemble:
         self.network.load_state_dict(network)
         for name in self._statistics:
             setattr(self, name, state[name].to(self.device))
-
-
-def _windows(lengths: Array, context: int) -> dict[tuple[int, int], list[int]]:
-    """Return windows of whole episodes that overlap by half: where those of a kind begin.
-
-    A kind is the steps of a window, and the first of them that is new in it.
-    """
-    found: dict[tuple[int, int], list[int]] = {}
-    begin, overlap = 0, context // 2
-    for length in lengths.tolist():
-        start, seen = begin, 0
-        while True:
-            steps = min(context, begin + length - start)
-            found.setdefault((steps, seen), []).append(start)
-            if start + steps == begin + length:
-                break
-            start, seen = start + context - overlap, overlap
-        begin += length
-    return found
-
-
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from prefrl.errors import UserError
 from prefrl.rewards.networks import Features, uniform_weights
+from prefrl.spaces import Array
 
 HEADS = 4
 
@@ -98,3 +99,22 @@ class EnsembleTransformer(nn.Module):
 
 def _normalised(x: Tensor) -> Tensor:
     return functional.layer_norm(x, x.shape[-1:])
+
+
+def windows(lengths: Array, context: int) -> dict[tuple[int, int], list[int]]:
+    """Return windows of whole episodes that overlap by half: where those of a kind begin.
+
+    A kind is the steps of a window, and the first of them that is new in it.
+    """
+    found: dict[tuple[int, int], list[int]] = {}
+    begin, overlap = 0, context // 2
+    for length in lengths.tolist():
+        start, seen = begin, 0
+        while True:
+            steps = min(context, begin + length - start)
+            found.setdefault((steps, seen), []).append(start)
+            if start + steps == begin + length:
+                break
+            start, seen = start + context - overlap, overlap
+        begin += length
+    return found

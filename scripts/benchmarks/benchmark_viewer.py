@@ -17,9 +17,10 @@ import tyro
 
 from prefrl.clips.codec import FORMAT, encode_clip
 from prefrl.feedback import Query
+from prefrl.human_ui.actions import Action
 from prefrl.human_ui.desk import Desk
 from prefrl.human_ui.questions import Standing
-from prefrl.human_ui.session import Action, Session
+from prefrl.human_ui.session import Session
 from prefrl.human_ui.window import Window
 from prefrl.segments import Segment
 from prefrl.store import Clip, PreferenceStore

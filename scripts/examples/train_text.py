@@ -12,7 +12,7 @@ from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.text.data import sources
 from prefrl.text.data.annotating import draw_responses, rank_by
 from prefrl.text.data.examples import Encoder
-from prefrl.text.jobs import jobs
+from prefrl.text.jobs import jobs, policies, supervised
 from prefrl.text.learn.ppo import TextPPOSettings
 from prefrl.text.learn.reward_training import RewardTrainingSettings
 from prefrl.text.learn.sft import SFTSettings
@@ -26,10 +26,11 @@ def rate(value: float) -> OptimiserSettings:
 
 def main(out: Path, size: str = "demo", paragraphs: int = 60_000, examples: int = 12_000, prompts: int = 1_500,
          episodes: int = 4_096, beta: float = 0.1) -> None:  # fmt: skip
-    base = jobs.start(jobs.PretrainJob(size=size, paragraphs=paragraphs), out / "pretrain")
+    base = jobs.start(supervised.PretrainJob(size=size, paragraphs=paragraphs), out / "pretrain")
     learned = SFTSettings(batch_size=16, optimiser=rate(1e-3))
     sft = jobs.start(
-        jobs.SFTJob(model=str(base.path), examples=examples, pretraining="servicedesk", training=learned), out / "sft"
+        supervised.SFTJob(model=str(base.path), examples=examples, pretraining="servicedesk", training=learned),
+        out / "sft",
     )
 
     model, tokens = load_model(sft.path)  # it answers, and someone says which answers are better
@@ -44,10 +45,10 @@ def main(out: Path, size: str = "demo", paragraphs: int = 60_000, examples: int 
 
     fitted = RewardTrainingSettings(epochs=2, optimiser=rate(5e-4))
     reward = jobs.start(
-        jobs.RewardJob(model=str(sft.path), data=str(out / "comparisons.jsonl"), training=fitted), out / "reward"
+        supervised.RewardJob(model=str(sft.path), data=str(out / "comparisons.jsonl"), training=fitted), out / "reward"
     )
     ppo = TextPPOSettings(episodes=episodes, epochs=2, beta=beta, optimiser=OptimiserSettings(learning_rate=5e-4))
-    job = jobs.PPOJob(model=str(sft.path), reward=(str(reward.path),), training=ppo)
+    job = policies.PPOJob(model=str(sft.path), reward=(str(reward.path),), training=ppo)
     for row in jobs.start(job, out / "ppo").read_evaluations():
         print(f"{row['examples']} episodes: gold {row['gold']:.2f}, proxy {row['proxy']:.2f}, KL {row['kl_nats']:.1f}")
 

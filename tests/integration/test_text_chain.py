@@ -20,7 +20,7 @@ from prefrl.envs.service_desk import REMEDIES, ServiceDesk
 from prefrl.errors import UserError
 from prefrl.runs.guard import Interrupted
 from prefrl.runs.optimisation import OptimiserSettings
-from prefrl.text.jobs import jobs
+from prefrl.text.jobs import jobs, policies, supervised
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.parts import Place, Watch
 from prefrl.text.learn.estimating import EstimatorSettings
@@ -128,8 +128,8 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def small_ppo(start: Path) -> jobs.PPOJob:
-    return jobs.PPOJob(
+def small_ppo(start: Path) -> policies.PPOJob:
+    return policies.PPOJob(
         model=str(start / "base"),
         reward=("gold",),
         place=Place(device="cpu"),
@@ -141,27 +141,27 @@ def small_ppo(start: Path) -> jobs.PPOJob:
     )  # fmt: skip
 
 
-def small_reinforce(start: Path) -> jobs.ReinforceJob:
+def small_reinforce(start: Path) -> policies.ReinforceJob:
     ppo = small_ppo(start)
     training = EstimatorSettings(
         estimator="reinforce", samples_per_prompt=2, baseline="moving", episodes=32, batch_size=8, minibatch_size=4,
         epochs=2, sampling=SamplingSettings(max_tokens=8), optimiser=ppo.training.optimiser,
     )  # fmt: skip
-    return jobs.ReinforceJob(model=ppo.model, reward=("gold",), place=ppo.place, watch=ppo.watch, training=training)
+    return policies.ReinforceJob(model=ppo.model, reward=("gold",), place=ppo.place, watch=ppo.watch, training=training)
 
 
-def small_online(start: Path) -> jobs.OnlineDPOJob:
+def small_online(start: Path) -> policies.OnlineDPOJob:
     ppo = small_ppo(start)
     training = OnlineSettings(
         samples_per_prompt=4, episodes=32, batch_size=8, minibatch_size=4, epochs=2, adaptive_kl_nats=6.0,
         sampling=SamplingSettings(max_tokens=8), optimiser=ppo.training.optimiser,
     )  # fmt: skip
-    return jobs.OnlineDPOJob(model=ppo.model, reward=("gold",), place=ppo.place, watch=ppo.watch, training=training)
+    return policies.OnlineDPOJob(model=ppo.model, reward=("gold",), place=ppo.place, watch=ppo.watch, training=training)
 
 
 @pytest.mark.parametrize("make", [small_ppo, small_reinforce, small_online])
 def test_a_run_that_was_stopped_ends_as_the_one_that_was_not(
-    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], jobs.PPOJob]
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], policies.PPOJob]
 ) -> None:
     job = make(llama)
     whole = jobs.start(job, tmp_path / "whole", quiet=True)
@@ -470,9 +470,9 @@ def test_a_run_that_failed_before_its_first_step_leaves_no_folder(
     def broken(*_: Any, **__: Any) -> None:
         raise ValueError("a fault of our own")
 
-    monkeypatch.setattr(jobs.SFTJob, "run", broken)
+    monkeypatch.setattr(supervised.SFTJob, "run", broken)
     with pytest.raises(ValueError, match="of our own"):
-        jobs.start(jobs.SFTJob(model="m"), tmp_path / "out")
+        jobs.start(supervised.SFTJob(model="m"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

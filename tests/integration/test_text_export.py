@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from prefrl.errors import UserError
 from prefrl.runs.codec import to_json
-from prefrl.text.jobs import jobs
+from prefrl.text.jobs import direct, policies, supervised
 from prefrl.text.jobs.exporting import export_run
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.parts import Place
@@ -48,17 +48,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job(verb: str, world: Path, **training: Any) -> Any:
     model, place = str(world / "model"), Place(device="cpu", max_tokens=8)
     if verb in ("dpo", "ipo"):
-        kind = jobs.IPOJob if verb == "ipo" else jobs.DPOJob
+        kind = direct.IPOJob if verb == "ipo" else direct.DPOJob
         settings = PreferenceSettings(method=verb, batch_size=4, **training)
         return kind(model=model, data=str(world / "pairs.jsonl"), place=place, training=settings)
     if verb == "reward":
         settings = RewardTrainingSettings(batch_size=4, **training)
-        return jobs.RewardJob(model=model, data=str(world / "pairs.jsonl"), place=place, training=settings)
+        return supervised.RewardJob(model=model, data=str(world / "pairs.jsonl"), place=place, training=settings)
     settings = EstimatorSettings(
         estimator="grpo", samples_per_prompt=2, beta=0.04, ratio="token", lengths="response", kl="loss", scale="group",
         episodes=8, batch_size=4, minibatch_size=4, sampling=SamplingSettings(max_tokens=8),
     )  # fmt: skip
-    return jobs.GRPOJob(
+    return policies.GRPOJob(
         model=model, reward=("judge.py:score",), data=str(world / "prompts.jsonl"), place=Place(device="cpu"),
         training=settings,
     )  # fmt: skip
@@ -109,7 +109,7 @@ def test_openrlhf_is_called_with_files_that_are_there(verb: str, world: Path, tm
 
 
 def test_what_cannot_be_exported_is_refused(world: Path, tmp_path: Path) -> None:
-    TextFolder.create(tmp_path / "run", "pretrain", to_json(jobs.PretrainJob()))
+    TextFolder.create(tmp_path / "run", "pretrain", to_json(supervised.PretrainJob()))
     with pytest.raises(UserError, match="one of prefrl text pretrain; what can be exported to trl are dpo"):
         export_run(tmp_path / "run", "trl", tmp_path / "there")
     TextFolder.create(tmp_path / "dpo", "dpo", to_json(job("dpo", world)))

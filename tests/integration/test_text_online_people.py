@@ -17,7 +17,7 @@ from prefrl.runs.guard import Interrupted
 from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.store import PreferenceStore
 from prefrl.text.data.asking import PeopleComparing
-from prefrl.text.jobs import jobs
+from prefrl.text.jobs import jobs, policies
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.parts import Place, Watch
 from prefrl.text.learn.online import OnlineSettings
@@ -34,8 +34,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path / "base"
 
 
-def job_of(base: Path) -> jobs.OnlineDPOJob:
-    return jobs.OnlineDPOJob(
+def job_of(base: Path) -> policies.OnlineDPOJob:
+    return policies.OnlineDPOJob(
         model=str(base), annotator="human", instruction="The shorter one.", place=Place(device="cpu"),
         watch=Watch(times=1, prompts=4),
         training=OnlineSettings(

@@ -17,7 +17,8 @@ from prefrl.feedback.queries import JUDGING_SESSION
 from prefrl.human_ui.gallery import Wanted, find_entries
 from prefrl.human_ui.outcome import advise, films_of, learned_returns, look, mark, seconds_each
 from prefrl.human_ui.page.gallery import Gallery
-from prefrl.human_ui.page.host import Host, Person, Refused
+from prefrl.human_ui.page.host import Host, Person
+from prefrl.human_ui.page.reading import Refused
 from prefrl.human_ui.questions import Standing
 from prefrl.human_ui.sitting import Sitting
 from prefrl.quality import EXPECTED, duels

@@ -17,9 +17,10 @@ from screens import COLOURS, clip_of, fill, segment, text_query
 from prefrl.clips.codec import FORMAT, encode_clip
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison, Query, Ranking, Rating, Undo
-from prefrl.human_ui.page.host import _answer
+from prefrl.human_ui.actions import Action, Save
+from prefrl.human_ui.page.reading import answer_of
 from prefrl.human_ui.questions import Item, Question, Standing
-from prefrl.human_ui.session import Action, Save, Session
+from prefrl.human_ui.session import Session
 from prefrl.store import PreferenceStore, QueryCard
 from prefrl.store.clips import Clip
 
@@ -472,4 +473,4 @@ def value_of(kind: str, told: dict[str, Any]) -> Any:
         id="q", kind=kind, session=0, num_env_steps=0, scale=5, instruction="", overlap=1, repeat_of=None,
         reserved_for=None, segment_ids=tuple(map(str, range(num))), responses=(),
     )  # fmt: skip
-    return _answer(card, told, tuple(range(num)), annotator="anna").value
+    return answer_of(card, told, tuple(range(num)), annotator="anna").value

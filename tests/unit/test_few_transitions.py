@@ -11,7 +11,8 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from prefrl.rewards.ensemble import FEW, RewardEnsemble, RewardSettings
+from prefrl.rewards.ensemble import FEW, RewardEnsemble
+from prefrl.rewards.settings import RewardSettings
 from prefrl.spaces import Batch, all_finite
 from prefrl.wrappers import LearnedReward
 

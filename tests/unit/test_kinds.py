@@ -202,8 +202,9 @@ def test_a_kind_of_ones_own_goes_from_a_teacher_through_the_record_into_the_data
 
 def test_the_viewer_asks_for_a_kind_of_ones_own_by_its_numbers() -> None:
     pytest.importorskip("av")
+    from prefrl.human_ui.actions import Action, Save
     from prefrl.human_ui.questions import Item, Question, Standing
-    from prefrl.human_ui.session import Action, Save, Session
+    from prefrl.human_ui.session import Session
 
     session = Session(Standing(run="r", environment="e"))
     session.press(Action.CONFIRM)

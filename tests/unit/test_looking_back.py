@@ -13,10 +13,11 @@ import pytest
 
 from prefrl.clips.codec import FILMS, Pictures, encode_clip
 from prefrl.feedback import Comparison, Query, Undo
+from prefrl.human_ui.actions import Action, Again, Browse, Look, Save, Screen
 from prefrl.human_ui.desk import Desk
 from prefrl.human_ui.drawing import Painter
 from prefrl.human_ui.questions import Item, Past, Question, Result, Standing
-from prefrl.human_ui.session import Action, Again, Browse, Look, Save, Screen, Session
+from prefrl.human_ui.session import Session
 from prefrl.segments import Segment
 from prefrl.store import Clip, PreferenceStore
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from prefrl.errors import UserError
 from prefrl.rewards import ComparisonData, FitSettings, Fitter, RewardEnsemble, RewardSettings
-from prefrl.rewards.ensemble import _windows
 from prefrl.rewards.networks import Features
-from prefrl.rewards.transformer import EnsembleTransformer
+from prefrl.rewards.transformer import EnsembleTransformer, windows
 from prefrl.segments import Segment, stack_transitions
 
 SPACES = spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (1,))
@@ -66,7 +65,7 @@ def test_members_do_not_see_each_other() -> None:
 def test_windows_show_every_step_once_with_half_the_context_before_it(lengths: list[int], context: int) -> None:
     begins = np.concatenate([[0], np.cumsum(lengths)])
     shown: dict[int, int] = {}
-    for (steps, new), starts in _windows(np.array(lengths), context).items():
+    for (steps, new), starts in windows(np.array(lengths), context).items():
         assert steps <= context
         for start in starts:
             episode = int(np.searchsorted(begins, start, side="right")) - 1

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 pygame = pytest.importorskip("pygame")
 
+from prefrl.human_ui.actions import Action  # noqa: E402
 from prefrl.human_ui.drawing import Painter  # noqa: E402
 from prefrl.human_ui.layout import Box  # noqa: E402
 from prefrl.human_ui.questions import Item, Question, Standing  # noqa: E402
-from prefrl.human_ui.session import Action, Session  # noqa: E402
+from prefrl.human_ui.session import Session  # noqa: E402
 
 LONG = "\n".join(f"Line {number} of what there is to read." for number in range(80))
 SIZES = [(800, 600), (3840, 2160)]

@@ -14,10 +14,11 @@ from prefrl.clips.codec import Pictures
 from prefrl.control.viewer import LostViewers
 from prefrl.errors import UserError
 from prefrl.feedback import Query, Response
+from prefrl.human_ui.actions import Action, Leave, Save, Screen
 from prefrl.human_ui.examples import pin_example, read_examples
 from prefrl.human_ui.keys import ANSWER_KEYS, HINTS, KEYS, name_of
 from prefrl.human_ui.questions import Example, Item, Question, Standing
-from prefrl.human_ui.session import Action, Leave, Save, Screen, Session
+from prefrl.human_ui.session import Session
 from prefrl.store import PreferenceStore
 
 

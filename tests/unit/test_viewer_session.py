@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 
 from prefrl.clips.codec import Pictures
+from prefrl.human_ui.actions import Action, Leave, Save, Screen, TakeBack
 from prefrl.human_ui.keys import KEYS, digit_of, name_of
 from prefrl.human_ui.layout import lay_out
 from prefrl.human_ui.questions import Item, Question, Standing
-from prefrl.human_ui.session import REST, Action, Leave, Save, Screen, Session, TakeBack
+from prefrl.human_ui.session import REST, Session
 
 
 class Clock:

@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 
 from prefrl import wrappers
 from prefrl.errors import UserError
-from prefrl.rewards.ensemble import RewardEnsemble, RewardSettings
+from prefrl.rewards.ensemble import RewardEnsemble
+from prefrl.rewards.settings import RewardSettings
 from prefrl.wrappers import LearnedReward, VectorLearnedReward
 
 pytestmark = pytest.mark.lowest

@@ -30,7 +30,7 @@ from prefrl.runs.streams import stream_seed
 from prefrl.text.data import sources
 from prefrl.text.data.annotating import draw_responses, rank_by
 from prefrl.text.data.examples import Encoder
-from prefrl.text.jobs import jobs
+from prefrl.text.jobs import direct, jobs, policies, supervised
 from prefrl.text.jobs.bestofn import BestOfNJob
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.parts import Place, Watch
@@ -146,20 +146,20 @@ class Demo:
 
     # ------------------------------------------------------------------------------------------------ stages
 
-    def _pretrain(self) -> jobs.PretrainJob:
+    def _pretrain(self) -> supervised.PretrainJob:
         settings = self.settings
-        return jobs.PretrainJob(
+        return supervised.PretrainJob(
             data=settings.world,
             size=settings.size,
             architecture=settings.architecture,
             paragraphs=settings.paragraphs,
             place=self.place,
-            training=replace(jobs.PretrainJob().training, seed=settings.seed),
+            training=replace(supervised.PretrainJob().training, seed=settings.seed),
         )
 
-    def _sft(self, pretrained: str) -> jobs.SFTJob:
+    def _sft(self, pretrained: str) -> supervised.SFTJob:
         rate = OptimiserSettings(learning_rate=1e-3, warmup_share=0.05, decay="cosine", adam_eps=1e-8)
-        return jobs.SFTJob(
+        return supervised.SFTJob(
             model=pretrained,
             examples=self.settings.examples,
             data=self.settings.world,
@@ -185,9 +185,9 @@ class Demo:
         ranked = rank_by(world.gold, prompts, shown, temperature=settings.annotator_temperature, seed=seed)
         sources.write_rows(path, sources.ranking_rows(ranked))
 
-    def _reward(self, sft: str, comparisons: Path, number: int) -> jobs.RewardJob:
+    def _reward(self, sft: str, comparisons: Path, number: int) -> supervised.RewardJob:
         rate = OptimiserSettings(learning_rate=5e-4, warmup_share=0.1, decay="cosine", adam_eps=1e-8)
-        return jobs.RewardJob(
+        return supervised.RewardJob(
             model=sft,
             data=str(comparisons),
             references=self.settings.world,
@@ -207,9 +207,9 @@ class Demo:
             place=self.place,
         )
 
-    def _ppo(self, sft: str, rewards: tuple[str, ...], beta: float, ptx: float = 0.0) -> jobs.PPOJob:
+    def _ppo(self, sft: str, rewards: tuple[str, ...], beta: float, ptx: float = 0.0) -> policies.PPOJob:
         settings = self.settings
-        return jobs.PPOJob(
+        return policies.PPOJob(
             model=sft,
             data=settings.world,
             reward=rewards,
@@ -231,7 +231,7 @@ class Demo:
             ),
         )
 
-    def _by_estimators(self, sft: str, reward: str, beta: float) -> dict[str, jobs.EstimatorJob]:
+    def _by_estimators(self, sft: str, reward: str, beta: float) -> dict[str, policies.EstimatorJob]:
         """Return RLOO and GRPO, on as many responses as PPO has."""
         settings = self.settings
         shared: dict[str, Any] = {"model": sft, "data": settings.world, "reward": (reward,), "place": self.place}
@@ -244,13 +244,13 @@ class Demo:
         }
         of_grpo = replace(grpo_settings(), **same)
         return {
-            "rloo": jobs.RLOOJob(watch=self.watch, training=EstimatorSettings(beta=beta, **same), **shared),
-            "grpo": jobs.GRPOJob(watch=self.watch, training=of_grpo, **shared),
+            "rloo": policies.RLOOJob(watch=self.watch, training=EstimatorSettings(beta=beta, **same), **shared),
+            "grpo": policies.GRPOJob(watch=self.watch, training=of_grpo, **shared),
         }
 
-    def _online(self, sft: str, reward: str) -> jobs.OnlineDPOJob:
+    def _online(self, sft: str, reward: str) -> policies.OnlineDPOJob:
         settings = self.settings
-        return jobs.OnlineDPOJob(
+        return policies.OnlineDPOJob(
             model=sft,
             data=settings.world,
             reward=(reward,),
@@ -293,8 +293,8 @@ class Demo:
             "kto": PreferenceSettings(method="kto", beta=0.1, epochs=2, batch_size=64, optimiser=rate, seed=seed),
         }
 
-    def _preference(self, sft: str, comparisons: Path, proxy: str, training: PreferenceSettings) -> jobs.DPOJob:
-        kind: type[jobs.DPOJob] = jobs.JOBS[training.method]
+    def _preference(self, sft: str, comparisons: Path, proxy: str, training: PreferenceSettings) -> direct.DPOJob:
+        kind: type[direct.DPOJob] = jobs.JOBS[training.method]
         return kind(
             model=sft,
             data=str(comparisons),

@@ -15,10 +15,13 @@ from prefrl.errors import UserError
 from prefrl.files import write_atomically, write_json
 from prefrl.text.data import sources
 from prefrl.text.data.examples import Encoder, texts_of
+from prefrl.text.jobs.direct import DPOJob
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.inputs import settings_of
-from prefrl.text.jobs.jobs import DPOJob, PPOJob, RewardJob, job_of
+from prefrl.text.jobs.jobs import job_of
 from prefrl.text.jobs.parts import fitting, prompt_key, say, split_by
+from prefrl.text.jobs.policies import PPOJob
+from prefrl.text.jobs.supervised import RewardJob
 from prefrl.text.learn.server_reward import KEY_VARIABLE
 from prefrl.text.model.models import context_length, load_model, save_model
 

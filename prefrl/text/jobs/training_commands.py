@@ -11,7 +11,7 @@ from rich.console import Console
 
 from prefrl.errors import UserError
 from prefrl.runs import tracking
-from prefrl.text.jobs import jobs
+from prefrl.text.jobs import direct, jobs, policies, supervised
 from prefrl.text.jobs.bestofn import BestOfNJob
 from prefrl.text.jobs.demo import Demo, DemoSettings
 from prefrl.text.jobs.folder import TextFolder
@@ -26,18 +26,20 @@ Track = Annotated[
 ]
 
 
-def pretrain(job: Annotated[jobs.PretrainJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+def pretrain(
+    job: Annotated[supervised.PretrainJob, Whole], *, out: Path, track: Track = (), quiet: bool = False
+) -> None:
     """Train a small language model and its tokenizer from nothing."""
     _train(job, out, track, quiet)
 
 
-def sft(job: Annotated[jobs.SFTJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+def sft(job: Annotated[supervised.SFTJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Fine-tune a language model on examples; the loss is on responses only."""
     _train(job, out, track, quiet)
 
 
 def reward(
-    job: Annotated[jobs.RewardJob, Whole], *, out: Path, members: int = 1, track: Track = (), quiet: bool = False
+    job: Annotated[supervised.RewardJob, Whole], *, out: Path, members: int = 1, track: Track = (), quiet: bool = False
 ) -> None:
     """Fit a reward model to comparisons and rankings, or several that differ in seed and bootstrap.
 
@@ -58,57 +60,63 @@ def reward(
         _train(replace(job, training=training), out.with_name(f"{out.name}-{number}"), track, quiet)
 
 
-def ppo(job: Annotated[jobs.PPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+def ppo(job: Annotated[policies.PPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy on a reward by PPO with a KL penalty; PPO-ptx with --pretraining."""
     _train(job, out, track, quiet)
 
 
-def rloo(job: Annotated[jobs.RLOOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+def rloo(job: Annotated[policies.RLOOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy on a reward without a value model: each sample against the others of its prompt (RLOO)."""
     _train(job, out, track, quiet)
 
 
-def grpo(job: Annotated[jobs.GRPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+def grpo(job: Annotated[policies.GRPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy by group-relative policy optimisation; Dr. GRPO and DAPO's parts by options of --training."""
     _train(job, out, track, quiet)
 
 
-def reinforce(job: Annotated[jobs.ReinforceJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+def reinforce(
+    job: Annotated[policies.ReinforceJob, Whole], *, out: Path, track: Track = (), quiet: bool = False
+) -> None:
     """Train a policy by REINFORCE, its baseline the mean of the batch or a moving one."""
     _train(job, out, track, quiet)
 
 
-def rl(job: Annotated[jobs.EstimatorJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+def rl(job: Annotated[policies.EstimatorJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy on a reward by an estimator of your own (--estimator module:NAME)."""
     _train(job, out, track, quiet)
 
 
-def online_dpo(job: Annotated[jobs.OnlineDPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+def online_dpo(
+    job: Annotated[policies.OnlineDPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False
+) -> None:
     """Train a policy by DPO on its own samples, compared by a reward, a judge or people (--annotator human)."""
     _train_online(job, out, track, quiet)
 
 
-def online_ipo(job: Annotated[jobs.OnlineIPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+def online_ipo(
+    job: Annotated[policies.OnlineIPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False
+) -> None:
     """Train a policy by IPO on its own samples, compared by a reward, a judge or people (--annotator human)."""
     _train_online(job, out, track, quiet)
 
 
-def dpo(job: Annotated[jobs.DPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+def dpo(job: Annotated[direct.DPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy by direct preference optimisation, on pairs or (--training.rankings) whole rankings."""
     _train(job, out, track, quiet)
 
 
-def ipo(job: Annotated[jobs.IPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+def ipo(job: Annotated[direct.IPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy by identity preference optimisation."""
     _train(job, out, track, quiet)
 
 
-def simpo(job: Annotated[jobs.SimPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+def simpo(job: Annotated[direct.SimPOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy by simple preference optimisation: mean log-probabilities with a margin, no reference."""
     _train(job, out, track, quiet)
 
 
-def kto(job: Annotated[jobs.KTOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
+def kto(job: Annotated[direct.KTOJob, Whole], *, out: Path, track: Track = (), quiet: bool = False) -> None:
     """Train a policy from likes and dislikes (Kahneman-Tversky optimisation)."""
     _train(job, out, track, quiet)
 
@@ -142,7 +150,7 @@ def demo(settings: Annotated[DemoSettings, Whole], *, out: Path = Path("runs/tex
     report((out,))
 
 
-def _train_online(job: jobs.OnlineDPOJob, out: Path, track: Track, quiet: bool) -> None:
+def _train_online(job: policies.OnlineDPOJob, out: Path, track: Track, quiet: bool) -> None:
     if job.annotator == "human" and not quiet and on_main_process():
         Console(stderr=True).print(
             f"Questions will wait in {out}. Answer them with: prefrl label {out}, or in the browser: "
