@@ -29,6 +29,7 @@ from prefrl.sweeps.run import refuse_failed, run_sweep, show_swept
 USAGE = """usage: prefrl sweep train ENV [--vary NAME=VALUE,VALUE ...] [--seeds N] [OPTIONS] [options of prefrl train]
        prefrl sweep offline DATASET ...
        prefrl sweep text VERB ...
+       prefrl sweep image VERB ...
        prefrl sweep FILE.toml [OPTIONS]
 
 Make every combination of what is varied, once for each seed, on this machine or on a cluster of Ray; called again, it
@@ -79,8 +80,8 @@ def main(arguments: Sequence[str]) -> None:
         if "--seeds" in (word.partition("=")[0] for word in rest):
             sweep = replace(sweep, seeds=options.seeds)
     else:
-        if what == "text" and rest and not rest[0].startswith("-"):
-            what, rest = f"text {rest[0]}", rest[1:]
+        if what in ("text", "image") and rest and not rest[0].startswith("-"):
+            what, rest = f"{what} {rest[0]}", rest[1:]
         kind = kind_named(what)
         if {"-h", "--help"} & set(rest):
             print(USAGE)
@@ -160,7 +161,7 @@ def _sweep(kind: Kind, arguments: list[str], varied: dict[str, list[Any]], seeds
     elif kind.name == "offline":
         settings, options = tyro.cli(_offline, prog=prog, args=arguments)
     else:
-        settings, options = tyro.cli(_text_of(kind), prog=prog, args=arguments)
+        settings, options = tyro.cli(_job_of(kind), prog=prog, args=arguments)
     values = to_json(settings)
     if isinstance(kind, TextKind):
         values = kind.as_given(values)
@@ -203,11 +204,15 @@ def _offline(
     return settings, {"controls": controls, "track": track, "project": project}
 
 
-def _text_of(kind: Kind) -> Any:
+def _job_of(kind: Kind) -> Any:
     job_kind = kind.settings
 
-    def text(job: Annotated[job_kind, Whole], *, track: tuple[str, ...] = ()) -> tuple[Any, dict[str, Any]]:  # type: ignore[valid-type]
+    def tracked(job: Annotated[job_kind, Whole], *, track: tuple[str, ...] = ()) -> tuple[Any, dict[str, Any]]:  # type: ignore[valid-type]
         return job, {"track": track}
 
-    text.__annotations__["job"] = Annotated[job_kind, Whole]
-    return text
+    def plain(job: Annotated[job_kind, Whole]) -> tuple[Any, dict[str, Any]]:  # type: ignore[valid-type]
+        return job, {}
+
+    read = tracked if "track" in kind.options else plain
+    read.__annotations__["job"] = Annotated[job_kind, Whole]
+    return read

@@ -1,4 +1,4 @@
-"""What can be swept: control runs, offline ones and jobs of text, each begun, gone on with and judged in its way."""
+"""What can be swept: control runs, offline ones, jobs of text and of images, each begun, gone on with and judged in its way."""
 
 from __future__ import annotations
 
@@ -187,8 +187,50 @@ class TextKind:
         tracking.finish(self.folder.open(path))
 
 
+class ImageKind:
+    """`prefrl image VERB`."""
+
+    options: Mapping[str, Any] = {}
+    aliases: Mapping[str, str] = {}
+    measures: tuple[str, ...] = ("gold", "accuracy", "loss")
+    task = "world"
+
+    def __init__(self, verb: str) -> None:
+        require("diffusers", "image")
+        from prefrl.image.jobs import JOBS, ImageFolder
+
+        if verb not in JOBS:
+            raise UserError(
+                f"There is no prefrl image {verb} to sweep; choose one of {', '.join(JOBS)}.{near_names(verb, JOBS)}"
+            )
+        self.name, self.settings = f"image {verb}", JOBS[verb]
+        self.folder: type[RunFolder] = ImageFolder
+
+    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Check the settings, without the data; see `Kind`."""
+        from prefrl.image.jobs import with_places
+
+        resolved: dict[str, Any] = to_json(with_places(from_json(self.settings, dict(values))))
+        return resolved
+
+    def begin(self, values: Mapping[str, Any], path: Path, options: Mapping[str, Any]) -> None:
+        """Train; see `Kind`."""
+        from prefrl.image import jobs
+
+        jobs.start(from_json(self.settings, dict(values)), path, quiet=True)
+
+    def go_on(self, path: Path) -> None:
+        """Train on; see `Kind`."""
+        from prefrl.image import jobs
+
+        jobs.resume(path, quiet=True)
+
+    def judge(self, path: Path) -> None:
+        """Nothing comes after it; see `Kind`."""
+
+
 def kind_named(name: str) -> Kind:
-    """Return the kind of run that a command makes: `train`, `offline` or `text VERB`.
+    """Return the kind of run that a command makes: `train`, `offline`, `text VERB` or `image VERB`.
 
     Raises:
         UserError: nothing of that name can be swept.
@@ -197,10 +239,14 @@ def kind_named(name: str) -> Kind:
         return ControlKind()
     if name == "offline":
         return OfflineKind()
-    verb = name.removeprefix("text ")
-    if verb != name:
+    family, _, verb = name.partition(" ")
+    if verb and family == "text":
         return TextKind(verb)
-    raise UserError(f"What can be swept is train, offline or text VERB, e.g. prefrl sweep train ENV. Received {name!r}")
+    if verb and family == "image":
+        return ImageKind(verb)
+    raise UserError(
+        f"What can be swept is train, offline, text VERB or image VERB, e.g. prefrl sweep train ENV. Received {name!r}"
+    )
 
 
 def _report(folder: ControlFolder) -> None:

@@ -29,7 +29,7 @@ class Sweep:
     """Many runs of one question: every combination of what is varied, once for each seed."""
 
     command: str = "train"
-    """train, offline or text VERB."""
+    """train, offline, text VERB or image VERB."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of all runs, as `config.json` has them or by the names of options; the rest has its defaults."""
     vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)

@@ -34,8 +34,8 @@ SMALL: dict[str, Any] = {
 def swept(words: str, *, seeds: int = 2) -> Plan:
     """Return the plan of a command line, from after `prefrl sweep`."""
     command, *rest = words.split()
-    if command == "text":
-        command, rest = f"text {rest[0]}", rest[1:]
+    if command in ("text", "image"):
+        command, rest = f"{command} {rest[0]}", rest[1:]
     kind = kind_named(command)
     vary, rest = _split_vary(rest)
     return Plan.of(_sweep(kind, rest, _varied(kind, vary), seeds))
@@ -100,6 +100,18 @@ def test_jobs_of_text_are_swept_with_the_defaults_of_their_verb() -> None:
     assert swept("text ipo --model m --data d.jsonl", seeds=1).cells[0].expected["training"]["method"] == "ipo"
 
 
+def test_jobs_of_images_are_swept_and_their_files_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    plan = swept("image dpok --model model --reward gold --vary training.beta=0.0,0.01 --seed 5")
+    assert len(plan.cells) == 4
+    last = plan.cells[-1].expected
+    assert last["place"]["seed"] == 6 and last["training"]["beta"] == 0.01
+    assert last["model"] == str(tmp_path / "model")
+
+
 @pytest.mark.parametrize("form", ["toml", "yaml", "json"])
 def test_a_file_says_the_same_as_the_command(form: str, tmp_path: Path) -> None:
     file = tmp_path / f"sweep.{form}"
@@ -159,7 +171,7 @@ def test_what_cannot_be_is_refused_before_anything_starts(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("words", ["", "trains Pendulum-v1", "text dpoo", "show RUN"])
+@pytest.mark.parametrize("words", ["", "trains Pendulum-v1", "text dpoo", "image dpokk", "image", "show RUN"])
 def test_what_cannot_be_swept_is_a_sentence(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     if not words:
         return
