@@ -1,4 +1,4 @@
-"""What can be swept: control runs, offline ones, jobs of text and of images, each begun, gone on with and judged in its way."""
+"""What can be swept: runs of control, offline ones, jobs of text and of images; each begun, gone on with and judged."""
 
 from __future__ import annotations
 
