@@ -51,10 +51,9 @@ def _ppo(steps: int = 400_000, *, num_envs: int = 16, log_std: float = -1.0, **c
 
 
 _CHEETAH = _ppo(300_000, num_envs=8, normalize_until=0.05)
-# A gait is paid for over hundreds of steps, and a slow one is soon good enough: long rollouts, short steps.
-_SWIMMER = _ppo(
-    1_000_000, num_envs=8, log_std=0.0, n_steps=1024, batch_size=512, gamma=0.9999, gae_lambda=0.98, clip_range=0.1
-)
+# A gait is paid for over hundreds of steps, and a slow one, or lying still, is soon good enough: long rollouts.
+_LONG: dict[str, Any] = {"num_envs": 8, "n_steps": 1024, "batch_size": 512}
+_SWIMMER = _ppo(1_000_000, log_std=0.0, gamma=0.9999, gae_lambda=0.98, clip_range=0.1, **_LONG)
 # What an action is worth shows within a few steps, and the target is a point.
 _REACHER: dict[str, Any] = {"log_std": -2.0, "gamma": 0.9}
 
@@ -69,7 +68,7 @@ PPO: dict[str, AgentDefaults] = {
     "Pendulum-v1": _ppo(150_000, learning_rate="linear:2e-3", gamma=0.97),
     # The tasks of Christiano et al. 2017: as Gymnasium's own, and not tuned beyond that.
     "prefrl/Christiano-Hopper-v0": _ppo(1_000_000, num_envs=8, log_std=0.0),
-    "prefrl/Christiano-Walker-v0": _ppo(1_000_000),
+    "prefrl/Christiano-Walker-v0": _ppo(1_000_000, **_LONG),
     "prefrl/Christiano-Ant-v0": _ppo(1_000_000),
     "prefrl/Christiano-Cheetah-v0": _CHEETAH,
     "prefrl/Christiano-Swimmer-v0": _SWIMMER,
