@@ -79,6 +79,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "gallery": people.gallery,
     "ask": records.ask,
     "invite": people.invite,
+    "assign": people.assign,
     "forget": people.forget,
     "pin": people.pin,
     "show": people.show,

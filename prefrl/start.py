@@ -24,6 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from prefrl.human_ui.show import main as show
 
             return show(given[1:])
+        if given[:1] == ["assign"]:
+            from prefrl.human_ui.assigning import main as assign
+
+            return assign(given[1:])
         if given[:1] == ["gallery"]:
             from prefrl.human_ui.page.gallery_command import main as gallery
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from prefrl.errors import UserError
 from prefrl.feedback import Edit, Undo
-from prefrl.store import tables
+from prefrl.store import assigning, tables
 from prefrl.store.claims import count_missing, standing
 from prefrl.store.engine import chunks
 from prefrl.store.links import forget_links
@@ -64,6 +64,7 @@ def forget(connection: sa.Connection, annotator: str, name: str) -> Forgotten:
     connection.execute(
         sa.delete(tables.facts).where(tables.facts.c.key.in_([f"viewer {annotator}", f"left {annotator}"]))
     )
+    assigning.free(connection, [annotator])
     num = _forget_answers(connection, annotator) if annotator in kinds else 0
     connection.execute(sa.delete(tables.annotators).where(tables.annotators.c.name == annotator))
     return Forgotten(answers=num, links=links)

@@ -24,8 +24,9 @@ from prefrl.errors import UserError
 from prefrl.feedback import Answer, Comparison, Entry, Query, Undo
 from prefrl.feedback.queries import JUDGING_SESSION, AskedPairs
 from prefrl.segments import Segment
-from prefrl.store import checking, claims, clips, forgetting, known, reading, tables, writing
+from prefrl.store import assigning, checking, claims, clips, forgetting, known, reading, tables, writing
 from prefrl.store.addition import Addition
+from prefrl.store.assigning import Assigned
 from prefrl.store.claims import Claim
 from prefrl.store.clips import Clip
 from prefrl.store.engine import Database, chunks
@@ -394,6 +395,28 @@ class PreferenceStore:
             return connection.scalars(statement).one()
 
         return self._database.read(work)
+
+    def assign(
+        self, people: Sequence[str], query_ids: Sequence[str] | None = None, at_most: int | None = None
+    ) -> Assigned:
+        """Reserve open queries for people, turn by turn; nobody else is given them from then on.
+
+        Whoever was given one before may still answer it.
+
+        Args:
+            people: for whom; none twice.
+            query_ids: which; None: those that are reserved for nobody.
+            at_most: how many; None: all.
+        """
+        return self._database.write(lambda c: assigning.assign(c, people, query_ids, at_most))
+
+    def unassign(self, people: Sequence[str] | None = None) -> int:
+        """Let everybody answer what is reserved for these people, or for any; return how many queries that were."""
+        return self._database.write(lambda c: assigning.free(c, people))
+
+    def num_assigned(self) -> dict[str, int]:
+        """Return how many open queries are reserved for each person."""
+        return self._database.read(assigning.reserved)
 
     def asked_pairs(self) -> AskedPairs:
         """Return what was shown together, in whichever order."""

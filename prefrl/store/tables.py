@@ -71,7 +71,7 @@ queries = sa.Table(
     sa.Column("overlap", sa.Integer, nullable=False),
     sa.Column("missing", sa.Integer, nullable=False),  # answers still wanted; follows from the table of answers
     sa.Column("repeat_of", sa.ForeignKey("queries.id")),
-    sa.Column("reserved_for", sa.String),  # the annotator a repeat is for
+    sa.Column("reserved_for", sa.String),  # the only annotator who is asked: of a repeat, a panel's, or assigned
     sa.UniqueConstraint("session", "position"),
 )
 is_open = queries.c.missing > sa.literal_column("0")  # no parameter: SQLite would not see that the index serves

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tyro
 
+from prefrl.human_ui.assigning import main as assign_command
 from prefrl.human_ui.command import main as viewer_command
 from prefrl.human_ui.page import command as page_command
 from prefrl.human_ui.page.gallery_command import main as gallery_command
@@ -46,6 +47,16 @@ def invite(run: RunPath, *, name: str) -> None:
         name: of the person.
     """
     page_command.invite([str(run), "--name", name])
+
+
+def assign(run: RunPath, *, to: str) -> None:
+    """Reserve open questions for one person; more with: prefrl assign --help.
+
+    Args:
+        run: folder of the run.
+        to: who is to answer them.
+    """
+    assign_command([str(run), "--to", to])
 
 
 def forget(run: RunPath, *, annotator: str) -> None:
