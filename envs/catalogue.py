@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
+import inspect
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from prefrl.envs.conforming import Conforming
@@ -24,7 +26,7 @@ from prefrl.envs.mujoco_quiet import quiet_mujoco
 from prefrl.envs.mujoco_template import all_options, template_class
 from prefrl.envs.registration import PAPER_GAMES, PAPER_SIZES, camel_case
 from prefrl.envs.vector_fixed_horizon import VectorFixedHorizon
-from prefrl.errors import UserError, first_line, near_names, require
+from prefrl.errors import ANYTHING, UserError, first_line, near_names, require
 from prefrl.seams import Registry, load_function, load_module, quoted
 from prefrl.spaces import check_action_space, check_observation_space
 
@@ -245,10 +247,11 @@ def make_env(
     except OSError as error:  # a ROM or a model that is not there
         mend = "Install its package anew, or mend the path that you gave."
         raise UserError(f"The environment {env_id!r} cannot be made: {error}. {mend}") from error
-    except (Exception, SystemExit) as error:  # constructors raise whatever they like
+    except ANYTHING as error:  # constructors raise whatever they like
         with_these = ", ".join(f"{name}={value!r}" for name, value in {**drawn, **(options or {})}.items())
         given_these = f" with {with_these}" if with_these else ""
-        raise UserError(f"The environment {env_id!r} cannot be made{given_these}: {_why_not(error)}") from error
+        why = _why_not(error) + _to_change(spec, error)
+        raise UserError(f"The environment {env_id!r} cannot be made{given_these}: {why}") from error
     try:
         env = _wrapped(env, wrapper)
         _check_spaces(env)
@@ -278,7 +281,7 @@ def _why_not(error: BaseException) -> str:
     """Return what a constructor says, or the line that it fails at if that is no sentence; and what to install."""
     places = traceback.extract_tb(error.__traceback__)
     last = places[-1]
-    said = " ".join(str(error).split())
+    said = _said(error)
     if " " not in said:
         said = f"{error!r} at {last.filename}:{last.lineno}, {last.line}"
     robots = any("gymnasium_robotics" in Path(place.filename).parts for place in places)
@@ -287,13 +290,29 @@ def _why_not(error: BaseException) -> str:
     return said
 
 
+def _said(error: BaseException) -> str:
+    """Return what a constructor says, on one line, without what Gymnasium adds to a TypeError."""
+    return " ".join(str(error).split()).partition(" was raised from the environment creator for ")[0]
+
+
+def _to_change(spec: EnvSpec, error: BaseException) -> str:
+    """Return how to set the options of the constructor that its error speaks of, as the end of a sentence."""
+    try:
+        maker: Any = spec.entry_point
+        known = inspect.signature(load_env_creator(maker) if isinstance(maker, str) else maker).parameters
+    except ANYTHING:  # its module cannot be imported, or it has no parameters that can be read
+        return ""
+    named = [name for name in known if name != "render_mode" and re.search(rf"\b{re.escape(name)}\b", _said(error))]
+    return f". Set it by --env {' '.join(f'{name}=VALUE' for name in named)}" if named else ""
+
+
 def _wrapped(env: gymnasium.Env[Any, Any], wrapper: str | None) -> gymnasium.Env[Any, Any]:
     if wrapper is None:
         return env
     wrap = load_function(wrapper, "wrapper", "an environment")
     try:
         wrapped = wrap(env)
-    except (Exception, SystemExit) as error:
+    except ANYTHING as error:
         raise UserError(f"The wrapper {wrapper} fails: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(wrapped, gymnasium.Env):
         raise UserError(f"The wrapper {wrapper} must return an environment; it returned {type(wrapped).__name__}.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium
 
-from prefrl.errors import UserError
+from prefrl.errors import ANYTHING, UserError
 from prefrl.values import MEND, read_end, read_info, read_reward, read_value
 
 
@@ -32,7 +32,7 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
             outcome: Any = self.env.reset(seed=seed, options=options)
         except (UserError, MemoryError):
             raise
-        except (Exception, SystemExit) as error:
+        except ANYTHING as error:
             raise _failure("reset", error) from error
         if not isinstance(outcome, tuple) or len(outcome) != 2:
             raise UserError(f"The environment's reset returned {_kind(outcome)}; {_OLD.format('(observation, info)')}")
@@ -45,7 +45,7 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
             outcome: Any = self.env.step(action)
         except (UserError, MemoryError):
             raise
-        except (Exception, SystemExit) as error:
+        except ANYTHING as error:
             raise _failure("step", error) from error
         if not isinstance(outcome, tuple) or len(outcome) != 5:
             form = "(observation, reward, terminated, truncated, info)"
@@ -63,7 +63,7 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Close the environment; where that fails nothing is lost but what it says."""
         try:
             self.env.close()
-        except Exception as error:
+        except ANYTHING as error:
             warnings.warn(f"Closing the environment failed with {_said(error)}.", stacklevel=2)
 
 

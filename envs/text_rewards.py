@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrl.errors import UserError
+from prefrl.errors import ANYTHING, UserError
 
 TextReward = Callable[[Sequence[str], Sequence[str]], Any]
 """(B prompts, B responses) -> B floats: a written rule, a reward model, an ensemble or a judge elsewhere."""
@@ -28,7 +28,7 @@ def score_responses(reward: TextReward, prompts: Sequence[str], responses: Seque
         given = reward(prompts, responses)
     except UserError:
         raise
-    except Exception as error:
+    except ANYTHING as error:
         raise UserError(
             f"The reward {name!r} raised {type(error).__name__}: {error}. It was called with {len(prompts)} prompts "
             f"and as many responses, the first {prompts[0]!r} and {responses[0]!r}."

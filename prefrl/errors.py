@@ -14,6 +14,10 @@ LONGEST_MESSAGE = 4_000
 """Characters of a message that are shown."""
 
 
+ANYTHING = (Exception, SystemExit)
+"""What code of others may raise: its sys.exit is an error of its own, and not the end of this program."""
+
+
 class UserError(Exception):
     """Something the user asked for cannot be done; the message says what was expected, what came and how to mend it.
 

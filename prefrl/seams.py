@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from prefrl.errors import UserError, near_names
+from prefrl.errors import ANYTHING, UserError, near_names
 
 T = TypeVar("T")
 
@@ -203,7 +203,7 @@ def _import_file(path: Path, what: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses in the file look themselves up there
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except ANYTHING as error:
         del sys.modules[name]
         raise UserError(f"Importing {path} failed with {type(error).__name__}: {error}") from error
     _files[resolved] = changed, module
@@ -223,7 +223,7 @@ def _import_module(name: str, what: str) -> ModuleType:
                 "folder, or give the path of its file: path/to/file.py:name"
             ) from None
         raise UserError(f"Importing {name} failed with {type(error).__name__}: {error}") from error
-    except (Exception, SystemExit) as error:
+    except ANYTHING as error:
         raise UserError(f"Importing {name} failed with {type(error).__name__}: {error}") from error
 
 

@@ -23,6 +23,7 @@ Batch = Array | Mapping[str, Array]
 
 _LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 _KINDS = "Box, Discrete, MultiDiscrete, MultiBinary"
+_FEW = 256  # numbers
 _MOST_FEATURES = 10_000_000  # of one value; more is a mistake, or needs an encoding of its own
 
 
@@ -163,7 +164,11 @@ def from_arrays(prefix: str, arrays: Mapping[str, Array]) -> Batch:
 
 def all_finite(values: Array) -> bool:
     """Tell whether an array of floats holds neither NaN nor infinity."""
-    return bool(np.logical_and.reduce(np.isfinite(values), axis=None))  # np.all takes twice as long for a few values
+    if values.size <= _FEW:  # a sum of squares takes half as long; where it is finite, so are they
+        flat = values.reshape(-1)
+        if math.isfinite(flat.dot(flat)):
+            return True
+    return bool(np.isfinite(values).all())
 
 
 def check_finite(batch: Batch, what: str) -> None:

@@ -48,7 +48,7 @@ def read_value(space: spaces.Space[Any], value: Any, what: str = "The observatio
 
 
 def read_reward(reward: Any) -> float:
-    """Return the reward of a step as a number; None, for one that is not known, becomes NaN.
+    """Return the reward of a step as a number; None or a masked one, which is not known, becomes NaN.
 
     Raises:
         UserError: it is not one number.
@@ -65,7 +65,7 @@ def read_reward(reward: Any) -> float:
             f"The environment's reward is {_shown(reward)}; expected one number. Make it one with a wrapper (e.g. "
             "gymnasium.wrappers.TransformReward): the weighted sum of a vector, or 0 where people or a function judge."
         )
-    return float(array.reshape(()))
+    return float("nan") if has_masked(reward) else float(array.reshape(()))
 
 
 def read_end(flag: Any, what: str) -> bool:
@@ -76,7 +76,7 @@ def read_end(flag: Any, what: str) -> bool:
     """
     if type(flag) is bool:
         return flag
-    array = as_array(flag)
+    array = None if has_masked(flag) else as_array(flag)
     if array is None or array.size != 1 or array.dtype.kind not in NUMBERS:
         raise UserError(f"The environment's {what} is {_shown(flag)}; expected True or False. {MEND}")
     return bool(array.reshape(()))
@@ -90,13 +90,34 @@ def read_info(info: Any) -> dict[str, Any]:
     """
     if info is None:
         return {}
-    if not isinstance(info, Mapping):
+    if type(info) is not dict and not isinstance(info, Mapping):
         raise UserError(f"The environment's info is {_shown(info)}; expected a dictionary. {MEND}")
     return info  # type: ignore[return-value]  # as it is: wrappers write into it
 
 
+def has_masked(value: Any) -> bool:
+    """Tell whether some entries of an array are masked: what lies under them is no value."""
+    return isinstance(value, np.ma.MaskedArray) and bool(np.ma.getmaskarray(value).any())
+
+
+def unmasked(value: Any, what: str) -> Any:
+    """Return `value` as it is.
+
+    Raises:
+        UserError: some of its entries are masked.
+    """
+    if has_masked(value):
+        raise UserError(
+            f"{what} has masked entries, which are no values: {_shown(value)}. Give them one (numpy.ma.filled), and "
+            "say beside it which are missing."
+        )
+    return value
+
+
 def as_array(value: Any) -> Array | None:
-    """Return `value` as an array, or None where it cannot be one."""
+    """Return `value` as an array, or None where it cannot be one; of what is masked, check that before."""
+    if type(value) is np.ndarray:
+        return value
     if hasattr(value, "detach"):  # a tensor of torch's, with gradients or on a GPU as it may be
         value = value.detach().cpu()
     try:
@@ -106,6 +127,7 @@ def as_array(value: Any) -> Array | None:
 
 
 def _read_leaf(space: spaces.Space[Any], value: Any, what: str) -> Any:
+    unmasked(value, what)
     if isinstance(space, spaces.Discrete):
         return _read_choice(space, value, what)
     array = as_array(value)

@@ -39,7 +39,7 @@ from prefrl.spaces import (
     same_bounds,
     with_rows,
 )
-from prefrl.values import NUMBERS, ONE_NUMBER, as_array, read_info, read_value
+from prefrl.values import NUMBERS, ONE_NUMBER, as_array, has_masked, read_info, read_value, unmasked
 
 Space = gymnasium.Space[Any]
 if TYPE_CHECKING:
@@ -212,6 +212,8 @@ class VectorLearnedReward(AnyVectorWrapper):
         self._observations = current
         self._begin(resetting)
         self._learned_returns += rewards
+        if has_masked(true_rewards):  # these are not known
+            true_rewards = np.ma.filled(np.ma.asarray(true_rewards, np.float64), np.nan)
         self._true_returns += np.where(resetting, 0.0, true_rewards)
         infos = {
             **infos,
@@ -248,7 +250,7 @@ class VectorLearnedReward(AnyVectorWrapper):
         return added
 
     def _copy(self, observations: Batch) -> Batch:
-        copied = map_batch(np.array, observations)
+        copied = map_batch(lambda x: np.array(unmasked(x, "An observation")), observations)
         check_finite(copied, "An observation")
         return copied
 
@@ -332,14 +334,17 @@ def inside(env: Any) -> Iterator[Any]:
 
 
 def _batch_of_one(space: Space, value: Any) -> Batch:
-    return map_batch(lambda x: np.asarray(x)[None], read_value(space, value))
+    read = read_value(space, value)
+    return {key: np.asarray(x)[None] for key, x in read.items()} if type(read) is dict else np.asarray(read)[None]
 
 
 def _known_reward(reward: Any) -> Any:
     """Return the environment's own reward: a number with a dtype, which torchrl looks for, or an array of several."""
-    if isinstance(reward, ONE_NUMBER):
+    if type(reward) is float or isinstance(reward, ONE_NUMBER):  # asking a float for its type takes less time
         return np.float64(reward)
     array = as_array(reward)
     if array is None or array.dtype.kind not in NUMBERS:
         return np.float64("nan")
+    if has_masked(reward):
+        array = np.ma.filled(np.ma.asarray(reward, np.float64), np.nan)
     return np.float64(array.reshape(())) if array.size == 1 else array.copy()

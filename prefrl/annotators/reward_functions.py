@@ -12,9 +12,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from prefrl.errors import UserError
+from prefrl.errors import ANYTHING, UserError
 from prefrl.seams import load_function
 from prefrl.segments import Segment
+from prefrl.values import unmasked
 
 SegmentReward = Callable[[Segment], ArrayLike]
 """Takes a segment of k steps; returns its rewards `(k,)`, or one number."""
@@ -32,11 +33,11 @@ def evaluate(function: SegmentReward, segment: Segment) -> NDArray[np.float64]:
     called = f"The reward function {name_of(function)}"
     try:
         returned = function(segment)
-    except Exception as error:
+    except ANYTHING as error:
         raise UserError(f"{called} raised {type(error).__name__}: {error}") from error
     wanted = f"expected {len(segment)} numbers, one for each step of the segment, or one number"
     try:
-        values = np.asarray(returned, np.float64)
+        values = np.asarray(unmasked(returned, f"What {name_of(function)} returned"), np.float64)
     except (TypeError, ValueError, RuntimeError) as error:  # a tensor that needs a gradient is a RuntimeError
         raise UserError(f"{called} returned {returned!r}; {wanted}.") from error
     if values.shape not in ((), (len(segment),)):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.errors import UserError
+from prefrl.values import unmasked
 
 EXPECTED = 'Expected pictures (H, W, 3) uint8 from the environment\'s render() with render_mode="rgb_array"'
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
@@ -30,7 +31,7 @@ def as_picture(drawn: Any) -> NDArray[np.uint8]:
     if drawn is None:
         raise UserError('The environment\'s render() returned None with render_mode="rgb_array": it draws nothing.')
     try:
-        array: NDArray[Any] = np.asarray(drawn)
+        array: NDArray[Any] = np.asarray(unmasked(drawn, "The picture"))
     except ValueError:  # a list of pictures of different sizes
         return as_picture(drawn[-1])
     if array.dtype.kind not in "biuf" or array.size == 0:

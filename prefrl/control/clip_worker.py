@@ -26,7 +26,7 @@ from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import make_run_env
 from prefrl.control.rendering import DARKEST, choose_gl_backend, prepare_pictures, why_black, why_not_drawn
 from prefrl.control.strip import film, not_filmed
-from prefrl.errors import UserError, first_line, tell
+from prefrl.errors import ANYTHING, UserError, first_line, tell
 from prefrl.store import Clip, PreferenceStore
 from prefrl.store.clips import clip_of
 
@@ -65,7 +65,7 @@ class ClipRenderer:
             pictures = list(find_world(env, segment_length=length).draw(source))
         except UserError:
             raise
-        except Exception as error:  # OpenGL bindings raise errors of many kinds, from many packages
+        except ANYTHING as error:  # OpenGL bindings raise errors of many kinds, from many packages
             raise UserError(f"It cannot be drawn here {why_not_drawn(env, error)}") from error
         if max(int(picture.max()) for picture in pictures) <= DARKEST:
             raise UserError(f"All its pictures are black. {why_black(env)}")
@@ -121,7 +121,7 @@ class Films:
         if missing:
             try:
                 film(self._folder, missing[0])
-            except Exception as error:  # of a user's environment: of many kinds
+            except ANYTHING as error:  # of a user's environment: of many kinds
                 self._failed = True  # so would the others
                 tell(f"prefrl: No films of the training: {first_line(error)}")
         return bool(missing)

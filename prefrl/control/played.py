@@ -13,7 +13,7 @@ import torch
 
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import KeptPolicy, make_run_env
-from prefrl.control.rendering import prepare_pictures, why_not_drawn
+from prefrl.control.rendering import picture_of, prepare_pictures
 from prefrl.errors import UserError
 from prefrl.segments import Segment
 from prefrl.spaces import Array, Batch, map_batch, zip_batches
@@ -95,7 +95,7 @@ def _played(
             actions.append(np.array(action))
             rewards.append(math.nan if reward is None else float(reward))
             if drawn and len(actions) > start:
-                frames.append(_picture(env))
+                frames.append(picture_of(env))
             if terminated or truncated or len(actions) == start + length:
                 break
         if len(actions) == start + length:
@@ -113,11 +113,3 @@ def _played(
     raise UserError(
         f"Nothing can be asked: {ATTEMPTS} episodes in a row were shorter than a segment of {length} steps."
     )
-
-
-def _picture(env: gymnasium.Env[Any, Any]) -> Array:
-    try:
-        picture: Any = env.render()
-        return np.array(picture, np.uint8)
-    except Exception as error:  # OpenGL bindings raise errors of many kinds, from many packages
-        raise UserError(f"The environment cannot be drawn here {why_not_drawn(env, error)}") from error

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.clips.pictures import as_picture, check_one_size
-from prefrl.errors import UserError, first_line, require
+from prefrl.errors import ANYTHING, UserError, first_line, require
 from prefrl.rewards.function import RewardFunction
 from prefrl.spaces import Batch, map_batch, zip_batches
 
@@ -133,7 +133,7 @@ def picture_of(env: gymnasium.Env[Any, Any]) -> NDArray[np.uint8]:
     """
     try:
         drawn: Any = env.render()
-    except (Exception, SystemExit) as error:  # OpenGL bindings raise errors of many kinds, from many packages
+    except ANYTHING as error:  # OpenGL bindings raise errors of many kinds, from many packages
         raise UserError(f"The environment cannot be drawn here {why_not_drawn(env, error)}") from error
     return as_picture(drawn)
 

@@ -30,7 +30,7 @@ from prefrl.control.settings import EVALUATION_EPISODES, RunSettings, TrainSetti
 from prefrl.control.viewer import open_viewer, serve_page
 from prefrl.envs import episode_length
 from prefrl.envs.measures import measures_of
-from prefrl.errors import UserError, first_line, require
+from prefrl.errors import ANYTHING, UserError, first_line, require
 from prefrl.quality import duels
 from prefrl.rewards import RewardEnsemble
 from prefrl.rewards.function import RewardFunction
@@ -196,7 +196,7 @@ def _ask_duels(folder: ControlFolder) -> None:
             ask_duels(folder, store)
     except UserError as error:
         warnings.warn(f"No duels of before training against after: {error}", stacklevel=2)
-    except Exception as error:  # of an environment, in whatever way it fails
+    except ANYTHING as error:  # of an environment, in whatever way it fails
         warnings.warn(f"No duels: {type(error).__name__}: {first_line(error)}", stacklevel=2)
 
 
@@ -375,7 +375,7 @@ def summarise(
             result = evaluation()
         except UserError as error:
             failures[name] = str(error)
-        except Exception as error:  # of an environment, in whatever way it fails
+        except ANYTHING as error:  # of an environment, in whatever way it fails
             failures[name] = f"{type(error).__name__}: {first_line(error)}"
         else:
             if said := result.remarks():

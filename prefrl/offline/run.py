@@ -14,7 +14,7 @@ from typing import Any
 from prefrl.annotators import Annotator
 from prefrl.control.evaluation import Evaluation
 from prefrl.control.run import Bounds, evaluate_random, evaluate_run, judge_name
-from prefrl.errors import UserError, first_line
+from prefrl.errors import ANYTHING, UserError, first_line
 from prefrl.offline.data import OfflineData, World
 from prefrl.offline.folder import OfflineFolder
 from prefrl.offline.pictures import shown_history
@@ -241,7 +241,7 @@ def summarise(
             result = evaluation()
         except UserError as error:
             failures[name] = str(error)
-        except Exception as error:  # of an environment, in whatever way it fails
+        except ANYTHING as error:  # of an environment, in whatever way it fails
             failures[name] = f"{type(error).__name__}: {first_line(error)}"
         else:
             if said := result.remarks():

@@ -158,7 +158,7 @@ class RewardEnsemble:
             parts.append(self._observations.encode(next_observations))
         if not parts:
             return None
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
 
     def features(self, observations: Batch, actions: Array, next_observations: Batch) -> Features:
         """Encode B transitions for the network: images as they are, vectors standardised and clipped."""
@@ -263,22 +263,29 @@ class RewardEnsemble:
         For a few transitions at a time that is several times as fast, and it needs none of torch's threads, which a
         process that was forked from one that used them does not have.
         """
-        is_mean = self.settings.pessimism == 0 and self.num_groups == 1
-        if not is_mean or not isinstance(self.network, EnsembleMLP) or self.device.type != "cpu" or len(actions) > FEW:
-            return self(observations, actions, next_observations)
         statistics = (self.input_mean, self.input_std, self.reward_mean, self.reward_std)
-        if self._few is None or not self._few.is_of(statistics):
-            self._few = FewTransitions(
-                list(self.network.weights),
-                list(self.network.biases),
-                statistics,
-                target_std=self.settings.target_std,
-                limit=self.settings.clip_inputs,
-                slope=LEAKY_SLOPE,
-            )
+        few = self._few
+        if few is None or not few.is_of(statistics):
+            few = self._few = self._made_for_few(statistics)
+        if few is None or len(actions) > FEW:
+            return self(observations, actions, next_observations)
         vector = self._encode_vector(observations, actions, next_observations)
         assert vector is not None
-        return self._few(vector)
+        return few(vector)
+
+    def _made_for_few(self, statistics: tuple[Tensor, ...]) -> FewTransitions | None:
+        """Return the reward for NumPy, if it is a mean of perceptrons on the CPU."""
+        is_mean = self.settings.pessimism == 0 and self.num_groups == 1
+        if not is_mean or not isinstance(self.network, EnsembleMLP) or self.device.type != "cpu":
+            return None
+        return FewTransitions(
+            list(self.network.weights),
+            list(self.network.biases),
+            statistics,
+            target_std=self.settings.target_std,
+            limit=self.settings.clip_inputs,
+            slope=LEAKY_SLOPE,
+        )
 
     @torch.no_grad()
     def normalise(self, observations: Batch, actions: Array, next_observations: Batch) -> None:

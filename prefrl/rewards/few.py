@@ -7,12 +7,14 @@ members and few calls beside it. Forked processes can do it too: they have none 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter, is_
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 Floats = NDArray[np.float32]
+_VERSION = attrgetter("_version")  # of a tensor: how often it was written into
 
 
 class FewTransitions:
@@ -40,7 +42,7 @@ class FewTransitions:
         slope: float,
     ) -> None:
         self._made_of = (*weights, *biases, *statistics)
-        self._versions = [tensor._version for tensor in self._made_of]
+        self._versions = list(map(_VERSION, self._made_of))
         self._statistics = tuple(statistics)
         input_mean, input_std, reward_mean, reward_std = (tensor.numpy() for tensor in statistics)
         ws, bs = ([tensor.detach().numpy() for tensor in tensors] for tensors in (weights, biases))
@@ -57,31 +59,26 @@ class FewTransitions:
 
     def is_of(self, statistics: tuple[Tensor, ...]) -> bool:
         """Tell whether nothing it was made of has changed since."""
-        return all(map(_same, statistics, self._statistics)) and self._versions == [t._version for t in self._made_of]
+        return all(map(is_, statistics, self._statistics)) and list(map(_VERSION, self._made_of)) == self._versions
 
     def __call__(self, vector: Floats) -> Floats:
         """Return the rewards `(B,)` float32 of features `(B, D)` float32 that are not yet standardised."""
         x = vector - self._mean
         x /= self._std
-        np.maximum(x, self._low, out=x)  # np.clip takes longer
-        np.minimum(x, self._high, out=x)
+        np.maximum(x, self._low, x)  # np.clip takes longer
+        np.minimum(x, self._high, x)
         for weight, bias in self._first:
-            x = self._layer(x, weight, bias)  # (B, M H)
+            x = self._activated(x.dot(weight), bias)  # (B, M H)
         if self._middle:
             num = len(vector)
-            x = x.reshape(num, self._num_members, -1).transpose(1, 0, 2)
+            x = x.reshape(num, self._num_members, -1).swapaxes(0, 1)
             for weight, bias in self._middle:
-                x = self._layer(x, weight, bias)  # (M, B, H)
-            x = x.transpose(1, 0, 2).reshape(num, -1)
+                x = self._activated(np.matmul(x, weight), bias)  # (M, B, H)
+            x = x.swapaxes(0, 1).reshape(num, -1)
         rewards: Floats = x.dot(self._last)
         rewards += self._offset
         return rewards
 
-    def _layer(self, x: Floats, weight: Floats, bias: Floats) -> Floats:
-        out: Floats = np.matmul(x, weight)
-        out += bias
-        return np.maximum(out, out * self._slope, out=out)
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a is b
+    def _activated(self, x: Floats, bias: Floats) -> Floats:
+        x += bias
+        return np.maximum(x, x * self._slope, x)

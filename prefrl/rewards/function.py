@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from prefrl.errors import UserError
 from prefrl.spaces import Array, Batch, all_finite
+from prefrl.values import unmasked
 
 
 class RewardFunction(Protocol):
@@ -26,7 +27,7 @@ def checked_rewards(
     Raises:
         UserError: not one finite number per transition.
     """
-    scores = np.asarray(reward(observations, actions, next_observations))
+    scores = np.asarray(unmasked(reward(observations, actions, next_observations), "What a reward function returned"))
     if scores.shape != (len(actions),) or scores.dtype.kind not in "fiub":
         raise UserError(
             f"A reward function must return one number per transition, an array of shape ({len(actions)},). "

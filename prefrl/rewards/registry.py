@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prefrl.errors import UserError, first_line
+from prefrl.errors import ANYTHING, UserError, first_line
 from prefrl.rewards.networks import EnsembleCNN, EnsembleMLP, EnsembleOf, Features
 from prefrl.rewards.transformer import EnsembleTransformer
 from prefrl.seams import Registry, check_call
@@ -81,7 +81,7 @@ def _try(network: nn.Module, inputs: NetworkInputs, where: str, num_members: int
         rewards = network(Features(images, vector))
     except UserError:
         raise
-    except Exception as error:
+    except ANYTHING as error:
         raise UserError(
             f"The {where} cannot read inputs {given}: {type(error).__name__}: {first_line(error)}"
         ) from error

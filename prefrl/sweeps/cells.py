@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from prefrl.control.rendering import choose_gl_backend
-from prefrl.errors import UserError, first_line
+from prefrl.errors import ANYTHING, UserError, first_line
 from prefrl.runs.guard import BeingTrained, Interrupted
 from prefrl.runs.metrics import read_rows
 from prefrl.sweeps.kinds import Kind, kind_named
@@ -57,7 +57,7 @@ def make_cell(
         except UserError as error:
             print(f"failed: {error}", file=file)
             return "failed", str(error)
-        except Exception as error:  # of whatever a user brings
+        except ANYTHING as error:  # of whatever a user brings
             traceback.print_exc(file=file)
             return "failed", f"{type(error).__name__}: {first_line(error)}"
         return "done", ""

@@ -11,7 +11,7 @@ from prefrl.control import run as control_runs
 from prefrl.control.folder import ControlFolder
 from prefrl.control.offline_start import with_start
 from prefrl.control.settings import TrainSettings
-from prefrl.errors import UserError, first_line, near_names, require
+from prefrl.errors import ANYTHING, UserError, first_line, near_names, require
 from prefrl.offline import run as offline_runs
 from prefrl.offline.folder import OfflineFolder
 from prefrl.offline.settings import OfflineSettings
@@ -255,5 +255,5 @@ def _report(folder: ControlFolder) -> None:
         report_run(folder)
     except UserError as error:
         warnings.warn(f"No report: {error}", stacklevel=2)
-    except Exception as error:  # of an environment, in whatever way it fails
+    except ANYTHING as error:  # of an environment, in whatever way it fails
         warnings.warn(f"No report: {type(error).__name__}: {first_line(error)}", stacklevel=2)

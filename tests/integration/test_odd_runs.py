@@ -91,6 +91,11 @@ class RaisesInRender(Point):
         raise RuntimeError("no display")
 
 
+class LeavesInRender(Point):
+    def render(self) -> Any:
+        raise SystemExit(0)
+
+
 class TwoStates(Point):
     observation_space = spaces.Discrete(2)
     action_space = spaces.Discrete(2)
@@ -175,6 +180,7 @@ def test_a_baseline_without_a_reward_is_refused_before_anything_is_asked(
         ("OddTwoSizes-v0", "different sizes"),
         ("OddNoPicture-v0", "None"),
         ("OddRaisesInRender-v0", "RuntimeError: no display"),
+        ("OddLeavesInRender-v0", "SystemExit: 0"),
     ],
 )
 def test_odd_pictures_cost_the_video_alone(

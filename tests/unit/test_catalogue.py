@@ -200,6 +200,8 @@ def test_an_environment_of_ones_own_is_found_through_its_module(
         ("raise Exception", r"cannot be made: Exception\(\) at .*robots_of_mine\.py:4, raise Exception$"),
         ("raise RuntimeError('no screen here')", "cannot be made: no screen here$"),
         ("raise ValueError('no such arm')", "cannot be made: no such arm$"),
+        ("import sys; sys.exit('no display')", "cannot be made: no display$"),
+        ("import sys; sys.exit()", r"cannot be made: SystemExit\(\) at .*robots_of_mine\.py:4, "),
     ],
 )
 def test_a_constructor_that_fails_is_a_sentence_that_says_where_if_it_says_nothing(
@@ -214,6 +216,42 @@ def test_a_constructor_that_fails_is_a_sentence_that_says_where_if_it_says_nothi
         make_env("robots_of_mine:Robot-v0")
     gymnasium.registry.pop("Robot-v0")
     sys.modules.pop("robots_of_mine")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (None, r"cannot be made: walls must be a list of lists\. Set it by --env walls=VALUE$"),
+        ({"walls": [[1]]}, r"walls=\[\[1\]\]: start must be a dictionary\. Set it by --env start=VALUE$"),
+    ],
+)
+def test_a_constructor_that_refuses_an_option_names_how_to_set_it(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any] | None, message: str
+) -> None:
+    class Maze(gymnasium.Env[Any, Any]):
+        def __init__(self, walls: Any = None, start: Any = None) -> None:
+            if not isinstance(walls, list):
+                raise ValueError("walls must be a list of lists")
+            if not isinstance(start, dict):
+                raise TypeError("start must be a dictionary")
+
+    monkeypatch.setitem(gymnasium.registry, "Maze-v0", gymnasium.envs.registration.EnvSpec("Maze-v0", Maze))
+    with pytest.raises(UserError, match=message):
+        make_env("Maze-v0", options=options)
+
+
+@pytest.mark.parametrize("leaves", ["import sys\nsys.exit('no licence')", "raise SystemExit(0)"])
+@pytest.mark.parametrize("by_entry_point", [False, True])
+def test_a_module_that_leaves_the_program_when_it_is_imported_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaves: str, by_entry_point: bool
+) -> None:
+    (tmp_path / "leaving_envs.py").write_text(leaves)
+    (tmp_path / "lazy_envs.py").write_text("import gymnasium\ngymnasium.register('Lazy-v0', 'leaving_envs:Lazy')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"no licence|SystemExit"):
+        make_env("lazy_envs:Lazy-v0" if by_entry_point else "leaving_envs:Gone-v0")
+    gymnasium.registry.pop("Lazy-v0", None)
+    sys.modules.pop("lazy_envs", None)
 
 
 def test_a_package_of_robots_that_does_not_work_with_mujoco_4_names_the_one_that_it_works_with(

@@ -105,6 +105,37 @@ def test_what_is_not_one_number_is_no_reward(reward: Any) -> None:
         read_reward(reward)
 
 
+MASKED = np.ma.MaskedArray([1.0, 2.0], mask=[False, True])
+
+
+@pytest.mark.parametrize(
+    ("space", "given"),
+    [
+        (BOX, MASKED),
+        (spaces.Dict(a=spaces.Discrete(2)), {"a": np.ma.masked}),
+        (spaces.MultiBinary(2), np.ma.MaskedArray([0, 1], mask=[True, False])),
+    ],
+)
+def test_what_lies_under_a_mask_is_no_observation(space: spaces.Space[Any], given: Any) -> None:
+    with pytest.raises(UserError, match="has masked entries"):
+        read_value(space, given)
+
+
+def test_an_array_that_masks_nothing_is_read_as_one() -> None:
+    found = read_value(BOX, np.ma.MaskedArray([1.0, 2.0], mask=[False, False]))
+    assert type(found) is np.ndarray and found.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("reward", [np.ma.masked, np.ma.MaskedArray([3.0], mask=[True])], ids=repr)
+def test_a_masked_reward_is_one_that_nobody_knows(reward: Any) -> None:
+    assert np.isnan(read_reward(reward))
+
+
+def test_a_masked_end_is_no_end() -> None:
+    with pytest.raises(UserError, match="expected True or False"):
+        read_end(np.ma.masked, "terminated")
+
+
 @pytest.mark.parametrize("flag", [True, np.True_, 1, np.array(True), np.array([1])], ids=repr)
 def test_one_truth_value_is_an_end(flag: Any) -> None:
     assert read_end(flag, "terminated") is True
@@ -177,10 +208,11 @@ def test_a_reset_without_seed_is_told_what_it_lacks() -> None:
 def test_an_environment_that_cannot_be_closed_is_said_and_lost() -> None:
     class Stuck(Odd):
         def close(self) -> None:
-            raise AttributeError("no simulator\nat all")
+            raise kind("no simulator\nat all")
 
-    with pytest.warns(UserWarning, match=r"Closing the environment failed with AttributeError: no simulator\."):
-        Conforming(Stuck()).close()
+    for kind in (AttributeError, SystemExit):
+        with pytest.warns(UserWarning, match=rf"Closing the environment failed with {kind.__name__}: no simulator\."):
+            Conforming(Stuck()).close()
 
 
 def test_copies_whose_spaces_differ_are_refused_before_anything_is_stepped() -> None:

@@ -94,6 +94,21 @@ def test_the_reward_is_that_of_the_transition_and_the_true_one_stands_beside_it(
     assert [row[2] for row in rows] == [False, False, True]
 
 
+def test_what_is_masked_is_neither_an_observation_nor_a_reward() -> None:
+    class Masked(Counter):
+        def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+            return np.ma.MaskedArray([1.0], mask=[True]), 0.0, False, False, {}
+
+    env = LearnedReward(Masked(3), Recorder())
+    env.reset()
+    with pytest.raises(UserError, match="observation has masked entries"):
+        env.step(1)
+    env = LearnedReward(Counter(3), lambda *_: np.ma.MaskedArray([1.0], mask=[True]))
+    env.reset()
+    with pytest.raises(UserError, match="a reward function returned has masked entries"):
+        env.step(1)
+
+
 def test_both_returns_come_at_the_end_of_an_episode_and_only_there() -> None:
     env = LearnedReward(Counter(2, truncates=True), Recorder())
     for _ in range(2):
@@ -121,7 +136,10 @@ def test_statistics_outside_report_the_learned_return_and_the_true_one_stands_be
 
 @pytest.mark.parametrize(
     ("reward", "known"),
-    [(Decimal("0.5"), 0.5), (torch.tensor(0.5, requires_grad=True), 0.5), ("a lot", np.nan)],
+    [
+        *((Decimal("0.5"), 0.5), (torch.tensor(0.5, requires_grad=True), 0.5), ("a lot", np.nan)),
+        *((np.ma.masked, np.nan), (np.ma.MaskedArray([7.0], mask=[True]), np.nan)),
+    ],
     ids=repr,
 )
 def test_a_true_reward_is_read_however_it_is_wrapped(reward: Any, known: float) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prefrl.envs.text_rewards import TextReward
-from prefrl.errors import UserError, first_line, require
+from prefrl.errors import ANYTHING, UserError, first_line, require
 from prefrl.files import MOST_JSON_BYTES, parse_json
 from prefrl.seams import is_function_name, load_function
 from prefrl.text.data.judge import Judge, ask_both_ways
@@ -263,7 +263,7 @@ class Desk:
         )
         try:
             scored = await asyncio.to_thread(self._scorer.score, together.prompts, together.responses, together.labels)
-        except Exception as error:  # of one of them, or of whatever a user brings
+        except ANYTHING as error:  # of one of them, or of whatever a user brings
             if len(taken) > 1:
                 for one in taken:
                     await self._score([one])
@@ -315,7 +315,7 @@ def make_app(scorer: Scorer, token: str, *, batch: int = 64, templated: bool = F
             return refuse(422, str(error))
         except ValueError as error:
             return refuse(400, f"This is no JSON: {first_line(error)}")
-        except Exception as error:  # of a function of the user's
+        except ANYTHING as error:  # of a function of the user's
             return refuse(500, f"The reward failed: {type(error).__name__}: {first_line(error)}")
         return responses.JSONResponse({"rewards": scored.rewards, "scores": scored.rewards, "extra_logs": scored.logs})
 
