@@ -30,6 +30,7 @@ def check(connection: sa.Connection, name: str) -> None:
             raise reading.damaged(name, ValueError(f"a row of {lost[0]} refers to one of {lost[2]} that is missing"))
     _check_items(connection, name)
     _check_kinds(connection, name)
+    reading.facts(connection)
     after, kind = 0, tables.answers.c.kind
     others = kind.not_in((Comparison.kind, Undo.kind))  # which fit whatever shows two
     while entries := reading.answers(connection, others & (tables.answers.c.id > after), name, AT_ONCE):

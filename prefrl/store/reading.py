@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -202,6 +204,11 @@ def asked_windows(connection: sa.Connection) -> dict[int, list[int]]:
     for row in connection.execute(sa.select(tables.segments.c.episode, tables.segments.c.start)):
         windows.setdefault(row.episode, []).append(row.start)
     return windows
+
+
+def facts(connection: sa.Connection) -> dict[str, Any]:
+    """Return what a run has told those who watch it."""
+    return {row.key: json.loads(row.value) for row in connection.execute(sa.select(tables.facts))}
 
 
 def damaged(name: str, error: Exception) -> UserError:

@@ -10,7 +10,6 @@ compressed `.npz`, each image of a stack of images once, its true rewards in a c
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -492,8 +491,7 @@ class PreferenceStore:
 
     def facts(self) -> dict[str, Any]:
         """Return what the run has told."""
-        rows = sa.select(tables.facts)
-        return self._database.read(lambda c: {row.key: json.loads(row.value) for row in c.execute(rows)})
+        return self._database.read(reading.facts)
 
     def now(self) -> float:
         """Return the time in seconds since 1970 by the record's own clock, which all who use it share."""

@@ -10,6 +10,7 @@ plays), `games.jsonl` (which question is between whom, written before it is aske
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -143,6 +144,7 @@ class Tournament:
         if not self.record.is_file():
             return Standing(names=self.names, games=[], num_open=0, num_cannot_tell=0, ratings=None)
         with PreferenceStore(self.record, create=False) as store:
+            self._asked_of(between, store)
             scores = _scores(store)
             games = _games(between, scores)
             return Standing(
@@ -180,6 +182,8 @@ class Tournament:
             write_atomically(self._config_path, json.dumps(self.config, indent=1).encode())
         with PreferenceStore(self.record, create=not between) as store:
             between = self._asked_of(between, store)
+            if self._games_path.is_file():  # without what was cut short, or never asked
+                write_atomically(self._games_path, "".join(map(self._line, between, between.values())))
             if annotator is not None:
                 store.add_annotator(annotator.name, "teacher")
                 store.add_answers(list(annotator.answer(store.open_queries())))  # left when it was stopped
@@ -208,15 +212,18 @@ class Tournament:
 
     def _asked_of(self, between: dict[str, tuple[int, int]], store: PreferenceStore) -> dict[str, tuple[int, int]]:
         """Return the questions that the record holds: the last may be missing, if a kill came before it was asked."""
-        known = set(store.query_ids())
+        known = set(store.query_ids()) - set(store.asked_again())
         asked = {name: pair for name, pair in between.items() if name in known}
         if len(between) - len(asked) > 1:
             raise UserError(
                 f"The record {self.record} lacks {len(between) - len(asked)} of the {len(between)} questions in "
                 f"{self._games_path}. Restore it from a copy."
             )
-        if self._games_path.is_file():  # without what was cut short, or never asked
-            write_atomically(self._games_path, "".join(map(self._line, asked, asked.values())))
+        if len(asked) < len(known):
+            raise UserError(
+                f"{self._games_path} does not say between whom {len(known) - len(asked)} of the {len(known)} questions "
+                f"in {self.record} are. Restore it from a copy."
+            )
         return asked
 
     def _line(self, query_id: str, pair: tuple[int, int]) -> str:
@@ -227,6 +234,7 @@ class Tournament:
         with open(self._games_path, "a", encoding="utf-8") as file:
             file.write(self._line(query.id, pair))
             file.flush()
+            os.fsync(file.fileno())
 
     def _between(self) -> dict[str, tuple[int, int]]:
         """Return the players of each question, by number."""
@@ -243,7 +251,8 @@ class Tournament:
                 first, second = (self.names.index(name) for name in row["players"])
                 if first == second:
                     raise ValueError("it is between a player and itself")
-                found[str(row["query"])] = (first, second)
+                if found.setdefault(str(row["query"]), (first, second)) != (first, second):
+                    raise ValueError("an earlier line has the same question between others")
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{self._games_path}, line {number} is damaged: {first_line(error)}.") from None
         if found and not self.record.is_file():

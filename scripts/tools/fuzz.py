@@ -49,10 +49,12 @@ import tyro
 
 from prefrl import servers, start
 from prefrl.rewards import epic
+from prefrl.verbs import training
 
 MEMORY = 3 << 30
 """Bytes of address space that a command may take beyond what this process has."""
-SECONDS = 90.0
+SECONDS = 60
+"""Of the processor that a command may take; ten times as many may pass where others take it."""
 STRANGER = "open('RAN', 'w').close()\nclass Thing: pass\ndef thing(*_): return 0.0\n"
 HARMLESS = ("uname", "/sbin/ldconfig", "lscpu")
 """What libraries start to look at the machine."""
@@ -68,6 +70,7 @@ class Outcome:
     out: str
     err: str
     seconds: float
+    processor_seconds: float
     most_bytes: int
     broken: list[str]
     """Rules that it broke while it ran."""
@@ -83,16 +86,18 @@ def in_child(arguments: list[str], place: Path, work: Path) -> Outcome:
     if child == 0:
         os._exit(_child(arguments, place, work, out, err, broken, modules))
     handle = os.pidfd_open(child)
-    late = not select.select([handle], [], [], SECONDS)[0]
+    late = not select.select([handle], [], [], 10 * SECONDS)[0]
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # it, or what it left behind
     os.close(handle)
     _, code, used = os.wait4(child, 0)
-    status = -1 if late else os.waitstatus_to_exitcode(code)
+    status = os.waitstatus_to_exitcode(code)
+    late |= status == -signal.SIGXCPU
     texts = [path.read_text(errors="replace") if path.exists() else "" for path in (out, err, broken)]
     rules = sorted(set(texts[2].splitlines())) + (["took too long"] if late else [])
     imported = modules.read_text().split() if status == 0 else []
-    return Outcome(status, texts[0], texts[1], time.monotonic() - began, used.ru_maxrss * 1024, rules, imported)
+    taken, processor = time.monotonic() - began, used.ru_utime + used.ru_stime
+    return Outcome(status, texts[0], texts[1], taken, processor, used.ru_maxrss * 1024, rules, imported)
 
 
 def _child(arguments: list[str], place: Path, work: Path, out: Path, err: Path, broken: Path, modules: Path) -> int:
@@ -113,6 +118,7 @@ def _child(arguments: list[str], place: Path, work: Path, out: Path, err: Path, 
         resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + MEMORY,) * 2)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 29, 1 << 29))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
         sys.path.insert(0, "")
         record = os.open(broken, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_APPEND)
         sys.addaudithook(_guard(place, work, lambda said: os.write(record, (said + "\n").encode("utf-8", "replace"))))
@@ -131,15 +137,15 @@ def _child(arguments: list[str], place: Path, work: Path, out: Path, err: Path, 
 
 def _guard(place: Path, work: Path, tell: Callable[[str], object]) -> Callable[[str, tuple[Any, ...]], None]:
     """Return an audit hook that tells of files outside of a folder, processes, connections and strange code."""
-    inside, root = str(place.resolve()), str(work.resolve())
+    inside, root = f"{place.resolve()}/", f"{work.resolve()}/"
     named = ("model", "pairs.jsonl", "swings")  # by the user's own runs
-    names = tuple(f"{root}/corpus/{name}" for name in named)
+    names = tuple(f"{root}corpus/{name}" for name in named)
 
     def check(event: str, args: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(args[0], str | bytes):
             path = os.path.realpath(os.fsdecode(args[0]))
             writes = isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
-            if path.startswith(inside) or (writes and path in ("/dev/null", "/dev/tty")):
+            if f"{path}/".startswith(inside) or (writes and path in ("/dev/null", "/dev/tty")):
                 return
             if writes:
                 tell(f"wrote {path}")
@@ -147,7 +153,7 @@ def _guard(place: Path, work: Path, tell: Callable[[str], object]) -> Callable[[
                 tell(f"read {path}")
         elif event in ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "shutil.rmtree"):
             for path in (os.path.realpath(os.fsdecode(one)) for one in args[:2] if isinstance(one, str | bytes)):
-                if not path.startswith(inside):
+                if not f"{path}/".startswith(inside):
                     tell(f"{event} {path}")
         elif event == "socket.connect" and isinstance(args[1], tuple) and args[1][0] not in ("127.0.0.1", "::1"):
             tell(f"connected to {args[1][0]}")
@@ -197,7 +203,7 @@ class Fuzzer:
             target = rng.choices(self.targets, [target.weight for target in self.targets])[0]
             template = rng.choice(target.commands)
             expected = self._undamaged(target.base, template)
-            self._copy(target.base, place)
+            self._copy(target.base, place, [name for name in corpus.BESIDE if name in template])
             kind, base = target.kind, target.base
             told, plausible = self._damage(target, rng, place)
             command = self._words(template, base)
@@ -206,13 +212,14 @@ class Fuzzer:
         verdict, why = self._judge(done, place, before, expected, plausible)
         case = {"number": number, "class": kind, "base": base, "damage": told, "command": " ".join(command)[:600],
                 "verdict": verdict, "why": why, "status": done.status, "seconds": round(done.seconds, 1),
-                "megabytes": done.most_bytes >> 20, "err": done.err[-3000:], "out": done.out[-800:]}  # fmt: skip
+                "processor_seconds": round(done.processor_seconds, 3), "megabytes": done.most_bytes >> 20,
+                "err": done.err[-3000:], "out": done.out[-800:]}  # fmt: skip
         return kind, verdict, case
 
     def _line(self, rng: random.Random, place: Path) -> tuple[str, str, str, bool, list[str]]:
         template = rng.choice(self.lines)
         base = "stopped" if template[0] == "resume" else "record.sqlite" if template[:1] == ("label",) else "run"
-        self._copy(base, place)
+        self._copy(base, place, corpus.BESIDE)
         shown = template[:2] if template[0] == "text" else template[:1]
         words, plausible = corpus.damage_line(template, self._known(shown), rng)
         kind = "command line of text" if template[0] == "text" else "command line"
@@ -233,12 +240,11 @@ class Fuzzer:
     def _words(self, template: Any, base: str) -> list[str]:
         return [word.replace("{base}", base).replace("{port}", str(self.port)) for word in template]
 
-    def _copy(self, base: str, place: Path) -> None:
-        """Lay out a folder with a copy of a base, and beside it what commands read and must leave alone."""
+    def _copy(self, base: str, place: Path, beside: Iterable[str]) -> None:
+        """Lay out a folder with a copy of a base, and beside it what the command reads and must leave alone."""
         place.mkdir()
         (place / "stranger.py").write_text(STRANGER)
-        beside = ["run"] if base == "league" else []
-        for name in {base, *beside, *corpus.BESIDE}:
+        for name in {base, *beside, *(["run"] if base == "league" else [])}:
             there = self.corpus / name
             if there.is_dir():
                 shutil.copytree(there, place / name)
@@ -276,7 +282,8 @@ class Fuzzer:
         name = f"{base}: {' '.join(template)}"
         if name not in self._expected:
             place = self.work / "case"
-            self._copy(base, place)
+            shutil.rmtree(place, ignore_errors=True)
+            self._copy(base, place, corpus.BESIDE)
             done = in_child(self._words(template, base), place, self.work)
             if done.status not in (0, 2) or done.broken:
                 raise SystemExit(f"{template} of an undamaged {base}: {done.status} {done.broken}\n{done.err}")
@@ -377,6 +384,7 @@ def _warm(text: bool) -> None:
     _import([*WARM, *(WARM_TEXT if text else ())])
     torch.set_num_threads(1)
     epic._fit_network.__defaults__ = (50,)  # of 600 steps
+    training.report_run = lambda _: None  # which is a command of its own here
     servers.FIRST_WAIT = servers.LONGEST_WAIT = 0.01
 
 
@@ -436,7 +444,7 @@ def main(
         most, done = max(most, case["megabytes"]), done + 1
         if results is not None:
             with results.open("a") as file:
-                kept = ("number", "class", "verdict", "megabytes")
+                kept = ("number", "class", "verdict", "megabytes", "processor_seconds")
                 file.write(json.dumps({name: case[name] for name in kept}) + "\n")
         if done % 100 == 0:
             print(f"{done} inputs, {sum(row['FAULT'] for row in counts.values())} faults", flush=True)

@@ -166,6 +166,7 @@ CHECKPOINT = tuple(f"checkpoints/000000000600/{name}" for name in
 JUDGE = ("text", "judge", "--judge", "http://127.0.0.1:{port}/v1#m", "--data", "drawn.jsonl", "--out", "out.jsonl",
          "--timeout", "2")  # fmt: skip
 ONE_STEP = ("--training.batch-size", "4", "--training.epochs", "1")
+WATCH = ("--watch.times", "1", "--watch.prompts", "2", "--max-tokens", "4")
 
 PLAY = ("tournament", "run", "--policies", "before", "last", "--games")
 LEAGUE = (("tournament", "--out", "{base}", "--json"), (*PLAY, "7", "--out", "{base}", "--json"))
@@ -220,16 +221,16 @@ LANGUAGE = (
     Target("model", "dpo", ("model/model.safetensors",), inputs.damage_safetensors,
            (("text", "sample", "{base}", "--prompt", "a", "--max-tokens", "2"),), 1),
     Target("rows of text", "pairs.jsonl", (".",), inputs.damage_rows,
-           (("text", "dpo", "--model", "model", "--data", "{base}", *ONE_STEP, *TEXT, "--out", "out"),
+           (("text", "dpo", "--model", "model", "--data", "{base}", *ONE_STEP, *WATCH, *TEXT, "--out", "out"),
             ("text", "reward", "--model", "model", "--data", "{base}", *ONE_STEP, *TEXT, "--out", "out")), 2),
     Target("rows of text", "examples.jsonl", (".",), inputs.damage_rows,
            (("text", "sft", "--model", "model", "--data", "{base}", *ONE_STEP, *TEXT, "--out", "out"),), 1.5),
     Target("rows of text", "ranked.jsonl", (".",), inputs.damage_rows,
            (("text", "reward", "--model", "model", "--data", "{base}", *ONE_STEP, *TEXT, "--out", "out"),), 1.5),
     Target("rows of text", "liked.jsonl", (".",), inputs.damage_rows,
-           (("text", "kto", "--model", "model", "--data", "{base}", *ONE_STEP, *TEXT, "--out", "out"),), 1.5),
+           (("text", "kto", "--model", "model", "--data", "{base}", *ONE_STEP, *WATCH, *TEXT, "--out", "out"),), 1.5),
     Target("rows of text", "chat.jsonl", (".",), inputs.damage_rows,
-           (("text", "dpo", "--model", "model", "--data", "{base}", *ONE_STEP, *TEXT, "--out", "out"),), 1.5),
+           (("text", "dpo", "--model", "model", "--data", "{base}", *ONE_STEP, *WATCH, *TEXT, "--out", "out"),), 1.5),
     Target("rows of text", "remarks.jsonl", (".",), inputs.damage_rows,
            (("text", "tell", "--record", "record.sqlite", "--data", "{base}", "--annotator", "eve"),), 3),
     Target("rows of text", "drawn.jsonl", (".",), inputs.damage_rows, (JUDGE,), 2),
@@ -265,7 +266,7 @@ LINES: tuple[tuple[str, ...], ...] = (
 )
 TEXT_LINES: tuple[tuple[str, ...], ...] = (
     ("text", "sft", "--model", "model", "--data", "examples.jsonl", *ONE_STEP, *TEXT, "--out", "out"),
-    ("text", "dpo", "--model", "model", "--data", "pairs.jsonl", *ONE_STEP, *TEXT, "--out", "out"),
+    ("text", "dpo", "--model", "model", "--data", "pairs.jsonl", *ONE_STEP, *WATCH, *TEXT, "--out", "out"),
     ("text", "sample", "model", "--prompt", "a", "--max-tokens", "2"),
     ("text", "judge", "--data", "drawn.jsonl", "--out", "out.jsonl"),
     ("text", "compare", "--model", "model", "--prompts", "2", "--max-tokens", "2", "--out", "out.jsonl"),

@@ -215,6 +215,7 @@ def changed(path: Path, statement: str) -> None:
         "UPDATE query_items SET position = '{}' WHERE rowid = 2",
         "UPDATE annotators SET kind = x''",
         "UPDATE queries SET scale = 'x', kind = 5 WHERE session = 3",
+        "INSERT INTO facts (key, value) VALUES ('questions', 'inf')",
     ],
 )
 def test_a_record_that_is_not_whole_is_refused_and_nothing_is_exported(record: Path, statement: str) -> None:

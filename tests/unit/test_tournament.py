@@ -114,6 +114,28 @@ def test_a_record_that_lacks_questions_is_refused(tmp_path: Path) -> None:
             look()
 
 
+@pytest.mark.parametrize("again", ["left out", "renamed"])
+def test_a_list_that_lacks_games_is_refused_and_the_tournament_ends(tmp_path: Path, again: str) -> None:
+    play(tmp_path / "cup", 6)
+    noted = tmp_path / "cup" / "games.jsonl"
+    lines = noted.read_text().splitlines(keepends=True)
+    lines[2:3] = [] if again == "left out" else [json.dumps({**json.loads(lines[2]), "query": "\0"}) + "\n"]
+    noted.write_text("".join(lines))
+    for look in (Tournament(tmp_path / "cup").standing, lambda: play(tmp_path / "cup", 8)):
+        with pytest.raises(UserError, match="does not say between whom 1 of the 6 questions"):
+            look()
+    assert noted.read_text() == "".join(lines)
+
+
+def test_a_question_between_two_pairs_is_refused(tmp_path: Path) -> None:
+    play(tmp_path / "cup", 2)
+    noted = tmp_path / "cup" / "games.jsonl"
+    first = json.loads(noted.read_text().splitlines()[0])
+    noted.write_text(noted.read_text() + json.dumps({**first, "players": first["players"][::-1]}) + "\n")
+    with pytest.raises(UserError, match="line 3 is damaged: an earlier line has the same question between others"):
+        play(tmp_path / "cup", 4)
+
+
 @pytest.mark.parametrize(
     "content",
     [
