@@ -29,7 +29,7 @@ import numpy as np
 
 from prefrl.errors import UserError, first_line, require
 from prefrl.feedback import KINDS, Answer, Edit, Entry, Query, Response, Undo, settled
-from prefrl.files import MOST_BYTES, npz_arrays, npz_bytes, read_inside, write_json
+from prefrl.files import MOST_BYTES, npz_arrays, npz_bytes, parse_json, read_inside, write_json
 from prefrl.segments import Segment, segment_arrays, segment_from_arrays
 from prefrl.spaces import Array, check_finite
 from prefrl.store import Clip, PreferenceStore, QueryCard
@@ -85,7 +85,7 @@ def import_record(folder: Path, where: Path | str) -> str:
     if not path.is_file():
         raise UserError(f"There is no data set in {folder}: it has no dataset.json. Give a folder that export wrote.")
     with _reading(folder, "dataset.json"):
-        about = json.loads(read_inside(folder, "dataset.json"))
+        about = parse_json(read_inside(folder, "dataset.json"))
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise UserError(f"{path} was not written by prefrl export.")
         if not isinstance(about.get("version"), int):

@@ -23,6 +23,9 @@ MOST_BYTES = 1 << 30
 MOST_JSON_BYTES = 1 << 26
 """Of a file or an answer of a server that is one JSON value."""
 
+MOST_DIGITS = 300
+"""Of a whole number in JSON: any of them can be turned into a float."""
+
 WHOLE_BYTES = 1 << 28
 """Files up to this size are hashed whole."""
 BLOCK_BYTES, BLOCKS = 1 << 16, 256
@@ -89,7 +92,13 @@ def _finite(text: str) -> float:
     return number
 
 
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"{text[:20]}... has {len(text)} digits; {MOST_DIGITS} at most are read")
+    return int(text)
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_int=_whole, parse_constant=_finite)
 
 
 def read_json(path: Path) -> Any:
@@ -166,9 +175,17 @@ def read_inside(folder: Path, name: str) -> bytes:
         OSError: it cannot be read.
     """
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not is_inside(folder, path):
         raise ValueError(f"{name} leads out of the folder")
     return read_plain(path)
+
+
+def is_inside(folder: Path, path: Path) -> bool:
+    """Tell whether a path, which data may name, leads to something below a folder; links are followed."""
+    try:
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    except ValueError:  # no name of a file can hold that
+        return False
 
 
 def read_plain(path: Path) -> bytes:

@@ -53,6 +53,7 @@ def _number(option: str, text: str, now: int) -> int:
 
 def _write(folder: ControlFolder, settings: RunSettings) -> None:
     """Put other settings in place of a run's; killed in between, it is as it was, but has to be finished again."""
+    folder.digests_path.unlink(missing_ok=True)
     folder.summary_path.unlink(missing_ok=True)
     (folder.policies / "last.pt").unlink(missing_ok=True)
     config = folder.config

@@ -11,9 +11,10 @@ import torch
 
 from prefrl.control.settings import RunSettings
 from prefrl.errors import UserError, first_line
-from prefrl.files import check_stored, write_atomically
+from prefrl.files import read_plain, write_atomically
 from prefrl.runs import RunFolder
 from prefrl.runs.codec import to_json
+from prefrl.runs.tensors import read_tensors
 from prefrl.store import PreferenceStore
 
 
@@ -120,10 +121,10 @@ class ControlFolder(RunFolder):
             kept = ", ".join(sorted(p.stem for p in self.policies.glob("*.pt"))) or "none"
             raise UserError(f"The run in {self.path} has no policy {name!r}; it has: {kept}.")
         try:
-            with zipfile.ZipFile(path) as file:
-                check_stored(file)
+            data = read_plain(path)
+            with zipfile.ZipFile(io.BytesIO(data)) as file:
                 damaged = file.testzip()  # torch reads on where a checksum does not fit
-            state: dict[str, Any] = {} if damaged else torch.load(path, map_location="cpu", weights_only=True)
+            state: Any = {} if damaged else read_tensors(data)
         except Exception as error:  # of zipfile and torch: many kinds
             raise UserError(
                 f"The policy {path} cannot be read: {first_line(error)}. Restore it from a copy."

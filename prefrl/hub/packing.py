@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.control.folder import ControlFolder
-from prefrl.errors import UserError
-from prefrl.files import parse_json, read_json, write_atomically, write_json
+from prefrl.errors import UserError, first_line
+from prefrl.files import is_inside, parse_json, read_inside, read_json, write_atomically, write_json
 from prefrl.offline.folder import OfflineFolder
 from prefrl.runs.folder import RunFolder, format_of
 from prefrl.text.jobs.folder import TextFolder
@@ -89,13 +89,20 @@ def pack(folder: RunFolder, place: Path, *, names: bool = False) -> list[str]:
     write_json(place / "summary.json", _renamed(folder.read_summary(), stand_ins))
     for name in ROWS:
         if (folder.path / name).is_file():
-            lines = (folder.path / name).read_text(encoding="utf-8").split("\n")
-            rows = [json.dumps(_renamed(parse_json(line), stand_ins)) for line in lines if line.strip()]
+            try:
+                lines = read_inside(folder.path, name).split(b"\n")
+                rows = [json.dumps(_renamed(parse_json(line), stand_ins)) for line in lines if line.strip()]
+            except ValueError as error:
+                raise UserError(f"{folder.path / name} cannot be shared: {first_line(error)}.") from None
             write_atomically(place / name, "".join(row + "\n" for row in rows))
     for form in SHARED:
         for path in sorted(folder.path.glob(form)):
-            if not path.is_file() or path.is_symlink():
+            if not path.is_file():
                 continue
+            if not is_inside(folder.path, path):
+                raise UserError(
+                    f"{path} is a link that leads out of the run, so it is not shared. Put the file itself there."
+                )
             target = place / path.relative_to(folder.path)
             target.parent.mkdir(parents=True, exist_ok=True)
             if path.name == "report.json":

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.errors import UserError, first_line, require
-from prefrl.files import write_atomically
+from prefrl.files import is_inside, parse_json, read_plain, write_atomically
 from prefrl.image.reward_model import Ranked
 
 FILE = "rankings.jsonl"
@@ -60,27 +60,28 @@ def read_rankings(place: str, shape: tuple[int, int, int]) -> list[Ranked]:
     if not path.is_file():
         raise UserError(f"There are no rankings in {place}: expected a folder with {FILE}, or such a file.")
     rows = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                rows.append(_read_row(path, number, line, shape))
+    try:
+        lines = read_plain(path).split(b"\n")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}.") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            rows.append(_read_row(path, number, line, shape))
     if not rows:
         raise UserError(f"{path} holds no rankings.")
     return rows
 
 
-def _read_row(path: Path, number: int, line: str, shape: tuple[int, int, int]) -> Ranked:
+def _read_row(path: Path, number: int, line: bytes, shape: tuple[int, int, int]) -> Ranked:
     where = f"{path}, line {number}"
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = parse_json(line)
+    except ValueError as error:
         raise UserError(f"{where}: this is not JSON: {first_line(error)}") from error
     if isinstance(row, dict) and "images" not in row and {"chosen", "rejected"} <= row.keys():
         row = {"prompt": row.get("prompt"), "images": [row["chosen"], row["rejected"]], "ranks": [1, 2]}
     if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
-        raise UserError(
-            f'{where}: expected an object with "prompt", "images" and "ranks". Received {line.strip()[:60]}'
-        )
+        raise UserError(f'{where}: expected an object with "prompt", "images" and "ranks". Received {str(row)[:60]}')
     names, ranks = row.get("images"), row.get("ranks")
     if not isinstance(names, list) or not 2 <= len(names) <= 32 or not all(isinstance(name, str) for name in names):
         raise UserError(f'{where}: "images" should be a list of 2 to 32 names of files. Received {str(names)[:60]}')
@@ -102,10 +103,14 @@ def read_picture(folder: Path, name: str, where: str, shape: tuple[int, int, int
     require("PIL", "image")
     from PIL import Image
 
-    root, path = folder.resolve(), (folder / name).resolve()
-    if not path.is_relative_to(root):
+    try:
+        path = folder / name
+        there = path.is_file() and path.stat().st_size <= MAX_BYTES
+    except OSError:  # too long for a name of a file
+        there = False
+    if there and not is_inside(folder, path):
         raise UserError(f"{where}: {name[:60]!r} is not below {folder}, so it is not read.")
-    if not path.is_file() or path.stat().st_size > MAX_BYTES:
+    if not there:
         raise UserError(f"{where}: there is no picture {name[:60]!r} of at most {MAX_BYTES >> 20} MB.")
     try:
         with Image.open(path) as image:

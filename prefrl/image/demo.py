@@ -6,7 +6,6 @@ is over-optimised; the KL to the model at the start delays that (DPOK, Fan et al
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefrl.errors import UserError
-from prefrl.files import write_json
+from prefrl.files import read_json, write_json
 from prefrl.image import jobs
 from prefrl.image.data import FILE, write_rankings
 from prefrl.image.denoising import DenoisingSettings
@@ -105,7 +104,7 @@ class Demo:
 
     def _check_settings(self) -> None:
         path, now = self.out / "demo.json", to_json(self.settings)
-        if path.is_file() and json.loads(path.read_text()) != now:
+        if path.is_file() and read_json(path) != now:
             raise UserError(f"{self.out} holds a demo with other settings. Choose another --out.")
         write_json(path, now)
 
@@ -198,7 +197,7 @@ def curves(out: Path) -> dict[str, list[dict[str, Any]]]:
             if rows and "kl_nats" in rows[-1] and "proxy" in rows[-1]:
                 found[path.name] = rows
     if (out / "best-of-n.json").is_file():
-        found["best of n"] = json.loads((out / "best-of-n.json").read_text())
+        found["best of n"] = read_json(out / "best-of-n.json")
     return found
 
 
@@ -206,7 +205,7 @@ def show_results(out: Path) -> None:
     """Print for each method where it began, its best point, and its end."""
     names = ("method", "gold at first", "best gold", "at sqrt(KL)", "gold at the end", "sqrt(KL)", "proxy", "Fréchet")
     table = Table(*names, title=str(out))
-    quality = json.loads((out / "quality.json").read_text()) if (out / "quality.json").is_file() else {}
+    quality = read_json(out / "quality.json") if (out / "quality.json").is_file() else {}
     for name, rows in curves(out).items():
         best = max(rows, key=lambda row: row["gold"])
         last = rows[-1]

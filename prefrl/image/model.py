@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prefrl.errors import UserError, first_line, require
+from prefrl.files import read_json
 from prefrl.image.diffusion import Schedule
 
 OWN = "prefrl_image.json"
@@ -231,7 +232,7 @@ class ImageModel(nn.Module):
         from diffusers import DDIMScheduler, SD3Transformer2DModel
         from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-        own = json.loads((folder / OWN).read_text())
+        own = read_json(folder / OWN)
         return cls(
             SD3Transformer2DModel.from_pretrained(folder / "denoiser", use_safetensors=True),
             CLIPTextModel.from_pretrained(folder / "text", use_safetensors=True),

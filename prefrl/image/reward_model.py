@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from prefrl.errors import UserError, first_line
+from prefrl.files import read_json
 from prefrl.image.model import ImageModel, to_floats
 from prefrl.likelihood import choices, ranking_log_likelihood
 from prefrl.runs.optimisation import Optimiser, OptimiserSettings
@@ -179,7 +180,7 @@ class RewardModel(nn.Module):
         if not (folder / CONFIG).is_file():
             raise UserError(f"There is no image reward model in {place}. Train one with: prefrl image reward")
         try:
-            members = json.loads((folder / CONFIG).read_text())["members"]
+            members = read_json(folder / CONFIG)["members"]
             if not 1 <= len(members) <= 100:
                 raise ValueError(f"{len(members)} members")
             sizes = [(int(one["text_width"]), int(one["width"])) for one in members]

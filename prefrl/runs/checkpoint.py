@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +23,9 @@ import safetensors.numpy
 import torch
 
 from prefrl.errors import UserError, first_line
-from prefrl.files import check_stored, write_json
+from prefrl.files import parse_json, write_json
 from prefrl.runs.folder import RESUME, RunFolder
+from prefrl.runs.tensors import read_tensors
 from prefrl.spaces import Array
 from prefrl.trust import without_passwords
 
@@ -155,10 +155,8 @@ def load_checkpoint(path: Path, run_id: str) -> Checkpoint:
     if manifest["run_id"] != run_id:
         raise CheckpointError(f"{path} belongs to another run ({manifest['run_id']}, not {run_id}).")
     try:
-        with zipfile.ZipFile(io.BytesIO(files["state.pt"])) as file:
-            check_stored(file)
         state = State(
-            tensors=torch.load(io.BytesIO(files["state.pt"]), map_location="cpu", weights_only=True),
+            tensors=read_tensors(files["state.pt"]),
             arrays=safetensors.numpy.load(files["arrays.safetensors"]),
             values=json.loads(files["state.json"]),
         )
@@ -174,7 +172,7 @@ def load_checkpoint(path: Path, run_id: str) -> Checkpoint:
 def _checked_files(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return the manifest of a checkpoint and its files by name, which are as they were written."""
     try:
-        manifest = json.loads(_read(path, "manifest.json"))
+        manifest = parse_json(_read(path, "manifest.json"))
         if manifest.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not a checkpoint of prefrl.")
         if manifest["version"] > FORMAT_VERSION:
@@ -276,9 +274,9 @@ def change_settings(folder: RunFolder, changes: Mapping[str, Any]) -> None:
     """Note in the checkpoints of a run that its settings were changed knowingly, by a command."""
     for path in _folders(folder.checkpoints):
         try:
-            manifest = json.loads((path / "manifest.json").read_bytes())
+            manifest = parse_json(_read(path, "manifest.json"))
             manifest["settings"] = {**manifest["settings"], **changes}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, DamagedCheckpoint):
             continue  # it is damaged, which is said when it is read
         write_json(path / "manifest.json", manifest)
 

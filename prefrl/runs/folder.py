@@ -180,8 +180,9 @@ class RunFolder:
         """
         if self.finished:
             raise UserError(f"The run in {self.path} is finished; look at it with: prefrl evaluate {self.path}")
-        if self.summary_path.exists():
-            warnings.warn(f"{self.summary_path} holds no figures: the end of the run is made again.", stacklevel=2)
+        if self.summary_path.exists() or self.summary_path.name in self._digests():
+            what = "holds no figures" if self.summary_path.exists() else "is missing, and the run had come to its end"
+            warnings.warn(f"{self.summary_path} {what}: that end is made again.", stacklevel=2)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the figures at the end, and before that digests by which a later change of figures shows."""

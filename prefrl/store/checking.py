@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from prefrl.errors import UserError
-from prefrl.feedback import KINDS, Answer, Comparison, Undo
+from prefrl.feedback import KINDS, Answer, Comparison, Response, Undo
 from prefrl.store import reading, tables
 from prefrl.store.writing import ANNOTATOR_KINDS
 
@@ -28,8 +28,10 @@ def check(connection: sa.Connection, name: str) -> None:
         lost = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
         if lost is not None:
             raise reading.damaged(name, ValueError(f"a row of {lost[0]} refers to one of {lost[2]} that is missing"))
+        _check_types(connection, name)
     _check_items(connection, name)
     _check_kinds(connection, name)
+    _check_responses(connection, name)
     reading.facts(connection)
     after, kind = 0, tables.answers.c.kind
     others = kind.not_in((Comparison.kind, Undo.kind))  # which fit whatever shows two
@@ -43,6 +45,27 @@ def check(connection: sa.Connection, name: str) -> None:
             except UserError as error:
                 raise reading.damaged(name, ValueError(f"answer {row}: {error}")) from error
         after = entries[-1][0]
+
+
+def _check_types(connection: sa.Connection, name: str) -> None:
+    """Check that columns hold values of their types: a file takes a text for a number as well."""
+    for table in tables.metadata.tables.values():
+        for column in table.c:
+            is_number = isinstance(column.type, sa.Integer | sa.Double | sa.Boolean)
+            is_bytes = isinstance(column.type, sa.LargeBinary)
+            known = ("integer", "real") if is_number else ("blob",) if is_bytes else ("text",)
+            kind = sa.func.typeof(column)
+            found = connection.scalar(sa.select(kind).where(kind.not_in((*known, "null"))).limit(1))
+            if found is not None:
+                raise reading.damaged(name, ValueError(f"{table.name}.{column.name} holds a value of type {found}"))
+
+
+def _check_responses(connection: sa.Connection, name: str) -> None:
+    """Check that texts are those that they are named after."""
+    responses = sa.select(tables.responses).execution_options(yield_per=AT_ONCE)
+    for response_id, prompt, text in connection.execute(responses):
+        if Response(prompt=prompt, text=text).id != response_id:
+            raise reading.damaged(name, ValueError(f"the response {response_id} is not what was recorded"))
 
 
 def _check_kinds(connection: sa.Connection, name: str) -> None:

@@ -7,6 +7,7 @@ from two, it is damaged, which shows only later.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def network_filesystem(path: Path, mounts: Path = Path("/proc/self/mounts")) -> 
         lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return None
-    found = path.resolve()
+    found = Path(os.path.realpath(path))  # a link that leads in a circle is told when it is opened
     best, name = -1, ""
     for line in lines:
         fields = line.split(" ")

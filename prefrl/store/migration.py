@@ -60,6 +60,8 @@ def open_schema(database: Database, *, create: bool = True) -> None:
 
 def _version(connection: sa.Connection, name: str) -> int | None:
     """Return the version of a record, None for an empty database."""
+    if connection.dialect.name == "sqlite":
+        _check_plain(connection, name)
     names = sa.inspect(connection).get_table_names()
     if not names:
         return None
@@ -77,6 +79,29 @@ def _version(connection: sa.Connection, name: str) -> int | None:
             f"this one reads up to {tables.SCHEMA_VERSION}). Update prefrl to use it."
         )
     return version
+
+
+def _check_plain(connection: sa.Connection, name: str) -> None:
+    """Check that a file's tables hold what they say: a trigger changes what is written, a view is worked out anew.
+
+    Raises:
+        UserError: it has a trigger, or something else in the place of a table.
+    """
+    schema = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE type != 'index'"
+    for kind, its_name, table, sql in connection.exec_driver_sql(schema).all():
+        what = "virtual table" if kind == "table" and str(sql).upper().startswith("CREATE VIRTUAL") else kind
+        if table in tables.metadata.tables and what != "table":
+            raise UserError(
+                f"The record {name} has a {what} {its_name!r}, which no record of prefrl has: it may change or make up "
+                "answers. It was left as it is. Name another, or take it out with sqlite3 if you know what it is for."
+            )
+    for table in tables.metadata.tables:
+        found = connection.exec_driver_sql("SELECT name FROM pragma_table_xinfo(?) WHERE hidden > 0", (table,)).scalar()
+        if found is not None:
+            raise UserError(
+                f"The record {name} has a column {table}.{found} that is worked out from others, which no record of "
+                "prefrl has. It was left as it is. Name another."
+            )
 
 
 def _from_1_to_2(connection: sa.Connection) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.errors import UserError, first_line, require
+from prefrl.files import is_inside, read_plain
 from prefrl.segments import Segment
 from prefrl.store.clips import clip_of
 from prefrl.studies.asking import Shown
@@ -59,9 +61,8 @@ def find_media(folder: Path, table: Path | None = None) -> list[Medium]:
             raise UserError(f"There are no videos or images in {folder}; expected files ending in {known}.")
         return [Medium(path=path, numbers=(), row=row) for row, path in enumerate(paths)]
     try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.DictReader(io.StringIO(read_plain(table).decode("utf-8-sig"), newline="")))
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{table} cannot be read: {first_line(error)}") from None
     if not rows or "file" not in rows[0]:
         columns = ", ".join(map(str, rows[0])) if rows else "none"
@@ -69,8 +70,12 @@ def find_media(folder: Path, table: Path | None = None) -> list[Medium]:
     numeric = [name for name in rows[0] if name != "file" and all(_number(row[name]) is not None for row in rows)]
     found = []
     for number, row in enumerate(rows):
-        path = folder / row["file"]
-        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        path = folder / (row["file"] or ".")
+        try:
+            there = path.is_file() and is_inside(folder, path)
+        except OSError:  # too long for a name of a file
+            there = False
+        if not there:
             raise UserError(f"{table}, row {number + 1}: there is no file {row['file']!r} in {folder}.")
         if path.suffix.lower() not in VIDEOS + IMAGES:
             raise UserError(f"{table}, row {number + 1}: {row['file']!r} is neither a video nor an image.")

@@ -16,6 +16,7 @@ from rich.console import Console
 from prefrl.control.pairs import pairs
 from prefrl.control.settings import TrainSettings
 from prefrl.errors import UserError
+from prefrl.files import parse_json
 from prefrl.offline.settings import OfflineSettings
 from prefrl.runs import tracking
 from prefrl.runs.codec import to_json
@@ -141,8 +142,8 @@ def _varied(kind: Kind, words: Sequence[str]) -> dict[str, list[Any]]:
             raise UserError(f"{name} is varied twice. Give all its values at once: {name}=A,B,C")
         if text.startswith("["):
             try:
-                values = json.loads(text)
-            except json.JSONDecodeError:
+                values = parse_json(text)
+            except ValueError:
                 raise UserError(f"The values of {name} are no JSON list: {text[:80]}") from None
         else:
             values = [parse_value(kind, name, one) for one in text.split(",")]

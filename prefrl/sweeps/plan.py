@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.errors import UserError, near_names, require
-from prefrl.files import parse_json, read_json, write_json
+from prefrl.files import parse_json, read_json, read_plain, write_json
 from prefrl.runs.codec import to_json
 from prefrl.runs.folder import installed_versions
 from prefrl.sweeps.kinds import Kind, kind_named
@@ -165,11 +165,11 @@ def read_sweep(path: Path) -> Sweep:
         UserError: there is no such file, or it does not say what a sweep is.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_plain(path).decode("utf-8-sig")
         if path.suffix == ".toml":
             found: Any = tomllib.loads(text)
         elif path.suffix in (".yaml", ".yml"):
-            found = require("yaml", "sweep").safe_load(text)
+            found = _read_yaml(text)
         elif path.suffix == ".json":
             found = parse_json(text)
         else:
@@ -190,6 +190,13 @@ def read_sweep(path: Path) -> Sweep:
         if not isinstance(values, list):
             raise UserError(f"{path}: vary.{name} should be a list of values. Received {str(values)[:60]!r}")
     return Sweep(**found)
+
+
+def _read_yaml(text: str) -> Any:
+    yaml = require("yaml", "sweep")
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+        raise ValueError("a value stands for another (*name): a few of them can stand for billions. Write it out")
+    return yaml.safe_load(text)
 
 
 def _options(kind: Kind, given: Mapping[str, Any]) -> dict[str, Any]:

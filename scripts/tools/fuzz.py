@@ -157,7 +157,9 @@ def _guard(place: Path, work: Path, tell: Callable[[str], object]) -> Callable[[
                     tell(f"{event} {path}")
         elif event == "socket.connect" and isinstance(args[1], tuple) and args[1][0] not in ("127.0.0.1", "::1"):
             tell(f"connected to {args[1][0]}")
-        elif event in ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen") and args[0] not in HARMLESS:
+        elif event in ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen") and not (
+            args[0] in HARMLESS or Path(os.fsdecode(args[0])).name.startswith("ffmpeg-")
+        ):
             tell(f"started {str(args[0])[:60]}")
         elif event == "pickle.find_class" and args[0] in ("builtins", "os", "posix", "subprocess"):
             tell(f"unpickled {args[0]}.{args[1]}")

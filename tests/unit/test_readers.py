@@ -216,6 +216,10 @@ def changed(path: Path, statement: str) -> None:
         "UPDATE annotators SET kind = x''",
         "UPDATE queries SET scale = 'x', kind = 5 WHERE session = 3",
         "INSERT INTO facts (key, value) VALUES ('questions', 'inf')",
+        "UPDATE queries SET num_env_steps = 'null' WHERE session = 3",
+        "UPDATE queries SET session = '{}' WHERE session = 3 AND kind = 'comparison'",
+        "UPDATE answers SET comment = x'00' WHERE id = 2",
+        "INSERT INTO responses (id, prompt, text) VALUES ('00', 'p', 'changed')",
     ],
 )
 def test_a_record_that_is_not_whole_is_refused_and_nothing_is_exported(record: Path, statement: str) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from prefrl.errors import UserError, require
-from prefrl.files import read_json
+from prefrl.files import read_json, read_plain
 from prefrl.text.model import lean_llama
 from prefrl.text.model.inputs import model_inputs
 from prefrl.text.model.loading import load_weights
@@ -165,7 +165,7 @@ class RewardModel(nn.Module):
             raise UserError(f"{place / 'reward_model.json'} is damaged: it names no version. Restore it from a copy.")
         if about["version"] > FORMAT_VERSION:
             raise UserError(f"{place} was written by a newer prefrl (format {about['version']}). Upgrade prefrl.")
-        head = safetensors.torch.load_file(place / "reward_head.safetensors")
+        head = safetensors.torch.load(read_plain(place / "reward_head.safetensors"))
         backbone = load_weights(transformers.AutoModel, str(place), "reward model")
         model = cls(backbone, head["weight"].shape[1])
         model.head.load_state_dict(head)

@@ -44,6 +44,7 @@ def load_weights(kind: Any, source: str, what: str) -> Any:
                 source,
                 dtype=torch.float32,
                 local_files_only=without_hub(source),
+                trust_remote_code=False,  # not even asked
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
@@ -132,12 +133,31 @@ def _apart(source: str) -> tuple[str, str]:
     return source, ""
 
 
+def _check_adapters(config: Any, model: Any) -> None:
+    """Check what adapters say of themselves before memory is taken for them.
+
+    Raises:
+        ValueError: their rank is larger than the model is wide, or they name code of other libraries.
+    """
+    if getattr(config, "megatron_config", None):
+        raise ValueError("they name code of another library (megatron_config)")
+    ranks = [getattr(config, "r", 1), *(getattr(config, "rank_pattern", None) or {}).values()]
+    most = max((size for weights in model.parameters() for size in weights.shape), default=1)
+    if not all(type(rank) is int and 0 < rank <= most for rank in ranks):
+        raise ValueError(
+            f"their ranks should be from 1 to {most}, the largest size in the model, not {str(ranks)[:60]}"
+        )
+    if getattr(config, "layer_replication", None):
+        raise ValueError("they repeat layers of the model (layer_replication)")
+
+
 def _merged_adapters(kind: Any, source: str, what: str) -> Any:
     peft = require("peft", "text")
     place, base = _apart(source)[0], base_of(source)
     model = load_weights(kind, base, what)
     try:
         config = peft.PeftConfig.from_pretrained(place)
+        _check_adapters(config, model)
         config.inference_mode = True
         with torch.random.fork_rng(devices=[]):
             adapted = peft.PeftModel(model, config)

@@ -119,13 +119,14 @@ def load_reader(model: str | Path) -> tuple[Tokens, int]:
     source = model_place(model)
     tokens = load_tokens(source)
     base = base_of(source) if is_adapter(source) else source
-    here = {"local_files_only": without_hub(base)}
     try:
-        config = transformers.AutoConfig.from_pretrained(base, **here)
+        config = transformers.AutoConfig.from_pretrained(
+            base, local_files_only=without_hub(base), trust_remote_code=False
+        )
     except Exception as error:  # transformers raises many kinds
         raise UserError(unreachable("language model", base, error)) from error
     try:
-        generation = transformers.GenerationConfig.from_pretrained(base, **here)
+        generation = transformers.GenerationConfig.from_pretrained(base, local_files_only=without_hub(base))
     except OSError:
         generation = transformers.GenerationConfig.from_model_config(config)
     tokens.add_ends(generation.eos_token_id, config.get_text_config().vocab_size)

@@ -112,7 +112,11 @@ class Tokens:
             UserError: it cannot be had.
         """
         try:
-            return cls(transformers.AutoTokenizer.from_pretrained(str(model), local_files_only=without_hub(model)))
+            return cls(
+                transformers.AutoTokenizer.from_pretrained(
+                    str(model), local_files_only=without_hub(model), trust_remote_code=False
+                )
+            )
         except UserError:
             raise
         except Exception as error:  # transformers raises many kinds
