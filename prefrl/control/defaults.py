@@ -69,7 +69,7 @@ PPO: dict[str, AgentDefaults] = {
     # The tasks of Christiano et al. 2017: as Gymnasium's own, and not tuned beyond that.
     "prefrl/Christiano-Hopper-v0": _ppo(1_000_000, num_envs=8, log_std=0.0),
     "prefrl/Christiano-Walker-v0": _ppo(1_000_000, **_LONG),
-    "prefrl/Christiano-Ant-v0": _ppo(1_000_000),
+    "prefrl/Christiano-Ant-v0": _ppo(1_000_000, **_LONG),
     "prefrl/Christiano-Cheetah-v0": _CHEETAH,
     "prefrl/Christiano-Swimmer-v0": _SWIMMER,
     "prefrl/Christiano-Reacher-v0": _ppo(200_000, **_REACHER),

@@ -96,7 +96,7 @@ def _candidates(connection: sa.Connection, query_ids: Sequence[str] | None) -> l
     may = _query.reserved_for.is_(None) | _query.reserved_for.not_in(machines)
     found: list[sa.Row[Any]] = []
     for chunk in chunks(dict.fromkeys(query_ids)):
-        found += connection.execute(statement.where(_query.id.in_(chunk), may)).all()
+        found.extend(connection.execute(statement.where(_query.id.in_(chunk), may)))
     return found
 
 
