@@ -240,7 +240,7 @@ class Tournament:
         """Return the players of each question, by number."""
         if not self._games_path.is_file():
             return {}
-        found = {}
+        found: dict[str, tuple[int, int]] = {}
         try:
             lines = read_plain(self._games_path).split(b"\n")
         except (OSError, ValueError) as error:

@@ -44,7 +44,8 @@ def show_summary(folder: ControlFolder, summary: dict[str, Any], *, as_json: boo
     add("random actions", "random_")
     labels = summary["labels"]  # None: the metrics are gone
     whose = "environment's own" if own else "true"
-    taught = "trained on the true reward" if labels == 0 else f"from {labels or 'an unknown number of'} answers"
+    answers = "an unknown number of" if labels is None else labels
+    taught = "trained on the true reward" if folder.config["baseline"] else f"from {answers} answers"
     add(f"{summary['policy']}, {taught}", "")
     add("best learned return", "best_")
     if "baseline_true_return_mean" in summary:
