@@ -78,6 +78,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "serve": people.serve,
     "gallery": people.gallery,
     "ask": records.ask,
+    "judge": records.judge,
     "invite": people.invite,
     "assign": people.assign,
     "forget": people.forget,

@@ -22,12 +22,13 @@ from prefrl.image.data import write_rankings
 from prefrl.image.demo import Demo, DemoSettings, show_results
 from prefrl.image.evaluation import draw, evaluate_model, grid
 from prefrl.image.jobs import ImageFolder, Place, save_picture, start
-from prefrl.image.judge import CONSTITUTION, VisionJudge
+from prefrl.image.judge import CONSTITUTION, rank_pictures
 from prefrl.image.model import is_there
 from prefrl.image.people import INSTRUCTION, ask_people
 from prefrl.image.reward_model import RewardModel, rank_by_scores
 from prefrl.image.scoring import load_reward
 from prefrl.runs.streams import stream_seed
+from prefrl.vision import VisionJudge
 
 Whole = tyro.conf.arg(name="")
 Folder = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
@@ -104,7 +105,7 @@ def compare(
     if judge.startswith(("http://", "https://")):
         asker = VisionJudge(judge, text_or_file(constitution))
         asker.server.keep_answers(out.with_name(out.name + ".answers.jsonl"))
-        rows, left_out = asker.rank(*_drawn(model, num, images, place))
+        rows, left_out = rank_pictures(asker, *_drawn(model, num, images, place))
         if not rows:
             raise UserError(f"The judge told no pictures apart: {_counted(left_out)}.")
         path = write_rankings(out, rows)

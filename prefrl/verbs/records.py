@@ -1,4 +1,4 @@
-"""Verbs of the record: `export`, `import`, `ask`."""
+"""Verbs of the record: `export`, `import`, `ask`, `judge`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from prefrl.control.folder import ControlFolder
 from prefrl.control.rendering import choose_gl_backend
 from prefrl.dataset import export_record, import_record
 from prefrl.errors import UserError, require, tell
+from prefrl.files import text_or_file
 from prefrl.runs.folder import format_of, record_place
 from prefrl.seams import trust_data
 from prefrl.store import PreferenceStore
 from prefrl.store.engine import shown_address
-from prefrl.studies import asking, media
+from prefrl.studies import asking, media, vision_judging
 from prefrl.verbs.common import RecordPlace
+from prefrl.vision import VisionJudge
 
 
 def export(run: RecordPlace, *, to: Path, trust: bool = False) -> None:
@@ -105,3 +107,40 @@ def ask(
     print(
         f"Added {added} questions{short} to {name}. Answer them with: prefrl serve {record}, or prefrl label {record}"
     )
+
+
+def judge(
+    record: RecordPlace, *, by: str, constitution: str = vision_judging.CONSTITUTION, frames: int = 4,
+    most: int | None = None,
+) -> None:  # fmt: skip
+    """Have a vision-language model answer open comparisons and rankings by their clips, also while a run trains.
+
+    Each pair is put to it in both orders; where it goes by the place, "can't tell" is recorded. What it said is kept
+    beside the record and not asked again. A key is read from the variable PREFRL_JUDGE_KEY.
+
+    Args:
+        record: run folder whose record it is, or a record: a file or the URL of a database.
+        by: the model, behind an OpenAI-compatible address: URL#MODEL.
+        constitution: what it judges by, beside what each question asks for: a text or a file that holds it.
+        frames: of each clip, from left to right in one picture.
+        most: answers to give at most.
+    """
+    require("av", "ui")
+    require("PIL", "image")
+    if frames < 1 or (most is not None and most < 1):
+        raise UserError("--frames and --most must be at least 1.")
+    place = record_place(record)
+    if isinstance(place, Path) and not place.is_file():
+        raise UserError(f"There is no record {record}. Put questions into one with: prefrl ask {record}")
+    asker = VisionJudge(by, text_or_file(constitution))
+    if isinstance(place, Path):
+        asker.server.keep_answers(place.with_name(place.name + ".judge.jsonl"))
+    said = vision_judging.judge_record(place, asker, num_frames=frames, most=most)
+    answered = said.pop(vision_judging.ANSWERED, 0)
+    print(f"{asker.name} answered {answered} questions.")
+    if said:
+        print("It could not tell: " + "; ".join(f"{count} where {reason}" for reason, count in said.items()) + ".")
+    with PreferenceStore(place) as store:
+        left = store.num_open(asker.name)
+    if left:
+        print(f"{left} questions are open still: of other kinds, without clips drawn, or over --most.")

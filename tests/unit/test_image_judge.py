@@ -22,7 +22,8 @@ from PIL import Image
 
 from prefrl.envs.scenes import Scene, Scenes, draw, gold
 from prefrl.errors import UserError
-from prefrl.image.judge import VisionJudge, as_address
+from prefrl.image.judge import CONSTITUTION, rank_pictures
+from prefrl.vision import VisionJudge, as_address
 
 
 class _StandIn(BaseHTTPRequestHandler):
@@ -79,15 +80,15 @@ def some(count: int, images: int) -> tuple[list[str], list[np.ndarray[Any, Any]]
 
 
 def test_it_ranks_pictures_as_it_sees_them_and_is_asked_nothing_twice(address: str, tmp_path: Path) -> None:
-    judge = VisionJudge(address)
+    judge = VisionJudge(address, CONSTITUTION)
     judge.server.keep_answers(tmp_path / "answers.jsonl")
-    rows, left_out = judge.rank(*some(4, 3))
+    rows, left_out = rank_pictures(judge, *some(4, 3))
     assert [row.ranks for row in rows] == [(3, 2, 1)] * 4
     assert not left_out
     assert _StandIn.asked == 4 * 3 * 2
-    again = VisionJudge(address)
+    again = VisionJudge(address, CONSTITUTION)
     again.server.keep_answers(tmp_path / "answers.jsonl")
-    assert [row.ranks for row in again.rank(*some(4, 3))[0]] == [(3, 2, 1)] * 4
+    assert [row.ranks for row in rank_pictures(again, *some(4, 3))[0]] == [(3, 2, 1)] * 4
     assert _StandIn.asked == 4 * 3 * 2
 
 
@@ -96,7 +97,7 @@ def test_a_judge_that_goes_by_the_place_or_says_neither_is_left_out_and_counted(
     address: str, says: str, reason: str
 ) -> None:
     _StandIn.says = says
-    rows, left_out = VisionJudge(address).rank(*some(3, 2))
+    rows, left_out = rank_pictures(VisionJudge(address, CONSTITUTION), *some(3, 2))
     assert rows == []
     ((found, count),) = left_out.items()
     assert reason in found and count == 3
@@ -105,11 +106,11 @@ def test_a_judge_that_goes_by_the_place_or_says_neither_is_left_out_and_counted(
 def test_equal_pictures_are_not_put_to_it(address: str) -> None:
     prompts, pictures = some(1, 2)
     same = [np.stack([pictures[0][0]] * 2)]
-    rows, left_out = VisionJudge(address).rank(prompts, same)
+    rows, left_out = rank_pictures(VisionJudge(address, CONSTITUTION), prompts, same)
     assert rows == [] and sum(left_out.values()) == 1 and _StandIn.asked == 0
 
 
 def test_an_address_without_a_model_or_a_server_is_refused() -> None:
     with pytest.raises(UserError, match="model after a #"):
-        VisionJudge("http://127.0.0.1:1/v1")
+        VisionJudge("http://127.0.0.1:1/v1", CONSTITUTION)
     assert as_address(np.zeros((300, 300, 3), np.uint8)).startswith("data:image/png;base64,")
