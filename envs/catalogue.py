@@ -302,7 +302,8 @@ def _to_change(spec: EnvSpec, error: BaseException) -> str:
         known = inspect.signature(load_env_creator(maker) if isinstance(maker, str) else maker).parameters
     except ANYTHING:  # its module cannot be imported, or it has no parameters that can be read
         return ""
-    named = [name for name in known if name != "render_mode" and re.search(rf"\b{re.escape(name)}\b", _said(error))]
+    said = _said(error)
+    named = [name for name in known if name != "render_mode" and re.search(rf"\b{re.escape(name)}\b", said)]
     return f". Set it by --env {' '.join(f'{name}=VALUE' for name in named)}" if named else ""
 
 

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.spaces import Batch, map_batch, with_rows
-from prefrl.values import unmasked
+from prefrl.values import copied
 from prefrl.wrappers import as_reward_function, check_spaces, inside, warn_of_two
 
 
@@ -72,7 +72,7 @@ class VecLearnedReward(VecEnvWrapper):
     def reset(self) -> Any:
         """Begin new episodes in all environments."""
         observations = self.venv.reset()
-        self._observations = _copied(observations)
+        self._observations = map_batch(copied, observations)  # type: ignore[arg-type]
         self._true_returns[:] = self._learned_returns[:] = 0.0
         return observations
 
@@ -84,7 +84,7 @@ class VecLearnedReward(VecEnvWrapper):
     def step_wait(self) -> Any:
         """Return observations, learned rewards `(E,)` float32, ends and infos of the step."""
         observations, true_rewards, dones, infos = self.venv.step_wait()
-        current = _copied(observations)
+        current = map_batch(copied, observations)  # type: ignore[arg-type]
         ended = np.flatnonzero(dones).tolist()
         following = with_rows(current, {env: infos[env]["terminal_observation"] for env in ended})
         rewards = checked_rewards(self._rewards_of, self._observations, self._actions, following)
@@ -96,7 +96,3 @@ class VecLearnedReward(VecEnvWrapper):
             infos[env] |= {"true_return": self._true_returns[env], "learned_return": self._learned_returns[env]}
         self._true_returns[ended] = self._learned_returns[ended] = 0.0
         return observations, rewards.astype(np.float32), dones, infos
-
-
-def _copied(observations: Any) -> Batch:
-    return map_batch(lambda x: np.array(unmasked(x, "An observation")), observations)

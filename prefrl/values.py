@@ -114,6 +114,20 @@ def unmasked(value: Any, what: str) -> Any:
     return value
 
 
+def copied(value: Any) -> Array:
+    """Return a copy of an observation, or of what of it lies under one key.
+
+    Raises:
+        UserError: some of its entries are masked.
+    """
+    return np.array(unmasked(value, "An observation"))
+
+
+def nan_where_masked(rewards: Any) -> Array:
+    """Return rewards as floats, with NaN in the place of those that are masked: they are not known."""
+    return np.ma.filled(np.ma.asarray(rewards, np.float64), np.nan)
+
+
 def as_array(value: Any) -> Array | None:
     """Return `value` as an array, or None where it cannot be one; of what is masked, check that before."""
     if type(value) is np.ndarray:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from prefrl.chats import ChatServer, verdict
 from prefrl.errors import UserError, require
+from prefrl.feedback.answers import ranks_of
 
 SHOWN_PIXELS = 256
 """Smaller pictures are enlarged to at least so many pixels a side."""
@@ -73,8 +74,8 @@ class VisionJudge:
             if ahead is None:
                 return NO_VERDICT
             wins[i], wins[j] = wins[i] + ahead, wins[j] + 1 - ahead
-        order = sorted(set(wins.tolist()), reverse=True)
-        return NO_PREFERENCE if len(order) == 1 else tuple(order.index(value) + 1 for value in wins)
+        ranks = ranks_of(wins.tolist())
+        return NO_PREFERENCE if max(ranks) == 1 else ranks
 
     def _question(self, told: str, pair: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> list[dict[str, object]]:
         said = (

@@ -39,7 +39,7 @@ from prefrl.spaces import (
     same_bounds,
     with_rows,
 )
-from prefrl.values import NUMBERS, ONE_NUMBER, as_array, has_masked, read_info, read_value, unmasked
+from prefrl.values import NUMBERS, ONE_NUMBER, as_array, copied, has_masked, nan_where_masked, read_info, read_value
 
 Space = gymnasium.Space[Any]
 if TYPE_CHECKING:
@@ -212,8 +212,8 @@ class VectorLearnedReward(AnyVectorWrapper):
         self._observations = current
         self._begin(resetting)
         self._learned_returns += rewards
-        if has_masked(true_rewards):  # these are not known
-            true_rewards = np.ma.filled(np.ma.asarray(true_rewards, np.float64), np.nan)
+        if has_masked(true_rewards):
+            true_rewards = nan_where_masked(true_rewards)
         self._true_returns += np.where(resetting, 0.0, true_rewards)
         infos = {
             **infos,
@@ -250,9 +250,9 @@ class VectorLearnedReward(AnyVectorWrapper):
         return added
 
     def _copy(self, observations: Batch) -> Batch:
-        copied = map_batch(lambda x: np.array(unmasked(x, "An observation")), observations)
-        check_finite(copied, "An observation")
-        return copied
+        current = map_batch(copied, observations)
+        check_finite(current, "An observation")
+        return current
 
     def _with_final(self, observations: Batch, ended: NDArray[np.bool_], infos: dict[str, Any]) -> Batch:
         """Return the observations with the last ones of the episodes that ended in place of the next ones' first."""
@@ -346,5 +346,5 @@ def _known_reward(reward: Any) -> Any:
     if array is None or array.dtype.kind not in NUMBERS:
         return np.float64("nan")
     if has_masked(reward):
-        array = np.ma.filled(np.ma.asarray(reward, np.float64), np.nan)
+        array = nan_where_masked(reward)
     return np.float64(array.reshape(())) if array.size == 1 else array.copy()

@@ -8,7 +8,7 @@ how likely they are under the items' summed rewards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from itertools import combinations
@@ -263,6 +263,13 @@ def _field_of(kind: type[Answer]) -> str:
 def _the_field_of(kind: Any) -> str:
     (name,) = field_names(kind)
     return name
+
+
+def ranks_of(scores: Iterable[float]) -> tuple[int, ...]:
+    """Return the rank of each item by its score: 1 for the highest, equal ones tied, none left out in between."""
+    scores = list(scores)
+    order = {score: rank for rank, score in enumerate(sorted(set(scores), reverse=True), start=1)}
+    return tuple(order[score] for score in scores)
 
 
 def groups_of(ranks: Sequence[int]) -> list[list[int]]:

@@ -9,6 +9,7 @@ files below the folder of the file, and no other: a data set of a stranger reads
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.errors import UserError, first_line, require
+from prefrl.feedback.answers import ranks_of
 from prefrl.files import is_inside, parse_json, read_plain, write_atomically
 from prefrl.image.reward_model import Ranked
 
@@ -90,8 +92,7 @@ def _read_row(path: Path, number: int, line: bytes, shape: tuple[int, int, int])
             f'{where}: "ranks" should be a whole number for each image, 1 for the best. Received {str(ranks)[:60]}'
         )
     pictures = np.stack([read_picture(path.parent, name, where, shape) for name in names])
-    order = sorted(set(ranks))
-    return Ranked(row["prompt"], pictures, tuple(order.index(rank) + 1 for rank in ranks))
+    return Ranked(row["prompt"], pictures, ranks_of(-rank for rank in ranks))
 
 
 def read_picture(folder: Path, name: str, where: str, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -103,11 +104,8 @@ def read_picture(folder: Path, name: str, where: str, shape: tuple[int, int, int
     require("PIL", "image")
     from PIL import Image
 
-    try:
-        path = folder / name
-        there = path.is_file() and path.stat().st_size <= MAX_BYTES
-    except OSError:  # too long for a name of a file
-        there = False
+    path = folder / name
+    there = os.path.isfile(path) and path.stat().st_size <= MAX_BYTES  # of a name that none can have it tells False
     if there and not is_inside(folder, path):
         raise UserError(f"{where}: {name[:60]!r} is not below {folder}, so it is not read.")
     if not there:

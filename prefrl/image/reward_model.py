@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from prefrl.errors import UserError, first_line
+from prefrl.feedback.answers import ranks_of
 from prefrl.files import read_json
 from prefrl.image.model import ImageModel, to_floats
 from prefrl.likelihood import choices, ranking_log_likelihood
@@ -65,11 +66,8 @@ def rank_by_scores(
     """
     if temperature:
         scores = scores / temperature + stream(seed, "judge").gumbel(size=scores.shape)
-    rows = []
-    for prompt, some, row in zip(prompts, pictures, scores, strict=True):
-        order = sorted(set(row.tolist()), reverse=True)
-        rows.append(Ranked(prompt, some, tuple(order.index(score) + 1 for score in row)))
-    return rows
+    rows = zip(prompts, pictures, scores.tolist(), strict=True)
+    return [Ranked(prompt, some, ranks_of(row)) for prompt, some, row in rows]
 
 
 class Scorer(nn.Module):

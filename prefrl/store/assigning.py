@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +13,7 @@ from prefrl.store.claims import standing
 from prefrl.store.engine import chunks
 
 _query = tables.queries.c
+_MACHINES = sa.select(tables.annotators.c.name).where(tables.annotators.c.kind.in_(("teacher", "model")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +41,10 @@ def assign(
         query_ids: which; None: those that are reserved for nobody.
         at_most: how many; None: all.
     """
-    rows = _candidates(connection, query_ids)
+    rows, num = _candidates(connection, query_ids), len(people)
     given: dict[str, list[str]] = {name: [] for name in people}
     answered_by = _answered_by(connection, people)
-    settled = several = answered = 0
-    turn = cycle(people)
+    settled = several = answered = turn = 0
     for row in rows:
         if at_most is not None and sum(map(len, given.values())) >= at_most:
             break
@@ -54,18 +53,17 @@ def assign(
         elif row.missing > 1:
             several += 1
         else:
-            free = [name for name in islice(turn, len(people)) if row.id not in answered_by[name]]
-            if not free:
+            places = [place for place in range(turn, turn + num) if row.id not in answered_by[people[place % num]]]
+            if places:
+                given[people[places[0] % num]].append(row.id)
+                turn = places[0] + 1
+            else:
                 answered += 1
-                continue
-            given[free[0]].append(row.id)
-            while next(turn) != free[0]:  # the next turn is that of whoever comes after
-                pass
     for name, ids in given.items():
         for chunk in chunks(ids):
             connection.execute(sa.update(tables.queries).where(_query.id.in_(chunk)).values(reserved_for=name))
-    num = {name: len(ids) for name, ids in given.items()}
-    return Assigned(given=num, settled=settled, several=several, answered=answered)
+    counts = {name: len(ids) for name, ids in given.items()}
+    return Assigned(given=counts, settled=settled, several=several, answered=answered)
 
 
 def free(connection: sa.Connection, people: Sequence[str] | None = None) -> int:
@@ -82,9 +80,8 @@ def reserved(connection: sa.Connection) -> dict[str, int]:
 
 def _of_people() -> sa.ColumnElement[bool]:
     """Return the condition that an open question is reserved for a person; those of a panel's teachers stay theirs."""
-    machines = sa.select(tables.annotators.c.name).where(tables.annotators.c.kind.in_(("teacher", "model")))
     asked_anew = _query.repeat_of.is_(None) & _query.reserved_for.isnot(None)
-    return tables.is_open & asked_anew & _query.reserved_for.not_in(machines)
+    return tables.is_open & asked_anew & _query.reserved_for.not_in(_MACHINES)
 
 
 def _candidates(connection: sa.Connection, query_ids: Sequence[str] | None) -> list[sa.Row[Any]]:
@@ -92,8 +89,7 @@ def _candidates(connection: sa.Connection, query_ids: Sequence[str] | None) -> l
     statement = statement.order_by(_query.session, _query.position)
     if query_ids is None:
         return list(connection.execute(statement.where(tables.is_open, _query.reserved_for.is_(None))))
-    machines = sa.select(tables.annotators.c.name).where(tables.annotators.c.kind.in_(("teacher", "model")))
-    may = _query.reserved_for.is_(None) | _query.reserved_for.not_in(machines)
+    may = _query.reserved_for.is_(None) | _query.reserved_for.not_in(_MACHINES)
     found: list[sa.Row[Any]] = []
     for chunk in chunks(dict.fromkeys(query_ids)):
         found.extend(connection.execute(statement.where(_query.id.in_(chunk), may)))

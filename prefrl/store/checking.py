@@ -5,6 +5,8 @@ SQLite follows what it finds: a row that an index or a page lost is missing from
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from prefrl.errors import UserError
@@ -50,14 +52,21 @@ def check(connection: sa.Connection, name: str) -> None:
 def _check_types(connection: sa.Connection, name: str) -> None:
     """Check that columns hold values of their types: a file takes a text for a number as well."""
     for table in tables.metadata.tables.values():
-        for column in table.c:
-            is_number = isinstance(column.type, sa.Integer | sa.Double | sa.Boolean)
-            is_bytes = isinstance(column.type, sa.LargeBinary)
-            known = ("integer", "real") if is_number else ("blob",) if is_bytes else ("text",)
-            kind = sa.func.typeof(column)
-            found = connection.scalar(sa.select(kind).where(kind.not_in((*known, "null"))).limit(1))
-            if found is not None:
-                raise reading.damaged(name, ValueError(f"{table.name}.{column.name} holds a value of type {found}"))
+        kinds = {column.name: sa.func.typeof(column) for column in table.c}
+        known = {column.name: (*_kinds_of(column.type), "null") for column in table.c}
+        wrong = [kind.not_in(known[column]) for column, kind in kinds.items()]
+        shown = [kind.label(column) for column, kind in kinds.items()]
+        found = connection.execute(sa.select(*shown).where(sa.or_(*wrong)).limit(1)).first()
+        for column, kind in [] if found is None else found._mapping.items():
+            if kind not in known[column]:
+                raise reading.damaged(name, ValueError(f"{table.name}.{column} holds a value of type {kind}"))
+
+
+def _kinds_of(column: sa.types.TypeEngine[Any]) -> tuple[str, ...]:
+    """Return what SQLite calls values of a type of column."""
+    if isinstance(column, sa.Integer | sa.Double | sa.Boolean):
+        return ("integer", "real")
+    return ("blob",) if isinstance(column, sa.LargeBinary) else ("text",)
 
 
 def _check_responses(connection: sa.Connection, name: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -71,11 +72,7 @@ def find_media(folder: Path, table: Path | None = None) -> list[Medium]:
     found = []
     for number, row in enumerate(rows):
         path = folder / (row["file"] or ".")
-        try:
-            there = path.is_file() and is_inside(folder, path)
-        except OSError:  # too long for a name of a file
-            there = False
-        if not there:
+        if not os.path.isfile(path) or not is_inside(folder, path):  # of a name that none can have it tells False
             raise UserError(f"{table}, row {number + 1}: there is no file {row['file']!r} in {folder}.")
         if path.suffix.lower() not in VIDEOS + IMAGES:
             raise UserError(f"{table}, row {number + 1}: {row['file']!r} is neither a video nor an image.")

@@ -144,11 +144,7 @@ class TextKind:
         from prefrl.text.jobs.folder import TextFolder
         from prefrl.text.jobs.jobs import JOBS
 
-        if verb not in JOBS:
-            raise UserError(
-                f"There is no prefrl text {verb} to sweep; choose one of {', '.join(JOBS)}.{near_names(verb, JOBS)}"
-            )
-        self.name, self.settings = f"text {verb}", JOBS[verb]
+        self.name, self.settings = f"text {verb}", _of_verb(JOBS, "text", verb)
         self.folder: type[RunFolder] = TextFolder
 
     def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,11 +195,7 @@ class ImageKind:
         require("diffusers", "image")
         from prefrl.image.jobs import JOBS, ImageFolder
 
-        if verb not in JOBS:
-            raise UserError(
-                f"There is no prefrl image {verb} to sweep; choose one of {', '.join(JOBS)}.{near_names(verb, JOBS)}"
-            )
-        self.name, self.settings = f"image {verb}", JOBS[verb]
+        self.name, self.settings = f"image {verb}", _of_verb(JOBS, "image", verb)
         self.folder: type[RunFolder] = ImageFolder
 
     def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,6 +239,19 @@ def kind_named(name: str) -> Kind:
     raise UserError(
         f"What can be swept is train, offline, text VERB or image VERB, e.g. prefrl sweep train ENV. Received {name!r}"
     )
+
+
+def _of_verb(jobs: Mapping[str, type[Any]], family: str, verb: str) -> type[Any]:
+    """Return the kind of job of a verb.
+
+    Raises:
+        UserError: there is none.
+    """
+    if verb not in jobs:
+        raise UserError(
+            f"There is no prefrl {family} {verb} to sweep; choose one of {', '.join(jobs)}.{near_names(verb, jobs)}"
+        )
+    return jobs[verb]
 
 
 def _report(folder: ControlFolder) -> None:

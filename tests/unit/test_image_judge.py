@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,53 +13,34 @@ import pytest
 pytest.importorskip("diffusers")
 pytest.importorskip("PIL")
 
-from PIL import Image
-
 from prefrl.envs.scenes import Scene, Scenes, draw, gold
 from prefrl.errors import UserError
 from prefrl.image.judge import CONSTITUTION, rank_pictures
 from prefrl.vision import VisionJudge, as_address
+from tests.unit import eyes
 
 
-class _StandIn(BaseHTTPRequestHandler):
+class _StandIn:
     """Looks at both pictures as an exact judge would, and says what it is told to say."""
 
     says = "honest"
     asked = 0
 
-    def do_POST(self) -> None:
-        type(self).asked += 1
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text, *shown = body["messages"][0]["content"]
-        prompt = re.search(r"asked for with: (.*)\n", text["text"])
-        assert prompt is not None and body["model"] == "eyes"
-        pictures = []
-        for part in shown:
-            data = base64.b64decode(part["image_url"]["url"].removeprefix("data:image/png;base64,"))
-            picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-            assert picture.shape == (256, 256, 3)
-            pictures.append(picture[::16, ::16])
-        first, second = gold([prompt[1]] * 2, np.stack(pictures))
+    @classmethod
+    def look(cls, text: str, pictures: list[Any]) -> str:
+        cls.asked += 1
+        prompt = re.search(r"asked for with: (.*)\n", text)
+        assert prompt is not None and all(picture.shape == (256, 256, 3) for picture in pictures)
+        first, second = gold([prompt[1]] * 2, np.stack([picture[::16, ::16] for picture in pictures]))
         said = {"honest": "A" if first >= second else "B", "left": "The answer is A.", "both": "Both are good."}
-        data = json.dumps({"choices": [{"message": {"content": said[self.says]}}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        return said[cls.says]
 
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _StandIn)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
     _StandIn.says, _StandIn.asked = "honest", 0
-    yield f"http://127.0.0.1:{server.server_port}/v1#eyes"
-    server.shutdown()
-    server.server_close()
+    with eyes.serving(_StandIn.look) as found:
+        yield found
 
 
 def some(count: int, images: int) -> tuple[list[str], list[np.ndarray[Any, Any]]]:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,54 +13,36 @@ pytest.importorskip("av")
 pytest.importorskip("PIL")
 pytest.importorskip("tyro")
 
-from PIL import Image
-
 from prefrl.cli import main
 from prefrl.feedback import Answer, Query
 from prefrl.segments import Segment
 from prefrl.store import PreferenceStore
 from prefrl.store.clips import clip_of
 from prefrl.vision import as_strip
+from tests.unit import eyes
 
 LIGHT = (40, 120, 220)
 
 
-class _StandIn(BaseHTTPRequestHandler):
+class _StandIn:
+    """Prefers the brighter strip, or says what it is told to say."""
+
     says = "honest"
     texts: list[str] = []  # noqa: RUF012  (emptied before each test)
-    widths: list[int] = []  # noqa: RUF012
 
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text, *shown = body["messages"][0]["content"]
-        self.texts.append(text["text"])
-        light = []
-        for part in shown:
-            data = base64.b64decode(part["image_url"]["url"].removeprefix("data:image/png;base64,"))
-            picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-            self.widths.append(picture.shape[1])
-            light.append(float(picture.mean()))
-        said = {"honest": "A" if light[0] > light[1] else "B", "left": "A", "both": "Both are good."}[self.says]
-        data = json.dumps({"choices": [{"message": {"content": said}}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+    @classmethod
+    def look(cls, text: str, pictures: list[Any]) -> str:
+        cls.texts.append(text)
+        first, second = (float(picture.mean()) for picture in pictures)
+        return {"honest": "A" if first > second else "B", "left": "A", "both": "Both are good."}[cls.says]
 
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _StandIn)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     _StandIn.says = "honest"
     _StandIn.texts.clear()
-    _StandIn.widths.clear()
-    yield f"http://127.0.0.1:{server.server_port}/v1#eyes"
-    server.shutdown()
-    server.server_close()
+    with eyes.serving(_StandIn.look) as found:
+        yield found
 
 
 def segment(number: int) -> Segment:
