@@ -49,12 +49,15 @@ def answering(record: Path) -> Iterator[None]:
     def work(over: threading.Event) -> None:
         while not over.wait(0.05):  # until there is a record, and again where it could not be read yet
             with suppress(UserError), PreferenceStore(record, create=False) as store:
-                while not over.wait(0.02):
-                    for claim in store.claim("anna", 1, repeat_share=0.0):
+                while True:
+                    claims = store.claim("anna", 1, repeat_share=0.0)
+                    for claim in claims:
                         first, second = (part.true_rewards.sum() for part in store.query(claim.query.id).segments)
                         given = {"annotator": "anna", "shown": claim.shown, "claim": claim.token}
                         answer = Comparison(query_id=claim.query.id, preference=float(first > second), **given)
                         store.add_answers([answer])
+                    if not claims and over.wait(0.02):  # what was asked last is answered too
+                        break
 
     with in_background(work):
         yield

@@ -7,6 +7,7 @@ to rounding, however the batch falls apart. That needs no wrapper around the mod
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -39,6 +40,8 @@ class Runtime:
         if bf16 is None:
             bf16 = on_gpu and torch.cuda.is_bf16_supported()
         self._accelerator = accelerate.Accelerator(cpu=not on_gpu, mixed_precision="bf16" if bf16 else "no")
+        if self.num_processes > 1:  # a process that ends with its group's threads running is now and then aborted
+            atexit.register(self._accelerator.end_training)
 
     @property
     def device(self) -> torch.device:
