@@ -147,6 +147,13 @@ def make_data(place: str, spaces: Spaces, world: World, episodes: Sequence[Given
         _check_episode(place, number, episode, spaces)
     if world.env_id != NO_ENVIRONMENT:
         _check_world(place, world, spaces)
+    unknown = sum(not np.isfinite(episode.true_rewards).all() for episode in whole)
+    if 0 < unknown < len(whole):
+        warnings.warn(
+            f"{unknown} of the {len(whole)} episodes of {place} have steps without a true reward: who answers by it "
+            "can't tell about those.",
+            stacklevel=2,
+        )
     ends = np.cumsum([len(episode.actions) for episode in whole]) - 1
     terminated = np.zeros((ends[-1] + 1, 1), np.bool_)
     truncated = np.zeros_like(terminated)

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from prefrl.errors import UserError
 
 _Settings = TypeVar("_Settings")
+MOST = 2.0**63
+"""Whole numbers from here on fit into no array."""
 
 
 def to_json(value: Any) -> Any:
@@ -63,6 +65,8 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         return from_json(hint, value)
     if origin is tuple and isinstance(value, list):
         return tuple(_value(inner[0], item, name) for item in value)
+    if origin is int and isinstance(value, int | float) and abs(value) >= MOST:
+        raise UserError(f"{name} should be a whole number below 2^63. Received {str(value)[:60]}")
     if _fits(origin, inner, value):
         return Path(value) if hint is Path else value
     wanted = " or ".join(map(repr, inner)) if origin is typing.Literal else _WANTED.get(origin, "an object")

@@ -70,6 +70,8 @@ class Tracking:
                 stacklevel=2,
             )
         self.metrics_path = folder.metrics_path
+        self.stopped: list[str] = []
+        """Trackers to which something could not be sent."""
         self._open: dict[str, Tracker] = {}
         self._lock = threading.Lock()
 
@@ -104,6 +106,7 @@ class Tracking:
         except Exception as error:  # of somebody else's library, network or disk
             del self._entries[name]  # until the run is begun again
             self._open.pop(name, None)
+            self.stopped.append(name)
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
             warnings.warn(
                 f"Tracking by {name} stopped: {reason} Nothing is lost; send the rest with: "
@@ -178,17 +181,19 @@ def followed(folder: RunFolder) -> Iterator[None]:
             follower.stop()
 
 
-def finish(folder: RunFolder) -> int:
-    """Send all that is left of a tracked run, and what it came to; return how many rows that were.
+def finish(folder: RunFolder) -> tuple[int, list[str]]:
+    """Send all that is left of a tracked run, and what it came to; also of one that was never followed.
 
-    Also of a run that was never followed.
+    Returns:
+        How many rows that were, and the trackers that did not get all of it, of which a warning tells.
     """
     if not is_tracked(folder.path):
-        return 0
+        return 0, []
     follower = _following.pop(folder.path.resolve(), None)
     if follower is not None:
         follower.stop()
-    return (Tracking(folder) if follower is None else follower.tracking).send(finish=True)
+    tracking = Tracking(folder) if follower is None else follower.tracking
+    return tracking.send(finish=True), tracking.stopped
 
 
 @atexit.register

@@ -105,15 +105,27 @@ class Database:
         raw.close()
 
     def wipe(self) -> None:
-        """Write over what was removed from a file, so that it cannot be read from the disk either."""
+        """Write over what was removed from a file, so that it cannot be read from the disk either.
+
+        Raises:
+            UserError: the file is damaged.
+        """
         if self.on_server:
             return
         raw = self.engine.raw_connection()
-        with suppress(sqlite3.OperationalError):  # somebody reads: what is in the log is written over later
-            raw.cursor().execute("VACUUM").close()
-        with suppress(sqlite3.OperationalError):
-            raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
-        raw.close()
+        try:
+            with suppress(sqlite3.OperationalError):  # somebody reads: what is in the log is written over later
+                raw.cursor().execute("VACUUM").close()
+            with suppress(sqlite3.OperationalError):
+                raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"The record {self.name} is damaged ({first_line(error)}): what was removed is gone from it, but could "
+                "not be written over, so that its bytes may still be on the disk. Delete the file, restore it from a "
+                "copy and remove it there."
+            ) from error
+        finally:
+            raw.close()
 
     def close(self) -> None:
         """Close all connections."""

@@ -142,7 +142,10 @@ def track(run: RunPath, *, to: tuple[str, ...] = (), project: str = tracking.PRO
     if not to and not tracking.is_tracked(run):
         raise UserError(f"The run in {run} goes to no tracker yet. Name one: --to {' | '.join(TRACKERS)}")
     tracking.track(folder, to, project)
-    print(f"Sent {tracking.finish(folder):,} rows.")
+    num_rows, stopped = tracking.finish(folder)
+    print(f"Sent {num_rows:,} rows.")
+    if stopped:
+        raise UserError(f"Not everything was sent to {' and '.join(stopped)}: see above.")
 
 
 def quality(run: RecordPlace, *, surprises: int = 10, json: bool = False, trust: bool = False) -> None:

@@ -55,6 +55,8 @@ MEMORY = 3 << 30
 """Bytes of address space that a command may take beyond what this process has."""
 SECONDS = 60
 """Of the processor that a command may take; ten times as many may pass where others take it."""
+START_SECONDS = 20
+"""That may pass before a child begins."""
 STRANGER = "open('RAN', 'w').close()\nclass Thing: pass\ndef thing(*_): return 0.0\n"
 HARMLESS = ("uname", "/sbin/ldconfig", "lscpu")
 """What libraries start to look at the machine."""
@@ -82,10 +84,17 @@ def in_child(arguments: list[str], place: Path, work: Path) -> Outcome:
     """Run the command in a fork of this process, in the folder `place`."""
     out, err, broken, modules = (work / name for name in ("out", "err", "broken", "modules"))
     began = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        os._exit(_child(arguments, place, work, out, err, broken, modules))
-    handle = os.pidfd_open(child)
+    modules.unlink(missing_ok=True)
+    while True:
+        child = os.fork()
+        if child == 0:
+            os._exit(_child(arguments, place, work, out, err, broken, modules))
+        handle = os.pidfd_open(child)
+        if select.select([handle], [], [], START_SECONDS)[0] or modules.exists():
+            break
+        os.kill(child, signal.SIGKILL)  # CPython 3.11 now and then hangs in a fork beside threads of libraries
+        os.waitpid(child, 0)
+        os.close(handle)
     late = not select.select([handle], [], [], 10 * SECONDS)[0]
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # it, or what it left behind

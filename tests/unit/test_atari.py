@@ -88,6 +88,7 @@ def test_a_smaller_picture_loses_every_pixel_with_a_part_of_the_mask_in_it(game:
     assert np.array_equal(small[0, 0], small[0, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 def test_with_everything_switched_off_it_is_ales_own_environment(mode: AutoresetMode) -> None:
     off: dict[str, Any] = {"mask_score": False, "hide_game_over": False, "end_penalty": 0, "clip_rewards": False}
@@ -187,6 +188,7 @@ def test_pong_has_no_penalty_and_others_have() -> None:
     assert AtariVectorEnv("pong", end_penalty=2.0).end_penalty == 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game", ["breakout", "beam_rider", "berzerk"])
 def test_a_clip_is_bit_for_bit_what_ale_shows_in_colour(game: str) -> None:
     ours = AtariVectorEnv(game, 2, mask_score=False, hide_game_over=False)
@@ -225,6 +227,7 @@ def test_where_memory_outlasts_a_game_a_clip_goes_back_to_the_last_load_of_the_r
     assert [len(pong.replay(0, step, 5).actions) for step in (10, 40)] == [15, 15]
 
 
+@pytest.mark.slow
 def test_a_clip_shows_hidden_restarts_and_resets_as_they_happened() -> None:
     env = AtariVectorEnv("breakout", 1, render_mode="rgb_array", max_episode_steps=150)
     shown = []

@@ -51,6 +51,7 @@ def play(env: gymnasium.Env[Any, Any], num_steps: int) -> tuple[Trail, list[worl
     return trail, pictures, infos
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env_id", "horizon", "kind"),
     [
@@ -129,6 +130,7 @@ def test_clips_of_one_robot_out_of_many_show_what_the_agent_saw() -> None:
         np.testing.assert_array_equal(again.unwrapped.template._get_obs(), observation)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hide", [True, False], ids=["ends hidden", "ends shown"])
 def test_clips_of_many_games_stepped_at_once_show_what_was_played(hide: bool) -> None:
     games: Any = gymnasium.make_vec(

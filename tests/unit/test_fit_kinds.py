@@ -96,6 +96,7 @@ def test_every_kind_of_answer_and_all_together_teach_the_reward(kinds: tuple[str
     assert all(a is not None and a > 0.6 for a in report.held_out_accuracy)
 
 
+@pytest.mark.slow
 def test_a_rating_and_a_comparison_speak_of_one_reward() -> None:
     """Ratings tell of one half of the observations and comparisons of the other; the reward knows both."""
     rng, reward = np.random.default_rng(0), make_reward()
@@ -232,6 +233,7 @@ def test_the_likeliest_share_is_found_and_without_answers_it_is_nine_tenths() ->
     assert most_likely_share(certain[500:], chance[500:]) == pytest.approx(0.01, abs=0.01)
 
 
+@pytest.mark.slow
 def test_one_of_three_who_flips_coins_is_found_out_and_does_not_spoil_the_reward() -> None:
     rng = np.random.default_rng(0)
     asked = []
@@ -268,6 +270,7 @@ def test_a_share_of_careless_answers_is_measured() -> None:
     assert 0.35 < report.reliability["half"] < 0.65
 
 
+@pytest.mark.slow
 def test_random_rankings_and_grades_are_found_out_too() -> None:
     rng = np.random.default_rng(0)
     asked = []

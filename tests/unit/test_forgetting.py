@@ -93,3 +93,21 @@ def test_nobody_and_teachers_cannot_withdraw(record: Path) -> None:
         store.forget("anna")
         with pytest.raises(UserError, match=r"People there: ben$"):
             store.forget("anna")
+
+
+def test_where_a_damaged_file_cannot_be_written_over_it_is_said(record: Path) -> None:
+    with PreferenceStore(record) as store:
+        store.add_answers([Comparison(query_id=query(0).id, annotator="zoe", preference=1.0)])
+    with sqlite3.connect(record) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        page_size = connection.execute("PRAGMA page_size").fetchone()[0]
+        roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_master WHERE name = 'clips'"))
+    content = bytearray(record.read_bytes())
+    first = (roots["clips"] - 1) * page_size
+    content[first : first + page_size] = bytes(page_size)
+    record.write_bytes(content)
+    with PreferenceStore(record) as store:
+        with pytest.raises(UserError, match=r"is damaged .*may still be on the disk"):
+            store.forget("zoe")
+        with pytest.raises(UserError, match="Nobody called 'zoe'"):
+            store.forget("zoe")

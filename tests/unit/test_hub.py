@@ -147,6 +147,7 @@ def called(words: list[str], hub: str, cwd: Path, home: Path) -> subprocess.Comp
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_neither_names_nor_places_nor_the_record_are_shared(run: ControlFolder, tmp_path: Path) -> None:
     left_out = pack(run, tmp_path)
     texts = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

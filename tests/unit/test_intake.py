@@ -9,6 +9,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import given, settings
 
 from prefrl.control.intake import Change, Intake, Row
@@ -208,6 +209,7 @@ def test_the_order_in_which_people_answer_does_not_matter_where_nobody_is_too_la
     assert found[0][1] == sum(a.value is not None for a in answers)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_the_data_are_the_same_however_a_record_was_written_and_read(data: st.DataObject) -> None:

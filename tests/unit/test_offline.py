@@ -256,6 +256,7 @@ def test_iql_finds_the_best_policy_of_a_corridor_from_random_walks() -> None:
     np.testing.assert_allclose(values, exact, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_ipl_finds_it_from_comparisons_by_reward_alone() -> None:
     data, policy, transitions = corridor_learner()
     transitions = replace(transitions, rewards=torch.full_like(transitions.rewards, torch.nan))  # it reads none
@@ -424,6 +425,12 @@ def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
     with pytest.raises(UserError, match=r"bad\.npz cannot be read"):
         read_data(str(tmp_path / "bad.npz"))
+    (tmp_path / "some").mkdir()
+    for number in range(3):
+        known = {"rewards": np.zeros(2)} if number else {}
+        np.savez(tmp_path / "some" / f"{number}.npz", observations=np.zeros((3, 2)), actions=np.zeros((2, 1)), **known)
+    with pytest.warns(UserWarning, match="1 of the 3 episodes of .* without a true reward"):
+        read_data(str(tmp_path / "some"))
     np.savez(tmp_path / "half.npz", observations=np.zeros((3, 2)))
     with pytest.raises(UserError, match=r"half\.npz holds no .*actions"):
         read_data(str(tmp_path / "half.npz"))
@@ -500,6 +507,7 @@ def finished(pendulum: Path, tmp_path_factory: pytest.TempPathFactory) -> Offlin
     return runs.offline(few(pendulum), tmp_path_factory.mktemp("runs") / "run", controls=controls, quiet=True)
 
 
+@pytest.mark.slow
 def test_a_run_has_what_every_run_has(finished: OfflineFolder) -> None:
     summary = finished.read_summary()
     assert summary["labels"] == 12 and summary["steps"] == 120
@@ -516,6 +524,7 @@ def test_a_run_has_what_every_run_has(finished: OfflineFolder) -> None:
     assert not (finished.path / "controls" / "true" / "record.sqlite").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_played_reported_and_refused_to_go_on(finished: OfflineFolder) -> None:
     kept = KeptPolicy(finished, "last")
     assert kept.act(np.zeros((2, 3), np.float32)).shape == (2, 1)
@@ -528,6 +537,7 @@ def test_a_finished_run_is_played_reported_and_refused_to_go_on(finished: Offlin
         runs.resume(finished.path, quiet=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["the first part", "half a part"])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     finished: OfflineFolder, pendulum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
@@ -624,6 +634,7 @@ def test_an_offline_run_is_evaluated_and_shown_by_the_command(
     assert "--labels and --steps are for control runs" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ipl", "cpl"])
 def test_without_a_reward_model_all_questions_come_at_once_and_a_stopped_run_goes_on(
     pendulum: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
@@ -681,6 +692,7 @@ def answer_all(place: Path, name: str = "anna") -> int:
         return len(claims)
 
 
+@pytest.mark.slow
 def test_people_answer_between_calls_of_the_command_and_see_the_episodes_as_they_were(
     pendulum: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -734,6 +746,7 @@ ONLINE = TrainSettings(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_online_run_starts_from_policy_reward_and_answers_of_an_offline_one(
     finished: OfflineFolder, tmp_path: Path
 ) -> None:

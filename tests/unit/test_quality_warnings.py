@@ -55,6 +55,7 @@ def test_answers_like_clockwork_are_named() -> None:
     assert regularities([], list(rng.lognormal(0.5, 0.4, 40))) == ()
 
 
+@pytest.mark.slow
 def test_the_careless_the_fast_and_the_contrary_are_named_and_the_honest_are_not(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     names = ("anna", "ben", "careless", "contrary", "fast")

@@ -324,6 +324,7 @@ def test_critics_begin_anew_when_the_reward_first_changes_and_experience_is_scor
         assert found == resets
 
 
+@pytest.mark.slow
 def test_it_learns_from_a_reward_function_alone() -> None:
     agent = agent_of(num_envs=4, total=6000, gradient_steps=4, gamma=0.9, learning_rate=3e-3)
     agent.reset_environments(0)

@@ -104,6 +104,7 @@ def test_a_saved_reward_gives_what_the_single_wrapper_gives(saved: Path) -> None
     assert dones[0]
 
 
+@pytest.mark.slow
 def test_stable_baselines3_trains_on_it_beside_processes_and_normalisation(saved: Path) -> None:
     envs = VecNormalize(VecLearnedReward(SubprocVecEnv([lambda: gymnasium.make("CartPole-v1")] * 2), saved))
     PPO("MlpPolicy", envs, n_steps=32, batch_size=32, seed=0).learn(128)

@@ -103,3 +103,13 @@ def test_an_old_run_of_stable_baselines3s_sac_is_read_as_that(tmp_path: Path) ->
     config = json.loads(folder.config_path.read_text())
     folder.config_path.write_text(json.dumps({**config, "version": 1}))
     assert ControlFolder.open(tmp_path / "run", trust=True).settings.agent == "sb3-sac"
+
+
+@pytest.mark.parametrize(("name", "value"), [("segment_length", 10**30), ("labels", 2**63), ("steps", 1e19)])
+def test_numbers_that_no_array_holds_are_refused_in_a_configuration(tmp_path: Path, name: str, value: float) -> None:
+    folder = ControlFolder.create(tmp_path / "run", resolved(), baseline=False)
+    config = json.loads(folder.config_path.read_text())
+    config["settings"][name] = value
+    folder.config_path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match=rf"{name} should be a whole number below 2\^63"):
+        _ = ControlFolder.open(tmp_path / "run", trust=True).settings

@@ -55,12 +55,14 @@ def test_small_images_have_a_reward_that_survives_saving(shape: tuple[int, ...],
     np.testing.assert_array_equal(again(images, np.zeros(4, np.int64), images), found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", ["ppo", "sb3-ppo", "dqn"])
 @pytest.mark.parametrize("shape", [(7, 7, 3), (3, 9, 12)], ids=str)
 def test_every_agent_learns_from_small_images_and_choices_from_one(agent: str, shape: tuple[int, ...]) -> None:
     check(agent, [lambda: Dot(shape)] * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", ["sb3-ppo", "dqn"])
 def test_small_images_beside_choices_under_keys_with_dots(agent: str) -> None:
     check(agent, [lambda: Dot((7, 7, 3), with_vector=True)] * 2)

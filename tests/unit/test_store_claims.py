@@ -196,6 +196,7 @@ def test_an_answer_is_taken_back_once_and_only_by_who_gave_it(store: PreferenceS
 # asking again
 
 
+@pytest.mark.slow
 def test_what_is_asked_again_is_the_annotators_own_with_sides_swapped_and_known_as_such(
     store: PreferenceStore,
 ) -> None:

@@ -240,6 +240,7 @@ def test_a_run_that_is_in_the_way_is_refused_and_left_alone(tmp_path: Path, monk
     assert folder.settings.labels == 7
 
 
+@pytest.mark.slow
 def test_what_a_kill_left_before_training_began_is_begun_anew_with_its_baseline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ PLAYERS = [Strong("a", 0.0), Strong("bb", 2.0), Strong("ccc", 4.0)]
 NAMES = ["a", "bb", "ccc"]
 
 
+@pytest.mark.slow
 def test_a_teacher_finds_the_order_and_a_stopped_tournament_goes_on(tmp_path: Path) -> None:
     once = Tournament(tmp_path / "once", NAMES).play(PLAYERS, 60, make_teacher("oracle", seed=0), seed=0)
     assert once.order() == [2, 1, 0]

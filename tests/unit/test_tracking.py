@@ -73,9 +73,10 @@ def folder_with(path: Path, counts: Sequence[int]) -> ControlFolder:
     return folder
 
 
+@pytest.mark.slow
 def test_a_training_is_seen_as_its_metrics_hold_it_with_what_it_came_to(tmp_path: Path) -> None:
     folder = train(TrainSettings(**SMALL), tmp_path / "run", quiet=True, trackers=["noted"], project="mine")
-    assert tracking.finish(folder) == 0, "all rows were sent while it trained"
+    assert tracking.finish(folder) == (0, []), "all rows were sent while it trained"
     (seen,) = Noted.opened
     rows = folder.read_metrics()
     assert [count for count, _ in seen.rows] == [row["num_env_steps"] for row in rows]
@@ -105,7 +106,7 @@ def test_what_goes_wrong_there_stops_neither_the_training_nor_other_trackers(tmp
     folder = folder_with(tmp_path / "run", [10])
     tracking.track(folder, ["broken", "noted"])
     with pytest.warns(UserWarning, match=r"broken stopped: ConnectionError: no network.*prefrl track .* --to broken"):
-        tracking.finish(folder)
+        assert tracking.finish(folder) == (1, ["broken"])
     assert [len(one.rows) for one in Noted.opened] == [0, 1]
     kept = json.loads((folder.path / "tracking.json").read_text())["trackers"]
     assert (kept["broken"]["sent"], kept["noted"]["sent"]) == (-1, 10)
@@ -120,6 +121,8 @@ def test_a_finished_run_is_sent_by_the_command_and_only_once(
     assert main(["track", str(folder.path), "--to", "noted", "--project", "p"]) == 0
     assert main(["track", str(folder.path)]) == 0
     assert capsys.readouterr().out == "Sent 2 rows.\nSent 0 rows.\n"
+    assert main(["track", str(folder.path), "--to", "broken"]) == 2
+    assert "sent to broken: see above" in capsys.readouterr().err
 
 
 def test_what_somebody_else_has_tracked_goes_nowhere_until_one_asks_for_it(
@@ -133,12 +136,12 @@ def test_what_somebody_else_has_tracked_goes_nowhere_until_one_asks_for_it(
         monkeypatch.setenv(variable, str(tmp_path / "me"))
     monkeypatch.setenv(trust.VARIABLE, "")
     with pytest.warns(UserWarning, match=r"did not ask .* nothing is sent there.* prefrl track .* --to noted"):
-        assert tracking.finish(folder) == 0
+        assert tracking.finish(folder) == (0, [])
     assert Noted.opened == []
     tracking.track(folder, ["noted"], "mine")
-    assert tracking.finish(folder) == 2
+    assert tracking.finish(folder) == (2, [])
     assert Noted.opened[0].project == "mine" and Noted.opened[0].before == 0, "nothing of theirs is gone on with"
-    assert tracking.finish(folder) == 0
+    assert tracking.finish(folder) == (0, [])
 
 
 @pytest.mark.parametrize("name", ["wandbb", "module:Name", ""])

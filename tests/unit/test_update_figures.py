@@ -138,6 +138,7 @@ def test_a_summary_averages_over_the_last_tenth_and_leaves_out_what_was_not_told
     assert last_figures([]) == {}
 
 
+@pytest.mark.slow
 def test_our_ppo_works_without_stable_baselines3() -> None:
     program = (
         "import sys; sys.modules['stable_baselines3'] = None\n"

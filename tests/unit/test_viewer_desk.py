@@ -77,6 +77,7 @@ def fails(monkeypatch: pytest.MonkeyPatch, name: str, *, done: bool) -> None:
     monkeypatch.setattr(PreferenceStore, name, once)
 
 
+@pytest.mark.slow
 def test_a_question_that_was_claimed_when_the_record_went_away_comes_when_it_is_back(
     record: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_question_that_was_claimed_when_the_record_went_away_comes_when_it_is_
     desk.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [False, True])
 def test_what_is_taken_back_while_the_record_goes_away_is_taken_back_once_and_asked_again(
     record: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch, done: bool

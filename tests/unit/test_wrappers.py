@@ -502,6 +502,7 @@ def test_a_few_transitions_are_scored_by_numpy_as_torch_scores_them() -> None:
         np.testing.assert_allclose(reward.of_few(*batch), reward(*batch), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_processes_forked_from_one_that_used_torchs_threads_do_not_hang(saved: Path) -> None:
     """The children have none of the threads that the parent's torch believes to have."""
     program = f"""
