@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import sys
@@ -79,12 +80,22 @@ FIGURES = ("num_env_steps", "num_updates", "step", "labels", "episodes", "true_r
 
 def fork(arguments: list[str], log: Path) -> int:
     """Run the command in a fork of this process; return its number."""
-    child = os.fork()
-    if child:
-        return child
+    while True:
+        begun, tell = os.pipe()
+        child = os.fork()
+        if not child:
+            break
+        os.close(tell)
+        runs = bool(select.select([begun], [], [], 20)[0])
+        os.close(begun)
+        if runs:
+            return child
+        os.kill(child, signal.SIGKILL)  # CPython 3.11 now and then hangs in a fork beside threads of libraries
+        os.waitpid(child, 0)
     status = 70
     with contextlib.suppress(BaseException):
         os.setpgid(0, 0)
+        os.close(tell)
         for number in (1, 2):
             os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
         try:
