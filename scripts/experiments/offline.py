@@ -10,7 +10,7 @@ Data lie where minari keeps them, in ~/.minari/datasets or $MINARI_DATASETS_PATH
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import gymnasium
 import numpy as np
@@ -94,15 +94,25 @@ Variant = Literal["iql", "transformer", "pessimistic", "ipl", "cpl"]
 @app.command
 def measure(
     dataset: tyro.conf.Positional[str], *, out: Path, seeds: tuple[int, ...] = (0, 1, 2),
-    variants: tuple[Variant, ...] = ("iql", "pessimistic", "ipl", "cpl"),
-    settings: Annotated[OfflineSettings | None, tyro.conf.arg(name="run")] = None,
+    variants: tuple[Variant, ...] = ("iql", "pessimistic", "ipl", "cpl"), steps: int = 8_000, labels: int = 500,
+    episodes: int = 10,
 ) -> None:  # fmt: skip
-    """Learn from 500 answers of a noisy teacher in several ways, and from the controls."""
+    """Learn from answers of a noisy teacher in several ways, and from the controls.
+
+    Args:
+        dataset: id or folder.
+        out: where the runs are kept; those that are finished are not made again.
+        seeds: of the runs.
+        variants: ways of learning; the controls come with the first.
+        steps: updates.
+        labels: answers.
+        episodes: that each policy is judged by.
+    """
     torch.set_num_threads(1)
-    asked = settings or OfflineSettings(dataset=dataset, teacher="noisy", labels=500)
+    asked = OfflineSettings(dataset=dataset, teacher="noisy", labels=labels, steps=steps, eval_episodes=episodes)
     for seed in seeds:
         for number, variant in enumerate(variants):
-            one = of_variant(replace(asked, dataset=dataset, seed=seed), variant)
+            one = of_variant(replace(asked, seed=seed), variant)
             place = out / dataset.replace("/", "-") / f"{variant}-seed{seed}"
             if (place / "summary.json").is_file():
                 continue
