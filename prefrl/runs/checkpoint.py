@@ -183,7 +183,9 @@ def _checked_files(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         for name in files:
             if hashlib.sha256(files[name]).hexdigest() != manifest["sha256"][name]:
                 raise DamagedCheckpoint(f"{path / name} is damaged: its content does not match its checksum.")
-        manifest["run_id"], manifest["num_env_steps" if manifest["version"] == 1 else "count"]
+        count = manifest["num_env_steps" if manifest["version"] == 1 else "count"]
+        if not isinstance(manifest["run_id"], str) or type(count) is not int or f"{count:012d}" != path.name:
+            raise ValueError(f"its count is {str(count)[:40]}")
     except FileNotFoundError as error:
         raise DamagedCheckpoint(f"{path} is damaged: {Path(error.filename).name} is missing.") from error
     except OSError as error:

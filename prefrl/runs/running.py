@@ -40,14 +40,15 @@ class StepFolder(RunFolder):
         self.model_path = path / "model"
 
     def read_evaluations(self) -> list[dict[str, Any]]:
-        """Return the evaluations in the order of their steps; of two of one step the later."""
+        """Return the evaluations in the order of their steps; of two of one step, in older files, the later."""
         self.tell_changed_rows(self.evaluations_path)
         by_step = {row["step"]: row for row in read_rows(self.evaluations_path, self.COUNTER)}
         return [by_step[step] for step in sorted(by_step)]
 
     def add_evaluation(self, row: dict[str, Any]) -> None:
-        """Keep a row of figures; `step` says when."""
-        rows = [*read_rows(self.evaluations_path, self.COUNTER), finite(row)]
+        """Keep a row of figures; `step` says when. It takes the place of one of that step, from before a kill."""
+        by_step = {one["step"]: one for one in read_rows(self.evaluations_path, self.COUNTER)} | {row["step"]: row}
+        rows = [finite(by_step[step]) for step in sorted(by_step)]
         write_atomically(self.evaluations_path, "".join(json.dumps(r, allow_nan=False) + "\n" for r in rows))
 
 

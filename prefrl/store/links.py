@@ -111,7 +111,11 @@ class Links:
             if not self._made and not sa.inspect(connection).has_table(_links.name):
                 return []
             self._made = True
-            return [Link(**row._asdict()) for row in connection.execute(statement)]
+            found = [Link(**row._asdict()) for row in connection.execute(statement)]
+            for link in found:
+                if link.role not in ROLES:
+                    raise ValueError(f"the role of a link of {link.annotator!r} is {link.role!r}")
+            return found
 
         return self._database.read(work)
 

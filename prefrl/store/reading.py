@@ -16,6 +16,7 @@ from prefrl.segments import Segment
 from prefrl.store import tables
 from prefrl.store.claims import standing as stands
 from prefrl.store.engine import chunks
+from prefrl.store.facts import check_fact
 from prefrl.store.rows import ENTRY_COLUMNS, QueryCard, query_fields, read_card, read_entry, read_segment
 
 ROWS_AT_ONCE = 1000  # fetched before they are read
@@ -207,8 +208,15 @@ def asked_windows(connection: sa.Connection) -> dict[int, list[int]]:
 
 
 def facts(connection: sa.Connection) -> dict[str, Any]:
-    """Return what a run has told those who watch it."""
-    return {row.key: json.loads(row.value) for row in connection.execute(sa.select(tables.facts))}
+    """Return what a run has told those who watch it.
+
+    Raises:
+        ValueError: one of them is not what it should be.
+    """
+    found = {row.key: json.loads(row.value) for row in connection.execute(sa.select(tables.facts))}
+    for name, value in found.items():
+        check_fact(name, value)
+    return found
 
 
 def damaged(name: str, error: Exception) -> UserError:

@@ -61,8 +61,8 @@ GIVEN = ["offline", "{place}/swings", "--env", "Pendulum-v1", "--labels", "6", "
          "--learner.batch-size", "16", "--quiet", "--no-video"]  # fmt: skip
 TINY = ["--model", "{place}/model", "--device", "cpu", "--quiet", "--watch.times", "2", "--watch.prompts", "4",
         "--max-tokens", "12"]  # fmt: skip
-DRAWN = ["--data", "{place}/pairs.jsonl", "--reward", "{place}/reward", "--training.steps", "4",
-         "--training.batch-size", "4"]  # fmt: skip
+DRAWN = ["--data", "{place}/pairs.jsonl", "--reward", "{place}/reward", "--training.episodes", "16",
+         "--training.batch-size", "4", "--training.minibatch-size", "4"]  # fmt: skip
 OTHERS = {
     "offline, iql": [*GIVEN, "--controls", "zero", "cloning"],
     "offline, cpl": [*GIVEN, "--method", "cpl"],
@@ -72,7 +72,7 @@ OTHERS = {
     "text dpo": ["text", "dpo", *TINY, "--data", "{place}/pairs.jsonl", "--training.batch-size", "2"],
     "text ppo": ["text", "ppo", *TINY, *DRAWN],
     "text rloo": ["text", "rloo", *TINY, *DRAWN],
-    "text grpo": ["text", "grpo", *TINY, *DRAWN],
+    "text grpo": ["text", "grpo", *TINY, *DRAWN, "--training.samples-per-prompt", "4"],
 }
 FIGURES = ("num_env_steps", "num_updates", "step", "labels", "episodes", "true_return", "learned_return", "reward_loss",
            "reward_accuracy", "loss", "reward", "kl")  # fmt: skip

@@ -111,3 +111,12 @@ def test_where_a_damaged_file_cannot_be_written_over_it_is_said(record: Path) ->
             store.forget("zoe")
         with pytest.raises(UserError, match="Nobody called 'zoe'"):
             store.forget("zoe")
+
+
+def test_a_link_of_no_role_there_is_lets_nobody_in(record: Path) -> None:
+    with PreferenceStore(record) as store:
+        token = store.links.make("carl")
+    with sqlite3.connect(record) as connection:
+        connection.execute("UPDATE links SET role = 'queen' WHERE annotator = 'carl'")
+    with PreferenceStore(record) as store, pytest.raises(UserError, match="the role of a link of 'carl' is 'queen'"):
+        store.links.of_token(token)

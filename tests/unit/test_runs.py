@@ -69,6 +69,9 @@ def test_the_newest_checkpoint_that_can_be_read_is_gone_on_from(folder: CakeFold
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty manifest": lambda path: (path / "manifest.json").write_bytes(b""),
     "manifest of another shape": lambda path: (path / "manifest.json").write_text("[1]"),
+    "a count of another": lambda path: (path / "manifest.json").write_text(
+        (path / "manifest.json").read_text().replace('"count": ', '"count": 1')
+    ),
     "no manifest": lambda path: (path / "manifest.json").unlink(),
     "empty tensors": lambda path: (path / "state.pt").write_bytes(b""),
     "cut tensors": lambda path: (path / "state.pt").write_bytes((path / "state.pt").read_bytes()[:100]),

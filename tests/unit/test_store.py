@@ -244,3 +244,17 @@ def test_an_answer_to_an_unknown_query_is_refused_with_all_that_came_with_it(sto
     assert store.answers() == []
     with pytest.raises(UserError, match="holds no query 'nothing'"):
         store.query("nothing")
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("held_out_agreement", 0), ("held_out_agreement", {"num": 3}), ("labels_wanted", "many"), ("seen_at", None),
+    ("steadiness", []), ("examples", {"query": "q"}), ("examples", [{"query": "q", "item": 1.5}]), ("viewer anna", 3),
+    ("left anna", {"at": 1.0}), ("num_env_steps", 10**30), ("training_state", True),
+])  # fmt: skip
+def test_what_a_run_cannot_have_told_is_damage(tmp_path: Path, name: str, value: Any) -> None:
+    with PreferenceStore(tmp_path / "record.sqlite") as store:
+        store.set_facts({"something of a newer version": 3, "held_out_agreement": None, "labels_wanted": 5})
+        assert store.facts()["labels_wanted"] == 5
+        store.set_facts({name: value})
+        with pytest.raises(UserError, match=f"is damaged: what it says of '{name}' is .* Restore it from a copy"):
+            store.facts()
