@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.errors import UserError
+from prefrl.files import append_to
 from prefrl.runs.metrics import read_rows
 from prefrl.servers import OWN_HOSTS, ask_server, check_address
 
@@ -87,8 +88,8 @@ class ChatServer:
             self._answers[asked] = self._ask(body)
             if self._kept is not None:
                 self._kept.parent.mkdir(parents=True, exist_ok=True)
-                with self._kept.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"asked": asked, "answer": self._answers[asked]}) + "\n")
+                with append_to(self._kept) as file:
+                    file.write((json.dumps({"asked": asked, "answer": self._answers[asked]}) + "\n").encode())
         return self._answers[asked]
 
     def _ask(self, body: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,6 +186,20 @@ def is_inside(folder: Path, path: Path) -> bool:
         return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
     except ValueError:  # no name of a file can hold that
         return False
+
+
+def append_to(path: Path) -> BinaryIO:
+    """Open a file to write at its end; it is made where there is none.
+
+    Raises:
+        UserError: something else is there (a pipe would be waited for), or it cannot be opened.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no plain file, so nothing can be written to its end. Move it away, and go on.")
+    try:
+        return open(path, "ab")
+    except OSError as error:
+        raise UserError(f"Could not write to {path}: {error.strerror or error}.") from error
 
 
 def read_plain(path: Path) -> bytes:

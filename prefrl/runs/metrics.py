@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from prefrl.errors import UserError, first_line, require
-from prefrl.files import parse_json, read_plain
+from prefrl.files import append_to, parse_json, read_plain
 
 
 class MetricsPlace(Protocol):
@@ -39,7 +39,7 @@ class MetricsWriter:
         tensorboard = require("torch.utils.tensorboard", "train")
         self._counter = folder.COUNTER
         folder.path.mkdir(parents=True, exist_ok=True)
-        self._file = open(folder.metrics_path, "ab")  # noqa: SIM115  (lives as long as the writer)
+        self._file = append_to(folder.metrics_path)
         self._file.truncate(self._kept(folder.metrics_path, size))
         self._tensorboard = tensorboard.SummaryWriter(str(folder.tensorboard), purge_step=count + 1 if size else None)
 

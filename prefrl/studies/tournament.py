@@ -22,7 +22,7 @@ import numpy as np
 from prefrl.annotators import Annotator
 from prefrl.errors import UserError, first_line
 from prefrl.feedback import Comparison, Query
-from prefrl.files import parse_json, read_json, read_plain, write_atomically
+from prefrl.files import append_to, parse_json, read_json, read_plain, write_atomically
 from prefrl.runs.streams import stream
 from prefrl.store import Clip, PreferenceStore
 from prefrl.store.addition import Addition
@@ -231,8 +231,8 @@ class Tournament:
 
     def _note(self, query: Query, pair: tuple[int, int]) -> None:
         """Write down who a question is between, before it is asked."""
-        with open(self._games_path, "a", encoding="utf-8") as file:
-            file.write(self._line(query.id, pair))
+        with append_to(self._games_path) as file:
+            file.write(self._line(query.id, pair).encode())
             file.flush()
             os.fsync(file.fileno())
 

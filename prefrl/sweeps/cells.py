@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any, Literal, TextIO
 
 from prefrl.control.rendering import choose_gl_backend
 from prefrl.errors import ANYTHING, UserError, first_line
+from prefrl.files import append_to
 from prefrl.runs.guard import BeingTrained, Interrupted
 from prefrl.runs.metrics import read_rows
 from prefrl.sweeps.kinds import Kind, kind_named
@@ -44,7 +46,7 @@ def make_cell(
     os.chdir(place["begun_in"])
     path, log = Path(place["path"]), Path(place["log"])
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a", encoding="utf-8") as file, _said_to(file):
+    with io.TextIOWrapper(append_to(log), encoding="utf-8") as file, _said_to(file):
         print(
             f"{ATTEMPT}{socket.gethostname()}, process {os.getpid()}, {time.strftime('%F %T')}", file=file, flush=True
         )

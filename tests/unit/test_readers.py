@@ -23,7 +23,7 @@ from prefrl.control.settings import TrainSettings
 from prefrl.dataset import export_record
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison, Query, Ranking
-from prefrl.files import parse_json, read_json
+from prefrl.files import append_to, parse_json, read_json
 from prefrl.rewards import RewardEnsemble
 from prefrl.runs.metrics import MetricsWriter, read_rows
 from prefrl.segments import Segment
@@ -62,6 +62,13 @@ def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="cannot be read") as refused:
             read_json(tmp_path / name)
         one_sentence(refused.value)
+    for name in ("pipe", "."):
+        with pytest.raises(UserError, match="no plain file") as refused:
+            append_to(tmp_path / name)
+        one_sentence(refused.value)
+    with append_to(tmp_path / "new") as file:
+        file.write(b"row")
+    assert (tmp_path / "new").read_bytes() == b"row"
 
 
 @pytest.mark.parametrize(
