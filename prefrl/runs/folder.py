@@ -95,8 +95,8 @@ class RunFolder:
             **described,
             "versions": installed_versions(),
         }
+        remember(config)  # before it can be killed with a configuration that is not trusted
         write_json(folder.config_path, config, private=_holds_password(described))
-        remember(config)
         return folder
 
     @classmethod

@@ -25,9 +25,13 @@ from prefrl.sweeps.engine import Resources
 from prefrl.sweeps.kinds import Kind, TextKind, kind_named
 from prefrl.sweeps.naming import option_paths, place_of
 from prefrl.sweeps.plan import Sweep, parse_value, read_sweep
+from prefrl.sweeps.ranges import parse_range
 from prefrl.sweeps.run import refuse_failed, run_sweep, show_swept
+from prefrl.sweeps.search import SearchSettings
+from prefrl.sweeps.searched import run_search, show_searched
 
 USAGE = """usage: prefrl sweep train ENV [--vary NAME=VALUE,VALUE ...] [--seeds N] [OPTIONS] [options of prefrl train]
+       prefrl sweep train ENV --search NAME=LOW..HIGH ... [--trials N] [--seeds N] ...
        prefrl sweep offline DATASET ...
        prefrl sweep text VERB ...
        prefrl sweep image VERB ...
@@ -35,6 +39,9 @@ USAGE = """usage: prefrl sweep train ENV [--vary NAME=VALUE,VALUE ...] [--seeds 
 
 Make every combination of what is varied, once for each seed, on this machine or on a cluster of Ray; called again, it
 goes on where it stopped. Values of --vary are separated by commas, or one JSON list: 'panel=[["oracle", "coin"]]'.
+
+With --search it looks for the best values instead: NAME=LOW..HIGH, NAME=LOW..HIGH:log where a range spans magnitudes,
+or NAME=A,B,C. Each trial is one combination, made once for each seed.
 """
 Whole = tyro.conf.arg(name="")
 
@@ -58,7 +65,13 @@ class Options:
     retries: int = 20
     """How often a run goes on elsewhere after its process or its machine died."""
     measure: str | None = None
-    """Figure of summary.json to compare by; default: the one that says how good such runs are."""
+    """Figure of summary.json to compare or to search by; default: the one that says how good such runs are."""
+    trials: int = 20
+    """Combinations that a search tries."""
+    minimise: bool = False
+    """The best of a search is the least."""
+    stop_early: str | None = None
+    """A figure of metrics.jsonl by which a search stops what falls behind (ASHA); default: it makes each run whole."""
     quiet: bool = False
     """No progress."""
     json: bool = False
@@ -72,14 +85,18 @@ def main(arguments: Sequence[str]) -> None:
         print(USAGE)
         tyro.cli(Options, prog="prefrl sweep", args=["--help"])
     what, rest = arguments[0], arguments[1:]
-    vary, rest = _split_vary(rest)
+    vary, rest = _split(rest, "--vary")
+    search, rest = _split(rest, "--search")
     if Path(what).suffix in (".toml", ".yaml", ".yml", ".json"):
         options = tyro.cli(Options, prog=f"prefrl sweep {what}", args=rest)
         sweep, name = read_sweep(Path(what)), Path(what).stem
-        if vary:
-            raise UserError(f"What is varied stands in {what}. Leave --vary out.")
-        if "--seeds" in (word.partition("=")[0] for word in rest):
-            sweep = replace(sweep, seeds=options.seeds)
+        if vary or search:
+            raise UserError(f"What is varied or searched stands in {what}. Leave --vary and --search out.")
+        given = {word.partition("=")[0] for word in rest}
+        for option in ("seeds", "trials"):
+            if f"--{option}" in given:
+                sweep = replace(sweep, **{option: getattr(options, option)})
+        again = [what]
     else:
         if what in ("text", "image") and rest and not rest[0].startswith("-"):
             what, rest = f"{what} {rest[0]}", rest[1:]
@@ -89,9 +106,14 @@ def main(arguments: Sequence[str]) -> None:
             print(f"Options of each run are those of prefrl {what}; of the sweep they are:\n")
             tyro.cli(Options, prog=f"prefrl sweep {what}", args=["--help"])
         options, rest = tyro.cli(Options, prog=f"prefrl sweep {what}", args=rest, return_unknown_args=True)
-        varied = _varied(kind, vary)
-        sweep = _sweep(kind, rest, varied, options.seeds)
-        name = "-".join([what.replace(" ", "-"), *(str(one) for one in rest[:1] if not one.startswith("-")), *varied])
+        varied, ranges = _varied(kind, vary), _ranges(kind, search)
+        first = varied or {name: [one["low"]] if isinstance(one, dict) else one for name, one in ranges.items()}
+        sweep = replace(_sweep(kind, rest, first, options.seeds), vary=varied, search=ranges, trials=options.trials)
+        word = ["search"] if ranges else []
+        name = "-".join(
+            [what.replace(" ", "-"), *(str(one) for one in rest[:1] if not one.startswith("-")), *word, *first]
+        )
+        again = [what, *rest]
     out = options.out or Path("runs/sweeps") / "".join(c if c.isalnum() or c in "._-" else "-" for c in name)[:100]
     resources = Resources(
         address=options.address, cpus=options.cpus, gpus=options.gpus, memory_gb=options.memory_gb,
@@ -101,6 +123,9 @@ def main(arguments: Sequence[str]) -> None:
         signal.SIGTERM, signal.default_int_handler
     )  # a scheduler that takes the machine away stops it as Ctrl-C
     try:
+        if sweep.search:
+            _search(sweep, out, options, resources, again)
+            return
         swept = run_sweep(sweep, out, resources=resources, measure=options.measure, quiet=options.quiet or options.json)
     except KeyboardInterrupt:
         print("\nprefrl: Stopped; every run is saved. Call the same command again to go on.", file=sys.stderr)
@@ -115,20 +140,49 @@ def main(arguments: Sequence[str]) -> None:
     refuse_failed(swept)
 
 
-def _split_vary(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return what --vary is given, and the other words: those that follow it without = are none of its own."""
-    vary, rest, within = [], [], False
+def _search(sweep: Sweep, out: Path, options: Options, resources: Resources, again: Sequence[str]) -> None:
+    """Search, and print what was found."""
+    settings = SearchSettings(minimise=options.minimise, stop_early=options.stop_early)
+    quiet = options.quiet or options.json
+    found = run_search(sweep, out, settings, resources=resources, measure=options.measure, quiet=quiet)
+    if options.json:
+        print(json.dumps(finite(found.to_json()), allow_nan=False))
+    else:
+        show_searched(found, again, Console())
+        print(f"Wrote {', '.join(str(out / f'results.{kind}') for kind in ('png', 'csv', 'json'))}")
+    if found.failed:
+        raise UserError(
+            f"{len(found.failed)} of {len(found.trials)} trials failed, e.g. trial {found.failed[0].number}: "
+            f"{found.failed[0].reason}"
+        )
+
+
+def _split(arguments: Sequence[str], option: str) -> tuple[list[str], list[str]]:
+    """Return what an option is given, and the other words: those that follow it without = are none of its own."""
+    own, rest, within = [], [], False
     for word in arguments:
-        if word == "--vary":
+        if word == option:
             within = True
-        elif word.startswith("--vary="):
-            vary.append(word.removeprefix("--vary="))
+        elif word.startswith(f"{option}="):
+            own.append(word.removeprefix(f"{option}="))
         elif within and "=" in word and not word.startswith("-"):
-            vary.append(word)
+            own.append(word)
         else:
             within = False
             rest.append(word)
-    return vary, rest
+    return own, rest
+
+
+def _ranges(kind: Kind, words: Sequence[str]) -> dict[str, Any]:
+    """Return the range of each setting that is searched, from `NAME=LOW..HIGH` or `NAME=VALUE,VALUE`."""
+    ranges: dict[str, Any] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        if name in ranges:
+            raise UserError(f"{name} is searched twice. Give its range once.")
+        between = parse_range(name, text)
+        ranges |= _varied(kind, [word]) if between is None else {name: between}
+    return ranges
 
 
 def _varied(kind: Kind, words: Sequence[str]) -> dict[str, list[Any]]:

@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +57,107 @@ def log_of(out: Path, cell: Cell) -> Path:
     return out / "logs" / f"{cell.name.replace('/', '_')}.log"
 
 
+class Runs:
+    """Runs of a sweep on Ray, as many at a time as there is room for.
+
+    Args:
+        ray: the package.
+        plan: whose they are.
+        out: folder of the sweep, the same on every node.
+        resources: of each run.
+    """
+
+    def __init__(self, ray: Any, plan: Plan, out: Path, resources: Resources) -> None:
+        self._ray, self._plan, self._out, self._begun_in = ray, plan, out.resolve(), os.getcwd()
+        self._task = ray.remote(
+            num_cpus=resources.cpus, num_gpus=resources.gpus, memory=resources.memory_gb * 2**30 or None,
+            max_retries=resources.retries, max_calls=1,
+        )(make_cell)  # fmt: skip
+        self._waiting: dict[Any, str] = {}
+        at_once = (
+            ray.cluster_resources().get(name, 0.0) / wanted
+            for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus))
+            if wanted
+        )
+        self.at_once = max(1, int(min(at_once, default=1.0)))
+        """How many there is room for now."""
+
+    @property
+    def num_open(self) -> int:
+        """How many were started and are not over."""
+        return len(self._waiting)
+
+    def start(self, cell: Cell) -> None:
+        """Have a run made, or gone on with, as soon as there is room for it."""
+        place = {
+            "begun_in": self._begun_in,
+            "path": str(self._out / cell.name),
+            "log": str(log_of(self._out, cell)),
+        }
+        plan = self._plan
+        begun = self._task.remote(plan.kind.name, cell.settings, cell.expected, plan.options, place)
+        self._waiting[begun] = cell.name
+
+    def collect(self, seconds: float = SECONDS_BETWEEN_LOOKS) -> dict[str, Outcome]:
+        """Wait a moment; return the outcomes of the runs that are over since, by name."""
+        found: dict[str, Outcome] = {}
+        if not self._waiting:
+            return found
+        over, _ = self._ray.wait(list(self._waiting), num_returns=len(self._waiting), timeout=seconds)
+        for reference in over:
+            name = self._waiting.pop(reference)
+            try:
+                found[name] = self._ray.get(reference)
+            except self._ray.exceptions.TaskCancelledError:
+                found[name] = "stopped", ""
+            except self._ray.exceptions.RayError as error:
+                reason = f"{type(error).__name__}: {first_line(error)}"
+                found[name] = "failed", f"its process died again and again ({reason})"
+        return found
+
+    def stop(self, names: Collection[str]) -> None:
+        """Ask runs to save what they came to and to stop, as Ctrl-C does; their outcomes come in `collect`."""
+        for reference, name in self._waiting.items():
+            if name in names:
+                self._ray.cancel(reference, force=False)
+
+    def stop_all(self) -> None:
+        """Stop all runs, and wait until they have saved what they came to, for some minutes at most."""
+        self.stop(set(self._waiting.values()))
+        left = SECONDS_TO_STOP
+        while self._waiting and left > 0:
+            self.collect()
+            left -= SECONDS_BETWEEN_LOOKS
+
+
+@contextmanager
+def runs_of(plan: Plan, out: Path, resources: Resources) -> Iterator[Runs]:
+    """Start Ray, or be part of a cluster, and hand out what makes runs; on Ctrl-C they save and stop.
+
+    Args:
+        plan: whose they are.
+        out: folder of the sweep, the same on every node.
+        resources: of each run.
+
+    Raises:
+        UserError: there is no cluster, or no node of it has room for a run.
+        KeyboardInterrupt: the user stopped it, and all runs have saved what they came to.
+    """
+    ray = _import_ray(resources)
+    with _connected(ray, resources):
+        _check_room(ray, resources)
+        runs = Runs(ray, plan, out, resources)
+        try:
+            yield runs
+        except KeyboardInterrupt:
+            runs.stop_all()
+            raise
+
+
 def run_cells(
     plan: Plan, cells: list[Cell], out: Path, resources: Resources, on_look: Callable[[Mapping[str, Outcome]], None]
 ) -> dict[str, Outcome]:
-    """Make runs, as many at a time as there is room for; on Ctrl-C they save and stop.
+    """Make runs to their ends; return how each ended, by name.
 
     Args:
         plan: whose they are.
@@ -73,48 +170,14 @@ def run_cells(
         UserError: there is no cluster, or no node of it has room for a run.
         KeyboardInterrupt: the user stopped it, and all runs have saved what they came to.
     """
-    ray = _import_ray(resources)
     outcomes: dict[str, Outcome] = {}
-    with _connected(ray, resources):
-        _check_room(ray, resources)
-        task = ray.remote(
-            num_cpus=resources.cpus, num_gpus=resources.gpus, memory=resources.memory_gb * 2**30 or None,
-            max_retries=resources.retries, max_calls=1,
-        )(make_cell)  # fmt: skip
-        begun_in, place = os.getcwd(), out.resolve()
-        waiting = {
-            task.remote(
-                plan.kind.name, cell.settings, cell.expected, plan.options,
-                {"begun_in": begun_in, "path": str(place / cell.name), "log": str(log_of(place, cell))},
-            ): cell.name
-            for cell in cells
-        }  # fmt: skip
-        try:
-            while waiting:
-                _collect(ray, waiting, outcomes, SECONDS_BETWEEN_LOOKS)
-                on_look(outcomes)
-        except KeyboardInterrupt:
-            for reference in waiting:
-                ray.cancel(reference, force=False)  # as Ctrl-C does: a run saves, and stops
-            left = SECONDS_TO_STOP
-            while waiting and left > 0:
-                _collect(ray, waiting, outcomes, SECONDS_BETWEEN_LOOKS)
-                left -= SECONDS_BETWEEN_LOOKS
-            raise
+    with runs_of(plan, out, resources) as runs:
+        for cell in cells:
+            runs.start(cell)
+        while runs.num_open:
+            outcomes |= runs.collect()
+            on_look(outcomes)
     return outcomes
-
-
-def _collect(ray: Any, waiting: dict[Any, str], outcomes: dict[str, Outcome], seconds: float) -> None:
-    """Move the outcomes there are from what is waited for."""
-    over, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=seconds)
-    for reference in over:
-        name = waiting.pop(reference)
-        try:
-            outcomes[name] = ray.get(reference)
-        except ray.exceptions.TaskCancelledError:
-            outcomes[name] = "stopped", ""
-        except ray.exceptions.RayError as error:
-            outcomes[name] = "failed", f"its process died again and again ({type(error).__name__}: {first_line(error)})"
 
 
 def _import_ray(resources: Resources) -> Any:

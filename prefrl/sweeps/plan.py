@@ -19,6 +19,7 @@ from prefrl.runs.codec import to_json
 from prefrl.runs.folder import installed_versions
 from prefrl.sweeps.kinds import Kind, kind_named
 from prefrl.sweeps.naming import default_values, get, option_paths, place_of, put
+from prefrl.sweeps.ranges import Range, range_of
 
 FORMAT, NAME = "prefrl.sweep", "sweep.json"
 MOST_RUNS = 100_000
@@ -38,6 +39,11 @@ class Sweep:
     """How many, counted from the seed in the settings."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What runs are told beside their settings, e.g. `{"baseline": True}`."""
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """Instead of `vary`: ranges in which the best values are looked for, as `prefrl.sweeps.ranges` reads them, e.g.
+    `{"hyper.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "reward.num-members": [1, 3]}`."""
+    trials: int = 20
+    """How many combinations are tried in a search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +62,55 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """All runs of a sweep, checked."""
+class CellMaker:
+    """Makes the runs of one combination of values, checked."""
 
     kind: Kind
+    base: dict[str, Any]
+    """Settings of all runs."""
+    places: Mapping[str, tuple[str, ...]]
+    """Where the settings lie that are varied."""
+    seed_place: tuple[str, ...]
+    seeds: range
+
+    def of(self, varied: dict[str, Any], folder: str) -> list[Cell]:
+        """Return a run for each seed.
+
+        Args:
+            varied: values, by the names of settings.
+            folder: of these runs, within the sweep's.
+
+        Raises:
+            UserError: runs with these values would be refused.
+        """
+        given = self.base
+        for name, value in varied.items():
+            given = put(given, self.places[name], value)
+        variant = ", ".join(f"{name}={shown(value)}" for name, value in varied.items())
+        resolved = _checked(self.kind, given, variant)
+        return [
+            Cell(
+                name=f"{folder}/seed-{seed}",
+                variant=variant or "as given",
+                varied=varied,
+                seed=seed,
+                settings=put(given, self.seed_place, seed),
+                expected=put(resolved, self.seed_place, seed) if resolved else {},
+            )
+            for seed in self.seeds
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All runs of a sweep, checked; of a search those at the ends of its ranges are, and the runs come later."""
+
+    kind: Kind
+    maker: CellMaker
     cells: tuple[Cell, ...]
+    """Of a search: none."""
+    search: dict[str, Range]
+    trials: int
     options: dict[str, Any]
     described: dict[str, Any]
     """As `sweep.json` holds it."""
@@ -73,48 +123,38 @@ class Plan:
             UserError: a setting that there is not, a value that its setting refuses, or nothing to do.
         """
         kind = kind_named(sweep.command)
-        if type(sweep.seeds) is not int or sweep.seeds < 1:
-            raise UserError(f"seeds must be a whole number of at least 1. Received {sweep.seeds!r}")
+        for name, value in (("seeds", sweep.seeds), ("trials", sweep.trials)):
+            if type(value) is not int or value < 1:
+                raise UserError(f"{name} must be a whole number of at least 1. Received {value!r}")
+        if sweep.vary and sweep.search:
+            raise UserError("Vary settings, or search for their best values: not both. Leave --vary or --search out.")
         options = _options(kind, sweep.options)
         paths = option_paths(kind.settings)
         base = _merged(default_values(kind.settings), _placed(sweep.settings, paths, kind))
-        places = {name: place_of(name, paths, kind.aliases) for name in sweep.vary}
+        asked = sweep.search or sweep.vary
+        places = {name: place_of(name, paths, kind.aliases) for name in asked}
         seed_place = paths["seed"]
-        _check_varied(sweep.vary, places, seed_place)
+        _check_places(places, seed_place)
         first = get(base, seed_place)
         if type(first) is not int or first < 0:
             raise UserError(f"seed must be a whole number of at least 0. Received {first!r}")
-        num = sweep.seeds
-        for values in sweep.vary.values():
-            num *= len(values)
-        if num > MOST_RUNS:
-            raise UserError(f"That would be {num:,} runs; at most {MOST_RUNS:,} are made. Vary less at a time.")
-        cells: list[Cell] = []
-        names: set[str] = set()
-        for values in itertools.product(*sweep.vary.values()):
-            given, varied = base, dict(zip(sweep.vary, values, strict=True))
-            for name, value in varied.items():
-                given = put(given, places[name], value)
-            variant = ", ".join(f"{name}={shown(value)}" for name, value in varied.items())
-            resolved = _checked(kind, given, variant)
-            folder = _folder_name(varied, names)
-            for seed in range(first, first + sweep.seeds):
-                cells.append(
-                    Cell(
-                        name=f"{folder}/seed-{seed}",
-                        variant=variant or "as given",
-                        varied=varied,
-                        seed=seed,
-                        settings=put(given, seed_place, seed),
-                        expected=put(resolved, seed_place, seed) if resolved else {},
-                    )
-                )
-        described = {
+        seeds = range(first, first + sweep.seeds)
+        if sweep.search and sweep.seeds * sweep.trials > MOST_RUNS:
+            raise UserError(f"That would be {sweep.seeds * sweep.trials:,} runs; at most {MOST_RUNS:,} are made.")
+        maker = CellMaker(kind=kind, base=base, places=places, seed_place=seed_place, seeds=seeds)
+        search = {name: range_of(name, given) for name, given in sweep.search.items()}
+        described: dict[str, Any] = {
             "format": FORMAT, "version": 1, "made_by": "prefrl sweep", "command": kind.name,
             "settings": put(base, seed_place, first), "vary": {name: list(of) for name, of in sweep.vary.items()},
             "seeds": sweep.seeds, "options": to_json(options),
         }  # fmt: skip
-        return cls(kind=kind, cells=tuple(cells), options=options, described=json.loads(json.dumps(described)))
+        if search:
+            described["search"] = {name: one.to_json() for name, one in search.items()}
+            _check_ends(maker, search)
+        return cls(
+            kind=kind, maker=maker, cells=() if search else tuple(_every_cell(maker, sweep)), search=search,
+            trials=sweep.trials, options=options, described=json.loads(json.dumps(described)),
+        )  # fmt: skip
 
     def begin(self, out: Path) -> None:
         """Write down what the sweep is, or check that the folder is of this one.
@@ -130,7 +170,9 @@ class Plan:
             return
         found = read_described(path)
         differs = [
-            name for name in ("command", "settings", "vary", "options") if found.get(name) != self.described[name]
+            name
+            for name in ("command", "settings", "vary", "options", "search")
+            if found.get(name) != self.described.get(name)
         ]
         if differs:
             what = _difference(found, self.described, differs[0])
@@ -178,7 +220,9 @@ def read_sweep(path: Path) -> Sweep:
         raise
     except Exception as error:  # each library has its own
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
-    known = {"command": str, "settings": dict, "vary": dict, "seeds": int, "options": dict}
+    known = {
+        "command": str, "settings": dict, "vary": dict, "seeds": int, "options": dict, "search": dict, "trials": int,
+    }  # fmt: skip
     if not isinstance(found, dict):
         raise UserError(f"{path} should hold {', '.join(known)} by name. Received a {type(found).__name__}.")
     for name, value in found.items():
@@ -231,20 +275,39 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + name, value
 
 
-def _check_varied(
-    vary: Mapping[str, Sequence[Any]], places: Mapping[str, tuple[str, ...]], seed_place: tuple[str, ...]
-) -> None:
-    by_place: dict[tuple[str, ...], str] = {}
-    for name, values in vary.items():
-        if places[name] == seed_place:
-            raise UserError("Seeds are counted by --seeds, from --seed on. Leave seed out of what is varied.")
-        if places[name] in by_place:
-            raise UserError(f"{by_place[places[name]]} and {name} are the same setting. Vary it once.")
-        by_place[places[name]] = name
+def _every_cell(maker: CellMaker, sweep: Sweep) -> Iterator[Cell]:
+    """Return a run for every combination and seed."""
+    num = sweep.seeds
+    for name, values in sweep.vary.items():
         if len(values) == 0:
             raise UserError(f"There is no value of {name} to vary.")
         if any(value in values[:number] for number, value in enumerate(values)):
             raise UserError(f"A value of {name} is given twice: {', '.join(map(shown, values))}.")
+        num *= len(values)
+    if num > MOST_RUNS:
+        raise UserError(f"That would be {num:,} runs; at most {MOST_RUNS:,} are made. Vary less at a time.")
+    names: set[str] = set()
+    for values in itertools.product(*sweep.vary.values()):
+        varied = dict(zip(sweep.vary, values, strict=True))
+        yield from maker.of(varied, _folder_name(varied, names))
+
+
+def _check_ends(maker: CellMaker, search: Mapping[str, Range]) -> None:
+    """Check runs at both ends of every range, and with every choice, one setting at a time."""
+    first = {name: one.values[0] for name, one in search.items()}
+    for name, one in search.items():
+        for value in one.values:
+            maker.of({**first, name: value}, "")
+
+
+def _check_places(places: Mapping[str, tuple[str, ...]], seed_place: tuple[str, ...]) -> None:
+    by_place: dict[tuple[str, ...], str] = {}
+    for name, place in places.items():
+        if place == seed_place:
+            raise UserError("Seeds are counted by --seeds, from --seed on. Leave seed out of what is varied.")
+        if place in by_place:
+            raise UserError(f"{by_place[place]} and {name} are the same setting. Vary it once.")
+        by_place[place] = name
 
 
 def _checked(kind: Kind, values: dict[str, Any], variant: str) -> dict[str, Any]:

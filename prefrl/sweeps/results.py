@@ -77,16 +77,19 @@ class Results:
         write_atomically(out / "results.csv", table.getvalue())
 
 
-def rows_of(plan: Plan, out: Path, reasons: Mapping[str, str]) -> list[dict[str, Any]]:
+def rows_of(
+    plan: Plan, out: Path, reasons: Mapping[str, str], cells: Sequence[Cell] | None = None
+) -> list[dict[str, Any]]:
     """Return a row for each run: what is varied, its seed, its folder, whether it is over, and its figures.
 
     Args:
         plan: of the sweep.
         out: its folder.
         reasons: why runs failed, by name.
+        cells: the runs; None: those of the plan.
     """
     rows = []
-    for cell in plan.cells:
+    for cell in plan.cells if cells is None else cells:
         folder = plan.kind.folder(out / cell.name)
         over = folder.finished and cell.name not in reasons
         rows.append(
@@ -119,13 +122,7 @@ def results_of(plan: Plan, rows: list[dict[str, Any]], measure: str | None = Non
     known = list(dict.fromkeys(name for row in rows for name in row["figures"]))
     if not known:
         return None
-    if measure is None:
-        measure = next((name for name in plan.kind.measures if name in known), None)
-        if measure is None:
-            raise UserError(f"Name the figure that is to be compared: --measure {' | '.join(known[:MOST_SHOWN])}")
-    elif measure not in known:
-        some = ", ".join(known[:MOST_SHOWN]) + (", ..." if len(known) > MOST_SHOWN else "")
-        raise UserError(f"No run has a figure {measure!r}; there are {some}.{near_names(measure, known)}")
+    measure = measure_of(plan, known, measure)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     scores = {variant: _scores(rows, tasks, variant, measure) for variant in variants}
@@ -146,6 +143,27 @@ def results_of(plan: Plan, rows: list[dict[str, Any]], measure: str | None = Non
         if np.isfinite(found).any(1).all() and np.isfinite(first).any(1).all()
     ]
     return Results(measure=measure, first=variants[0], rows=rows, lines=lines, comparisons=comparisons)
+
+
+def measure_of(plan: Plan, known: Sequence[str], measure: str | None) -> str:
+    """Return the figure that runs are compared by.
+
+    Args:
+        plan: of the sweep.
+        known: figures that runs have.
+        measure: the one asked for; None: the one that says how good such runs are.
+
+    Raises:
+        UserError: no run has that figure.
+    """
+    if measure is None:
+        measure = next((name for name in plan.kind.measures if name in known), None)
+        if measure is None:
+            raise UserError(f"Name the figure that is to be compared: --measure {' | '.join(known[:MOST_SHOWN])}")
+    elif measure not in known:
+        some = ", ".join(known[:MOST_SHOWN]) + (", ..." if len(known) > MOST_SHOWN else "")
+        raise UserError(f"No run has a figure {measure!r}; there are {some}.{near_names(measure, known)}")
+    return measure
 
 
 def _scores(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], variant: str, measure: str) -> Scores:

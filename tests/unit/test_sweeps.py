@@ -18,7 +18,7 @@ from prefrl.control.settings import TrainSettings
 from prefrl.errors import UserError
 from prefrl.runs.codec import from_json
 from prefrl.sweeps.cells import attempts, check_cell, make_cell
-from prefrl.sweeps.command import _split_vary, _sweep, _varied
+from prefrl.sweeps.command import _split, _sweep, _varied
 from prefrl.sweeps.kinds import kind_named
 from prefrl.sweeps.naming import option_paths
 from prefrl.sweeps.picture import plot_results
@@ -37,7 +37,7 @@ def swept(words: str, *, seeds: int = 2) -> Plan:
     if command in ("text", "image"):
         command, rest = f"{command} {rest[0]}", rest[1:]
     kind = kind_named(command)
-    vary, rest = _split_vary(rest)
+    vary, rest = _split(rest, "--vary")
     return Plan.of(_sweep(kind, rest, _varied(kind, vary), seeds))
 
 
