@@ -158,11 +158,18 @@ def _search(sweep: Sweep, out: Path, options: Options, resources: Resources, aga
 
 
 def _split(arguments: Sequence[str], option: str) -> tuple[list[str], list[str]]:
-    """Return what an option is given, and the other words: those that follow it without = are none of its own."""
+    """Return what an option is given, and the other words: those that follow it without = are none of its own.
+
+    Raises:
+        UserError: it is given nothing.
+    """
     own, rest, within = [], [], False
-    for word in arguments:
+    for number, word in enumerate(arguments):
         if word == option:
             within = True
+            following = arguments[number + 1] if number + 1 < len(arguments) else ""
+            if "=" not in following or following.startswith("-"):
+                raise UserError(f"{option} is followed by NAME=VALUE,VALUE, e.g. labels=50,100. Received {following!r}")
         elif word.startswith(f"{option}="):
             own.append(word.removeprefix(f"{option}="))
         elif within and "=" in word and not word.startswith("-"):

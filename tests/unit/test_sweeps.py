@@ -60,6 +60,12 @@ def test_words_after_vary_that_are_no_values_are_those_of_the_run() -> None:
     assert {cell.settings["env_id"] for cell in plan.cells} == {"Pendulum-v1"}
 
 
+@pytest.mark.parametrize("words", ["--vary", "--vary Pendulum-v1 labels=6,8", "--seed 1 --search --seeds 3"])
+def test_an_option_that_is_given_nothing_is_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "train", *words.split()]) == 2
+    assert "is followed by NAME=VALUE" in capsys.readouterr().err
+
+
 def test_what_must_be_given_may_be_varied() -> None:
     plan = swept("train --vary env-id=Pendulum-v1,CartPole-v1 --labels 6", seeds=1)
     assert [cell.settings["env_id"] for cell in plan.cells] == ["Pendulum-v1", "CartPole-v1"]
