@@ -191,6 +191,7 @@ def _import(folder: Path, record: Addition) -> str:
             data = read_inside(folder, f"clips/{row['segment_id']}.{clip.format}")
         record.add_clip(row["segment_id"], replace(clip, data=data))
     rows: dict[int, int] = {}
+    numbers: set[int] = set()
     answers = _read_table(folder, "answers.parquet", _answer_schema())
     batch: list[tuple[int, Entry]] = []
 
@@ -205,6 +206,9 @@ def _import(folder: Path, record: Addition) -> str:
         with _reading(folder, "answers.parquet", f"row {row['row']}"):
             if row["query_id"] not in known:
                 raise ValueError(f"there is no query {row['query_id']!r}")
+            if row["row"] in numbers:
+                raise ValueError("it is there twice")
+            numbers.add(row["row"])
             batch.append((row["row"], _read_entry(row, None if undoes is None else rows[undoes])))
         if len(batch) == AT_ONCE:
             flush()
@@ -357,7 +361,8 @@ def _table(path: Path, schema: Any) -> Iterator[Callable[[Iterable[Mapping[str, 
     """Open a table to be written; what it yields adds rows."""
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
     held: list[Mapping[str, Any]] = []
-    with parquet.ParquetWriter(path, schema.with_metadata({"format": FORMAT, "version": str(VERSION)})) as writer:
+    about = schema.with_metadata({"format": FORMAT, "version": str(VERSION)})
+    with open(path, "wb") as file, parquet.ParquetWriter(file, about) as writer:  # it takes names with : for addresses
 
         def write(rows: Iterable[Mapping[str, Any]], *, last: bool = False) -> None:
             held.extend(rows)

@@ -21,6 +21,7 @@ from prefrl.feedback import Answer, Comparison, Query, Strength
 from prefrl.feedback.answers import groups_of
 from prefrl.feedback.strength import MOST_DEGREES
 from prefrl.history import Episode
+from prefrl.runs.streams import check_seed
 from prefrl.segments import Segment
 
 
@@ -315,9 +316,8 @@ class SimulatedTeacher:
 
 
 def checked_seed(seed: int) -> int:
-    """Return the seed, or raise `UserError` if it is negative."""
-    if seed < 0:
-        raise UserError(f"A teacher's seed must be at least 0. Received {seed}")
+    """Return the seed, or raise `UserError` if it can be none."""
+    check_seed(seed)
     return seed
 
 

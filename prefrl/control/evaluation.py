@@ -17,6 +17,7 @@ from prefrl.errors import UserError
 from prefrl.rewards import RewardEnsemble
 from prefrl.rewards.function import RewardFunction
 from prefrl.runs.metrics import mean_of_known
+from prefrl.runs.streams import check_seed
 from prefrl.spaces import Array, Batch, map_batch
 
 MAX_STEPS = 10_000  # of an episode, where neither the environment nor the user set a limit
@@ -116,8 +117,7 @@ def evaluate(
     Raises:
         UserError: `num_episodes` or `max_steps` below 1, `max_minutes` not positive, or a negative seed.
     """
-    if seed < 0:
-        raise UserError(f"seed must be 0 or more. Received {seed}")
+    check_seed(seed)
     for name, value in (("num_episodes", num_episodes), ("max_steps", max_steps)):
         if value < 1:
             raise UserError(f"{name} must be at least 1. Received {value}")

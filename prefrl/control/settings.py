@@ -15,6 +15,7 @@ from prefrl.errors import UserError, near_names, require
 from prefrl.feedback import FEWEST_RANKED, KINDS, SMALLEST_SCALE
 from prefrl.queries import METHODS, MIXED, SCHEDULES, LabelSchedule, QueryMaker, check_members
 from prefrl.rewards import FitSettings, RewardSettings
+from prefrl.runs.streams import check_seed
 from prefrl.seams import Named, place_of
 
 require("tyro", "train")
@@ -197,8 +198,7 @@ class TrainSettings:
                 raise UserError(f"{name} must be at least 1. Received {value}")
         if not 0 < self.eval_minutes < math.inf:
             raise UserError(f"eval_minutes must be positive and finite. Received {self.eval_minutes}")
-        if self.seed < 0:
-            raise UserError(f"seed must be 0 or more. Received {self.seed}")
+        check_seed(self.seed)
         if self.terminal_reward is not None and not math.isfinite(self.terminal_reward):
             raise UserError(f"terminal_reward must be a finite number. Received {self.terminal_reward}")
         if self.annotator not in ("teacher", "human", "both"):

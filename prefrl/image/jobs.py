@@ -32,7 +32,7 @@ from prefrl.runs.folder import is_record
 from prefrl.runs.metrics import finite
 from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.runs.running import Alone, StepFolder, evaluation_steps, run_trainer
-from prefrl.runs.streams import stream, stream_seed
+from prefrl.runs.streams import check_seed, stream, stream_seed
 from prefrl.runs.trainer import ModelTrainer
 from prefrl.seams import is_function_name
 
@@ -70,6 +70,9 @@ class Place:
     """Whose prompts are drawn and whose gold reward is told: scenes, or module:Name of your own."""
     seed: int = 0
     """Of the world, the data and the training."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
     def make_world(self) -> ImageWorld:
         """Return the world."""

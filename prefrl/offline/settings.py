@@ -14,6 +14,7 @@ from prefrl.offline.data import OfflineData
 from prefrl.offline.policy import policy_hyperparameters
 from prefrl.queries import METHODS, check_members
 from prefrl.rewards import FitSettings, RewardSettings
+from prefrl.runs.streams import check_seed
 from prefrl.seams import Named
 
 require("tyro", "train")
@@ -143,6 +144,7 @@ class OfflineSettings:
     """Checkpoints over the whole training; at each the policy plays a few episodes."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if self.reward_from != "answers" and self.method != "iql":
             raise UserError(f"--reward-from {self.reward_from} is for --method iql; {self.method} reads no reward.")
         if self.reward.groups > 1:

@@ -11,9 +11,25 @@ import zlib
 import numpy as np
 import torch
 
+from prefrl.errors import UserError
+
+MOST_SEED = 2**63 - 1
+"""The largest seed that all generators take."""
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that not every generator takes.
+
+    Raises:
+        UserError: it is below 0 or above `MOST_SEED`.
+    """
+    if not 0 <= seed <= MOST_SEED:
+        raise UserError(f"A seed must be from 0 to 2^63 - 1. Received {seed}")
+
 
 def stream(seed: int, name: str, *numbers: int) -> np.random.Generator:
     """Return the generator for `name` and the numbers that say which use, e.g. `stream(0, "queries", session)`."""
+    check_seed(seed)
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()), *numbers)))
 
 

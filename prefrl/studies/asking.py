@@ -30,7 +30,7 @@ from prefrl.queries import METHODS, QueryMaker, propose_pairs
 from prefrl.rewards import RewardEnsemble
 from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.runs.guard import locked
-from prefrl.runs.streams import stream
+from prefrl.runs.streams import check_seed, stream
 from prefrl.segments import Segment
 from prefrl.store import Clip, PreferenceStore
 from prefrl.store.clips import clip_of
@@ -60,6 +60,7 @@ class Asking:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         for name in ("num", "overlap"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1. Received {getattr(self, name)}")

@@ -181,6 +181,8 @@ class Tournament:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self._config_path, json.dumps(self.config, indent=1).encode())
         with PreferenceStore(self.record, create=not between) as store:
+            if between:
+                store.check()
             between = self._asked_of(between, store)
             if self._games_path.is_file():  # without what was cut short, or never asked
                 write_atomically(self._games_path, "".join(map(self._line, between, between.values())))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefrl.errors import UserError
+from prefrl.runs.streams import check_seed
 from prefrl.seams import Registry
 from prefrl.theory import (
     bias,
@@ -61,8 +62,7 @@ def run_study(study: Study, out: Path, *, repetitions: int | None = None, seed: 
     repetitions = study.repetitions if repetitions is None else repetitions
     if repetitions < min(2, study.repetitions):
         raise UserError(f"A study needs two repetitions or more. Received {repetitions}")
-    if seed < 0:
-        raise UserError(f"A seed must be 0 or more. Received {seed}")
+    check_seed(seed)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; the figure and the table of a study are written into a folder.")
     finding = study.run(repetitions, seed)

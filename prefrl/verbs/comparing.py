@@ -16,6 +16,7 @@ from prefrl.envs import list_envs
 from prefrl.errors import UserError
 from prefrl.files import text_or_file, write_atomically
 from prefrl.runs.folder import format_of
+from prefrl.runs.streams import check_seed
 from prefrl.studies.contestants import judge_of, models_of, policies_of
 from prefrl.studies.tables import show_finding, show_standing
 from prefrl.studies.tournament import Tournament
@@ -64,8 +65,7 @@ def tournament(
     """
     if games < 1:
         raise UserError(f"--games must be at least 1. Received {games}")
-    if seed < 0:
-        raise UserError(f"--seed must be at least 0. Received {seed}")
+    check_seed(seed)
     if not runs:
         if not (out / "tournament.json").is_file():
             raise UserError(
@@ -78,6 +78,13 @@ def tournament(
     if kinds == {True, False}:
         raise UserError("Some of these are control runs and some are not; what they do cannot be compared.")
     who: Annotator | None
+    of_text = {"--judge": judge, "--constitution": constitution, "--data": data, "--max-tokens": max_tokens != 64}
+    of_control = {"--policies": policies != ("last",), "--teacher": teacher != "oracle"}
+    of_programs = {"--teacher": teacher != "oracle", "--judge": judge, "--constitution": constitution}
+    unused = (of_text, "text runs") if kinds == {True} else (of_control, "control runs")
+    for options, whom in (unused, *([(of_programs, "programs that answer")] if by_people else [])):
+        if meaningless := [name for name, given in options.items() if given]:
+            raise UserError(f"{', '.join(meaningless)} would do nothing here: it is for {whom}. Leave it out.")
     if kinds == {True}:
         paths = [Path(run) for run in runs]
         players = policies_of(paths, policies, seed=seed, drawn=by_people, trust=trust)

@@ -117,7 +117,7 @@ BAD = {
     "no labels": (["Pendulum-v1", "--labels", "0"], "labels must be at least 1"),
     "negative labels": (["Pendulum-v1", "--labels", "-5"], "labels must be at least 1"),
     "segments longer than an episode": (["Pendulum-v1", "--segment-length", "500"], "longer than an episode"),
-    "negative seed": (["Pendulum-v1", "--seed", "-1"], "seed must be 0 or more"),
+    "negative seed": (["Pendulum-v1", "--seed", "-1"], "A seed must be from 0 to 2^63 - 1"),
     "no reference": (["Pendulum-v1", "--reference-segments", "0"], "reference_segments must be at least 1"),
     "a rate that is no number": (["Pendulum-v1", "--fit.learning-rate", "nan"], "prefrl: learning_rate must be"),
     "wrong units of the reward": (["Pendulum-v1", "--reward.hidden", "0"], "prefrl: hidden must be numbers of units"),

@@ -156,6 +156,22 @@ def test_a_column_that_is_missing_or_of_another_kind_is_said(folder: Path) -> No
     refuse(folder, r"answers\.parquet")
 
 
+def test_an_answer_that_is_there_twice_is_refused(folder: Path) -> None:
+    path = folder / "answers.parquet"
+    table = pq.read_table(path)
+    pq.write_table(pa.concat_tables([table, table.slice(1, 1)]), path)
+    refuse(folder, r"answers\.parquet row \d+: it is there twice")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names there")
+def test_a_folder_whose_name_looks_like_an_address_is_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    export_record("a.sqlite", Path("s3:data"))
+    import_record(Path("s3:data"), "b.sqlite")
+    with PreferenceStore("b.sqlite") as store:
+        assert store.num_answers() == 3
+
+
 def test_what_unpacks_to_too_much_is_refused_before_memory_is_taken(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -282,7 +282,7 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
 
 def test_a_negative_seed_is_refused() -> None:
     for name in ("oracle", "coin"):
-        with pytest.raises(UserError, match=r"seed must be at least 0. Received -1"):
+        with pytest.raises(UserError, match=r"A seed must be from 0 to .*Received -1"):
             make_teacher(name, seed=-1)
 
 

@@ -114,7 +114,7 @@ def test_a_study_is_run_from_the_command_line(tmp_path: Path, capsys: pytest.Cap
     [
         (["study", "memroy"], "Did you mean 'memory'"),
         (["study", "memory", "--repetitions", "0"], "two repetitions or more"),
-        (["study", "memory", "--seed", "-1"], "must be 0 or more"),
+        (["study", "memory", "--seed", "-1"], "must be from 0"),
         (["study", "memory", "--out", "{file}"], "is a file"),
     ],
 )

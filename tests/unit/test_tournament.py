@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from prefrl.annotators import make_teacher
 from prefrl.cli import main
+from prefrl.control.folder import ControlFolder
+from prefrl.control.settings import TrainSettings
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison, Query, Response
 from prefrl.segments import Segment
@@ -103,6 +106,14 @@ def test_a_kill_between_a_question_and_its_note_leaves_no_question_out(tmp_path:
     assert len(noted.read_text().splitlines()) == 8
 
 
+def test_an_answer_to_no_question_there_is_damage(tmp_path: Path) -> None:
+    play(tmp_path / "cup", 5)
+    with sqlite3.connect(tmp_path / "cup" / "record.sqlite") as connection:
+        connection.execute("UPDATE answers SET query_id = '0' WHERE id = 2")
+    with pytest.raises(UserError, match="is damaged"):
+        play(tmp_path / "cup", 6)
+
+
 def test_a_record_that_lacks_questions_is_refused(tmp_path: Path) -> None:
     play(tmp_path / "cup", 5)
     noted = tmp_path / "cup" / "games.jsonl"
@@ -186,7 +197,7 @@ def test_names_are_as_short_as_tells_them_apart() -> None:
         (["--out", "{new}"], "no tournament in"),
         (["{new}", "--out", "{new}", "--games", "0"], "at least 1"),
         (["{empty}", "{full}", "--out", "{new}"], "prefrl"),
-        (["{empty}", "{full}", "--out", "{new}", "--seed", "-1"], "at least 0"),
+        (["{empty}", "{full}", "--out", "{new}", "--seed", "-1"], "must be from 0"),
     ],
 )
 def test_what_is_no_tournament_is_refused(
@@ -275,3 +286,22 @@ def test_conversations_are_put_to_each_model_through_its_own_template_and_shown_
     with PreferenceStore(cup / "record.sqlite") as store:
         (query,) = store.open_queries()
     assert {response.prompt for response in query.responses} == {"\n\nHuman: Hi.\n\nAssistant:"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--judge", "rule"], "--judge would do nothing here: it is for text runs"),
+        (["--data", "rows.jsonl", "--constitution", "law.md"], "--constitution, --data would do nothing"),
+        (["--annotator", "human", "--teacher", "noisy"], "--teacher would do nothing here: it is for programs"),
+        (["--seed", "9223372036854775808"], "A seed must be from 0 to"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        ControlFolder.create(tmp_path / name, TrainSettings(env_id="Pendulum-v1").resolve(), baseline=False)
+    assert main(["tournament", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "t"), *options]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "t").exists()

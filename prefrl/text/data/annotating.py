@@ -10,6 +10,7 @@ import torch
 
 from prefrl.envs.text_rewards import TextReward, score_responses
 from prefrl.errors import UserError
+from prefrl.runs.streams import check_seed
 from prefrl.text.data.examples import Encoder, RankedResponses
 from prefrl.text.model.generation import SamplingSettings, decode_response, sample, warn_if_none_ended
 from prefrl.text.model.tokens import end_ids_of
@@ -35,7 +36,12 @@ def draw_responses(
     seed: int,
     rows_at_once: int = 256,
 ) -> Drawn:
-    """Draw `how_many` responses to each prompt; those of one prompt share its prefill."""
+    """Draw `how_many` responses to each prompt; those of one prompt share its prefill.
+
+    Raises:
+        UserError: the seed can be none.
+    """
+    check_seed(seed)
     generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
     texts: list[list[str]] = []
     ended: list[list[bool]] = []

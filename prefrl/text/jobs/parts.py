@@ -15,7 +15,7 @@ from prefrl.envs.text_rewards import TextReward
 from prefrl.envs.text_worlds import TextWorld
 from prefrl.errors import UserError
 from prefrl.runs.running import evaluation_steps
-from prefrl.runs.streams import stream, stream_seed
+from prefrl.runs.streams import check_seed, stream, stream_seed
 from prefrl.runs.trainer import ModelTrainer
 from prefrl.seams import is_function_name, load_function
 from prefrl.text.data import sources
@@ -65,6 +65,9 @@ class Place:
     """For data sets with columns of other names: OURS=THEIRS, as in prompt=query chosen=good rejected=bad."""
     seed: int = 0
     """Of data and training."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
     def runtime(self) -> Runtime:
         """Return the device and the processes."""

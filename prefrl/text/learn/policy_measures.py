@@ -15,6 +15,7 @@ from prefrl.envs.text_measures import repeated_share, words_of
 from prefrl.envs.text_rewards import score_responses
 from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError
+from prefrl.runs.streams import check_seed
 from prefrl.text.data.examples import Encoder
 from prefrl.text.learn.ppo_terms import full_kl
 from prefrl.text.learn.reward_model import ModelReward
@@ -50,8 +51,9 @@ def answer_prompts(
     """Draw one response to each prompt.
 
     Raises:
-        UserError: there are no prompts, or one is too long.
+        UserError: there are no prompts, one is too long, or the seed can be none.
     """
+    check_seed(seed)
     if not prompts:
         raise UserError("There are no prompts to answer; the data set is empty.")
     device = next(model.parameters()).device
