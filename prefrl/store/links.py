@@ -21,6 +21,7 @@ from prefrl.store.engine import Database
 TOKEN_BYTES = 24  # 192 bits: nobody guesses it, so one round of SHA-256 keeps it
 ROLES = ("annotator", "owner", "study")
 LONGEST_NAME = 80
+MOST_SECONDS = 1e11  # since 1970: the year 5138
 
 _metadata = sa.MetaData()  # apart from the record's own tables: made when the first link is
 _links = sa.Table(
@@ -115,6 +116,8 @@ class Links:
             for link in found:
                 if link.role not in ROLES:
                     raise ValueError(f"the role of a link of {link.annotator!r} is {link.role!r}")
+                if not isinstance(link.annotator, str) or not all(map(_is_time, (link.made_at, link.revoked_at or 0.0))):
+                    raise ValueError(f"a link is of {link.annotator!r}, {link.made_at!r} to {link.revoked_at!r}")
             return found
 
         return self._database.read(work)
@@ -125,6 +128,10 @@ class Links:
             return work(connection)
 
         return self._database.write(made)
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < MOST_SECONDS
 
 
 def forget_links(connection: sa.Connection, annotator: str) -> int:

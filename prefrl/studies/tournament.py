@@ -144,6 +144,7 @@ class Tournament:
         if not self.record.is_file():
             return Standing(names=self.names, games=[], num_open=0, num_cannot_tell=0, ratings=None)
         with PreferenceStore(self.record, create=False) as store:
+            store.check()
             self._asked_of(between, store)
             scores = _scores(store)
             games = _games(between, scores)
@@ -182,7 +183,7 @@ class Tournament:
             write_atomically(self._config_path, json.dumps(self.config, indent=1).encode())
         with PreferenceStore(self.record, create=not between) as store:
             if between:
-                store.check()
+                store.check()  # before anything is added to it
             between = self._asked_of(between, store)
             if self._games_path.is_file():  # without what was cut short, or never asked
                 write_atomically(self._games_path, "".join(map(self._line, between, between.values())))

@@ -120,3 +120,7 @@ def test_a_link_of_no_role_there_is_lets_nobody_in(record: Path) -> None:
         connection.execute("UPDATE links SET role = 'queen' WHERE annotator = 'carl'")
     with PreferenceStore(record) as store, pytest.raises(UserError, match="the role of a link of 'carl' is 'queen'"):
         store.links.of_token(token)
+    with sqlite3.connect(record) as connection:
+        connection.execute("UPDATE links SET role = 'annotator', made_at = 'yesterday' WHERE annotator = 'carl'")
+    with PreferenceStore(record) as store, pytest.raises(UserError, match="a link is of 'carl', 'yesterday' to None"):
+        store.links.all()

@@ -29,6 +29,8 @@ from prefrl.text.learn.runtime import Runtime
 from prefrl.text.model.generation import SamplingSettings
 from prefrl.text.model.models import context_length, load_model
 
+MOST_SAMPLES = 100_000
+
 
 def evaluate(
     model: tyro.conf.Positional[str], *, data: str | None = None, reference: str | None = None,
@@ -90,6 +92,8 @@ def sample(
         json: print one JSON object a line.
         trust: the run was made by another user or on another machine: use what its config.json names.
     """
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise UserError(f"--samples must be from 1 to {MOST_SAMPLES:,}. Received {samples}")
     policy, tokens = load_model(model)
     policy.to(Runtime(device).device)
     encoder = Encoder(tokens, context_length(policy), max_tokens)
