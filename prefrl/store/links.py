@@ -116,7 +116,8 @@ class Links:
             for link in found:
                 if link.role not in ROLES:
                     raise ValueError(f"the role of a link of {link.annotator!r} is {link.role!r}")
-                if not isinstance(link.annotator, str) or not all(map(_is_time, (link.made_at, link.revoked_at or 0.0))):
+                times = (link.made_at, link.revoked_at or 0.0)
+                if not isinstance(link.annotator, str) or not all(map(_is_time, times)):
                     raise ValueError(f"a link is of {link.annotator!r}, {link.made_at!r} to {link.revoked_at!r}")
             return found
 
