@@ -128,6 +128,8 @@ class Quality:
         """Return everything but the single times as JSON values."""
         values = asdict(self)
         del values["seconds"]
+        for one, told in zip(self.annotators, values["annotators"], strict=True):
+            told["warnings"] = list(one.warnings)
         return values
 
 

@@ -20,7 +20,7 @@ FACTS: dict[str, tuple[Any, ...]] = {
     "render_failure": (TEXT,),
     "run_id": (TEXT,),
     "seen_at": (NUMBER,),
-    "served_at": (TEXT,),
+    "served_at": (TEXT, None),
     "steadiness": ({"same_order": NUMBER, "from": WHOLE, "to": WHOLE},),
     "training": (TEXT,),
     "training_state": (TEXT,),

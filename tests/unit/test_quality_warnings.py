@@ -78,7 +78,9 @@ def test_the_careless_the_fast_and_the_contrary_are_named_and_the_honest_are_not
                 seconds = float(rng.lognormal(1.0, 0.4)) if name != "fast" else float(rng.uniform(0.05, 0.3))
                 answer = Comparison(query_id=again.id, annotator=name, preference=said, seconds=seconds, shown=shown)
                 store.add_answers([answer])
-        warned = {one.name: one.warnings for one in measure_quality(store).annotators}
+        quality = measure_quality(store)
+        warned = {one.name: one.warnings for one in quality.annotators}
+        assert {one["name"]: tuple(one["warnings"]) for one in quality.to_json()["annotators"]} == warned
     assert warned["anna"] == warned["ben"] == warned["owner"] == ()
     assert any(told.startswith("contradicts what is known") for told in warned["contrary"])
     assert any(told.startswith("no better than chance") for told in warned["careless"])
