@@ -147,3 +147,24 @@ def _resolved(settings: dict[str, Any]) -> dict[str, Any]:
 
     resolved = TrainSettings(**settings).resolve()
     return {one.name: getattr(resolved, one.name) for one in fields(resolved)}
+
+
+def test_a_search_makes_its_trials_as_runs_and_looks_further_when_called_for_more(tmp_path: Path) -> None:
+    out = tmp_path / "search"
+    words = [
+        sys.executable, "-m", "prefrl.start", "sweep", "train", "Pendulum-v1", "--search",
+        "hyper.learning_rate=1e-4..1e-2:log", "teacher=oracle,noisy", "--seeds", "1", "--labels", "6", "--steps", "1600",
+        "--num-envs", "2", "--segment-length", "10", "--warmup-steps", "200", "--eval-episodes", "1", "--hyper",
+        "n_steps=100", "batch_size=50", "n_epochs=1", "--out", str(out), "--json", "--trials",
+    ]  # fmt: skip
+    found = []
+    for trials in ("2", "3"):
+        done = subprocess.run([*words, trials], capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    assert found[1]["trials"][:2] == found[0]["trials"] and len(found[1]["trials"]) == 3
+    assert found[1]["best"]["value"] == max(one["value"] for one in found[1]["trials"])
+    for one in found[1]["trials"]:
+        settings = ControlFolder.open(out / f"trial-{one['number']:04d}" / "seed-0").settings
+        assert settings.hyperparameters["learning_rate"] == one["varied"]["hyper.learning_rate"]
+        assert settings.teacher == one["varied"]["teacher"] and settings.hyperparameters["n_epochs"] == 1
