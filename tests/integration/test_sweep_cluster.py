@@ -153,8 +153,8 @@ def test_a_search_makes_its_trials_as_runs_and_looks_further_when_called_for_mor
     out = tmp_path / "search"
     words = [
         sys.executable, "-m", "prefrl.start", "sweep", "train", "Pendulum-v1", "--search",
-        "hyper.learning_rate=1e-4..1e-2:log", "teacher=oracle,noisy", "--seeds", "1", "--labels", "6", "--steps", "1600",
-        "--num-envs", "2", "--segment-length", "10", "--warmup-steps", "200", "--eval-episodes", "1", "--hyper",
+        "hyper.learning_rate=1e-4..1e-2:log", "teacher=oracle,noisy", "--seeds", "1", "--labels", "6", "--steps",
+        "1600", "--num-envs", "2", "--segment-length", "10", "--warmup-steps", "200", "--eval-episodes", "1", "--hyper",
         "n_steps=100", "batch_size=50", "n_epochs=1", "--out", str(out), "--json", "--trials",
     ]  # fmt: skip
     found = []
