@@ -18,6 +18,7 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -180,6 +181,9 @@ def _import(folder: Path, record: Addition) -> str:
             record.add_consent(row["annotator"], row["text"], row["agreed_at"])
     queries = _read_table(folder, "queries.parquet", _query_schema())
     known = {row["id"] for row in queries}
+    if len(known) < len(queries):
+        twice = next(name for name, count in Counter(row["id"] for row in queries).items() if count > 1)
+        raise UserError(f"The data set in {folder} is damaged: queries.parquet holds {twice!r} twice. Copy it again.")
     for begin in range(0, len(queries), AT_ONCE):
         record.add_queries([_read_query(folder, row) for row in queries[begin : begin + AT_ONCE]])
     segments = {name for row in queries for name in row["segments"]}

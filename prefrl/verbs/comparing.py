@@ -22,7 +22,7 @@ from prefrl.studies.tables import show_finding, show_standing
 from prefrl.studies.tournament import Tournament
 from prefrl.studies.tournament_plot import plot_standing
 from prefrl.theory.catalogue import STUDIES, run_study
-from prefrl.verbs.common import print_json
+from prefrl.verbs.common import print_json, refuse_unused
 
 
 def envs() -> None:
@@ -78,13 +78,14 @@ def tournament(
     if kinds == {True, False}:
         raise UserError("Some of these are control runs and some are not; what they do cannot be compared.")
     who: Annotator | None
-    of_text = {"--judge": judge, "--constitution": constitution, "--data": data, "--max-tokens": max_tokens != 64}
-    of_control = {"--policies": policies != ("last",), "--teacher": teacher != "oracle"}
-    of_programs = {"--teacher": teacher != "oracle", "--judge": judge, "--constitution": constitution}
-    unused = (of_text, "text runs") if kinds == {True} else (of_control, "control runs")
-    for options, whom in (unused, *([(of_programs, "programs that answer")] if by_people else [])):
-        if meaningless := [name for name, given in options.items() if given]:
-            raise UserError(f"{', '.join(meaningless)} would do nothing here: it is for {whom}. Leave it out.")
+    of_teachers = {"--teacher": teacher != "oracle"}
+    of_judges = {"--judge": judge, "--constitution": constitution}
+    if by_people:
+        refuse_unused({**of_teachers, **of_judges}, "programs that answer")
+    if kinds == {True}:
+        refuse_unused({**of_judges, "--data": data, "--max-tokens": max_tokens != 64}, "text runs")
+    else:
+        refuse_unused({"--policies": policies != ("last",), **of_teachers}, "control runs")
     if kinds == {True}:
         paths = [Path(run) for run in runs]
         players = policies_of(paths, policies, seed=seed, drawn=by_people, trust=trust)

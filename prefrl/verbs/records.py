@@ -18,7 +18,7 @@ from prefrl.seams import trust_data
 from prefrl.store import PreferenceStore
 from prefrl.store.engine import shown_address
 from prefrl.studies import asking, media, vision_judging
-from prefrl.verbs.common import RecordPlace
+from prefrl.verbs.common import RecordPlace, refuse_unused
 from prefrl.vision import VisionJudge
 
 
@@ -54,7 +54,7 @@ def import_(
 def ask(
     record: RecordPlace, *, of: Path | None = None, prepare: int = 0, num: int = 50, table: Path | None = None,
     kind: str = "comparison", num_ranked: int = 4, scale: int = 5, instruction: str = "", overlap: int = 1,
-    length: int = 25, seed: int = 0, trust: bool = False,
+    length: int | None = None, seed: int = 0, trust: bool = False,
 ) -> None:  # fmt: skip
     """Put questions into a record without training: of a stopped run, of any run, of saved episodes or of files.
 
@@ -71,14 +71,21 @@ def ask(
         scale: grades of a rating.
         instruction: what to look for: a text, or a file that holds it.
         overlap: people to ask each question of.
-        length: steps of a segment of saved episodes.
+        length: steps of a segment of saved episodes; default: 25.
         seed: of what is drawn at random.
         trust: the run was made by another user or on another machine: use what it names, code among it.
     """
     require("av", "ui")
     with contextlib.suppress(UserError):  # said again where something cannot be drawn
         choose_gl_backend()
+    refuse_unused({"--num-ranked": num_ranked != 4 and kind != "ranking"}, "--kind ranking")
+    refuse_unused({"--scale": scale != 5 and kind != "rating"}, "--kind rating")
     if of is None:
+        of_others = {
+            "--num": num != 50, "--table": table, "--kind": kind != "comparison", "--instruction": instruction,
+            "--overlap": overlap != 1, "--length": length, "--seed": seed,
+        }  # fmt: skip
+        refuse_unused(of_others, "questions about something else, with --of")
         folder = ControlFolder.open(Path(record), trust=trust)
         added, open_now = asking.prepare(folder, prepare)
         print(
@@ -86,14 +93,20 @@ def ask(
         )
         print(f"Then train on: prefrl resume {record}{f' --labels +{added}' if folder.finished else ''}")
         return
+    refuse_unused({"--prepare": prepare}, "a stopped training, without --of")
     wanted = asking.Asking(
         num=num, kind=kind, num_ranked=num_ranked, scale=scale, instruction=instruction, overlap=overlap, seed=seed
     )
     remarks: list[str] = []
-    if format_of(of) == ControlFolder.FORMAT:
+    is_run, is_episodes = format_of(of) == ControlFolder.FORMAT, of.suffix == ".npz" or any(of.glob("*.npz"))
+    if is_run or is_episodes:
+        refuse_unused({"--table": table}, "a folder of videos or images")
+    if is_run or not is_episodes:
+        refuse_unused({"--length": length}, "saved episodes")
+    if is_run:
         shown = asking.of_run(ControlFolder.open(of, trust=trust), wanted)
-    elif of.suffix == ".npz" or (of.is_dir() and any(of.glob("*.npz"))):
-        shown = asking.of_rollouts(of, length, wanted)
+    elif is_episodes:
+        shown = asking.of_rollouts(of, length or 25, wanted)
     elif of.is_dir():
         shown, remarks = media.of_media(media.find_media(of, table))
     else:

@@ -257,7 +257,7 @@ LINES: tuple[tuple[str, ...], ...] = (
     ("envs",),
     (*OFFLINE, "--out", "out"),
     (*PLAY, "2", "--out", "out"),
-    ("ask", "out.sqlite", "--of", "run", "--num", "3", "--length", "5"),
+    ("ask", "out.sqlite", "--of", "run", "--num", "3"),
     ("study", "k-wise", "--repetitions", "1", "--out", "out"),
     ("track", "{base}", "--to", "wandb"),
     ("show", "{base}", "0"),

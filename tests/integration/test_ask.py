@@ -216,7 +216,9 @@ def _answer_one(record: Path) -> bool:
 # ------------------------------------------------------------------------------------------------ into other records
 
 
-def test_segments_of_any_run_are_asked_about_in_a_record_of_their_own(judged: Path, tmp_path: Path) -> None:
+def test_segments_of_any_run_are_asked_about_in_a_record_of_their_own(
+    judged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     record = tmp_path / "record.sqlite"
     assert run("ask", record, "--of", judged, "--num", "4", "--instruction", "Upright.") == 0
     with PreferenceStore(record) as store:
@@ -226,6 +228,12 @@ def test_segments_of_any_run_are_asked_about_in_a_record_of_their_own(judged: Pa
         assert clip.num_frames == 10
         assert len(store.query(claims[0].query.id).segments[0]) == 10
     assert run("ask", judged, "--prepare", "2") == 2, "it saved nothing of what its agent did"
+    of = ["--of", judged]
+    for options in ([*of, "--table", "t.csv"], [*of, "--length", "5"], [*of, "--prepare", "1"], [*of, "--scale", "7"],
+                    ["--prepare", "2", "--num", "3"]):  # fmt: skip
+        assert run("ask", tmp_path / "new.sqlite", *options) == 2
+        assert "would do nothing here" in capsys.readouterr().err
+    assert not (tmp_path / "new.sqlite").exists()
 
 
 def test_saved_episodes_are_cut_into_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,6 +163,13 @@ def test_an_answer_that_is_there_twice_is_refused(folder: Path) -> None:
     refuse(folder, r"answers\.parquet row \d+: it is there twice")
 
 
+def test_a_question_that_is_there_twice_is_refused(folder: Path) -> None:
+    path = folder / "queries.parquet"
+    table = pq.read_table(path)
+    pq.write_table(pa.concat_tables([table, table.slice(1, 1)]), path)
+    refuse(folder, r"queries\.parquet holds '\w+' twice")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no such names there")
 def test_a_folder_whose_name_looks_like_an_address_is_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
