@@ -220,6 +220,8 @@ class Fuzzer:
             command = self._words(template, base)
         before = _contents(place)
         done = in_child(command, place, self.work)
+        if "../outside" in command:  # where the command itself says so
+            done.broken = [rule for rule in done.broken if f"{place.resolve().parent}/outside" not in rule]
         verdict, why = self._judge(done, place, before, expected, plausible)
         case = {"number": number, "class": kind, "base": base, "damage": told, "command": " ".join(command)[:600],
                 "verdict": verdict, "why": why, "status": done.status, "seconds": round(done.seconds, 1),
@@ -286,7 +288,7 @@ class Fuzzer:
             os.mkfifo(path)
         elif shape in ("link", "loop"):
             path.symlink_to("/dev/zero" if shape == "link" else path.name)
-        return f"{pattern}: became {shape}", False
+        return f"{pattern}: became {shape}", shape == "gone" and pattern == "*.npz"  # of several episodes
 
     def _undamaged(self, base: str, template: tuple[str, ...]) -> tuple[str, str]:
         """Return what a command prints, and makes, of the undamaged base."""

@@ -153,7 +153,7 @@ def damage_zip(data: bytes, rng: random.Random) -> Damaged:
                     content, more, _ = damage_bytes(content, rng)
                     done += f", {more}"
             file.writestr(name, content)
-    return out.getvalue(), done, "flipped" in done
+    return out.getvalue(), done, "flipped" in done or "overwritten" in done
 
 
 class _Evil:
@@ -244,7 +244,8 @@ def damage_values(data: bytes, rng: random.Random) -> Damaged:
                 everywhere = "" if rng.random() < 0.2 else f" WHERE rowid = {place}"
                 raw.execute(f"UPDATE {table} SET {column} = ?{everywhere}", (value,))
                 done = f"{table}.{column}: {str(before)[:30]!r} became {str(value)[:30]!r}"
-                plausible = before is None or type(before) is type(value)
+                never_told = (table, column) == ("facts", "key")
+                plausible = never_told or before is None or type(before) is type(value)
             elif what == "row gone":
                 raw.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} ORDER BY random() LIMIT 1)")
             elif what == "table gone":
