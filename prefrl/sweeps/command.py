@@ -122,6 +122,13 @@ def main(arguments: Sequence[str]) -> None:
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
     )  # a scheduler that takes the machine away stops it as Ctrl-C
+    if not sweep.search:
+        searching = {
+            "--trials": options.trials != Options.trials, "--minimise": options.minimise,
+            "--stop-early": options.stop_early,
+        }  # fmt: skip
+        if unused := [name for name, given in searching.items() if given]:
+            raise UserError(f"{', '.join(unused)} would do nothing here: it is for --search. Leave it out.")
     try:
         if sweep.search:
             _search(sweep, out, options, resources, again)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from prefrl.sweeps.plan import Cell, Plan
 from prefrl.sweeps.ranges import Range
 from prefrl.sweeps.results import measure_of, rows_of
 
-JOURNAL, REASON = "trials.journal", "reason"
+JOURNAL, REASON, BY = "trials.journal", "reason", "by"
 FIRST_AT_RANDOM = 10  # trials before anything is known; Optuna's own default
 REDUCTION, RATE = 4, 2  # of every four the best goes on, first after 4^2 % of what the first trial took, then 4^3 %
 DONE, FAILED, STOPPED, OPEN = "done", "failed", "stopped early", "open"
@@ -72,6 +72,9 @@ class Search:
         out: its folder.
         settings: how it goes.
         measure: figure at the end of runs to search by; None: the one that says how good such runs are.
+
+    Raises:
+        UserError: the earlier calls searched by something else.
     """
 
     def __init__(self, plan: Plan, out: Path, settings: SearchSettings, measure: str | None) -> None:
@@ -95,6 +98,12 @@ class Search:
             direction="minimize" if settings.minimise else "maximize",
             load_if_exists=True,
         )
+        by = {"seeds": len(plan.maker.seeds), "measure": measure, **asdict(settings)}
+        before = self._study.user_attrs.get(BY, by)
+        if differs := [name for name, value in by.items() if before.get(name) != value]:
+            asked = "; ".join(f"{name} was {before.get(name)}, and {by[name]} is asked for" for name in differs)
+            raise UserError(f"{out} holds a search that went by something else: {asked}. Choose another --out.")
+        self._study.set_user_attr(BY, by)
         self._open: dict[int, _Open] = {}
 
     def run(self, resources: Resources, on_look: Any) -> None:
@@ -135,7 +144,14 @@ class Search:
 
     def cells(self) -> list[Cell]:
         """Return the runs of all trials so far."""
-        return [cell for one in self.trials() for cell in self._cells(one.number, one.varied)]
+        return [cell for one in self.trials() for cell in self.cells_of(one)]
+
+    def cells_of(self, trial: Trial) -> list[Cell]:
+        """Return the runs of a trial, a seed each; none of one whose values cannot be."""
+        try:
+            return self._cells(trial.number, trial.varied)
+        except UserError:
+            return []
 
     @property
     def measure(self) -> str:

@@ -21,7 +21,7 @@ from prefrl.files import write_atomically
 from prefrl.runs.guard import locked
 from prefrl.runs.metrics import finite
 from prefrl.runs.plotting import BLUE, GREY, ORANGE, make_figure, save_figure, set_style
-from prefrl.sweeps.cells import attempts
+from prefrl.sweeps.cells import attempts, steps_so_far
 from prefrl.sweeps.engine import Resources, log_of
 from prefrl.sweeps.plan import Plan, Sweep, shown
 from prefrl.sweeps.results import rows_of
@@ -98,8 +98,8 @@ def run_search(
     plan.begin(out)
     with locked(out):
         search = Search(plan, out, settings, measure)
-        board = _Board(search, quiet=quiet)
-        search.run(resources or Resources(), board.show)
+        with _Board(search, quiet=quiet) as board:
+            search.run(resources or Resources(), board.show)
         trials, cells = search.trials(), search.cells()
         if all(one.state in (FAILED, OPEN) for one in trials):
             reason = next((one.reason for one in trials if one.reason), "none was made")
@@ -115,18 +115,37 @@ def run_search(
 
 
 class _Board:
-    """A line for each trial that is over."""
+    """A line for each trial that is over; in a terminal one of those that are not, below."""
 
     def __init__(self, search: Search, *, quiet: bool) -> None:
         self._search, self._quiet = search, quiet
         self._console, self._begun = Console(stderr=True), time.monotonic()
         self._said = {one.number for one in search.trials() if one.state != OPEN}
+        self._status = self._console.status("") if self._console.is_terminal and not quiet else None
+
+    def __enter__(self) -> _Board:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
 
     def show(self) -> None:
         """Tell of the trials that are over since."""
         if self._quiet:
             return
-        for one in self._search.trials():
+        trials, search = self._search.trials(), self._search
+        if self._status is not None:
+            open_now = [one for one in trials if one.state == OPEN]
+            cells = [cell for one in open_now for cell in search.cells_of(one)]
+            steps = sum(steps_so_far(search.plan.kind, search.out / cell.name) for cell in cells)
+            self._status.update(
+                f"{len(trials) - len(open_now)} of {search.plan.trials} trials over, {len(open_now)} open with "
+                f"{len(cells)} runs and {steps:,} steps so far"
+            )
+        for one in trials:
             if one.state == OPEN or one.number in self._said:
                 continue
             self._said.add(one.number)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prefrl.cli import main
 from prefrl.errors import UserError
 from prefrl.sweeps import search as searching
 from prefrl.sweeps.cells import Outcome
@@ -257,6 +258,21 @@ def test_another_search_in_the_folder_is_refused(search: Callable[..., Searched]
     search(closeness, trials=2)
     with pytest.raises(UserError, match=r"holds another sweep: its search\.labels\.high is 60, and 70 is asked for"):
         search(closeness, trials=2, ranges={**SEARCH, "labels": {"low": 6, "high": 70}})
+
+
+@pytest.mark.parametrize("change", [{"minimise": True}, {"seeds": 3}, {"stop_early": "true_return"}])
+def test_a_search_that_went_by_something_else_is_not_gone_on_with(
+    search: Callable[..., Searched], change: dict[str, Any]
+) -> None:
+    search(closeness, trials=2)
+    with pytest.raises(UserError, match=f"went by something else: {next(iter(change))} was"):
+        search(closeness, trials=3, **change)
+
+
+@pytest.mark.parametrize("option", [["--trials", "3"], ["--minimise"], ["--stop-early", "loss"]])
+def test_options_of_a_search_are_refused_without_one(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "train", "Pendulum-v1", "--labels", "6", *option]) == 2
+    assert f"{option[0]} would do nothing here" in capsys.readouterr().err
 
 
 def test_the_best_is_shown_with_the_command_that_measures_it_on_other_seeds(
