@@ -177,7 +177,10 @@ def invite(arguments: Sequence[str]) -> int:
     where, _, _ = find_record(given.run)
     with PreferenceStore(where, patience_seconds=5.0, create=False) as store:
         if given.list:
-            for link in store.links.all():
+            links = store.links.all()
+            if not links:
+                _say("Nobody has a link to this record yet.")
+            for link in links:
                 state = "valid" if link.revoked_at is None else "revoked"
                 made = time.strftime("%Y-%m-%d %H:%M", time.localtime(link.made_at))
                 _say(f"{link.annotator}  {link.role}  made {made}  {state}")

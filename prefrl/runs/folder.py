@@ -306,7 +306,8 @@ def format_of(path: Path) -> str | None:
         UserError: its configuration cannot be read.
     """
     config_path = path / "config.json"
-    return read_config(config_path).get("format") if config_path.is_file() else None
+    found = read_config(config_path).get("format") if config_path.is_file() else None
+    return found if isinstance(found, str) else None
 
 
 def installed_versions() -> dict[str, str]:

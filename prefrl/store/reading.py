@@ -36,13 +36,14 @@ def queries(
     result = []
     for row in rows:
         items = shown[row.id]
-        result.append(
-            Query(
-                segments=tuple(found[item] for item in items if isinstance(item, str)),
-                responses=tuple(item for item in items if isinstance(item, Response)),
-                **query_fields(row),
-            )
+        query = Query(
+            segments=tuple(found[item] for item in items if isinstance(item, str)),
+            responses=tuple(item for item in items if isinstance(item, Response)),
+            **query_fields(row),
         )
+        if query.id != row.id:  # which is made of what it shows and asks
+            raise ValueError(f"the query {row.id} is not what was asked")
+        result.append(query)
     return result
 
 

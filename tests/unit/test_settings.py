@@ -14,6 +14,7 @@ from prefrl.control.settings import QuerySettings, RunSettings, TrainSettings
 from prefrl.errors import UserError
 from prefrl.rewards import RewardSettings
 from prefrl.runs.codec import from_json, to_json
+from prefrl.runs.folder import format_of
 
 
 def resolved(env_id: str = "HalfCheetah-v5", **given: Any) -> RunSettings:
@@ -113,3 +114,12 @@ def test_numbers_that_no_array_holds_are_refused_in_a_configuration(tmp_path: Pa
     folder.config_path.write_text(json.dumps(config))
     with pytest.raises(UserError, match=rf"{name} should be a whole number below 2\^63"):
         _ = ControlFolder.open(tmp_path / "run", trust=True).settings
+
+
+def test_a_configuration_of_no_format_is_that_of_no_run(tmp_path: Path) -> None:
+    folder = ControlFolder.create(tmp_path / "run", resolved(), baseline=False)
+    config = json.loads(folder.config_path.read_text())
+    folder.config_path.write_text(json.dumps({**config, "format": {"": {}}}))
+    assert format_of(folder.path) is None
+    with pytest.raises(UserError):
+        ControlFolder.open(folder.path)

@@ -177,6 +177,22 @@ def test_an_old_record_that_cannot_be_brought_up_to_date_stays_as_it_was(path: P
     old.close()
 
 
+@pytest.mark.parametrize("change", ["reserved_for = 'nobody'", "session = 7"])
+def test_a_query_that_is_not_what_was_asked_is_damage(path: Path, change: str) -> None:
+    asked = query(0)
+    with PreferenceStore(path) as store:
+        store.add_queries([asked, query(1)])
+        store.add_answers([answer(asked)])
+    changed = sqlite3.connect(path)
+    changed.execute(f"UPDATE queries SET {change} WHERE id = ?", (asked.id,))
+    changed.commit()
+    changed.close()
+    with PreferenceStore(path) as store:
+        with pytest.raises(UserError, match=f"damaged: the query {asked.id} is not what was asked"):
+            store.queries([asked.id])
+        assert store.queries([query(1).id])[0].id == query(1).id
+
+
 def test_a_damaged_file_is_reported(path: Path) -> None:
     with PreferenceStore(path) as store:
         asked = query(0)
