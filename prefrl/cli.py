@@ -7,9 +7,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TextIO
 
-from prefrl.errors import INTERRUPTED, USER_ERROR, UserError, first_line, require, tell
+from prefrl.errors import INTERRUPTED, USER_ERROR, UserError, first_line, require, shown_once, tell
 
 require("tyro", "train")
 require("rich", "train")
@@ -100,7 +99,7 @@ for name, verb in VERBS.items():
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    warnings.showwarning = _show_warning
+    warnings.showwarning = shown_once(tell)
     with contextlib.suppress(UserError):  # said again when a video is asked for
         choose_gl_backend()  # before MuJoCo is imported
     try:
@@ -136,19 +135,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell(f"prefrl: {error}. What was saved before is untouched; resume with: {RESUME} RUN")
         return 1
     return 0
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """Show the package's own warnings as a line, and none of those of other packages."""
-    if category is UserWarning and f"{os.sep}prefrl{os.sep}" in filename:
-        tell(f"prefrl: {message}")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import Any
 
 USER_ERROR, INTERRUPTED = 2, 130
 """Exit statuses of the command line."""
@@ -75,6 +77,25 @@ def tell(message: object) -> None:
     text = str(message)
     cut = f"{text[:LONGEST_MESSAGE]} ..." if len(text) > LONGEST_MESSAGE else text
     print(printable(cut), file=sys.stderr)  # noqa: T201
+
+
+def shown_once(show: Callable[[str], object]) -> Callable[..., None]:
+    """Return a `warnings.showwarning` that shows the package's own warnings, each once, and none of other packages.
+
+    Python alone would show them again wherever a package in between has caught warnings.
+
+    Args:
+        show: is given the line.
+    """
+    shown: set[str] = set()
+
+    def show_warning(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
+        line = f"prefrl: {message}"
+        if category is UserWarning and f"{os.sep}prefrl{os.sep}" in filename and line not in shown:
+            shown.add(line)
+            show(line)
+
+    return show_warning
 
 
 def printable(text: str) -> str:

@@ -19,12 +19,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from prefrl.clips.pictures import check_one_size
 from prefrl.clips.trail import ClipSource
 from prefrl.clips.worlds import find_world
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import make_run_env
-from prefrl.control.rendering import DARKEST, choose_gl_backend, prepare_pictures, why_black, why_not_drawn
+from prefrl.control.rendering import check_drawn, choose_gl_backend, prepare_pictures, why_not_drawn
 from prefrl.control.strip import film, not_filmed
 from prefrl.errors import ANYTHING, UserError, first_line, tell
 from prefrl.store import Clip, PreferenceStore
@@ -67,9 +66,7 @@ class ClipRenderer:
             raise
         except ANYTHING as error:  # OpenGL bindings raise errors of many kinds, from many packages
             raise UserError(f"It cannot be drawn here {why_not_drawn(env, error)}") from error
-        if max(int(picture.max()) for picture in pictures) <= DARKEST:
-            raise UserError(f"All its pictures are black. {why_black(env)}")
-        check_one_size(pictures)
+        check_drawn(env, pictures)
         return clip_of(pictures, frames_per_second)
 
     def _made(self) -> gymnasium.Env[Any, Any]:

@@ -13,7 +13,7 @@ import torch
 
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import KeptPolicy, make_run_env
-from prefrl.control.rendering import picture_of, prepare_pictures
+from prefrl.control.rendering import check_drawn, picture_of, prepare_pictures
 from prefrl.errors import UserError
 from prefrl.segments import Segment
 from prefrl.spaces import Array, Batch, map_batch, zip_batches
@@ -58,6 +58,7 @@ def play(folder: ControlFolder, policy: str, windows: list[Window]) -> list[tupl
         found = []
         for window in windows:
             segment, frames = _one(env, kept, window, length, drawn=True)
+            check_drawn(env, frames)
             found.append((segment, clip_of(frames, rate)))
     return found
 

@@ -10,7 +10,7 @@ import ctypes.util
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,18 +86,26 @@ def record_episode(
         true_rewards.append(float(true_reward))
         frames.append(picture_of(env))
         ended = bool(terminated or truncated)
-    check_one_size(frames)
-    pictures = np.stack(frames)
-    if pictures.max() <= DARKEST:
-        raise UserError(f"All pictures of the environment are black. {why_black(env)}")
+    check_drawn(env, frames)
     learned = None
     if reward is not None:
         here, there = zip_batches(np.stack, observations[:-1]), zip_batches(np.stack, observations[1:])
         learned = np.asarray(reward(here, np.stack(actions), there), np.float64)
-    return EpisodeClip(frames=pictures, true_rewards=np.array(true_rewards), learned_rewards=learned)
+    return EpisodeClip(frames=np.stack(frames), true_rewards=np.array(true_rewards), learned_rewards=learned)
 
 
-def why_black(env: gymnasium.Env[Any, Any]) -> str:
+def check_drawn(env: gymnasium.Env[Any, Any], pictures: Sequence[NDArray[np.uint8]]) -> None:
+    """Refuse pictures of an environment that make no clip.
+
+    Raises:
+        UserError: they are of different sizes, or all black.
+    """
+    check_one_size(pictures)
+    if max(int(picture.max()) for picture in pictures) <= DARKEST:
+        raise UserError(f"All pictures of the environment are black. {_why_black(env)}")
+
+
+def _why_black(env: gymnasium.Env[Any, Any]) -> str:
     """Return what may be the reason why all pictures of an environment are black, as a sentence."""
     if draws_with_opengl(env):
         return f"MuJoCo's renderer does not work here. {INSTALL}"

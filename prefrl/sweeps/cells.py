@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from prefrl.control.rendering import choose_gl_backend
-from prefrl.errors import ANYTHING, UserError, first_line
+from prefrl.errors import ANYTHING, UserError, first_line, shown_once
 from prefrl.files import append_to
 from prefrl.runs.guard import BeingTrained, Interrupted
 from prefrl.runs.metrics import read_rows
@@ -122,14 +122,9 @@ def steps_so_far(kind: Kind, path: Path) -> int:
 @contextlib.contextmanager
 def _said_to(file: TextIO) -> Iterator[None]:
     """Write what is said and warned of into a file."""
-
-    def warn(message: Any, category: Any, filename: str, *where: Any) -> None:
-        if category is UserWarning and f"{os.sep}prefrl{os.sep}" in filename:
-            print(f"prefrl: {message}", file=file, flush=True)
-
     before = warnings.showwarning
     with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        warnings.showwarning = warn  # type: ignore[assignment]
+        warnings.showwarning = shown_once(lambda line: print(line, file=file, flush=True))
         try:
             yield
         finally:

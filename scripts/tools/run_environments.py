@@ -4,8 +4,9 @@
     python scripts/tools/run_environments.py my_environments.py --only Image Discrete --agents ppo sb3-ppo --steps 2000
 
 A cell says `ok`; `refused`, if the command said in a sentence what is wrong; `ERROR` where it broke off with a
-traceback; `late` where it was not done in time; `-` where a verb had nothing to work on. The sentences and tracebacks
-follow the table; the exit status is 1 if anything broke off or was late.
+traceback; `late` where it was not done in time; `-` where a verb had nothing to work on. Time is the processor's, so
+that the table is the same on a machine with other work; what waits is late after ten times as long by the clock. The
+sentences and tracebacks follow the table; the exit status is 1 if anything broke off or was late.
 """
 
 from __future__ import annotations
@@ -48,16 +49,21 @@ class _Late(BaseException):
 
 @contextlib.contextmanager
 def _at_most(seconds: int) -> Iterator[None]:
+    """Raise `_Late` after so many seconds of processor time, or ten times as many by the clock."""
+
     def stop(*_: Any) -> None:
         raise _Late
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    timers = ((signal.ITIMER_PROF, signal.SIGPROF, seconds), (signal.ITIMER_REAL, signal.SIGALRM, 10 * seconds))
+    before = [signal.signal(number, stop) for _, number, _ in timers]
+    for timer, _, limit in timers:
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for (timer, number, _), handler in zip(timers, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(number, handler)
 
 
 def attempt(work: Callable[[], int | None], seconds: int) -> Outcome:
@@ -67,7 +73,9 @@ def attempt(work: Callable[[], int | None], seconds: int) -> Outcome:
         with _at_most(seconds), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = work()
     except _Late:
-        return Outcome(cell="late", said=f"not done after {seconds} s")
+        return Outcome(
+            cell="late", said=f"not done after {seconds} s of the processor, or {10 * seconds} s by the clock"
+        )
     except SystemExit as stopped:
         status = stopped.code if isinstance(stopped.code, int) else 1
     except Exception:
@@ -98,7 +106,7 @@ def through_all_verbs(env_id: str, agent: str, folder: Path, steps: int, seconds
         agent: name of the agent.
         folder: to write to; it must not exist.
         steps: of the training.
-        seconds: for each verb.
+        seconds: of processor time for each verb.
     """
     run, data, record = folder / "run", folder / "data", folder / "imported.sqlite"
     name = env_id.rpartition(":")[2]
@@ -151,7 +159,7 @@ def main(
         only: environments whose name holds one of these; default: all.
         agents: to train.
         steps: of each training.
-        seconds: after which a verb is given up.
+        seconds: of processor time after which a verb is given up.
         out: keep the runs in this folder.
     """
     folder = Path(tempfile.mkdtemp()) if out is None else out

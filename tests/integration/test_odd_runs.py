@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 from gymnasium import spaces
 
 from prefrl.cli import main
+from prefrl.clips.codec import decode_clip
 from prefrl.control import ControlFolder
+from prefrl.control.duels import ask_duels
+from prefrl.errors import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -94,6 +98,21 @@ class RaisesInRender(Point):
 class LeavesInRender(Point):
     def render(self) -> Any:
         raise SystemExit(0)
+
+
+class Black(Point):
+    def render(self) -> Any:
+        return np.zeros((60, 200, 3), np.uint8)
+
+
+class SmallAndGrey(Point):
+    def render(self) -> Any:
+        return np.full((1, 7), 0.8, np.float32)
+
+
+class Layers(Point):
+    def render(self) -> Any:
+        return [np.full((4, 61, 33), 180, np.uint8)]
 
 
 class TwoStates(Point):
@@ -191,6 +210,53 @@ def test_odd_pictures_cost_the_video_alone(
     said = capsys.readouterr()
     assert said.err.count("No video") == 1 and reason in said.err and "libegl" not in said.err
     assert "random actions" in said.out and (out / "report.json").is_file()
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("taught") / "run"
+    assert run("train", "OddNoPicture-v0", "--no-video", "--out", out, *QUICK) == 0
+    return out
+
+
+def as_if_people_taught(taught: Path, env_id: str, path: Path) -> ControlFolder:
+    """Return a copy of a run, of an environment that is the same but for its pictures."""
+    shutil.copytree(taught, path)
+    config = json.loads((path / "config.json").read_text())
+    config["settings"] |= {"env_id": env_id, "annotator": "human"}
+    (path / "config.json").write_text(json.dumps(config))
+    return ControlFolder.open(path)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "reason"),
+    [
+        ("OddTwoSizes-v0", "different sizes"),
+        ("OddNoPicture-v0", "None"),
+        ("OddRaisesInRender-v0", "RuntimeError: no display"),
+        ("OddLeavesInRender-v0", "SystemExit: 0"),
+        ("OddBlack-v0", "black"),
+    ],
+)
+def test_duels_that_cannot_be_drawn_are_not_asked(env_id: str, reason: str, taught: Path, tmp_path: Path) -> None:
+    folder = as_if_people_taught(taught, env_id, tmp_path / "run")
+    with folder.open_record() as store:
+        before = store.query_ids()
+        with pytest.raises(UserError, match=reason):
+            ask_duels(folder, store, num=2)
+        assert store.query_ids() == before
+
+
+@pytest.mark.parametrize("env_id", ["OddSmallAndGrey-v0", "OddLayers-v0"])
+def test_duels_of_small_or_odd_pictures_have_clips(env_id: str, taught: Path, tmp_path: Path) -> None:
+    folder = as_if_people_taught(taught, env_id, tmp_path / "run")
+    with folder.open_record() as store:
+        assert ask_duels(folder, store, num=2) == 2
+        duels = store.session_queries(store.next_session(judging=True) - 1)
+        clips = store.clips([segment.id for query in duels for segment in query.segments])
+        frames = [decode_clip(clip.data).frames for clip in clips.values()]
+    assert [len(each) for each in frames] == [5] * 4, "each of two duels has two clips of five steps"
+    assert all(each.max() > 100 for each in frames)
 
 
 @pytest.mark.parametrize("agent", ["ppo", "sb3-ppo"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
-from prefrl.errors import MissingExtraError, UserError, first_line, near_names, require
+from prefrl.errors import MissingExtraError, UserError, first_line, near_names, require, shown_once
 
 
 def test_a_missing_package_names_the_command_that_installs_it() -> None:
@@ -41,3 +43,17 @@ def test_near_names_are_offered_whatever_their_case() -> None:
     known = ["HalfCheetah-v5", "Hopper-v5", "CartPole-v1"]
     assert near_names("halfcheeta-v5", known) == " Did you mean 'HalfCheetah-v5'?"
     assert near_names("zzz", known) == ""
+
+
+def test_a_warning_is_shown_once_even_if_other_packages_catch_warnings_in_between() -> None:
+    lines: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = shown_once(lines.append)
+        ours, theirs = (os.path.join("home", name, "module.py") for name in ("prefrl", "other"))
+        for said in ("It is dark.", "It is dark.", "It is cold.", "It is dark."):
+            with warnings.catch_warnings():  # after which Python has forgotten what it showed
+                warnings.simplefilter("ignore")
+            warnings.warn_explicit(said, UserWarning, ours, 10, registry={})
+        warnings.warn_explicit("Of another package.", UserWarning, theirs, 10, registry={})
+    assert lines == ["prefrl: It is dark.", "prefrl: It is cold."]
