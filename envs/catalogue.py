@@ -271,10 +271,12 @@ def _check_spaces(env: gymnasium.Env[Any, Any]) -> None:
         check_observation_space(getattr(env, "observation_space", None))
         check_action_space(getattr(env, "action_space", None))
     except UserError as error:
-        raise UserError(
-            f"{error} A run takes a wrapper by --wrapper: gymnasium.wrappers:FlattenObservation, or file.py:function "
-            "for one of your own."
-        ) from None
+        hint = (
+            "a wrapper by --wrapper file.py:function, a function that is given the environment and returns it wrapped"
+        )
+        if "FlattenObservation(env)" in str(error):
+            hint = "it by --wrapper gymnasium.wrappers:FlattenObservation"
+        raise UserError(f"{error} A run takes {hint}.") from None
 
 
 def _why_not(error: BaseException) -> str:

@@ -65,8 +65,8 @@ class FewTransitions:
         """Return the rewards `(B,)` float32 of features `(B, D)` float32 that are not yet standardised."""
         x = vector - self._mean
         x /= self._std
-        np.maximum(x, self._low, x)  # np.clip takes longer
-        np.minimum(x, self._high, x)
+        np.maximum(x, self._low, out=x)  # np.clip takes longer
+        np.minimum(x, self._high, out=x)
         for weight, bias in self._first:
             x = self._activated(x.dot(weight), bias)  # (B, M H)
         if self._middle:
@@ -81,4 +81,4 @@ class FewTransitions:
 
     def _activated(self, x: Floats, bias: Floats) -> Floats:
         x += bias
-        return np.maximum(x, x * self._slope, x)
+        return np.maximum(x, x * self._slope, out=x)

@@ -50,6 +50,20 @@ def failing(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     raise ValueError("no such key")
 
 
+class Pair(Told):
+    observation_space = spaces.Tuple((spaces.Box(-9, 9, (1,), np.float32), spaces.Discrete(2)))
+
+    def _seen(self) -> Any:
+        return (np.array([self.place], np.float32), 1)
+
+
+class TwoLevers(Pair):
+    observation_space = spaces.Box(-9, 9, (1,), np.float32)
+    action_space = spaces.Tuple((spaces.Discrete(2), spaces.Discrete(2)))
+
+
+gymnasium.register("Pair-v0", entry_point=Pair, max_episode_steps=30)
+gymnasium.register("TwoLevers-v0", entry_point=TwoLevers, max_episode_steps=30)
 gymnasium.register("Told-v0", entry_point=Told, max_episode_steps=30)
 HERE = __name__
 
@@ -59,6 +73,19 @@ def test_without_it_the_environment_is_refused_and_with_it_made_as_it_says() -> 
         make_env("Told-v0")
     assert make_env("Told-v0", wrapper=f"{HERE}:place_alone").observation_space.shape == (1,)
     assert make_vector_env("Told-v0", 2, wrapper=f"{HERE}:place_alone").num_envs == 2
+
+
+@pytest.mark.parametrize(("env_id", "needs"), [("Told-v0", "FilterObservation"), ("TwoLevers-v0", "TransformAction")])
+def test_a_wrapper_that_takes_arguments_is_not_one_to_name_but_to_write(env_id: str, needs: str) -> None:
+    with pytest.raises(UserError, match=rf"{needs}.*--wrapper file\.py:function") as caught:
+        make_env(env_id)
+    assert "FlattenObservation" not in str(caught.value)
+
+
+def test_a_wrapper_that_can_be_named_is_named_and_works() -> None:
+    with pytest.raises(UserError, match=r"--wrapper gymnasium\.wrappers:FlattenObservation"):
+        make_env("Pair-v0")
+    assert make_env("Pair-v0", wrapper="gymnasium.wrappers:FlattenObservation").observation_space.shape == (3,)
 
 
 def test_copies_that_are_wrapped_are_not_stepped_at_once() -> None:
