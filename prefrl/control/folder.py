@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -12,6 +13,7 @@ import torch
 from prefrl.control.settings import RunSettings
 from prefrl.errors import UserError, first_line
 from prefrl.files import read_plain, write_atomically
+from prefrl.rewards import RewardEnsemble
 from prefrl.runs import RunFolder
 from prefrl.runs.codec import to_json
 from prefrl.runs.tensors import read_tensors
@@ -103,6 +105,25 @@ class ControlFolder(RunFolder):
         """The run on the true reward beside this one, if there is one."""
         path = self.path / "baseline"
         return ControlFolder.open(path).take_part_in(self) if (path / "config.json").is_file() else None
+
+    @property
+    def learns_reward(self) -> bool:
+        """Whether a learned reward is there when the run is over."""
+        return not self.config["baseline"]
+
+    def load_reward(self) -> RewardEnsemble | None:
+        """Return the learned reward; None before it is saved, at the end, and of a run without one.
+
+        A warning tells of one that should be there and is not.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        if self.reward_path.is_file():
+            return RewardEnsemble.load(self.reward_path)
+        if self.finished and self.learns_reward:
+            warnings.warn(f"{self.reward_path} is missing: what the learned reward says is left out.", stacklevel=2)
+        return None
 
     def save_policy(self, name: str, state: dict[str, Any]) -> None:
         """Keep a policy under `policies/NAME.pt`."""

@@ -389,7 +389,7 @@ def summarise(
         unknown: dict[str, Any] = {f"{prefix}true_return_mean": None, f"{prefix}measures": {}}
         return unknown | ({f"{prefix}true_return_std": None} if spread else {})
 
-    reward = RewardEnsemble.load(folder.reward_path) if folder.reward_path.is_file() else None
+    reward = folder.load_reward()
     run = partial(evaluate_run, seed=seed, bounds=bounds, quiet=quiet, reward=reward)
     summary: dict[str, Any] = {
         "env_id": settings.env_id,
@@ -445,7 +445,11 @@ def groups_of(folder: ControlFolder, reward: RewardEnsemble, summary: dict[str, 
 
 def _by_answers(folder: ControlFolder) -> dict[str, Any]:
     """Return how well a run does by the answers: held-out agreement and duels, None where there are none."""
-    if folder.config["baseline"] or not (isinstance(folder.record, str) or folder.record.is_file()):
+    if folder.config["baseline"]:
+        return {}
+    if isinstance(folder.record, Path) and not folder.record.is_file():
+        if folder.metrics_path.exists():
+            warnings.warn(f"{folder.record} is missing: what the answers say is left out.", stacklevel=2)
         return {}
     with folder.open_record() as store:
         judged = duels(store)

@@ -31,6 +31,11 @@ class OfflineFolder(OfflineStart):
         return self.settings.env_id != NO_ENVIRONMENT
 
     @property
+    def learns_reward(self) -> bool:
+        """Whether a learned reward is there when the run is over."""
+        return self.settings.learns_reward
+
+    @property
     def controls(self) -> dict[str, OfflineFolder]:
         """The controls beside this run, by name."""
         paths = {name: self.control_path(name) for name in CONTROLS}

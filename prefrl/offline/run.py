@@ -22,7 +22,6 @@ from prefrl.offline.plot import plot_returns
 from prefrl.offline.settings import CONTROLS, OfflineRunSettings, OfflineSettings
 from prefrl.offline.sources import read_data
 from prefrl.offline.trainer import OfflineTrainer, Outcome
-from prefrl.rewards import RewardEnsemble
 from prefrl.runs.codec import to_json
 from prefrl.runs.folder import RESUME, format_of
 from prefrl.runs.guard import Interrupted, enough_memory, locked, stopping
@@ -251,7 +250,7 @@ def summarise(
 
     if folder.has_environment:
         bounds = bounds or Bounds.of(settings)
-    reward = RewardEnsemble.load(folder.reward_path) if folder.reward_path.is_file() else None
+    reward = folder.load_reward()
     own = figures(policy, lambda: evaluate_run(folder, policy, seed=seed, bounds=bounds, quiet=quiet))
     drawn = figures("random", lambda: evaluate_random(settings, seed=seed, bounds=bounds, quiet=quiet))
     summary: dict[str, Any] = {

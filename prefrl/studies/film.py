@@ -13,7 +13,6 @@ from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import KeptPolicy, make_run_env
 from prefrl.control.rendering import choose_gl_backend, fast_rendering, follow_agent, quiet_sdl, record_episode
 from prefrl.errors import UserError
-from prefrl.rewards import RewardEnsemble
 from prefrl.runs.streams import stream_seed
 from prefrl.spaces import map_batch
 from prefrl.studies.video import write_gif, write_video
@@ -39,7 +38,7 @@ def record_video(
     choose_gl_backend()
     settings = folder.settings
     seed = stream_seed(settings.seed, "video") if seed is None else seed
-    reward = RewardEnsemble.load(folder.reward_path) if folder.reward_path.is_file() else None
+    reward = folder.load_reward()
     env = make_run_env(settings, render_mode="rgb_array")
     try:
         quiet_sdl(env)

@@ -181,3 +181,15 @@ def test_a_record_that_is_removed_while_training_is_saved_aside(tmp_path: Path, 
         assert store.num_answers() == held > 0
     if not replaced:
         assert not folder.record_path.exists()
+
+
+def test_of_a_finished_run_it_is_said_what_is_missing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", str(run), "--quiet", "--no-video", "--no-viewer"]) == 0
+    for name in ("reward.safetensors", "record.sqlite"):
+        capsys.readouterr()
+        assert main(["evaluate", str(run), "--episodes", "1", "--json"]) == 0
+        assert "is missing" not in capsys.readouterr().err or name == "record.sqlite"
+        for path in run.glob(f"{name}*"):
+            path.unlink()
+        assert main(["evaluate", str(run), "--episodes", "1", "--json"]) == 0
+        assert f"{name} is missing" in " ".join(capsys.readouterr().err.split())
