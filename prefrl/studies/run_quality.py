@@ -16,7 +16,7 @@ from prefrl.control.policies import make_run_env
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, Entry, Query
 from prefrl.files import write_json
-from prefrl.quality import EXPECTED, Quality, measure_quality
+from prefrl.quality import EXPECTED, FEWEST_TO_CALL, AnnotatorQuality, Quality, measure_quality
 from prefrl.rewards import RewardEnsemble
 from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.runs.metrics import finite
@@ -25,6 +25,7 @@ from prefrl.store import PreferenceStore
 from prefrl.studies.quality_plot import plot_quality
 from prefrl.studies.wishes import Wishes, compare_wishes
 
+RANDOM, TIMES_AS_RELIABLE = 0.1, 4.0  # less reliable than this, and another so many times as much: it is said
 AT_ONCE = 200  # queries whose segments are in memory
 MOST_EXPECTED = 5_000
 """Answers whose segments are evaluated by the reward, at most: those of more would take minutes."""
@@ -60,9 +61,19 @@ class RunQuality:
     num_expected: int = 0
     """Answers that the surprises are of: where there are more than `MOST_EXPECTED`, so many drawn at random."""
 
+    def warnings_of(self, one: AnnotatorQuality) -> tuple[str, ...]:
+        """Return what to look at before the answers of one are relied on, in a few words each."""
+        shares = self.reliability or {}
+        share, best = shares.get(one.name), max(shares.values(), default=0.0)
+        if share is None or one.num_answers < FEWEST_TO_CALL or share >= min(RANDOM, best / TIMES_AS_RELIABLE):
+            return one.warnings
+        return (*one.warnings, f"looks random to the reward: reliability {share:.2f}, where another has {best:.2f}")
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         values = self.quality.to_json()
+        for one, told in zip(self.quality.annotators, values["annotators"], strict=True):
+            told["warnings"] = list(self.warnings_of(one))
         values["reliability"] = self.reliability
         values["wishes"] = None if self.wishes is None else self.wishes.to_json()
         values["held_out_agreement"] = None if self.held_out_agreement is None else self.held_out_agreement.to_json()

@@ -43,8 +43,8 @@ def show_quality(found: RunQuality, console: Console) -> None:
         table.add_row(_called(one), *map(_share, shares))
     console.print(table)
     for one in people:
-        if one.warnings:
-            console.print(f"Look at {plain(one.name)}: [bold]{'; '.join(one.warnings)}[/bold]")
+        if warnings := found.warnings_of(one):
+            console.print(f"Look at {plain(one.name)}: [bold]{'; '.join(warnings)}[/bold]")
     if found.quality.pairs:
         table = Table("annotators", "same answer", "Krippendorff's alpha", title="Agreement between annotators")
         for pair in found.quality.pairs:

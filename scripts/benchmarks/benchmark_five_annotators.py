@@ -52,6 +52,10 @@ class Teacher(Visitor):
         self.name, self._store = name, store
         self._random = np.random.default_rng(sum(map(ord, name)))
 
+    def pause(self) -> float:
+        """Return for how many seconds a question is looked at: about as long each time, and never the same."""
+        return float(self.think_seconds * self._random.lognormal(0.0, 0.4))
+
     def order(self, question: dict[str, Any]) -> list[list[int]]:
         """Return which of the two at the left and at the right is better, as the page sends it."""
         if self.name == "hasty":

@@ -63,14 +63,19 @@ class Visitor:
     def _answer(self, question: dict[str, Any]) -> None:
         for item in question["items"]:
             self._ask("GET", item["clip"])
-        time.sleep(self.think_seconds)
+        pause = self.pause()
+        time.sleep(pause)
         begin = time.perf_counter()
-        said = {"order": self.order(question), "seconds": self.think_seconds, "ago": 0, "seen": 1}
+        said = {"order": self.order(question), "seconds": pause, "ago": 0, "seen": 1}
         reply = self._ask("POST", "answer", {"ticket": question["ticket"], **said})
         if reply.get("recorded"):
             self.acknowledged.append(question["ticket"])
         self._ask("POST", "next", {"held": [], "want": 0})
         self.seconds.append(time.perf_counter() - begin)
+
+    def pause(self) -> float:
+        """Return for how many seconds a question is looked at."""
+        return self.think_seconds
 
     def order(self, question: dict[str, Any]) -> list[list[int]]:
         """Return what is said of a question: the places of its items, best first, those of a tie together."""

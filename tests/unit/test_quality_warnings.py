@@ -105,7 +105,11 @@ def test_the_tables_of_quality_fit_eighty_columns_and_name_questions_that_can_be
                         probability=0.01)  # fmt: skip
     wishes = Wishes(p_value=0.03, groups=(("anna", "prolific-60ab"), ("ben",)), num_answers=90)
     found = RunQuality(
-        quality=quality, reliability={"anna": 0.9}, surprises=(surprise,), held_out_agreement=share, wishes=wishes
+        quality=quality,
+        reliability={"anna": 0.9, "prolific-60ab": 0.01},
+        surprises=(surprise,),
+        held_out_agreement=share,
+        wishes=wishes,
     )
     out = io.StringIO()
     show_quality(found, Console(file=out, width=80))
@@ -115,3 +119,5 @@ def test_the_tables_of_quality_fit_eighty_columns_and_name_questions_that_can_be
     assert "0123456789ab " in told and "prefrl show RUN QUERY" in told
     assert "prolific-60ab" in told
     assert "seem to want different things" in told
+    assert "looks random to the reward: reliability 0.01, where another has 0.90" in " ".join(told.split())
+    assert ["looks random" in str(one["warnings"]) for one in found.to_json()["annotators"]] == [False, True]
