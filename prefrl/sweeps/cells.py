@@ -21,7 +21,7 @@ from prefrl.files import append_to
 from prefrl.runs.guard import BeingTrained, Interrupted
 from prefrl.runs.metrics import read_rows
 from prefrl.sweeps.kinds import Kind, kind_named
-from prefrl.trust import remember
+from prefrl.trust import names_in, remember
 
 Outcome = tuple[Literal["done", "failed", "stopped"], str]
 ATTEMPT, SECONDS_BETWEEN_LOOKS = "begun on ", 5.0
@@ -73,7 +73,8 @@ def _make(
             folder = kind.folder(path)
             if folder.config_path.is_file():
                 check_cell(kind, path, expected)
-                remember(folder.config)  # its settings are those that this user gives now
+                if set(names_in(folder.config.get("settings"))) <= set(names_in(values)):
+                    remember(folder.config)  # it names nothing that this user does not name now
             if not folder.finished:
                 if _was_begun(kind, path):
                     kind.go_on(path)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from prefrl import trust
 from prefrl.aggregate import better, interquartile_mean, interval_of
 from prefrl.cli import main
 from prefrl.control.folder import ControlFolder
@@ -269,6 +270,24 @@ def test_a_run_that_fails_says_why_and_its_log_too(tmp_path: Path, monkeypatch: 
     how, why = make_cell("train", cell.settings, cell.expected, plan.options, placed(tmp_path))
     assert how == "failed" and "the disk is gone" in why
     assert "the disk is gone" in (tmp_path / "logs" / "run.log").read_text()
+
+
+def test_what_a_strangers_run_names_in_a_sweep_is_not_trusted_for_the_sweeps_sake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "me"))
+    monkeypatch.setenv(trust.VARIABLE, "")
+    (tmp_path / "evil.py").write_text("open('ran', 'w')\ndef judge(segment):\n    return 0.0\n")
+    cell = Plan.of(Sweep(command="offline", settings={"dataset": "data", "env": "Pendulum-v1"}, seeds=1)).cells[0]
+    settings = {**cell.settings, "reward_function": "evil.py:judge"}
+    about = {"format": "prefrl.offline", "version": 1, "run_id": "0", "made_by": "prefrl offline", "baseline": False}
+    config = {**about, "settings": settings}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"num_updates": 1}\n')
+    how, why = make_cell("offline", cell.settings, {}, {"controls": (), "track": (), "project": ""}, placed(tmp_path))
+    assert how == "failed" and "made by another user" in why and "evil.py:judge" in why
+    assert not (tmp_path / "ran").exists()
 
 
 # -------------------------------------------------------------------------------------------------------- figures
