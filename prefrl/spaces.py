@@ -24,6 +24,8 @@ Batch = Array | Mapping[str, Array]
 _LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 _KINDS = "Box, Discrete, MultiDiscrete, MultiBinary"
 _FEW = 256  # numbers
+_FLOAT32 = np.dtype(np.float32)
+_LARGEST = float(np.finfo(_FLOAT32).max)
 _MOST_FEATURES = 10_000_000  # of one value; more is a mistake, or needs an encoding of its own
 
 
@@ -172,13 +174,20 @@ def all_finite(values: Array) -> bool:
 
 
 def check_finite(batch: Batch, what: str) -> None:
-    """Raise `UserError` if a float array holds NaN or infinity; `what` names the batch in the message."""
+    """Raise `UserError` if a float array holds NaN, infinity or what float32 has no room for; `what` names it."""
     for key, value in batch.items() if isinstance(batch, Mapping) else (("", batch),):
-        if value.dtype.kind == "f" and not all_finite(value):
-            where = f" (entry {key!r})" if key else ""
+        if value.dtype.kind != "f":
+            continue
+        where = f" (entry {key!r})" if key else ""
+        if not all_finite(value):
             raise UserError(
                 f"{what}{where} holds NaN or infinite values; expected finite numbers. "
                 "The environment produced them: fix it, or clip its observations with a wrapper."
+            )
+        if value.dtype.itemsize > _FLOAT32.itemsize and (np.abs(value) > _LARGEST).any():
+            raise UserError(
+                f"{what}{where} holds numbers beyond {_LARGEST:.2g}, the largest of float32, which networks work in. "
+                "Give them in another unit, or clip them with a wrapper."
             )
 
 

@@ -244,3 +244,11 @@ def test_spaces_are_alike_by_what_their_values_mean() -> None:
     assert not alike(spaces.Discrete(2), box(-1, 1))
     picture = spaces.Box(0, 255, (8, 8, 3), np.uint8)
     assert not alike(picture, spaces.Box(0, 255, (8, 8, 3), np.int32))
+
+
+@pytest.mark.parametrize("number", [1e39, -1e300])
+def test_numbers_that_are_infinite_in_float32_are_refused_as_what_they_are(number: float) -> None:
+    values = {"price": np.array([[1.0, number]]), "place": np.zeros((1, 2), np.float32)}
+    with pytest.raises(UserError, match=r"entry 'price'\) holds numbers beyond 3\.4e\+38, the largest of float32"):
+        check_finite(values, "An observation")
+    check_finite({"price": np.array([[3e38, -3e38]])}, "An observation")
