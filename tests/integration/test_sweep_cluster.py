@@ -103,7 +103,7 @@ def test_a_sweep_that_is_stopped_saves_its_runs_and_goes_on_when_called_again(tm
     out = tmp_path / "sweep"
     words = [
         sys.executable, "-m", "prefrl.start", "sweep", "train", "Pendulum-v1", "--seeds", "2", "--labels", "20",
-        "--steps", "40000", "--num-envs", "2", "--segment-length", "10", "--warmup-steps", "400",
+        "--steps", "100000", "--num-envs", "2", "--segment-length", "10", "--warmup-steps", "400",
         "--eval-episodes", "1", "--hyper", "n_steps=100", "batch_size=50", "n_epochs=2", "--out", str(out), "--json",
     ]  # fmt: skip
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first:

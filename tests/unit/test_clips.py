@@ -118,6 +118,7 @@ def test_clips_of_many_robots_stepped_at_once_show_what_the_agent_saw(env_id: st
             np.testing.assert_array_equal(robot._get_obs(), seen[step + 1][copy])
 
 
+@pytest.mark.slow
 def test_clips_of_one_robot_out_of_many_show_what_the_agent_saw() -> None:
     env: Any = make_env("prefrl/Christiano-Hopper-v0")
     saving = SavesClips(env, segment_length=10)

@@ -96,6 +96,7 @@ def described(s: Segment) -> tuple[Any, ...]:
     )
 
 
+@pytest.mark.slow
 def test_a_record_goes_out_and_comes_back_whole(new_record: Callable[[], Path | str], tmp_path: Path) -> None:
     where, back, folder = new_record(), new_record(), tmp_path / "data"
     with PreferenceStore(where) as store:

@@ -575,6 +575,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     assert figures(folder) == figures(finished)
 
 
+@pytest.mark.slow
 def test_the_same_folder_with_other_settings_or_other_data_is_refused(
     finished: OfflineFolder, pendulum: Path, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def plain(store: PreferenceStore, name: str, answers: Sequence[Answer]) -> Annot
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_quality_is_that_of_looking_at_every_answer_for_every_figure(seed: int, tmp_path: Path) -> None:
     with PreferenceStore(tmp_path / "r.sqlite", rng=np.random.default_rng(0)) as store:
@@ -114,6 +115,7 @@ def test_quality_is_that_of_looking_at_every_answer_for_every_figure(seed: int, 
         store.check()
 
 
+@pytest.mark.slow
 def test_what_was_asked_is_known_again_whichever_came_first(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     names = [bytes(rng.integers(0, 256, 16, np.uint8)).hex() for _ in range(200)]

@@ -180,6 +180,7 @@ def closeness(cell: Cell) -> float:
     return -abs(math.log10(rate_of(cell) / 1e-3))
 
 
+@pytest.mark.slow
 def test_it_comes_nearer_to_the_best_than_chance_does(search: Callable[..., Searched]) -> None:
     found = search(closeness, trials=40, seeds=1)
     values = [one.value for one in found.trials]
@@ -203,6 +204,7 @@ def test_whole_numbers_and_choices_stay_within_their_ranges(search: Callable[...
         assert one.varied["hyper.policy_kwargs"] in lists["hyper.policy_kwargs"]
 
 
+@pytest.mark.slow
 def test_trials_that_fail_are_told_and_the_others_count(search: Callable[..., Searched], tmp_path: Path) -> None:
     def figure(cell: Cell) -> float:
         if rate_of(cell) > 1e-3:
@@ -227,6 +229,7 @@ def test_where_every_trial_fails_it_is_said(search: Callable[..., Searched]) -> 
         search(figure, trials=3)
 
 
+@pytest.mark.slow
 def test_a_search_that_was_interrupted_goes_on_with_the_trials_it_had_begun(search: Callable[..., Searched]) -> None:
     with pytest.raises(KeyboardInterrupt):
         search(closeness, trials=8, rows=3, interrupt_after=4)
@@ -236,6 +239,7 @@ def test_a_search_that_was_interrupted_goes_on_with_the_trials_it_had_begun(sear
     assert more.trials[:8] == found.trials and len(more.trials) == 11
 
 
+@pytest.mark.slow
 def test_trials_that_fall_behind_are_stopped_by_the_figure_that_is_named(search: Callable[..., Searched]) -> None:
     whole = search(closeness, trials=30, seeds=1, rows=50, stop_early="true_return")
     stopped = [one for one in whole.trials if one.state == "stopped early"]

@@ -95,6 +95,7 @@ def test_each_study_finds_what_theory_says(name: str, tmp_path: Path) -> None:
     assert [check.claim for check in finding.checks if not check.holds] == []
 
 
+@pytest.mark.slow
 def test_a_study_is_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "memory", "--repetitions", "3", "--out", str(tmp_path / "memory")]) == 0
     said = capsys.readouterr().out

@@ -233,6 +233,7 @@ def test_folders_and_lists_that_are_something_else_are_refused(tmp_path: Path) -
         Tournament(tmp_path / "cup")
 
 
+@pytest.mark.slow
 def test_language_models_answer_the_same_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
     text_models = importlib.import_module("text_models")
