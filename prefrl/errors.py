@@ -6,7 +6,7 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -66,6 +66,20 @@ def near_names(name: str, known: Iterable[str], how_many: int = 3) -> str:
     if not close:
         return ""
     return " Did you mean " + " or ".join(repr(by_lower[c]) for c in close) + "?"
+
+
+def refuse_unused(options: Mapping[str, object], whom: str) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        options: by name; those that were given are true.
+        whom: what they are for.
+
+    Raises:
+        UserError: one was given.
+    """
+    if given := [name for name, value in options.items() if value]:
+        raise UserError(f"{', '.join(given)} would do nothing here: it is for {whom}. Leave it out.")
 
 
 def tell(message: object) -> None:

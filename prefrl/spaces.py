@@ -24,8 +24,7 @@ Batch = Array | Mapping[str, Array]
 _LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 _KINDS = "Box, Discrete, MultiDiscrete, MultiBinary"
 _FEW = 256  # numbers
-_FLOAT32 = np.dtype(np.float32)
-_LARGEST = float(np.finfo(_FLOAT32).max)
+_LARGEST = float(np.finfo(np.float32).max)
 _MOST_FEATURES = 10_000_000  # of one value; more is a mistake, or needs an encoding of its own
 
 
@@ -173,22 +172,30 @@ def all_finite(values: Array) -> bool:
     return bool(np.isfinite(values).all())
 
 
+def _within_float32(values: Array) -> bool:
+    """Tell whether float32 has room for all numbers of an array of floats; it has none for NaN and infinity."""
+    if values.size <= _FEW:  # as in `all_finite`
+        flat = values.reshape(-1)
+        if float(flat.dot(flat)) <= _LARGEST**2:  # not in the precision of the array, which may have no room for it
+            return True
+    return float(values.min()) >= -_LARGEST and float(values.max()) <= _LARGEST
+
+
 def check_finite(batch: Batch, what: str) -> None:
     """Raise `UserError` if a float array holds NaN, infinity or what float32 has no room for; `what` names it."""
     for key, value in batch.items() if isinstance(batch, Mapping) else (("", batch),):
-        if value.dtype.kind != "f":
+        if value.dtype.kind != "f" or _within_float32(value):
             continue
         where = f" (entry {key!r})" if key else ""
-        if not all_finite(value):
+        if not np.isfinite(value).all():
             raise UserError(
                 f"{what}{where} holds NaN or infinite values; expected finite numbers. "
                 "The environment produced them: fix it, or clip its observations with a wrapper."
             )
-        if value.dtype.itemsize > _FLOAT32.itemsize and (np.abs(value) > _LARGEST).any():
-            raise UserError(
-                f"{what}{where} holds numbers beyond {_LARGEST:.2g}, the largest of float32, which networks work in. "
-                "Give them in another unit, or clip them with a wrapper."
-            )
+        raise UserError(
+            f"{what}{where} holds numbers beyond {_LARGEST:.2g}, the largest of float32, which networks work in. "
+            "Give them in another unit, or clip them with a wrapper."
+        )
 
 
 def misfit(space: spaces.Space[Any], batch: Batch) -> str | None:

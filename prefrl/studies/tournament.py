@@ -146,15 +146,18 @@ class Tournament:
         with PreferenceStore(self.record, create=False) as store:
             store.check()
             self._asked_of(between, store)
-            scores = _scores(store)
-            games = _games(between, scores)
-            return Standing(
-                names=self.names,
-                games=games,
-                num_open=store.num_open(),
-                num_cannot_tell=sum(score is None for score in scores.values()),
-                ratings=rate(games, len(self.names)) if games else None,
-            )
+            return self._standing(between, store)
+
+    def _standing(self, between: Mapping[str, tuple[int, int]], store: PreferenceStore) -> Standing:
+        scores = _scores(store)
+        games = _games(between, scores)
+        return Standing(
+            names=self.names,
+            games=games,
+            num_open=store.num_open(),
+            num_cannot_tell=sum(score is None for score in scores.values()),
+            ratings=rate(games, len(self.names)) if games else None,
+        )
 
     def play(
         self, players: Sequence[Contestant], num_games: int, annotator: Annotator | None, *, seed: int
@@ -202,7 +205,7 @@ class Tournament:
                 between[query.id] = pair
                 if annotator is not None:
                     store.add_answers(list(annotator.answer([query])))
-        return self.standing()
+            return self._standing(between, store)
 
     def _question(
         self, contestants: Sequence[Contestant], pair: tuple[int, int], number: int

@@ -115,9 +115,15 @@ def attempts(log: Path) -> int:
 
 def steps_so_far(kind: Kind, path: Path) -> int:
     """Return how far a run has come, by its own counter."""
+    row = last_row(kind, path)
+    return int(row[kind.folder.COUNTER]) if row else 0
+
+
+def last_row(kind: Kind, path: Path) -> dict[str, Any]:
+    """Return the newest figures that a run has told along the way; none before the first."""
     folder = kind.folder(path)
     rows = read_rows(folder.metrics_path, folder.COUNTER) if folder.metrics_path.is_file() else []
-    return int(rows[-1][folder.COUNTER]) if rows else 0
+    return rows[-1] if rows else {}
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from prefrl.control.pairs import pairs
 from prefrl.control.settings import TrainSettings
-from prefrl.errors import UserError
+from prefrl.errors import UserError, refuse_unused
 from prefrl.files import parse_json
 from prefrl.offline.settings import OfflineSettings
 from prefrl.runs import tracking
@@ -127,8 +127,7 @@ def main(arguments: Sequence[str]) -> None:
             "--trials": options.trials != Options.trials, "--minimise": options.minimise,
             "--stop-early": options.stop_early,
         }  # fmt: skip
-        if unused := [name for name, given in searching.items() if given]:
-            raise UserError(f"{', '.join(unused)} would do nothing here: it is for --search. Leave it out.")
+        refuse_unused(searching, "--search")
     try:
         if sweep.search:
             _search(sweep, out, options, resources, again)

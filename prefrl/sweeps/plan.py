@@ -17,6 +17,7 @@ from prefrl.errors import UserError, near_names, require
 from prefrl.files import parse_json, read_json, read_plain, write_json
 from prefrl.runs.codec import to_json
 from prefrl.runs.folder import installed_versions
+from prefrl.runs.streams import check_seed
 from prefrl.sweeps.kinds import Kind, kind_named
 from prefrl.sweeps.naming import default_values, get, option_paths, place_of, put
 from prefrl.sweeps.ranges import Range, range_of
@@ -136,8 +137,9 @@ class Plan:
         seed_place = paths["seed"]
         _check_places(places, seed_place)
         first = get(base, seed_place)
-        if type(first) is not int or first < 0:
+        if type(first) is not int:
             raise UserError(f"seed must be a whole number of at least 0. Received {first!r}")
+        check_seed(first)
         seeds = range(first, first + sweep.seeds)
         if sweep.search and sweep.seeds * sweep.trials > MOST_RUNS:
             raise UserError(f"That would be {sweep.seeds * sweep.trials:,} runs; at most {MOST_RUNS:,} are made.")

@@ -17,8 +17,7 @@ import numpy as np
 
 from prefrl.aggregate import interquartile_mean
 from prefrl.errors import UserError, near_names, require
-from prefrl.runs.metrics import read_rows
-from prefrl.sweeps.cells import Outcome
+from prefrl.sweeps.cells import Outcome, last_row
 from prefrl.sweeps.engine import Resources, Runs, runs_of
 from prefrl.sweeps.plan import Cell, Plan
 from prefrl.sweeps.ranges import Range
@@ -265,21 +264,20 @@ class Search:
 
     def _so_far(self, cells: list[Cell]) -> tuple[int, float | None]:
         """Return how far all runs of a trial have come, by their counter, and the mean of the figure there."""
-        figure, folder_of = str(self._settings.stop_early), self.plan.kind.folder
+        figure, kind = str(self._settings.stop_early), self.plan.kind
         counts, values = [], []
         for cell in cells:
-            folder = folder_of(self.out / cell.name)
-            rows = read_rows(folder.metrics_path, folder.COUNTER) if folder.metrics_path.is_file() else []
-            if not rows:
+            row = last_row(kind, self.out / cell.name)
+            if not row:
                 return 0, None
-            if figure not in rows[-1]:
-                known = [name for name, value in rows[-1].items() if isinstance(value, int | float | None)]
+            if figure not in row:
+                known = [name for name, value in row.items() if isinstance(value, int | float | None)]
                 raise UserError(
                     f"Runs tell no figure {figure!r} along the way; they tell {', '.join(known)}."
                     f"{near_names(figure, known)}"
                 )
-            counts.append(int(rows[-1][folder.COUNTER]))
-            values.append(rows[-1][figure])
+            counts.append(int(row[kind.folder.COUNTER]))
+            values.append(row[figure])
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
             return 0, None
         return min(counts), float(np.mean(values))

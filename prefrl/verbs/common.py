@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, TypeVar
@@ -54,20 +54,6 @@ def image_jobs() -> ModuleType:
 def open_run(path: Path, *, trust: bool) -> ControlFolder:
     """Open a control run or an offline one."""
     return (OfflineFolder if is_offline(path) else ControlFolder).open(path, trust=trust)
-
-
-def refuse_unused(options: Mapping[str, object], whom: str) -> None:
-    """Refuse options that would do nothing.
-
-    Args:
-        options: by name; those that were given are true.
-        whom: what they are for.
-
-    Raises:
-        UserError: one was given.
-    """
-    if given := [name for name, value in options.items() if value]:
-        raise UserError(f"{', '.join(given)} would do nothing here: it is for {whom}. Leave it out.")
 
 
 def or_warn(what: str, make: Callable[[], T]) -> T | None:

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from prefrl.annotators import Annotator, make_teacher
 from prefrl.control.folder import ControlFolder
 from prefrl.envs import list_envs
-from prefrl.errors import UserError
+from prefrl.errors import UserError, refuse_unused
 from prefrl.files import text_or_file, write_atomically
 from prefrl.runs.folder import format_of
 from prefrl.runs.streams import check_seed
@@ -22,7 +22,7 @@ from prefrl.studies.tables import show_finding, show_standing
 from prefrl.studies.tournament import Tournament
 from prefrl.studies.tournament_plot import plot_standing
 from prefrl.theory.catalogue import STUDIES, run_study
-from prefrl.verbs.common import print_json, refuse_unused
+from prefrl.verbs.common import print_json
 
 
 def envs() -> None:

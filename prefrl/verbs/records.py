@@ -11,14 +11,14 @@ import tyro
 from prefrl.control.folder import ControlFolder
 from prefrl.control.rendering import choose_gl_backend
 from prefrl.dataset import export_record, import_record
-from prefrl.errors import UserError, require, tell
+from prefrl.errors import UserError, refuse_unused, require, tell
 from prefrl.files import text_or_file
 from prefrl.runs.folder import format_of, record_place
 from prefrl.seams import trust_data
 from prefrl.store import PreferenceStore
 from prefrl.store.engine import shown_address
 from prefrl.studies import asking, media, vision_judging
-from prefrl.verbs.common import RecordPlace, refuse_unused
+from prefrl.verbs.common import RecordPlace
 from prefrl.vision import VisionJudge
 
 

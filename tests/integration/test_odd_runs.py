@@ -193,15 +193,15 @@ def test_a_baseline_without_a_reward_is_refused_before_anything_is_asked(
     assert "Leave out --baseline" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("env_id", "reason"),
-    [
-        ("OddTwoSizes-v0", "different sizes"),
-        ("OddNoPicture-v0", "None"),
-        ("OddRaisesInRender-v0", "RuntimeError: no display"),
-        ("OddLeavesInRender-v0", "SystemExit: 0"),
-    ],
-)
+NOT_DRAWN = [
+    ("OddTwoSizes-v0", "different sizes"),
+    ("OddNoPicture-v0", "None"),
+    ("OddRaisesInRender-v0", "RuntimeError: no display"),
+    ("OddLeavesInRender-v0", "SystemExit: 0"),
+]
+
+
+@pytest.mark.parametrize(("env_id", "reason"), NOT_DRAWN)
 def test_odd_pictures_cost_the_video_alone(
     env_id: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,16 +228,7 @@ def as_if_people_taught(taught: Path, env_id: str, path: Path) -> ControlFolder:
     return ControlFolder.open(path)
 
 
-@pytest.mark.parametrize(
-    ("env_id", "reason"),
-    [
-        ("OddTwoSizes-v0", "different sizes"),
-        ("OddNoPicture-v0", "None"),
-        ("OddRaisesInRender-v0", "RuntimeError: no display"),
-        ("OddLeavesInRender-v0", "SystemExit: 0"),
-        ("OddBlack-v0", "black"),
-    ],
-)
+@pytest.mark.parametrize(("env_id", "reason"), [*NOT_DRAWN, ("OddBlack-v0", "black")])
 def test_duels_that_cannot_be_drawn_are_not_asked(env_id: str, reason: str, taught: Path, tmp_path: Path) -> None:
     folder = as_if_people_taught(taught, env_id, tmp_path / "run")
     with folder.open_record() as store:
