@@ -130,13 +130,13 @@ class Page:
 
     def _answer(self, request: Request, body: bytes, nonce: str) -> Any:
         path, cookie = request.path_params.get("path", ""), request.cookies.get(self.host.signatures.cookie_name)
-        person = self.host.who(cookie)
         if request.method == "POST" and path == "enter":
             return self._enter(_read(request, body))
-        self._limit(person)
-        if person is None or path.startswith(("clips/", "static/", "film")):
-            return self._answer_to(request, path, person, body, nonce)
-        with self.host.turn(person):  # they may have withdrawn while this waited
+        name = self.host.name_in(cookie)
+        self._limit(name)
+        if name is None or path.startswith(("clips/", "static/", "film")):
+            return self._answer_to(request, path, self.host.who(cookie), body, nonce)
+        with self.host.turn(name):  # asked within who it is: they may have withdrawn while this waited
             return self._answer_to(request, path, self.host.who(cookie), body, nonce)
 
     def _answer_to(self, request: Request, path: str, person: Person | None, body: bytes, nonce: str) -> Any:
@@ -236,10 +236,10 @@ class Page:
             self._limit(None)
             raise
 
-    def _limit(self, person: Person | None) -> None:
+    def _limit(self, name: str | None) -> None:
         bucket = self._strangers
-        if person is not None:
-            bucket = self._buckets.setdefault(person.name, Bucket(20, 100))
+        if name is not None:
+            bucket = self._buckets.setdefault(name, Bucket(20, 100))
         if not bucket.take():
             raise Refused(429, "That is too much at once: wait a moment.")
 

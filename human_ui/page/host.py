@@ -105,6 +105,11 @@ class Host:
                 raise Refused(401, str(error)) from None
         return self.signatures.cookie([link.hash, secrets.token_urlsafe(8), name])
 
+    def name_in(self, cookie: str | None) -> str | None:
+        """Return the name in a cookie that was made here, whether its link still holds or not; None for any other."""
+        content = self.signatures.of_cookie(cookie)
+        return None if content is None else str(content[2])
+
     def who(self, cookie: str | None) -> Person | None:
         """Return whose cookie it is; None where it is nobody's, too old, or its link was revoked."""
         content = self.signatures.of_cookie(cookie)
@@ -117,10 +122,10 @@ class Host:
         return None if self.store.participants.of(name) is None else Person(name=name, role="annotator")
 
     @contextmanager
-    def turn(self, person: Person) -> Iterator[None]:
+    def turn(self, name: str) -> Iterator[None]:
         """Do one thing of a person's at a time, so that nothing of theirs is written after they withdrew."""
         with self._lock:
-            lock = self._turns.setdefault(person.name, threading.Lock())
+            lock = self._turns.setdefault(name, threading.Lock())
         with lock:
             yield
 

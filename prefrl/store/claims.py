@@ -41,16 +41,15 @@ class Claim:
 
 def standing(answer: sa.FromClause = tables.answers) -> sa.ColumnElement[bool]:
     """Return the condition that an answer was not taken back."""
-    undo = tables.answers.alias()
-    return ~sa.exists().where(undo.c.undoes == answer.c.id).correlate(answer)
+    return ~sa.exists().where(tables.undos.c.undoes == answer.c.id).correlate(answer)
 
 
 def count_missing(connection: sa.Connection, query_ids: Iterable[str]) -> None:
     """Bring up to date how many answers to each query are missing, and end the claims of those that miss none."""
-    answer = tables.answers.alias()
+    answer = tables.answers.c
     given = (
-        sa.select(sa.func.count(sa.distinct(answer.c.annotator)))
-        .where(answer.c.query_id == tables.queries.c.id, tables.is_answer(answer), standing(answer))
+        sa.select(sa.func.count(sa.distinct(answer.annotator)))
+        .where(answer.query_id == tables.queries.c.id, tables.is_answer(), standing())
         .scalar_subquery()
     )
     left = tables.queries.c.overlap - given

@@ -160,7 +160,7 @@ def _load_kind(name: str) -> None:
 
 def num_answers(connection: sa.Connection, annotator: str | None) -> int:
     """Return how many answers stand."""
-    column, undo = tables.answers.c, tables.answers.alias()
+    column, undo = tables.answers.c, tables.undos
     given = sa.select(sa.func.count()).select_from(tables.answers).where(tables.is_answer())
     taken_back = (
         sa.select(sa.func.count())

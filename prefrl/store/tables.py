@@ -143,6 +143,9 @@ renders = sa.Table(  # claims of rendering work, and why it cannot be done
     sa.Column("error", sa.Text),
 )
 
+undos = answers.alias()  # made once: to make one takes longer than many a question to the file
+"""The same rows, as those that take others back."""
+
 
 def is_answer(entry: sa.FromClause = answers) -> sa.ColumnElement[bool]:
     """Return the condition that a row of `answers` answers its query: it is no edit, and takes nothing back."""

@@ -2,10 +2,13 @@
 
     python scripts/benchmarks/benchmark_many_people.py                                    # SQLite
     python scripts/benchmarks/benchmark_many_people.py --record postgresql://me@localhost/an_empty_database
+    python scripts/benchmarks/benchmark_many_people.py --kills 0 --think-seconds 1 --training HalfCheetah-v5
 
 Each person is a program that does what the page does: it signs in by a link, holds questions ahead, sends answers until
 they are acknowledged, and fetches the clips. What the record holds at the end is compared with what was acknowledged.
-The time from an answer to the next question is that of the two requests together, without waiting ahead of need.
+The time from an answer to the next question is that of the two requests together, without waiting ahead of need. With
+`--training`, a run of that environment learns from a simulated teacher on the same machine, in turn alone and while
+people answer, and its times are compared.
 """
 
 import http.client
@@ -41,6 +44,11 @@ class Visitor:
         think_seconds: that a question is looked at for.
     """
 
+    paused = threading.Lock()
+    """Held while nobody is to ask anything."""
+    over = threading.Event()
+    """Set when enough was asked."""
+
     def __init__(self, port: int, token: str, think_seconds: float) -> None:
         self.port, self.token, self.think_seconds = port, token, think_seconds
         self.acknowledged: list[str] = []
@@ -54,6 +62,9 @@ class Visitor:
             self._sign_in()
             while (found := self._ask("POST", "next", {"held": [], "want": 1}))["questions"] or not found["finished"]:
                 for question in found["questions"]:
+                    with self.paused:
+                        if self.over.is_set():
+                            return
                     self._answer(question)
                 if not found["questions"]:
                     time.sleep(0.5)  # as the page does while it waits
@@ -121,6 +132,8 @@ def main(
     answers: int = 5000,
     kills: int = 20,
     think_seconds: float = 0.0,
+    training: str | None = None,
+    repeats: int = 3,
 ) -> None:
     """Let people answer, kill the server meanwhile, and count.
 
@@ -130,6 +143,8 @@ def main(
         answers: in all.
         kills: of the server, spread over the answers.
         think_seconds: that each question is looked at for.
+        training: an environment that is trained in meanwhile, on one thread.
+        repeats: of the training, alone and beside people, who stop with the last.
     """
     with tempfile.TemporaryDirectory() as folder:
         where: Path | str = record or Path(folder) / "record.sqlite"
@@ -144,6 +159,10 @@ def main(
             begin = time.perf_counter()
             for thread in threads:
                 thread.start()
+            if training:
+                for _ in range(repeats):
+                    train_in_turn(training, threads)
+                Visitor.over.set()
             for kill in range(1, kills + 1):
                 while store.num_answers() < kill * answers // (kills + 1) and any(t.is_alive() for t in threads):
                     time.sleep(0.1)
@@ -155,6 +174,27 @@ def main(
             seconds = time.perf_counter() - begin
             server.terminate()
             report(store, visitors, answers, seconds, kills)
+
+
+def train_in_turn(env_id: str, people: list[threading.Thread]) -> None:
+    """Print the seconds that a run takes while the people wait, and while they answer."""
+    with Visitor.paused:
+        time.sleep(2.0)  # until the last of them has finished
+        alone = train(env_id)
+    beside = train(env_id)
+    if not any(thread.is_alive() for thread in people):
+        sys.exit("The people were done before the training was: give them more --answers.")
+    print(f"{env_id}: {alone:.1f} s alone, {beside:.1f} s beside people: {beside / alone - 1:+.1%}", flush=True)
+
+
+def train(env_id: str) -> float:
+    """Return the seconds that a run from comparisons takes, with its start."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--steps", "100000", "--labels", "100", "--quiet", "--no-video", "--out", f"{folder}/run"]
+        begin = time.perf_counter()
+        command = [sys.executable, "-m", "prefrl", "train", env_id, *options]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - begin
 
 
 def fill(store: PreferenceStore, num: int) -> None:
