@@ -22,6 +22,7 @@ require("tyro", "train")
 from tyro import conf  # noqa: E402
 
 EVALUATION_EPISODES = 20
+FIRST_ANSWERS = 20  # of people, after which they see the agent change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +114,8 @@ class TrainSettings:
     instruction: str = ""
     """What people are told to look for: a text, or a file that holds it."""
     wait: int | None = None
-    """Answers to wait for before the agent trains, a teacher's and an earlier run's among them; default: the initial
-    share of the labels."""
+    """Answers to wait for before the agent trains beside people, a teacher's and an earlier run's among them; default:
+    20, or the initial share of the labels where that is less."""
     teacher_share: float = 0.5
     """Share of the answers that the teacher gives where both answer."""
     shared_share: float | None = None
@@ -319,7 +320,7 @@ class TrainSettings:
         resolved = RunSettings(**asked | {"wait": 0} | found)
         METHODS.find(self.queries.method)  # what is a user's own is loaded before anything is written
         self.queries.maker.check()
-        wait = resolved.label_schedule().labels_due(0) if self.wait is None else self.wait
+        wait = min(resolved.label_schedule().labels_due(0), FIRST_ANSWERS) if self.wait is None else self.wait
         return replace(resolved, wait=wait)
 
 

@@ -1,5 +1,6 @@
 """How far training goes beside people: as far as a teacher program's schedule would have it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,14 +17,19 @@ def rests(answers: int, num_env_steps: int, settings: TrainSettings = SETTINGS) 
     return bool(PeopleTeaching(learner, settings.resolve(), None)._reason_to_wait(num_env_steps))
 
 
-def test_nothing_is_learned_before_the_first_quarter_of_the_answers() -> None:
-    assert rests(24, 0)
-    assert not rests(25, 0)
+def test_training_begins_after_twenty_answers_or_a_quarter_of_them_where_that_is_less() -> None:
+    assert rests(19, 0)
+    assert not rests(20, 0)
+    many, few = replace(SETTINGS, labels=600), replace(SETTINGS, labels=40)
+    assert rests(19, 0, many)
+    assert not rests(20, 0, many)
+    assert rests(9, 0, few)
+    assert not rests(10, 0, few)
 
 
-@pytest.mark.parametrize("answers", [25, 40, 60, 80, 99])
+@pytest.mark.parametrize("answers", [20, 25, 40, 60, 80, 99])
 def test_the_agent_is_never_further_ahead_of_the_schedule_than_a_twentieth_of_the_run(answers: int) -> None:
-    schedule = SETTINGS.resolve().label_schedule()
+    schedule = replace(SETTINGS.resolve().label_schedule(), initial_share=0.2)  # twenty of them before training
     furthest = max(step for step in range(0, 100_000, 500) if not rests(answers, step))
     assert schedule.labels_due(int(furthest - AHEAD * 100_000)) <= answers
     assert furthest < (1 - LAST_STRETCH) * 100_000
