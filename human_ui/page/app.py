@@ -135,8 +135,12 @@ class Page:
         name = self.host.name_in(cookie)
         self._limit(name)
         if name is None or path.startswith(("clips/", "static/", "film")):
-            return self._answer_to(request, path, self.host.who(cookie), body, nonce)
-        with self.host.turn(name):  # asked within who it is: they may have withdrawn while this waited
+            with self.host.store.reading_together():
+                return self._answer_to(request, path, self.host.who(cookie), body, nonce)
+        with (
+            self.host.turn(name),
+            self.host.store.reading_together(),
+        ):  # asked within who it is: they may have withdrawn while this waited
             return self._answer_to(request, path, self.host.who(cookie), body, nonce)
 
     def _answer_to(self, request: Request, path: str, person: Person | None, body: bytes, nonce: str) -> Any:

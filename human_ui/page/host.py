@@ -8,6 +8,7 @@ an answer that comes after a restart, an hour late or twice is recorded once.
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 import threading
 import time
@@ -30,7 +31,7 @@ from prefrl.human_ui.sitting import Sitting
 from prefrl.store import Claim, PreferenceStore, QueryCard
 
 LEASE_SECONDS = 150.0  # browsers let a page that nobody sees work once a minute
-SEEN_SECONDS = 4.0
+SEEN_SECONDS = 10.0  # how often the record is told that somebody is here
 AWAY_SECONDS = 600.0  # after which somebody comes back, and is told what has changed
 STANDING_SECONDS = 1.0
 STUDY = "study"
@@ -365,26 +366,26 @@ class Host:
     # ------------------------------------------------------------------------------------------------ inside
 
     def _sitting(self, person: Person) -> Sitting:
-        with self._lock:
+        now = time.monotonic()
+        with self._lock:  # for no longer than it takes to look: nobody waits here for the record
             sitting = self._sittings.get(person.name)
+            away = now - self._seen.get(person.name, -math.inf)
             if sitting is None:
-                sitting = Sitting(
+                sitting = self._sittings[person.name] = Sitting(
                     person.name,
                     run=self.run,
                     environment=self.environment,
                     repeat_share=min(self.campaign.repeat_share, 0.99),
                     folder=self.folder,
                 )
-                sitting.begin(self.store)
-                self._sittings[person.name] = sitting
-            elif time.monotonic() - self._seen.get(person.name, 0.0) > AWAY_SECONDS:
-                sitting.begin(self.store)
-            elif time.monotonic() - self._seen.get(person.name, 0.0) > SEEN_SECONDS:
-                sitting.note_presence(self.store)
-            else:
-                return sitting
-            self._seen[person.name] = time.monotonic()
+        if away > AWAY_SECONDS:
+            sitting.begin(self.store)
+        elif away > SEEN_SECONDS:
+            sitting.note_presence(self.store)
+        else:
             return sitting
+        self._seen[person.name] = now
+        return sitting
 
     def _stand(self, sitting: Sitting) -> dict[str, Any]:
         at, standing = self._standing

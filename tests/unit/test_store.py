@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -192,6 +193,29 @@ def test_adding_queries_again_changes_nothing(store: PreferenceStore) -> None:
 def count(store: PreferenceStore, table: str) -> int:
     with store._database.engine.connect() as connection:
         return int(connection.exec_driver_sql(f"select count(*) from {table}").scalar_one())
+
+
+def test_what_is_read_together_is_one_transaction_up_to_what_is_written(where: Path | str) -> None:
+    with PreferenceStore(where) as store, PreferenceStore(where) as other:
+        store.add_queries([query(0), query(1)])
+        engine, began = store._database.engine, []
+        sa.event.listen(engine, "begin", began.append)
+        with store.reading_together():
+            assert (store.num_answers(), store.num_open()) == (0, 2)
+            with store.reading_together():
+                assert store.num_answers("anna") == 0
+            assert len(began) == 1
+            other.add_answers([answer(query(0))])  # a transaction that reads keeps nobody from writing
+            store.add_answers([answer(query(1))])
+            assert store.num_answers() == 2, "what was written before is not seen"
+        assert store.num_answers() == 2
+        assert len(began) == 4
+        with store.reading_together():
+            assert store.num_answers() == 2
+            with pytest.raises(UserError, match="no query"):
+                store.add_answers([answer(query(7))])
+        assert store.num_answers() == 2
+        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 def test_a_segment_of_several_queries_is_stored_once(store: PreferenceStore) -> None:
