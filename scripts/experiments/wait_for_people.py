@@ -2,20 +2,23 @@
 
     python scripts/experiments/wait_for_people.py Pendulum-v1 --labels 150 --waits 20 38 --seeds 0 1 2
 
-A program answers from the record as a person at the viewer would, a question each `--seconds`, by the true return of
-the clips; training goes on beside it, as with people. One line a run: its true return, how many steps the agent had
-made when the answers were half, and when they were all in.
+A program answers by the true return of the clips, as slowly as can be: one question whenever the training rests and can
+go no further without an answer. So the agent is always as far ahead of the answers as it may be, on any machine. One
+line a run: its true return, and how many steps the agent had made when half of the answers were in.
 """
 
 import json
-import subprocess
-import sys
-import threading
+import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import tyro
 
+from prefrl.control import TrainSettings, people
+from prefrl.control.folder import ControlFolder
+from prefrl.control.loop import Trainer
+from prefrl.control.run import summarise
 from prefrl.feedback import Comparison
 from prefrl.store import PreferenceStore
 
@@ -25,56 +28,38 @@ def main(
     labels: int = 150,
     waits: tuple[int, ...] = (20, 38),
     seeds: tuple[int, ...] = (0, 1, 2),
-    seconds: float = 0.5,
     out: Path = Path("runs/wait"),
 ) -> None:
     """Teach each run, and print what came of it."""
     for seed in seeds:
         for wait in waits:
-            print(json.dumps({"wait": wait, "seed": seed, **teach(env, labels, wait, seed, seconds, out)}), flush=True)
+            settings = TrainSettings(env_id=env, annotator="human", labels=labels, wait=wait, seed=seed)
+            print(json.dumps({"wait": wait, "seed": seed, **teach(settings, out)}), flush=True)
 
 
-def teach(env: str, labels: int, wait: int, seed: int, seconds: float, out: Path) -> dict[str, float]:
+def teach(settings: TrainSettings, out: Path) -> dict[str, float]:
     """Run one training, answer its questions, and return its figures."""
-    run = out / f"{env.replace('/', '-')}-{labels}-{wait}-{seed}"
-    command = [sys.executable, "-m", "prefrl", "train", env, "--annotator", "human", "--labels", str(labels)]
-    command += ["--wait", str(wait), "--seed", str(seed), "--out", str(run), "--no-viewer", "--no-video", "--json"]
-    training = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    path = out / f"{settings.env_id.replace('/', '-')}-{settings.labels}-{settings.wait}-{settings.seed}"
+    folder = ControlFolder.create(path, settings.resolve(), baseline=False)
+    trainer = Trainer(folder)
     steps: dict[str, float] = {}
-    threading.Thread(target=answer, args=(run, training, labels, seconds, steps), daemon=True).start()
-    said = json.loads(training.communicate()[0].splitlines()[-1])
-    return {"true return": said["true_return_mean"], **steps}
+    with PreferenceStore(folder.record) as store:
 
-
-def answer(run: Path, training: subprocess.Popen[str], labels: int, seconds: float, steps: dict[str, float]) -> None:
-    """Answer whatever is open until the training is over."""
-    while not (run / "record.sqlite").exists():
-        time.sleep(0.2)
-    with PreferenceStore(run / "record.sqlite") as store:
-        while training.poll() is None:
-            time.sleep(seconds)
-            for claim in store.claim("robot", 1, repeat_share=0, with_clips=False):
+        def answer(_seconds: float) -> None:
+            for claim in store.claim("person", 1, repeat_share=0):
                 first, second = (part.true_rewards.sum() for part in store.query(claim.query.id).segments)
-                preference = 0.5 if first == second else float(first > second)
-                said = Comparison(
-                    query_id=claim.query.id,
-                    preference=preference,
-                    annotator="robot",
-                    claim=claim.token,
-                    shown=claim.shown,
-                    seconds=seconds,
-                )
-                store.add_answers([said])
-                given = store.num_answers()
-                if given in (labels // 2, labels):
-                    steps[f"steps at {given} answers"] = steps_so_far(run)
+                said = 0.5 if first == second else float(first > second)
+                answers = [Comparison(query_id=claim.query.id, preference=said, annotator="person", claim=claim.token)]
+                store.add_answers(answers)
+            if store.num_answers() == settings.labels // 2:
+                steps.setdefault("steps at half of the answers", trainer.agent.num_env_steps)
 
-
-def steps_so_far(run: Path) -> float:
-    """Return the environment steps of the newest row of the run's figures."""
-    rows = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
-    return next((json.loads(row)["num_env_steps"] for row in reversed(rows) if "num_env_steps" in row), 0)
+        vars(people)["time"] = SimpleNamespace(sleep=answer, monotonic=time.monotonic)  # it sleeps where it rests
+        trainer.run()
+    trainer.close()
+    return {"true return": summarise(folder, quiet=True)["true_return_mean"], **steps}
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     tyro.cli(main, description=__doc__)
