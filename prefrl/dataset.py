@@ -49,12 +49,13 @@ _MAY_BE_NULL = {"prompt", "scale", "repeat_of", "reserved_for", "shown", "shown_
 _CLIP_FIELDS = ("format", "frames_per_second", "width", "height", "num_frames")
 
 
-def export_record(where: Path | str, folder: Path) -> str:
+def export_record(where: Path | str, folder: Path, *, rename: Callable[[str], str] | None = None) -> str:
     """Write what a record holds as a data set; return what was written, in words.
 
     Args:
         where: the record: a file or the URL of a database.
         folder: where to; it must not exist, or be empty. `dataset.json` is written last: a folder that has it is whole.
+        rename: returns names of people, and what they wrote, without what must not leave; consents are left out then.
 
     Raises:
         UserError: there is no record, the folder holds something, or it cannot be written.
@@ -66,7 +67,7 @@ def export_record(where: Path | str, folder: Path) -> str:
         raise UserError(f"{folder} holds something already. Name a folder that does not exist, or is empty.")
     try:
         with PreferenceStore(where, create=False) as store:
-            return _export(store, folder)
+            return _export(store, folder, rename)
     except OSError as error:
         raise UserError(
             f"The data set could not be written to {folder}: {error}. Free some space, or name another."
@@ -104,9 +105,10 @@ def import_record(folder: Path, where: Path | str) -> str:
         raise
 
 
-def _export(store: PreferenceStore, folder: Path) -> str:
+def _export(store: PreferenceStore, folder: Path, rename: Callable[[str], str] | None) -> str:
     """Write a record part by part, so that what lies in memory does not grow with it."""
     store.check()
+    known = rename or str
     last_row, names = store.last_row(), store.query_ids()  # in this order: each of these answers has its query
     for name in ("segments", "clips"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -127,29 +129,30 @@ def _export(store: PreferenceStore, folder: Path) -> str:
                 (folder / "clips" / f"{name}.{clip.format}").write_bytes(clip.data)
             counts["clips"] += len(clips)
             write_clips({"segment_id": n, **{f: getattr(c, f) for f in _CLIP_FIELDS}} for n, c in clips.items())
-            write(_query_row(card) for card in cards)
+            write(_query_row(card, known) for card in cards)
     with _table(folder / "answers.parquet", _answer_schema()) as write:
         after = 0
         while answers := [one for one in store.answers(after, at_most=_PARQUET_ROWS) if one[0] <= last_row]:
             own = {card.id: card.kind for card in store.cards(_of_ones_own(answers))}
-            write(_entry_row(row, entry, own) for row, entry in answers)
+            write(_entry_row(row, entry, own, known) for row, entry in answers)
             counts["answers"] += len(answers)
             after = answers[-1][0]
     with _table(folder / "annotators.parquet", _annotator_schema()) as write:
-        write({"name": name, "kind": kind} for name, kind in store.annotators().items())
+        write({"name": known(name), "kind": kind} for name, kind in store.annotators().items())
     versions_of, consents = store.participants.texts(), store.participants.consents()
     agreed = [
         {"annotator": name, "version": version, "agreed_at": when, "text": versions_of[version]}
         for name, versions in consents.items()
         for version, when in versions.items()
     ]
-    if agreed:
+    if agreed and rename is None:
         with _table(folder / "consents.parquet", _consent_schema()) as write:
             write(agreed)
     lines = text_comparisons(store)
     if (first := next(lines, None)) is not None:
         with open(folder / "comparisons.jsonl", "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in chain((first,), lines))
+            said = ({**line, "chosen": known(line["chosen"])} for line in chain((first,), lines))  # an edit's too
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in said)
     if hasattr(os, "sync"):  # all files at once: one by one they would take longer than all the rest
         os.sync()
     write_json(folder / "dataset.json", {"format": FORMAT, "version": VERSION, "counts": counts})
@@ -160,10 +163,12 @@ def _segment_path(folder: Path, name: str) -> Path:
     return folder / "segments" / f"{name}.npz"
 
 
-def _query_row(card: QueryCard) -> dict[str, Any]:
+def _query_row(card: QueryCard, known: Callable[[str], str]) -> dict[str, Any]:
     texts = [response.text for response in card.responses]
     prompt = card.responses[0].prompt if card.responses else None
     row = {field: getattr(card, field) for field in _QUERY_FIELDS}
+    row["instruction"] = known(card.instruction)
+    row["reserved_for"] = None if card.reserved_for is None else known(card.reserved_for)
     return {"id": card.id, "segments": list(card.segment_ids), "prompt": prompt, "responses": texts, **row}
 
 
@@ -310,7 +315,9 @@ def _read_query(folder: Path, row: Mapping[str, Any]) -> Query:
     return query
 
 
-def _entry_row(row: int, entry: Entry, kinds: Mapping[str, str]) -> dict[str, Any]:
+def _entry_row(row: int, entry: Entry, kinds: Mapping[str, str], known: Callable[[str], str]) -> dict[str, Any]:
+    entry = replace(entry, annotator=known(entry.annotator), comment=known(entry.comment))
+    entry = replace(entry, text=known(entry.text)) if isinstance(entry, Edit) else entry
     values = {field: getattr(entry, field) for field in (*_ENTRY_FIELDS, *_REMARK_FIELDS)}
     values["shown"] = None if entry.shown is None else list(entry.shown)
     undoes = entry.undoes if isinstance(entry, Undo) else None

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 from prefrl.control.folder import ControlFolder
+from prefrl.hub.packing import AnswersTold
+from prefrl.image.folder import ImageFolder
 from prefrl.offline.folder import OfflineFolder
 from prefrl.runs.folder import RunFolder
 from prefrl.runs.metrics import numbers
@@ -23,10 +25,12 @@ def card_of(folder: RunFolder, repo: str, *, licence: str | None, num_people: in
         num_people: how many people answered.
     """
     control = isinstance(folder, ControlFolder)
-    tags = ["prefrl", "preference-learning", "reinforcement-learning" if control else "text-generation"]
+    image = isinstance(folder, ImageFolder)
+    task = "reinforcement-learning" if control else "text-to-image" if image else "text-generation"
+    tags = ["prefrl", "preference-learning", task]
     head = [
         "---",
-        f"library_name: {'prefrl' if control else 'transformers'}",
+        f"library_name: {'prefrl' if control else 'diffusers' if image else 'transformers'}",
         f"license: {licence or 'unknown'}",
         "tags:",
     ]
@@ -48,11 +52,33 @@ def card_of(folder: RunFolder, repo: str, *, licence: str | None, num_people: in
     return "\n".join([*head, *body])
 
 
+def card_of_answers(told: AnswersTold, repo: str, *, licence: str | None) -> str:
+    """Return the card of a data set of answers as Markdown, with the head that hubs read.
+
+    Args:
+        told: what they are.
+        repo: USER/NAME.
+        licence: of it, as hubs name it, e.g. `mit`; None: unknown.
+    """
+    head = ["---", f"license: {licence or 'unknown'}", "tags:", "- prefrl", "- preference-learning", "---", ""]
+    what = f"Answers of annotators about `{told.environment}`" if told.environment else "Answers of annotators"
+    body = [f"# {repo.partition('/')[2]}", "", f"{what}: {told.wrote}.", "", "| | number |", "|---|---|"]
+    body += [f"| annotators: {kind} | {number} |" for kind, number in sorted(told.annotators.items())]
+    body += [f"| answers that stand: {kind} | {number} |" for kind, number in sorted(told.kinds.items())]
+    if told.instructions:
+        body += ["", "They were told to look for:"]
+        for text in told.instructions[:MOST_FIGURES]:
+            body += ["", *(f"> {line}" for line in text.split("\n"))]
+    body += ["", "## How to use it", "", f"    prefrl import hub:datasets/{repo} --to answers.sqlite", ""]
+    body += ["Written by `prefrl export`, whose documentation says what each file and column holds.", ""]
+    return "\n".join([*head, *body])
+
+
 def _taught(folder: RunFolder, num_people: int) -> list[str]:
     settings: dict[str, Any] = folder.config["settings"]
     if not isinstance(folder, ControlFolder):
-        verb = folder.config.get("command")
-        return [f"Made by `prefrl text {verb}` from `{settings.get('model', 'nothing')}` on `{settings.get('data')}`."]
+        verb = f"{folder.COMMAND} {folder.config.get('command')}"
+        return [f"Made by `{verb}` from `{settings.get('model', 'nothing')}` on `{settings.get('data')}`."]
     if isinstance(folder, OfflineFolder):
         what = f"A policy for the data `{settings.get('dataset')}`, learned by {settings.get('method')}"
     else:
@@ -74,4 +100,4 @@ def _taught(folder: RunFolder, num_people: int) -> list[str]:
 def _used(folder: RunFolder, repo: str) -> list[str]:
     if isinstance(folder, ControlFolder):
         return [f"    prefrl evaluate hub:{repo}", f"    prefrl video hub:{repo}"]
-    return [f"    prefrl text sample hub:{repo}", f"    prefrl report hub:{repo}"]
+    return [f"    {folder.COMMAND} sample hub:{repo}", f"    prefrl report hub:{repo}"]

@@ -1,4 +1,4 @@
-"""What of a run is shared: what it learned and its figures, never its record, and no names of people.
+"""What of a run is shared: what it learned and its figures, or, asked for by name, its answers; no names of people.
 
 People are known by the run's record: wherever one of them stands in settings and figures, it becomes `person-1` and so
 on. Passwords, places of files on the machine where the run was made, trackers and digests of inputs stay behind.
@@ -9,28 +9,56 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefrl.control.folder import ControlFolder
+from prefrl.dataset import export_record, import_record
 from prefrl.errors import UserError, first_line
+from prefrl.feedback import Answer
 from prefrl.files import is_inside, parse_json, read_inside, read_json, write_atomically, write_json
+from prefrl.image.folder import ImageFolder
 from prefrl.offline.folder import OfflineFolder
-from prefrl.runs.folder import RunFolder, format_of
+from prefrl.runs.folder import RunFolder, format_of, record_place
+from prefrl.store import PreferenceStore
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.trust import without_passwords
 
 SHARED = (
     "reward.safetensors", "policies/*.pt", "curves.png", "report.png", "report.json", "report.md",
-    "videos/*.mp4", "model/*",
+    "videos/*.mp4", "samples/*.png", "model/*", "model/*/*",
 )  # fmt: skip
 """As it is, where there is such a file; `report.json` and rows of figures without names."""
 ROWS = ("metrics.jsonl", "evaluations.jsonl")
 SHARED_NAMES = ("config.json", "summary.json", "README.md", *ROWS, *SHARED)
 """All that a shared run may hold, and all that is taken from a hub."""
-KINDS: dict[str, type[RunFolder]] = {kind.FORMAT: kind for kind in (ControlFolder, OfflineFolder, TextFolder)}
+ANSWERS = ("dataset.json", "README.md", "*.parquet", "segments/*.npz", "clips/*", "comparisons.jsonl")
+"""All that a data set of answers may hold."""
+KINDS: dict[str, type[RunFolder]] = {
+    kind.FORMAT: kind for kind in (ControlFolder, OfflineFolder, TextFolder, ImageFolder)
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswersTold:
+    """What a card says of a data set of answers."""
+
+    wrote: str
+    """How much is in it, in words."""
+    environment: str
+    """What was asked about; "": unknown."""
+    annotators: dict[str, int]
+    """How many of each kind."""
+    kinds: dict[str, int]
+    """Answers that stand, of each kind."""
+    instructions: list[str]
+    """What the annotators were told to look for."""
 
 
 def open_finished(path: Path) -> RunFolder:
@@ -41,7 +69,7 @@ def open_finished(path: Path) -> RunFolder:
     """
     kind = KINDS.get(format_of(path) or "")
     if kind is None:
-        raise UserError(f"There is no run in {path}. Give the folder of a run of prefrl train, offline or text.")
+        raise UserError(f"There is no run in {path}. Give the folder of a run of prefrl train, offline, text or image.")
     folder = kind.open(path, reads_only=True)
     folder.read_summary()  # refuses what is not over
     return folder
@@ -56,7 +84,60 @@ def people_of(folder: RunFolder) -> list[str]:
     if not isinstance(folder, ControlFolder):
         return []
     with closing(folder.open_record()) as store:
-        return [name for name, kind in store.annotators().items() if kind == "person"]
+        return _people_in(store)
+
+
+def _people_in(store: PreferenceStore) -> list[str]:
+    return [name for name, kind in store.annotators().items() if kind == "person"]
+
+
+def pack_answers(source: str, place: Path, *, names: bool = False) -> tuple[AnswersTold, list[str]]:
+    """Write the answers of a run, a record or a data set as a data set that may be shared.
+
+    Args:
+        source: folder of the run or of the data set, or a record: a file or the URL of a database.
+        place: a folder that is empty or does not exist.
+        names: leave people's names, and to what they agreed, in.
+
+    Returns:
+        What they are, for their card, and what was taken out, in words.
+
+    Raises:
+        UserError: there are none, or they cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="prefrl-answers-") as temporary:
+        if (Path(source) / "dataset.json").is_file():
+            record: Path | str = Path(temporary) / "record.sqlite"
+            import_record(Path(source), record)
+        else:
+            record = record_place(source)
+        if isinstance(record, Path) and not record.is_file():
+            raise UserError(f"There are no answers in {source}. Give a run, a record, or a folder that export wrote.")
+        with PreferenceStore(record, create=False) as store:
+            people, facts = _people_in(store), store.facts()
+            annotators = Counter(store.annotators().values())
+            kinds = Counter(a.kind for _, a in store.answers(standing=True) if isinstance(a, Answer))
+            instructions = sorted({card.instruction for card in store.cards(store.query_ids()) if card.instruction})
+        if not kinds:
+            raise UserError(f"Nothing was answered in {source}, so there is nothing to share.")
+        stand_ins = {} if names else {name: f"person-{number}" for number, name in enumerate(people, 1)}
+        rename = partial(_without, stand_ins=stand_ins) if stand_ins else None
+        wrote = export_record(record, place, rename=rename)
+    told = AnswersTold(
+        wrote=wrote,
+        environment=_environment(Path(source)) or str(facts.get("env_id") or ""),
+        annotators=dict(annotators),
+        kinds=dict(kinds),
+        instructions=[_without(text, stand_ins) for text in instructions],
+    )
+    return told, [f"the names of {len(people)} people", "what they agreed to"] if stand_ins else []
+
+
+def _environment(source: Path) -> str | None:
+    """Return what a run is of; None where this is no run of control."""
+    if format_of(source) != ControlFolder.FORMAT:
+        return None
+    return str(ControlFolder.open(source, reads_only=True).config["settings"]["env_id"])
 
 
 def pack(folder: RunFolder, place: Path, *, names: bool = False) -> list[str]:

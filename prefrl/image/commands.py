@@ -21,7 +21,8 @@ from prefrl.image import jobs
 from prefrl.image.data import write_rankings
 from prefrl.image.demo import Demo, DemoSettings, show_results
 from prefrl.image.evaluation import draw, evaluate_model, grid
-from prefrl.image.jobs import ImageFolder, Place, save_picture, start
+from prefrl.image.folder import ImageFolder
+from prefrl.image.jobs import Place, save_picture, start
 from prefrl.image.judge import CONSTITUTION, rank_pictures
 from prefrl.image.model import is_there
 from prefrl.image.people import INSTRUCTION, ask_people

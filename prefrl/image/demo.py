@@ -23,7 +23,8 @@ from prefrl.image.data import FILE, write_rankings
 from prefrl.image.denoising import DenoisingSettings
 from prefrl.image.direct import DiffusionDPOSettings, ReFLSettings
 from prefrl.image.evaluation import draw, grid
-from prefrl.image.jobs import ImageFolder, Place, Watch, save_picture
+from prefrl.image.folder import ImageFolder
+from prefrl.image.jobs import Place, Watch, save_picture
 from prefrl.image.policy import PolicySettings
 from prefrl.image.quality import Features
 from prefrl.image.reward_model import RewardModel, rank_by_scores

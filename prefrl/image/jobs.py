@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from prefrl.image.data import read_rankings
 from prefrl.image.denoising import DenoisingSettings, DenoisingTrainer, Pictures, reward_weights
 from prefrl.image.direct import DiffusionDPOSettings, DiffusionDPOTrainer, ReFLSettings, ReFLTrainer
 from prefrl.image.evaluation import draw, evaluate_model, grid
+from prefrl.image.folder import ImageFolder
 from prefrl.image.lora import LoraSettings, add_lora, merge_lora
 from prefrl.image.model import SHAPES, ImageModel, build_model
 from prefrl.image.people import digest_of_answers, read_answers
@@ -29,9 +29,8 @@ from prefrl.image.scoring import load_reward
 from prefrl.runs.codec import to_json
 from prefrl.runs.device import choose_device
 from prefrl.runs.folder import is_record
-from prefrl.runs.metrics import finite
 from prefrl.runs.optimisation import OptimiserSettings
-from prefrl.runs.running import Alone, StepFolder, evaluation_steps, run_trainer
+from prefrl.runs.running import Alone, evaluation_steps, run_trainer
 from prefrl.runs.streams import check_seed, stream, stream_seed
 from prefrl.runs.trainer import ModelTrainer
 from prefrl.seams import is_function_name
@@ -42,18 +41,6 @@ NAMED = ("model", "reward", "data")
 """Settings that may name a file or a folder."""
 SUMMARISED = ("kl_nats", "kl_standard_error", "gold", "proxy", "diversity")
 """Figures of the last evaluation that are in the summary."""
-
-
-class ImageFolder(StepFolder):
-    """The folder of an image run: settings, metrics, evaluations, grids of samples, checkpoints, the model."""
-
-    FORMAT, COMMAND = "prefrl.image_run", "prefrl image"
-    FIELDS = {"command": str}  # noqa: RUF012  (as the class has them)
-
-    @classmethod
-    def create(cls, path: Path, command: str, settings: dict[str, Any]) -> ImageFolder:
-        """Make the folder and write its configuration."""
-        return cls._create(path, command=command, settings=finite(settings), begun_in=os.getcwd())
 
 
 @dataclass(frozen=True, kw_only=True)

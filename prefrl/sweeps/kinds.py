@@ -193,7 +193,8 @@ class ImageKind:
 
     def __init__(self, verb: str) -> None:
         require("diffusers", "image")
-        from prefrl.image.jobs import JOBS, ImageFolder
+        from prefrl.image.folder import ImageFolder
+        from prefrl.image.jobs import JOBS
 
         self.name, self.settings = f"image {verb}", _of_verb(JOBS, "image", verb)
         self.folder: type[RunFolder] = ImageFolder

@@ -9,6 +9,7 @@ from rich.console import Console
 from prefrl.control import run as runs
 from prefrl.control.folder import ControlFolder
 from prefrl.errors import UserError
+from prefrl.image.folder import ImageFolder
 from prefrl.offline import run as offline_runs
 from prefrl.offline.folder import OfflineFolder
 from prefrl.runs import tracking
@@ -136,7 +137,7 @@ def track(run: RunPath, *, to: tuple[str, ...] = (), project: str = tracking.PRO
     """
     folder: RunFolder
     if is_image(run):
-        folder = image_jobs().ImageFolder.open(run, trust=trust)
+        folder = ImageFolder.open(run, trust=trust)
     else:
         folder = TextFolder.open(run, trust=trust) if is_text(run) else open_run(run, trust=trust)
     if not to and not tracking.is_tracked(run):

@@ -8,22 +8,25 @@ from typing import Annotated
 
 import tyro
 
-from prefrl.hub.client import PREFIX
+from prefrl.hub.client import DATASETS, PREFIX
 from prefrl.hub.client import pull as bring
 from prefrl.hub.client import push as share
-from prefrl.verbs.common import RunPath
+from prefrl.verbs.common import RecordPlace
 
 Repo = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="USER/NAME")]]
 
 
-def push(run: RunPath, repo: Repo, *, licence: str | None = None, private: bool = False, names: bool = False) -> None:
+def push(
+    run: RecordPlace, repo: Repo, *, licence: str | None = None, private: bool = False, names: bool = False
+) -> None:
     """Share a finished run on a hub, with a card: reward, policies or model, settings, figures, pictures and films.
 
-    Its record of answers stays here, and so do the names of people, passwords and places of files.
+    Its record of answers stays here, and so do the names of people, passwords and places of files. To share the
+    answers, name a data set: datasets/USER/NAME.
 
     Args:
-        run: folder of the run, of any kind.
-        repo: where to.
+        run: folder of the run, of any kind; for its answers also a folder that export wrote, or a record.
+        repo: where to: USER/NAME, or datasets/USER/NAME for the answers.
         licence: as the hub names it, e.g. mit; default: unknown.
         private: where it is new, only its owner sees it.
         names: leave people's names in.
@@ -31,11 +34,13 @@ def push(run: RunPath, repo: Repo, *, licence: str | None = None, private: bool 
     left_out = share(run, repo.removeprefix(PREFIX), licence=licence, private=private, names=names)
     if left_out:
         print(f"prefrl: Left out: {', '.join(left_out)}.", file=sys.stderr)
-    print(f"Shared as {repo}; others use it as hub:{repo.removeprefix(PREFIX)}, e.g. prefrl evaluate hub:{repo}")
+    name = repo.removeprefix(PREFIX)
+    use = f"prefrl import hub:{name} --to answers.sqlite" if name.startswith(DATASETS) else f"prefrl report hub:{name}"
+    print(f"Shared as {name}; others use it as hub:{name}, e.g. {use}")
 
 
 def pull(repo: Repo, *, to: Path | None = None, revision: str | None = None) -> None:
-    """Bring a run from a hub. It is a stranger's: what it names is used only with --trust (docs/security.md).
+    """Bring a run, or answers, from a hub. What a stranger's names is used only with --trust (docs/security.md).
 
     Args:
         repo: which.

@@ -21,7 +21,8 @@ from prefrl.errors import UserError
 from prefrl.image import jobs
 from prefrl.image.denoising import DenoisingSettings, DenoisingTrainer
 from prefrl.image.evaluation import draw
-from prefrl.image.jobs import DDPOJob, ImageFolder, Place, PretrainJob, Watch, resume, start
+from prefrl.image.folder import ImageFolder
+from prefrl.image.jobs import DDPOJob, Place, PretrainJob, Watch, resume, start
 from prefrl.image.lora import LoraSettings
 from prefrl.image.model import ImageModel
 from prefrl.image.policy import PolicySettings, PolicyTrainer

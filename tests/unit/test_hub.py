@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,12 @@ from prefrl.errors import UserError
 from prefrl.feedback import Comparison
 from prefrl.hub.client import check_repo
 from prefrl.hub.packing import pack
+from prefrl.store import PreferenceStore
 
 pytest.importorskip("huggingface_hub")
+
+
+NAME = "(?:models/)?((?:datasets/)?[^/]+/[^/]+)"
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -38,7 +43,8 @@ class Hub(BaseHTTPRequestHandler):
         self.asked.append((self.path, self.headers.get("Authorization", "")))
         if self.path == "/api/repos/create":
             body = json.loads(data)
-            repo = f"{body.get('organization') or 'anna'}/{body['name']}"
+            kind = "datasets/" if body.get("type") == "dataset" else ""
+            repo = f"{kind}{body.get('organization') or 'anna'}/{body['name']}"
             self.repos.setdefault(repo, {})
             self._json({"url": f"http://{self.headers['Host']}/{repo}"})
         elif self.path == "/api/validate-yaml":
@@ -46,7 +52,7 @@ class Hub(BaseHTTPRequestHandler):
         elif "/preupload/" in self.path:
             files = json.loads(data)["files"]
             self._json({"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]})
-        elif match := re.match(r"/api/models/(.+)/commit/", self.path):
+        elif match := re.match(r"/api/(?:models/)?(.+)/commit/", self.path):
             for line in data.decode().splitlines():
                 entry = json.loads(line)
                 if entry["key"] == "file":
@@ -59,16 +65,16 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        if match := re.match(r"/api/models/([^/]+/[^/]+)/tree/", path):
+        if match := re.match(rf"/api/{NAME}/tree/", path):
             files = self.repos.get(match[1], {})
             self._json([{"type": "file", "path": n, "size": len(d), "oid": self._sum(d)} for n, d in files.items()])
-        elif match := re.match(r"/api/models/([^/]+/[^/]+)(/revision/.*)?$", path):
+        elif match := re.match(rf"/api/{NAME}(/revision/.*)?$", path):
             if match[1] not in self.repos:
                 self._json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
                 return
             names = [{"rfilename": name} for name in self.repos[match[1]]]
             self._json({"id": match[1], "sha": self._commit(match[1]), "siblings": names, "private": False, "tags": []})
-        elif match := re.match(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)$", path):
+        elif match := re.match(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/[^/]+/(.+)$", path):
             data = self.repos[match[1]][match[2]]
             self.send_response(200)
             headers = {
@@ -132,7 +138,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> ControlFolder:
     with folder.open_record() as store:
         query_id = store.query_ids()[0]
         store.add_annotator("Anna", "person")
-        store.add_answers([Comparison(query_id=query_id, annotator="Anna", preference=1.0)])
+        said = Comparison(query_id=query_id, annotator="Anna", preference=1.0, comment="Anna: it is higher")
+        store.add_answers([said])
     return folder
 
 
@@ -177,7 +184,41 @@ def test_what_is_shared_is_brought_back_and_is_a_strangers(run: ControlFolder, h
     assert refused.returncode == 2 and "judge.py:near" in refused.stderr and "--trust" in refused.stderr
 
 
-@pytest.mark.parametrize("repo", ["anna", "anna/../x", "/anna/x", "anna/x/y", "an na/x", ""])
+@pytest.mark.slow
+def test_answers_are_shared_as_a_data_set_without_names_and_read_back(
+    run: ControlFolder, hub: str, tmp_path: Path
+) -> None:
+    pushed = called(["push", str(run.path), "datasets/anna/answers"], hub, tmp_path, tmp_path / "anna")
+    assert pushed.returncode == 0, pushed.stderr
+    assert "the names of 1 people" in pushed.stderr
+    card = Hub.repos["datasets/anna/answers"]["README.md"].decode()
+    assert "`Pendulum-v1`" in card and "| annotators: person | 1 |" in card
+    assert "> person-1 says: hold it up" in card and "Anna" not in card
+    assert "| answers that stand: comparison | 17 |" in card  # ten of them duels of before against after
+    words = ["import", "hub:datasets/anna/answers", "--to", "brought.sqlite"]
+    brought = called(words, hub, tmp_path, tmp_path / "ben")
+    assert brought.returncode == 0, brought.stderr
+    with PreferenceStore(tmp_path / "brought.sqlite") as theirs, run.open_record() as ours:
+        renamed = [
+            replace(a, annotator=a.annotator.replace("Anna", "person-1"), comment=a.comment.replace("Anna", "person-1"))
+            for _, a in ours.answers()
+        ]
+        assert [a for _, a in theirs.answers()] == renamed
+        assert theirs.annotators() == {"oracle": "teacher", "person-1": "person"}
+        name = ours.query_ids()[0]
+        assert theirs.query(name).segments[0].id == ours.query(name).segments[0].id
+    place = str(tmp_path / "runs" / "hub" / "datasets-anna-answers")
+    again = called(["push", place, "anna/x"], hub, tmp_path, tmp_path)
+    assert again.returncode == 2 and "There is no run in" in again.stderr
+    words = ["push", place, "datasets/ben/copy", "--names"]
+    assert called(words, hub, tmp_path, tmp_path).returncode == 0
+    copied, first = Hub.repos["datasets/ben/copy"], Hub.repos["datasets/anna/answers"]
+    assert {n for n in copied if n.startswith("segments/")} == {n for n in first if n.startswith("segments/")}
+
+
+@pytest.mark.parametrize(
+    "repo", ["anna", "anna/../x", "/anna/x", "anna/x/y", "an na/x", "", "datasets/x", "models/a/b"]
+)
 def test_what_is_no_name_on_a_hub_is_refused(repo: str) -> None:
     with pytest.raises(UserError, match="named USER/NAME"):
         check_repo(repo)
