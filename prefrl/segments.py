@@ -10,7 +10,7 @@ the list of modules that may).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,18 @@ from prefrl.clips.trail import Marks
 from prefrl.errors import UserError
 from prefrl.files import MOST_BYTES
 from prefrl.frames import FrameTrack
-from prefrl.spaces import Array, Batch, batch_length, from_arrays, join_axes, map_batch, take, to_arrays, zip_batches
+from prefrl.spaces import (
+    Array,
+    Batch,
+    batch_length,
+    from_arrays,
+    join_axes,
+    map_batch,
+    num_bytes,
+    take,
+    to_arrays,
+    zip_batches,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +183,35 @@ def stack_transitions(segments: list[Segment]) -> tuple[Batch, Array, Batch]:
         zip_batches(np.concatenate, [p[0] for p in parts]),
         np.concatenate([p[1] for p in parts]),
         zip_batches(np.concatenate, [p[2] for p in parts]),
+    )
+
+
+def in_parts(segments: Sequence[Segment], most_bytes: int) -> Iterator[list[Segment]]:
+    """Yield segments in order, so many at a time that their observations take at most `most_bytes` (one at least)."""
+    part: list[Segment] = []
+    held = 0
+    for segment in segments:
+        size = num_bytes(segment.observations)
+        if part and held + size > most_bytes:
+            yield part
+            part, held = [], 0
+        part.append(segment)
+        held += size
+    if part:
+        yield part
+
+
+def transitions_at(segments: Sequence[Segment], steps: NDArray[np.int64]) -> tuple[Batch, Array, Batch]:
+    """Return single steps of segments of k steps each, by their numbers among all B * k: `(n, ...)` each.
+
+    The rows `steps` of `stack_transitions`, which puts all of them together.
+    """
+    length = len(segments[0])
+    places = [(segments[step // length], step % length) for step in steps.tolist()]
+    return (
+        zip_batches(np.stack, [take(segment.observations, step) for segment, step in places]),
+        np.stack([segment.actions[step] for segment, step in places]),
+        zip_batches(np.stack, [take(segment.observations, step + 1) for segment, step in places]),
     )
 
 

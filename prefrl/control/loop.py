@@ -310,6 +310,7 @@ class Trainer:
 
     def _save_checkpoint(self) -> None:
         """Write a checkpoint and start new episodes, as a run resumed from it will."""
+        random = global_random_state()  # before the reset, in which many environments draw from it
         self._reset_environments()
         self._ended_since_checkpoint, self._checkpoint_postponed = 0, False
         metrics_size = self.metrics.sync()
@@ -319,7 +320,7 @@ class Trainer:
             "agent": State(tensors=agent_tensors, arrays=agent_arrays),
             "history": State(arrays=history_arrays, values=history_values),
             "best": self.best.state(),
-            "random": global_random_state(),
+            "random": random,
             "learner": self.teaching.state(),
         }
         own = {
@@ -341,8 +342,8 @@ class Trainer:
         ]
         self.metrics = MetricsWriter(self.folder, own["metrics_size"], checkpoint.count)
         self.teaching.restore(state.part("learner"))
-        self.agent.reset_environments(stream_seed(self.settings.seed, "environments", self.agent.num_env_steps))
         restore_global_random_state(state.part("random"))
+        self.agent.reset_environments(stream_seed(self.settings.seed, "environments", self.agent.num_env_steps))
 
     def close(self) -> None:
         """Close the environments and the record."""

@@ -48,6 +48,7 @@ LEAST_SCALE = 0.03  # of the first standard deviation of an input
 FEW = 256  # transitions that NumPy evaluates sooner than torch does
 CHUNK = 4_096  # transitions evaluated at once: bounds memory, and small parts stay in the cache
 IMAGE_CHUNK = 1_024
+CHUNK_BYTES = 1 << 26  # of their inputs: fewer where they are large
 
 
 class RewardEnsemble:
@@ -331,8 +332,14 @@ class RewardEnsemble:
             raise UserError(
                 f"Expected segments of equal length; got some of {min(lengths)} and of {max(lengths)} steps."
             )
-        raw = self._raw_rewards(*stack_transitions(segments), length=len(segments[0]))
-        return raw.reshape(self.num_members, len(segments), -1).sum(-1).cpu().numpy()
+        length = len(segments[0])
+        at_once = self._num_at_once(length) // length  # so many are joined at a time: all may take gigabytes
+        returns = torch.empty(self.num_members, len(segments), device=self.device)
+        for begin in range(0, len(segments), at_once):
+            part = slice(begin, begin + at_once)
+            raw = self._raw_rewards(*stack_transitions(segments[part]), length=length)
+            returns[:, part] = raw.unflatten(1, (-1, length)).sum(-1)
+        return returns.cpu().numpy()
 
     @torch.no_grad()
     def segment_embeddings(self, segments: list[Segment]) -> NDArray[np.float32]:
@@ -381,13 +388,17 @@ class RewardEnsemble:
         Those of segments of `length` steps are what each step adds to the logit.
         """
         raw = torch.empty(self.num_members, len(actions), device=self.device)
-        size = IMAGE_CHUNK if self.images else CHUNK
-        size = max(1, size // length) * length
+        size = self._num_at_once(length)
         for begin in range(0, len(actions), size):
             part = slice(begin, begin + size)
             features = self.features(take(observations, part), actions[part], take(next_observations, part))
             raw[:, part] = self.network(features._replace(length=length))
         return raw
+
+    def _num_at_once(self, length: int) -> int:
+        """Return how many transitions are evaluated at once: those of whole segments of `length` steps."""
+        size = IMAGE_CHUNK if self.images else min(CHUNK, CHUNK_BYTES // (4 * max(1, self.num_inputs)))
+        return max(1, size // length) * length
 
     def save(self, path: str | Path) -> None:
         """Write the reward to one `.safetensors` file; the file appears whole or not at all.

@@ -10,6 +10,7 @@ asked for the true reward of those, so `fit_true_reward` puts a regression in it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from prefrl.errors import UserError
 from prefrl.rewards.function import RewardFunction
-from prefrl.segments import Segment, stack_transitions
+from prefrl.segments import Segment, in_parts, stack_transitions, transitions_at
 from prefrl.spaces import Array, Batch, SpaceEncoder, batch_length, channels_first, is_image, num_bytes, take
 
 Transitions = tuple[Batch, Array, Batch]
@@ -54,11 +55,17 @@ def pearson_distance(first: ArrayLike, second: ArrayLike) -> float | None:
     return None if rho is None else float(np.sqrt((1.0 - rho) / 2.0))
 
 
-def independent_samples(transitions: Transitions, num_samples: int, rng: np.random.Generator) -> Transitions:
-    """Draw S, A and S' independently of each other from the states and actions of `transitions`: `(M, ...)` each."""
-    observations, actions, _ = transitions
-    s, a, s2 = rng.integers(len(actions), size=(3, num_samples))
-    return take(observations, s), actions[a], take(observations, s2)
+def independent_samples(segments: Sequence[Segment], num_samples: int, rng: np.random.Generator) -> Transitions:
+    """Draw S, A and S' independently of each other from the states and actions of `segments`: `(M, ...)` each."""
+    num_steps = len(segments) * len(segments[0])
+    s, a, s2 = (transitions_at(segments, steps) for steps in rng.integers(num_steps, size=(3, num_samples)))
+    return s[0], a[1], s2[0]
+
+
+def in_turn(reward: RewardFunction, segments: Sequence[Segment]) -> NDArray[np.float64]:
+    """Evaluate a reward on all steps of segments `(B * k,)`, part by part: joined they may take gigabytes."""
+    parts = [reward(*stack_transitions(part)) for part in in_parts(segments, MAX_BATCH_BYTES)]
+    return np.concatenate([np.asarray(part, np.float64) for part in parts])
 
 
 def canonicalise(
@@ -193,9 +200,11 @@ class FittedReward:
     def _standardise(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.clip((features - self._mean) / self._std, -5.0, 5.0).astype(np.float32)
 
-    def fit(self, transitions: Transitions, rewards: NDArray[np.float64], rng: np.random.Generator) -> None:
-        """Fit to rewards `(B,)`; the last fifth of the rows chooses the penalty and whether to use the network."""
-        features = self._features(*transitions)
+    def fit(self, segments: Sequence[Segment], rng: np.random.Generator) -> None:
+        """Fit to the true rewards; the last fifth of the steps chooses the penalty and whether to use the network."""
+        parts = in_parts(segments, MAX_BATCH_BYTES)
+        features = np.concatenate([self._features(*stack_transitions(part)) for part in parts])
+        rewards = np.concatenate([segment.true_rewards for segment in segments])
         kept = max(1, len(features) - len(features) // 5)
         self._mean, std = features[:kept].mean(0), features[:kept].std(0)
         self._std = np.where(std < 1e-6, 1.0, std)
@@ -239,12 +248,12 @@ def fit_true_reward(
     fitted_on, tested_on = _halves(segments, rng)
     fitted_on = fitted_on[: max(1, max_steps // len(segments[0]))]
     model = FittedReward(observation_space, action_space)
-    model.fit(stack_transitions(fitted_on), np.concatenate([s.true_rewards for s in fitted_on]), rng)
+    model.fit(fitted_on, rng)
     part = tested_on[: max(1, max_steps // len(segments[0]))]
     truth = np.concatenate([s.true_rewards for s in part])
     if is_constant(truth):
         return model, None, tested_on
-    errors = truth - model(*stack_transitions(part))
+    errors = truth - in_turn(model, part)
     return model, 1.0 - float(np.mean(errors**2) / np.var(truth)), tested_on
 
 

@@ -27,13 +27,14 @@ from prefrl.rewards.calibration import Calibration, calibration_curve
 from prefrl.rewards.epic import (
     epic_distance,
     fit_true_reward,
+    in_turn,
     independent_samples,
     is_constant,
     pearson_correlation,
     pearson_distance,
 )
-from prefrl.segments import Segment, stack_transitions
-from prefrl.spaces import Array, Batch, is_image, num_bytes, take
+from prefrl.segments import Segment, transitions_at
+from prefrl.spaces import Array, Batch, is_image, num_bytes
 
 LARGE_BYTES = 4_096  # an observation from which on fewer transitions make up the EPIC distance
 MAX_POINTS = 500  # segments whose returns are kept for the scatter plot
@@ -166,8 +167,7 @@ def report_card(
     length, num_unknown, segments = len(segments[0]), len(segments) - len(known), known
     if len(segments) < 2:
         return _unknown_card(num_unknown + len(segments), num_unknown, gamma, error_rate, length)
-    transitions = stack_transitions(segments)
-    learned = np.asarray(reward(*transitions), np.float64)
+    learned = in_turn(reward, segments)
     truth = np.concatenate([segment.true_rewards for segment in segments]).astype(np.float64)
     if not np.isfinite(learned).all():
         raise UserError("The learned rewards hold NaN or infinite values; expected finite numbers to report on.")
@@ -337,10 +337,9 @@ def _epic(
         missing["true_reward_r2"] = "The true reward is the same at every step that the regression is tested on."
     large = is_image(reward.observation_space) or num_bytes(segments[0].observations) > LARGE_BYTES * len(segments[0])
     num_transitions, num_samples = (48, 24) if large else (512, 128)
-    observations, actions, next_observations = stack_transitions(others)
-    rows = rng.choice(len(actions), size=min(num_transitions, len(actions)), replace=False)
-    coverage = (take(observations, rows), actions[rows], take(next_observations, rows))
-    samples = independent_samples(stack_transitions(segments), num_samples, rng)
+    num_steps = len(others) * len(others[0])
+    coverage = transitions_at(others, rng.choice(num_steps, size=min(num_transitions, num_steps), replace=False))
+    samples = independent_samples(segments, num_samples, rng)
     distance = epic_distance(reward, model, coverage, samples, gamma)
     if distance is None:
         missing["epic_distance"] = "The learned or the true reward is constant once potential shaping is taken away."

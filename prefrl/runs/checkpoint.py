@@ -155,10 +155,10 @@ def load_checkpoint(path: Path, run_id: str) -> Checkpoint:
     if manifest["run_id"] != run_id:
         raise CheckpointError(f"{path} belongs to another run ({manifest['run_id']}, not {run_id}).")
     try:
-        state = State(
-            tensors=read_tensors(files["state.pt"]),
-            arrays=safetensors.numpy.load(files["arrays.safetensors"]),
-            values=json.loads(files["state.json"]),
+        state = State(  # the bytes of a file are given up as soon as it is read: each may take hundreds of MB
+            tensors=read_tensors(files.pop("state.pt")),
+            arrays=safetensors.numpy.load(files.pop("arrays.safetensors")),
+            values=json.loads(files.pop("state.json")),
         )
         count = manifest["num_env_steps" if manifest["version"] == 1 else "count"]
         return Checkpoint(count=count, state=state, settings=manifest.get("settings"))

@@ -50,6 +50,7 @@ def report_run(folder: ControlFolder) -> ReportCard:
     if settings.reward_function is not None:
         segments = [_judged_by(load_reward_function(settings.reward_function), segment) for segment in segments]
     card = report_card(reward, segments, rng=rng)
+    del history, one, segments  # before the checkpoint is read again: a history may take hundreds of MB
     answers = run_quality(folder)
     write_json(folder.path / "report.json", {**finite(card.to_json()), "answers": answers.to_json()})
     path = folder.path / "report.png"

@@ -23,10 +23,10 @@ from prefrl.runs.metrics import finite
 from prefrl.shares import Share
 from prefrl.store import PreferenceStore
 from prefrl.studies.quality_plot import plot_quality
+from prefrl.studies.queries_in_turn import in_turn
 from prefrl.studies.wishes import Wishes, compare_wishes
 
 RANDOM, TIMES_AS_RELIABLE = 0.1, 4.0  # less reliable than this, and another so many times as much: it is said
-AT_ONCE = 200  # queries whose segments are in memory
 MOST_EXPECTED = 5_000
 """Answers whose segments are evaluated by the reward, at most: those of more would take minutes."""
 
@@ -177,22 +177,18 @@ def expectations(
         drawn = np.random.default_rng(0).choice(len(answers), at_most, replace=False)
         answers = [answers[index] for index in np.sort(drawn)]
     found = []
-    for begin in range(0, len(answers), AT_ONCE):
-        part = answers[begin : begin + AT_ONCE]
-        queries = {query.id: query for query in store.queries([answer.query_id for _, answer in part])}
-        for row, answer in part:
-            query = queries[answer.query_id]
-            if query.segments and any(preference != 0.5 for _, _, preference in answer.pairs(len(query.segments))):
-                probability, fair = _probability(reward, query, answer, error_rate)
-                surprise = Surprise(
-                    row=row,
-                    query_id=query.id,
-                    annotator=answer.annotator,
-                    kind=answer.kind,
-                    value=answer.value,
-                    probability=probability,
-                )
-                found.append((fair, surprise))
+    for (row, answer), query in zip(answers, in_turn(store, [answer.query_id for _, answer in answers]), strict=True):
+        if query.segments and any(preference != 0.5 for _, _, preference in answer.pairs(len(query.segments))):
+            probability, fair = _probability(reward, query, answer, error_rate)
+            surprise = Surprise(
+                row=row,
+                query_id=query.id,
+                annotator=answer.annotator,
+                kind=answer.kind,
+                value=answer.value,
+                probability=probability,
+            )
+            found.append((fair, surprise))
     return found
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from prefrl.feedback import Comparison, Entry
 from prefrl.segments import Segment
 from prefrl.store import PreferenceStore
+from prefrl.studies.queries_in_turn import in_turn
 from prefrl.theory.groups import find_groups, main_directions
 
 FEWEST = 10
@@ -81,10 +82,9 @@ def compare_wishes(store: PreferenceStore, standing: Sequence[tuple[int, Entry]]
     each = max(FEWEST, MOST // len(given))
     names = sorted(given)
     answers = [answer for name in names for answer in given[name][:each]]
-    queries = {query.id: query for query in store.queries(list({answer.query_id for answer in answers}))}
     pairs = []
-    for answer in answers:
-        found = [_features(segment) for segment in queries[answer.query_id].segments]
+    for answer, query in zip(answers, in_turn(store, [answer.query_id for answer in answers]), strict=True):
+        found = [_features(segment) for segment in query.segments]
         if len(found) != 2 or found[0] is None or found[1] is None:
             return None
         pairs.append(found if answer.preference == 1.0 else found[::-1])

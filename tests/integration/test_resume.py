@@ -13,8 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from prefrl.control import ControlFolder, Interrupted, TrainSettings, resume, summarise, train
 from prefrl.control.duels import ask_duels
@@ -109,6 +112,60 @@ def test_run_killed_at_random_moments_ends_bit_identical(settings: TrainSettings
             break
     assert kills > 0
     assert_same(outcome(whole), outcome(ControlFolder.open(out)))
+
+
+class Careless(gymnasium.Env[Any, Any]):
+    """A point that is pushed along a line; whatever is random in it comes from the global streams."""
+
+    observation_space = spaces.Box(-10, 10, (1,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.x = float(np.random.uniform(-2, 2)) + random.uniform(-0.5, 0.5) + float(torch.rand(()))  # noqa: NPY002
+        return np.array([self.x], np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.x = float(np.clip(self.x + 0.3 * float(action[0]) + 0.1 * np.random.randn(), -5, 5))  # noqa: NPY002
+        return np.array([self.x], np.float32), -abs(self.x), False, False, {}
+
+
+class Crash(Exception):
+    """What a run breaks off with here."""
+
+
+@pytest.mark.parametrize("agent", ["ppo", "sac", "sb3-ppo", "sb3-sac"])
+def test_what_environments_draw_from_the_global_streams_is_the_same_after_a_crash(
+    agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "Careless-v0" not in gymnasium.registry:
+        gymnasium.register("Careless-v0", Careless, max_episode_steps=40)
+    of_agent: dict[str, float | str] = {"n_steps": 100, "batch_size": 50, "n_epochs": 1}
+    if agent.endswith("sac"):
+        of_agent = {"batch_size": 16, "train_freq": 8, "gradient_steps": 1}
+    settings = replace(TINY, env_id="Careless-v0", agent=agent, steps=1600, hyperparameters=of_agent)
+    whole = train(settings, tmp_path / "whole", quiet=True)
+    iterate, save = Trainer._iterate, Trainer._save_checkpoint
+    saved: list[int] = []
+
+    def noted(self: Trainer) -> None:
+        save(self)
+        saved.append(self.agent.num_env_steps)
+
+    def breaks_off(self: Trainer) -> None:
+        iterate(self)
+        if saved:
+            raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_save_checkpoint", noted)
+        patched.setattr(Trainer, "_iterate", breaks_off)
+        with pytest.raises(Crash):
+            train(settings, tmp_path / "run", quiet=True)
+    np.random.seed(7)  # noqa: NPY002
+    random.seed(7)
+    torch.manual_seed(7)
+    assert_same(outcome(whole), outcome(resume(tmp_path / "run", quiet=True)))
 
 
 def test_answers_newer_than_the_checkpoint_are_used_not_asked_again(tmp_path: Path) -> None:

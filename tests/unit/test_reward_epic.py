@@ -20,11 +20,12 @@ from prefrl.rewards.epic import (
     canonicalise,
     epic_distance,
     fit_true_reward,
+    in_turn,
     independent_samples,
     pearson_correlation,
     pearson_distance,
 )
-from prefrl.segments import Segment
+from prefrl.segments import Segment, stack_transitions
 
 NUM_STATES, NUM_ACTIONS = 5, 3
 Table = NDArray[np.float64]
@@ -75,7 +76,8 @@ def test_scale_shift_and_shaping_change_nothing_even_with_few_samples(
 ) -> None:
     values = table(1)
     other = shaped(scale * values + constant, np.array(potential), gamma)
-    few = independent_samples(everything(), 7, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    few = rng.integers(NUM_STATES, size=7), rng.integers(NUM_ACTIONS, size=7), rng.integers(NUM_STATES, size=7)
     distance = epic_distance(of_table(values), of_table(other), everything(), few, gamma)
     assert distance == pytest.approx(0.0, abs=1e-5)
 
@@ -199,7 +201,37 @@ def test_a_regression_on_large_float_pictures_has_few_features() -> None:
     rng = np.random.default_rng(0)
     brightness = rng.random((60, 1, 1, 1), np.float32)
     seen = np.broadcast_to(brightness, (60, 84, 84, 3)).astype(np.float32)
-    transitions = seen, rng.integers(3, size=60), seen
-    model.fit(transitions, brightness[:, 0, 0, 0].astype(np.float64), rng)
+    made = [
+        Segment(
+            observations=seen[[i, i]], actions=rng.integers(3, size=1), true_rewards=brightness[i, 0, 0].astype(float)
+        )
+        for i in range(60)
+    ]
+    model.fit(made, rng)
     assert len(model._weights) == 2 * MAX_FEATURES + 3, "not 42,339, whose solve takes 13 GiB"
-    np.testing.assert_allclose(model(*transitions), brightness[:, 0, 0, 0], atol=0.02)
+    np.testing.assert_allclose(in_turn(model, made), brightness[:, 0, 0, 0], atol=0.02)
+
+
+def test_samples_are_states_and_actions_of_the_segments_drawn_apart() -> None:
+    made = segments(lambda s, a, s2: s[:, 0], episodes=30)
+    s, a, s2 = (np.asarray(part) for part in independent_samples(made, 500, np.random.default_rng(0)))
+    states, actions, _ = (np.asarray(part) for part in stack_transitions(made))
+    row_of, action_of = ({tuple(row): i for i, row in enumerate(rows)} for rows in (states, actions))
+    rows = np.array(
+        [[row_of[tuple(x)], action_of[tuple(y)], row_of[tuple(z)]] for x, y, z in zip(s, a, s2, strict=True)]
+    )
+    assert (np.abs(np.corrcoef(rows.T) - np.eye(3)) < 0.2).all()
+
+
+def test_a_reward_is_evaluated_in_parts_to_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = segments(lambda s, a, s2: s[:, 0], episodes=7)
+    asked: list[int] = []
+
+    def reward(s: Any, a: Any, s2: Any) -> NDArray[np.float64]:
+        asked.append(len(a))
+        return np.asarray(s[:, 0] + a[:, 1] - s2[:, 2])
+
+    whole = in_turn(reward, made)
+    monkeypatch.setattr("prefrl.rewards.epic.MAX_BATCH_BYTES", 2 * 21 * 3 * 8)  # two segments at a time
+    np.testing.assert_array_equal(in_turn(reward, made), whole)
+    assert asked == [140, 40, 40, 40, 20]

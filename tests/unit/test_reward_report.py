@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -252,3 +253,38 @@ def test_spearman_agrees_with_scipy_ties_included() -> None:
     x, y = rng.integers(0, 6, size=(2, 80))
     assert spearman_correlation(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
     assert spearman_correlation(x, np.ones(80)) is None
+
+
+class Brightness(Formulas):
+    """Of large float pictures: how bright the next one is."""
+
+    observation_space = spaces.Box(0, 1, (84, 84, 3), np.float32)
+    action_space = spaces.Discrete(3)
+
+    def segment_returns(self, segments: list[Segment]) -> NDArray[np.float64]:
+        return np.array([[self(*segment.transitions()).sum() for segment in segments]])
+
+
+def test_a_report_on_large_pictures_takes_a_fraction_of_what_they_would_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefrl.rewards.epic.MAX_BATCH_BYTES", 8_000_000)
+    rng = np.random.default_rng(0)
+    played = np.repeat(rng.random((300, 1, 1, 3), np.float32), 84 * 84, axis=1).reshape(300, 84, 84, 3)
+    brightness = played.mean((1, 2, 3), dtype=np.float64)
+    starts = rng.integers(290, size=200)
+    given = [  # windows of one history, as a run's are
+        Segment(
+            observations=played[start : start + 9],
+            actions=rng.integers(3, size=8),
+            true_rewards=brightness[start + 1 : start + 9],
+            episode=int(start) // 20,
+        )
+        for start in starts.tolist()
+    ]
+    tracemalloc.start()
+    got = report_card(Brightness(lambda s, a, s2: s2.mean((1, 2, 3))), given, rng=rng)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    joined = 2 * 200 * 8 * played[0].nbytes
+    assert peak < joined / 4, f"{peak:,} bytes, where all joined take {joined:,}"
+    assert got.accuracy == 1.0
+    assert got.pearson_per_step == pytest.approx(1.0)

@@ -18,7 +18,15 @@ from prefrl.errors import UserError
 from prefrl.files import npz_bytes
 from prefrl.frames import FrameTrack
 from prefrl.history import History
-from prefrl.segments import Rollout, Segment, segment_arrays, segment_from_arrays, stack_transitions
+from prefrl.segments import (
+    Rollout,
+    Segment,
+    in_parts,
+    segment_arrays,
+    segment_from_arrays,
+    stack_transitions,
+    transitions_at,
+)
 from prefrl.spaces import Array, Batch, map_batch, to_arrays, zip_batches
 
 pytestmark = pytest.mark.lowest
@@ -505,3 +513,28 @@ def test_actions_of_any_supported_space_come_back_as_they_were() -> None:
 def test_objects_are_not_pickled_into_a_file() -> None:
     with pytest.raises(ValueError, match="'actions' holds Python objects"):
         npz_bytes({"actions": np.array([None, {}])})
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_single_steps_are_rows_of_all_joined(dictionary: bool) -> None:
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(5):
+        seen = rng.normal(size=(4, 2))
+        observations = {"a": seen, "b": np.arange(4)} if dictionary else seen
+        made.append(Segment(observations=observations, actions=rng.integers(9, size=3), true_rewards=np.zeros(3)))
+    steps = np.array([14, 0, 7, 7, 2])
+    for whole, found in zip(stack_transitions(made), transitions_at(made, steps), strict=True):
+        for name, values in to_arrays("", whole).items():
+            np.testing.assert_array_equal(to_arrays("", found)[name], values[steps])
+
+
+def test_parts_hold_all_in_order_and_at_most_so_many_bytes_or_one_segment() -> None:
+    sizes = [1, 1, 3, 1, 1, 1]
+    made = [
+        Segment(observations=np.zeros((2, 5 * size)), actions=np.zeros(1), true_rewards=np.zeros(1)) for size in sizes
+    ]  # 80 bytes each, or 240
+    parts = list(in_parts(made, 160))
+    assert [len(part) for part in parts] == [2, 1, 2, 1]
+    assert [id(segment) for part in parts for segment in part] == [id(segment) for segment in made]
+    assert list(in_parts([], 160)) == []
