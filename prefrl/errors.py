@@ -31,6 +31,10 @@ class MissingExtraError(UserError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 
 
+class BrokenExtraError(UserError, ImportError):
+    """An optional package is installed and cannot be imported, as where it needs another version of a third."""
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional module.
 
@@ -40,16 +44,22 @@ def require(module: str, extra: str) -> ModuleType:
 
     Raises:
         MissingExtraError: the module is not installed.
+        BrokenExtraError: it is, and cannot be imported.
     """
+    package = module.split(".")[0]
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
-            raise
-        raise MissingExtraError(
-            f"This needs the package {module.split('.')[0]!r}, which is not installed. "
-            f'Install it with: pip install "prefrl[{extra}]"'
-        ) from None
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == package:
+            raise MissingExtraError(
+                f"This needs the package {package!r}, which is not installed. "
+                f'Install it with: pip install "prefrl[{extra}]"'
+            ) from None
+        raise BrokenExtraError(
+            f"This needs the package {package!r}, which is installed but cannot be imported: "
+            f"{first_line(error).rstrip('.')}. Install versions that go together, e.g. the newest: "
+            f'pip install --upgrade --upgrade-strategy eager "prefrl[{extra}]"'
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prefrl.errors import MissingExtraError, UserError, first_line, near_names, require, shown_once
+from prefrl.errors import BrokenExtraError, MissingExtraError, UserError, first_line, near_names, require, shown_once
 
 
 def test_a_missing_package_names_the_command_that_installs_it() -> None:
@@ -28,10 +28,24 @@ def test_an_import_that_fails_inside_the_package_is_not_taken_for_a_missing_one(
 ) -> None:
     (tmp_path / "broken_package.py").write_text("import another_that_is_not_there\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ModuleNotFoundError, match="another_that_is_not_there") as caught:
+    with pytest.raises(BrokenExtraError, match="another_that_is_not_there") as caught:
         require("broken_package", "train")
     assert not isinstance(caught.value, MissingExtraError)
+    assert isinstance(caught.value, ImportError)
     sys.modules.pop("broken_package", None)
+
+
+@pytest.mark.parametrize("kind", ["ImportError", "ValueError", "AttributeError"])
+def test_a_package_that_does_not_go_with_another_is_told_in_a_sentence(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "particular_package.py").write_text(f"raise {kind}('requires NumPy 2.0')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    expected = (
+        r"installed but cannot be imported: requires NumPy 2\.0\. .* --upgrade-strategy eager \"prefrl\[data\]\"$"
+    )
+    with pytest.raises(UserError, match=expected):
+        require("particular_package", "data")
 
 
 def test_an_error_without_a_message_is_named_by_its_kind() -> None:
