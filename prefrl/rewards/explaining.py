@@ -7,7 +7,7 @@ annotator and scale, since people use scales differently.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -210,12 +210,15 @@ class Examples:
             values[(self._kind_of == number).cpu()] = part
         return values.to(self.ensemble.device)
 
-    def batch(self, chosen: Tensor, error_rates: float | Tensor) -> Explained:
+    def batch(
+        self, chosen: Tensor, error_rates: float | Tensor, windows: Callable[[int], Tensor] | None = None
+    ) -> Explained:
         """Return how well the answers numbered `chosen` `(B,)` are explained.
 
         Args:
             chosen: numbers of answers.
             error_rates: share of random answers, one number or `(A,)` by annotator.
+            windows: returns which steps of n segments count `(n, k)`, 1 or 0; None: all.
         """
         orders = [chosen]
         if len(self._kinds) > 1:
@@ -223,7 +226,9 @@ class Examples:
             orders = [chosen[kind_of == number] for number in range(len(self._kinds))]
         places = [self._places[order] for order in orders]
         shown = [kind.items[place].flatten() for kind, place in zip(self._kinds, places, strict=True)]
-        sums = returns_of(self.ensemble, self.data, torch.cat(shown)).split([len(part) for part in shown], dim=1)
+        segments = torch.cat(shown)
+        window = None if windows is None else windows(len(segments))
+        sums = returns_of(self.ensemble, self.data, segments, window).split([len(part) for part in shown], dim=1)
         parts = [
             kind.explain(order, place, of_kind, self._rates(error_rates, order))
             for kind, order, place, of_kind in zip(self._kinds, orders, places, sums, strict=True)
@@ -256,7 +261,17 @@ def _in_order(kinds: set[type[Answer]]) -> list[type[Answer]]:
     return known + sorted(kinds - set(known), key=lambda kind: kind.__qualname__)
 
 
-def returns_of(ensemble: RewardEnsemble, data: ComparisonData, segments: Tensor) -> Tensor:
-    """Return the sum of each member's raw rewards over segments by their numbers `(n,)`: `(M, n)`."""
+def returns_of(
+    ensemble: RewardEnsemble, data: ComparisonData, segments: Tensor, window: Tensor | None = None
+) -> Tensor:
+    """Return the sum of each member's raw rewards over segments by their numbers `(n,)`: `(M, n)`.
+
+    Args:
+        ensemble: whose.
+        data: that holds the segments.
+        segments: their numbers.
+        window: which of their steps count `(n, k)`, 1 or 0; None: all.
+    """
     rewards = ensemble.network(data.features(segments))
-    return rewards.reshape(ensemble.num_members, len(segments), data.length).sum(-1)
+    rewards = rewards.reshape(ensemble.num_members, len(segments), data.length)
+    return (rewards if window is None else rewards * window).sum(-1)

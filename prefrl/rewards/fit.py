@@ -46,6 +46,9 @@ class FitSettings:
     """Fit each member on its own draw of the answers (1/e of them held out); otherwise fit every member on all."""
     error_rate: float = 0.0
     """Share of uniformly random answers in the likelihood (Christiano et al. 2017, s. 2.2.3 use 0.1)."""
+    crop: float = 0.0
+    """Largest share of a segment's steps that a gradient step leaves out, at either end: in each, all segments are as
+    long and begin anywhere (temporal cropping of SURF, Park et al. 2022, s. 4.2)."""
     estimate_reliability: bool = False
     """Estimate that share for each annotator along with the reward, in place of `error_rate`."""
     l2: float = 1e-4
@@ -67,8 +70,9 @@ class FitSettings:
                 raise UserError(f"{name} must not be negative. Received {getattr(self, name)}")
         if self.adapt_l2 and self.l2 > self.max_l2:
             raise UserError(f"l2 must not exceed max_l2 where it is adapted. Received {self.l2} and {self.max_l2}")
-        if not 0 <= self.error_rate < 1:
-            raise UserError(f"error_rate must be in [0, 1). Received {self.error_rate}")
+        for name in ("error_rate", "crop"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be in [0, 1). Received {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +176,8 @@ class Fitter:
                     order, cursor = torch.randperm(len(data), generator=generator), 0
                 chosen = order[cursor : cursor + settings.batch_size].to(device)
                 cursor += settings.batch_size
-                losses, counts, weights = self._step(examples, chosen, cuts, belongs)
+                windows = _windows(data.length, settings.crop, generator, device) if settings.crop else None
+                losses, counts, weights = self._step(examples, chosen, cuts, belongs, windows)
                 made += 1
                 if on_step is not None:
                     on_step(made)
@@ -213,13 +218,18 @@ class Fitter:
         return self.reliability.error_rates(examples.data.annotators).to(self.ensemble.device)
 
     def _step(
-        self, examples: Examples, chosen: Tensor, cuts: torch.optim.Optimizer | None, belongs: Tensor | None
+        self,
+        examples: Examples,
+        chosen: Tensor,
+        cuts: torch.optim.Optimizer | None,
+        belongs: Tensor | None,
+        windows: Callable[[int], Tensor] | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Make one gradient step; return every member's loss on every answer of the minibatch, and counts `(M, B)`.
 
         And how far these answers are of each member's group, where there are groups.
         """
-        batch = examples.batch(chosen, self._error_rates(examples))
+        batch = examples.batch(chosen, self._error_rates(examples), windows)
         losses, counts = -batch.log_likelihood, examples.counts[:, batch.order]
         weights = None if belongs is None else belongs[:, batch.order]
         used = counts if weights is None else counts * weights
@@ -328,6 +338,18 @@ class Fitter:
             self.reliability.shares = dict(state.get("reliability") or {})
         if self.groups is not None:
             self.groups.restore(state.get("groups") or {})
+
+
+def _windows(length: int, crop: float, generator: torch.Generator, device: torch.device) -> Callable[[int], Tensor]:
+    """Return what draws windows of one length, drawn here, in segments: which steps lie in them `(n, length)`."""
+    kept = length - int(torch.randint(int(crop * length) + 1, (1,), generator=generator))
+
+    def draw(num: int) -> Tensor:
+        begins = torch.randint(length - kept + 1, (num, 1), generator=generator)
+        steps = torch.arange(length)
+        return ((steps >= begins) & (steps < begins + kept)).float().to(device)
+
+    return draw
 
 
 def _agreed(right: Tensor, held_out: Tensor, decided: Tensor) -> tuple[float, int]:

@@ -15,12 +15,15 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import chisquare
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from prefrl.errors import UserError
 from prefrl.likelihood import bradley_terry_log_likelihood
 from prefrl.rewards import ComparisonData, FitReport, FitSettings, Fitter, RewardEnsemble, RewardSettings
+from prefrl.rewards.explaining import CutPoints, Examples
+from prefrl.rewards.fit import _windows
 from prefrl.segments import Segment, stack_transitions
 from prefrl.spaces import Array
 
@@ -40,6 +43,11 @@ def true_rewards(observations: Array, actions: Array) -> NDArray[np.float64]:
 def make_segment(rng: np.random.Generator, k: int = K) -> Segment:
     observations, actions = rng.normal(size=(k + 1, 3)), rng.uniform(-1, 1, (k, 1))
     return Segment(observations=observations, actions=actions, true_rewards=true_rewards(observations[:-1], actions))
+
+
+def cut(segment: Segment, begin: int, end: int) -> Segment:
+    observations, actions = np.asarray(segment.observations)[begin : end + 1], np.asarray(segment.actions)[begin:end]
+    return Segment(observations=observations, actions=actions, true_rewards=segment.true_rewards[begin:end])
 
 
 def make_pairs(num: int, seed: int = 0, k: int = K) -> Pairs:
@@ -158,6 +166,50 @@ def test_with_an_error_rate_no_answer_counts_as_certain() -> None:
         losses[error_rate] = Fitter(reward, settings).fit(data, generator()).train_loss
     assert all(loss is not None and loss < 1e-2 for loss in losses[0.0])
     assert losses[0.1] == pytest.approx([-math.log(0.95)] * 3, abs=1e-3)  # P' = 0.9 + 0.05 at the most
+
+
+def test_cropped_segments_are_as_long_as_each_other_and_every_length_and_begin_comes_as_often() -> None:
+    source, lengths, begins = torch.Generator().manual_seed(0), [], []
+    for _ in range(2000):
+        windows = _windows(8, 0.5, source, torch.device("cpu"))(3)
+        assert windows.shape == (3, 8) and set(windows.unique().tolist()) <= {0.0, 1.0}
+        (length,) = set(windows.sum(1).int().tolist())
+        assert all((row.diff() != 0).sum() <= 2 for row in windows), "one piece"
+        lengths.append(length)
+        begins += [int(row.argmax()) for row in windows if length == 4]
+    assert set(lengths) == {4, 5, 6, 7, 8} and set(begins) == {0, 1, 2, 3, 4}
+    assert all(chisquare(np.unique(found, return_counts=True)[1]).pvalue > 1e-3 for found in (lengths, begins))
+
+
+def test_the_likelihood_of_cropped_segments_is_that_of_their_sums_over_what_is_left() -> None:
+    pairs = make_pairs(5)
+    reward = make_reward()
+    data = make_data(reward, pairs, answers(pairs, oracle), bootstrap=False)
+    cut_points = CutPoints(reward.num_members, reward.device)
+    cut_points.follow(data, reward)
+    window = torch.zeros(10, K)
+    window[:, 2:5] = 1.0
+    found = Examples(reward, data, cut_points).batch(torch.arange(5), 0.0, lambda num: window[:num]).log_likelihood
+    short = [[cut(one, 2, 5) for one in pair] for pair in pairs]
+    sums = [reward.segment_returns([pair[side] for pair in short]) for side in (0, 1)]
+    preferences = torch.tensor(answers(pairs, oracle))
+    expected = bradley_terry_log_likelihood(torch.from_numpy(sums[0] - sums[1]), preferences, 0.0)
+    np.testing.assert_allclose(found.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cropped_fit_learns_and_is_the_same_each_time_and_without_it_nothing_is_drawn() -> None:
+    pairs, new = make_pairs(200), make_pairs(300, seed=9)
+    fits = []
+    for crop in (0.5, 0.5, 0.0):
+        reward = make_reward()
+        data = make_data(reward, pairs, answers(pairs, oracle))
+        Fitter(reward, FitSettings(first_steps=300, crop=crop)).fit(data, generator())
+        differences = reward.segment_returns([a for a, _ in new]) - reward.segment_returns([b for _, b in new])
+        fits.append(differences.mean(0))
+    right = np.array(answers(new, oracle)) == 1.0
+    assert ((fits[0] > 0) == right).mean() > 0.85
+    np.testing.assert_array_equal(fits[0], fits[1])
+    assert np.abs(fits[0] - fits[2]).max() > 1e-3
 
 
 # --- against a third party ---
@@ -567,6 +619,7 @@ def test_a_fit_goes_on_from_where_the_reward_is() -> None:
         ({"l2": -1e-4}, "l2 must not be negative"),
         ({"l2": 2.0}, "l2 must not exceed max_l2"),
         ({"patience": -1}, "patience must not be negative"),
+        ({"crop": 1.0}, r"crop must be in \[0, 1\). Received 1.0"),
         ({"error_rate": 1.0}, r"error_rate must be in \[0, 1\). Received 1.0"),
     ],
 )
