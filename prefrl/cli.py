@@ -18,7 +18,7 @@ from prefrl.control.rendering import choose_gl_backend  # noqa: E402
 from prefrl.hub.client import with_hub_runs  # noqa: E402
 from prefrl.runs.folder import RESUME  # noqa: E402
 from prefrl.runs.guard import Interrupted  # noqa: E402
-from prefrl.verbs import comparing, judging, people, records, sharing, training  # noqa: E402
+from prefrl.verbs import comparing, demos, judging, people, records, sharing, training  # noqa: E402
 
 
 def _image_help() -> None:
@@ -32,6 +32,19 @@ def _image(arguments: Sequence[str]) -> None:
     from prefrl.image.commands import main as image_main
 
     image_main(arguments)
+
+
+def _demo_help() -> None:
+    """Record demonstrations for prefrl train --demonstrations: prefrl demo record ENV --policy RUN --out DIR."""
+    _demo(["record", "--help"])
+
+
+def _demo(arguments: Sequence[str]) -> None:
+    """Run `prefrl demo record`, the one thing that it does."""
+    if arguments[:1] != ["record"]:
+        given = " ".join(arguments[:1]) or "nothing"
+        raise UserError(f"prefrl demo can record: prefrl demo record ENV --policy RUN --out DIR. Received {given}")
+    tyro.cli(demos.record, prog="prefrl demo record", args=list(arguments[1:]))
 
 
 def _text_help() -> None:
@@ -62,6 +75,7 @@ def _text(arguments: Sequence[str]) -> None:
 VERBS: dict[str, Callable[..., None]] = {
     "train": training.train,
     "offline": training.offline,
+    "demo": _demo_help,
     "resume": training.resume,
     "evaluate": judging.evaluate,
     "report": judging.report,
@@ -111,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _image(arguments[1:])
         elif arguments[:1] == ["sweep"]:
             _sweep(arguments[1:])
+        elif arguments[:1] == ["demo"] and arguments[1:] not in (["--help"], ["-h"]):
+            _demo(arguments[1:])
         else:
             app.cli(prog="prefrl", description="Reinforcement learning from preferences.", args=arguments)
     except UserError as error:

@@ -245,3 +245,44 @@ def segment_from_arrays(arrays: Mapping[str, Array], true_rewards: Array, **wher
     return Segment(
         observations=from_arrays("observations", leaves), actions=arrays["actions"], true_rewards=true_rewards, **where
     )
+
+
+def segments_to_arrays(segments: Sequence[Segment]) -> dict[str, Array]:
+    """Return segments of one length as arrays for a file, their true rewards too; `segments_from_arrays` inverts it.
+
+    Args:
+        segments: N of k steps, one or more.
+
+    Returns:
+        `observations...` `(N, k + 1, ...)`, `actions` `(N, k, ...)`, `true_rewards` `(N, k)`, and of each segment
+        `terminated`, `truncated`, `episode` and `start`, `(N,)`.
+    """
+    observations = zip_batches(np.stack, [segment.observations for segment in segments])
+    arrays: dict[str, Array] = {**to_arrays("observations", observations)}
+    arrays["actions"] = np.stack([segment.actions for segment in segments])
+    arrays["true_rewards"] = np.stack([segment.true_rewards for segment in segments])
+    for name in ("terminated", "truncated", "episode", "start"):
+        arrays[name] = np.array([getattr(segment, name) for segment in segments])
+    return arrays
+
+
+def segments_from_arrays(arrays: Mapping[str, Array]) -> list[Segment]:
+    """Rebuild the segments of `segments_to_arrays`.
+
+    Raises:
+        KeyError: an array is missing.
+        UserError: their shapes do not go together.
+    """
+    observations = from_arrays("observations", arrays)
+    return [
+        Segment(
+            observations=map_batch(lambda x, i=number: x[i], observations),  # type: ignore[misc]
+            actions=arrays["actions"][number],
+            true_rewards=arrays["true_rewards"][number],
+            terminated=bool(arrays["terminated"][number]),
+            truncated=bool(arrays["truncated"][number]),
+            episode=int(arrays["episode"][number]),
+            start=int(arrays["start"][number]),
+        )
+        for number in range(len(arrays["actions"]))
+    ]

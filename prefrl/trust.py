@@ -23,8 +23,8 @@ from prefrl.errors import UserError
 VARIABLE = "PREFRL_TRUSTED"
 """Of the environment: what this process trusts, for the processes that it starts."""
 
-_NAMES_FILES = {"instruction", "model", "from_run", "from_offline", "record", "dataset", "data", "reward", "references",
-                "pretraining", "proxy"}  # fmt: skip
+_NAMES_FILES = {"instruction", "model", "from_run", "from_offline", "demonstrations", "record", "dataset", "data",
+                "reward", "references", "pretraining", "proxy"}  # fmt: skip
 """Settings that may name a file, or a model of a hub, by one word."""
 _OWN = {"servicedesk", "gold"}
 """Words that name neither, where those settings hold them: a world of prefrl's own, and its reward."""

@@ -58,7 +58,7 @@ class ControlFolder(RunFolder):
     @classmethod
     def open(cls, path: Path, *, trust: bool = False, reads_only: bool = False) -> Self:
         """Open the folder of a run, and trust its baseline and controls as the run itself; see `RunFolder.open`."""
-        for part in (path / "baseline", *path.glob("controls/*")) if trust else ():
+        for part in (path / "baseline", path / "demonstrations", *path.glob("controls/*")) if trust else ():
             if (part / "config.json").is_file():
                 super().open(part, trust=True)
         return super().open(path, trust=trust, reads_only=reads_only)

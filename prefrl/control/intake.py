@@ -120,6 +120,15 @@ class Intake:
             if number not in self._rows:
                 break
             self.read_up_to = max(self.read_up_to, number)
+        return self._recount(touched)
+
+    def leave_out(self, annotator: str) -> Change:
+        """Learn from an annotator's answers no more, also from those that were taken in."""
+        self.without |= {annotator}
+        return self._recount([name for name, who in self._answerers.items() if annotator in who])
+
+    def _recount(self, touched: Collection[str]) -> Change:
+        """Find anew what counts of these queries; return what that changes."""
         before = {number for name in touched for number in self._counting.get(name, ())}
         for name in touched:
             self._count(name)

@@ -22,6 +22,7 @@ import numpy as np
 from prefrl.agents import Agent, Improvement
 from prefrl.annotators import Annotator
 from prefrl.control.best import BestPolicy
+from prefrl.control.demonstrations import Demonstrations, start_clone
 from prefrl.control.folder import ControlFolder
 from prefrl.control.offline_start import start_policy
 from prefrl.control.people import People, PeopleTeaching
@@ -122,11 +123,14 @@ class Trainer:
         self._ended_since_checkpoint = 0  # episodes
         self._checkpoint_postponed = False
         self.teaching: Teaching = TrueReward(settings.steps)
+        self.demonstrations: Demonstrations | None = None
         if not self.is_baseline:
             spaces = self.agent.observation_space, self.agent.action_space
+            self.demonstrations = Demonstrations.open(folder, spaces)
             self.teaching = make_teaching(
-                folder, settings, *spaces, annotator=annotator, device=self.device, fit_threads=fit_threads
-            )
+                folder, settings, *spaces, annotator=annotator, device=self.device, fit_threads=fit_threads,
+                demonstrations=self.demonstrations,
+            )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------ the run
 
@@ -171,6 +175,8 @@ class Trainer:
         seed_global_random(stream_seed(settings.seed, "global"))
         if settings.from_offline is not None:
             start_policy(Path(settings.from_offline), self.agent)
+        if settings.clone_demonstrations:
+            start_clone(self.folder, self.agent)
         self._reset_environments()
         self.folder.save_policy("before", self.agent.policy_state())
         rollout = self._warm_up()
@@ -183,6 +189,13 @@ class Trainer:
         settings, novelty = self.settings, self._novelty
         steps = settings.warmup_steps if novelty is None else settings.warmup_steps // EXPLORED_BEFORE
         rng, uniform = stream(settings.seed, "explore"), settings.warmup == "uniform"
+        if settings.clone_demonstrations and not uniform:
+            # A clone does much as the demonstrations do: what these are preferred to is something else.
+            rollout = self.agent.explore(steps // 2, rng, uniform=True)
+            self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
+            steps -= rollout.num_steps
+        if self.demonstrations is not None and self.history.num_steps:
+            self.demonstrations.compare_with(self.history)
         rollout = self.agent.explore(steps, rng, uniform=uniform)
         self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
         while novelty is not None and self.agent.num_env_steps < settings.warmup_steps:
@@ -360,6 +373,7 @@ def make_teaching(
     annotator: Annotator | None,
     device: str,
     fit_threads: int = 1,
+    demonstrations: Demonstrations | None = None,
 ) -> ScheduledTeaching | PeopleTeaching:
     """Return what teaches a run that learns from answers.
 
@@ -371,13 +385,17 @@ def make_teaching(
         annotator: who answers, or the teacher beside people; None: the one that the settings name.
         device: where the reward lives.
         fit_threads: threads that a fit may use.
+        demonstrations: that are preferred to what the untaught agent did; None: there are none.
     """
     by_people = settings.asks_people
     named = annotator is None and settings.annotator != "human"
     teacher = make_run_teacher(settings) if named else annotator
     answering: Annotator = People(teacher) if by_people or teacher is None else teacher
     spaces = observation_space, action_space
-    learner = RewardLearner(folder, settings, *spaces, annotator=answering, device=device, fit_threads=fit_threads)
+    learner = RewardLearner(
+        folder, settings, *spaces, annotator=answering, device=device, fit_threads=fit_threads,
+        demonstrations=demonstrations,
+    )  # fmt: skip
     if by_people:
         return PeopleTeaching(learner, settings, teacher)
     if named:

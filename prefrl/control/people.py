@@ -99,7 +99,7 @@ class PeopleTeaching(AnswerTeaching):
         """Take the statistics of the inputs from the warm-up and ask the first queries."""
         if self._teacher is not None:
             self.learner.store.add_annotator(self._teacher.name, "teacher")
-        self.learner.begin(warmup)
+        self.learner.begin(warmup, history)
         self._last_fit_steps = num_env_steps
         self.learner.take_up_recorded()
         self._ask_more(history, num_env_steps)

@@ -15,9 +15,10 @@ from typing import Any
 import gymnasium
 
 from prefrl.annotators import Annotator, load_reward_function, make_panel, make_teacher
+from prefrl.control.demonstrations import ANNOTATOR, Demonstrations
 from prefrl.control.earlier import copy_answers
 from prefrl.control.folder import ControlFolder
-from prefrl.control.intake import Intake
+from prefrl.control.intake import Change, Intake
 from prefrl.control.lost import find_lost, what_is_known
 from prefrl.control.offline_start import start_reward
 from prefrl.control.serving import Serving
@@ -57,6 +58,7 @@ class RewardLearner:
         device: where the reward lives.
         fit_threads: threads that a fit may use.
         follows_agent: the scales of the reward's inputs follow what the agent did lately; not where data are given.
+        demonstrations: that are preferred to what the untaught agent did; None: there are none.
     """
 
     def __init__(
@@ -70,9 +72,10 @@ class RewardLearner:
         device: str,
         fit_threads: int = 1,
         follows_agent: bool = True,
+        demonstrations: Demonstrations | None = None,
     ) -> None:
         self.settings, self.annotator, self.fit_threads = settings, annotator, fit_threads
-        self._follows_agent = follows_agent
+        self._follows_agent, self.demonstrations = follows_agent, demonstrations
         self.store, self._accept_lost = folder.open_record(begins=True), folder.accept_lost
         self.store.patience_seconds = PATIENCE_SECONDS
         self.store.check()
@@ -83,7 +86,7 @@ class RewardLearner:
         self.fit_report: FitReport | None = None
         self.steadiness = Steadiness()
         self.intake = Intake(
-            first_session=0 if settings.from_run is None else 1,
+            first_session=int(settings.from_run is not None or demonstrations is not None),
             without=settings.without,
             skips_cost_labels=getattr(annotator, "skips_cost_labels", False),
         )
@@ -131,18 +134,32 @@ class RewardLearner:
 
     # ------------------------------------------------------------------------------------------------ asking
 
-    def begin(self, warmup: Rollout) -> None:
-        """Take the statistics of the inputs from the warm-up, and in the answers of an earlier run, if there is one."""
+    def begin(self, warmup: Rollout, history: History | None = None) -> None:
+        """Take the statistics of the inputs from the warm-up, and in what is known before anything is asked.
+
+        That is the answers of an earlier run, if there is one, and comparisons with demonstrations.
+
+        Args:
+            warmup: what the agent did.
+            history: the same, from which segments are drawn; needed where there are demonstrations.
+        """
         start = self.settings.from_offline
         if start is None or not start_reward(Path(start), self.reward):
             self.reward.set_input_statistics(*warmup.flat_transitions())
         if self.serving is not None:
             self.serving.begin(warmup)
-        if self.settings.from_run is None:
+        if not self.intake.first_session:
             return
-        earlier = Path(self.settings.from_run)
-        spaces = (self.reward.observation_space, self.reward.action_space)
-        num = copy_answers(earlier, self.store, spaces, self.settings.segment_length)
+        num = 0
+        if self.settings.from_run is not None:
+            earlier = Path(self.settings.from_run)
+            spaces = (self.reward.observation_space, self.reward.action_space)
+            num += copy_answers(earlier, self.store, spaces, self.settings.segment_length)
+        if self.demonstrations is not None:
+            if not self.demonstrations.chosen:
+                assert history is not None
+                self.demonstrations.compare_with(history)
+            num += self.demonstrations.record(self.store)
         self.store.set_facts({"labels_before": num})  # beside those that viewers count
         self._note_asked(self.store.session_queries(0))
         self.session = 1
@@ -234,10 +251,9 @@ class RewardLearner:
             if answers:
                 self.store.add_answers(answers)
                 recorded = self.store.answers(after=self.intake.read_up_to, repeats=False)
-        place_of = {row: place for place, row in enumerate(self.intake.taken)}
+        taken = list(self.intake.taken)
         change = self.intake.take_in(recorded)
-        for place in sorted((place_of[row] for row in change.removed), reverse=True):
-            self.data.remove(place)
+        self._remove(taken, change)
         if change.added:
             answers = [answer for _, answer in change.added]
             queries = [self.open_queries.get(a.query_id) or self.store.query(a.query_id) for a in answers]
@@ -246,10 +262,35 @@ class RewardLearner:
             self.data.add_answers(items, answers, [query.scale for query in queries], counts)
         self._follow_open({})
 
+    def _remove(self, taken: Sequence[int], change: Change) -> None:
+        """Leave out of the data what counts no longer; `taken` are the rows that it holds."""
+        place_of = {row: place for place, row in enumerate(taken)}
+        for place in sorted((place_of[row] for row in change.removed), reverse=True):
+            self.data.remove(place)
+
+    def _drop_demonstrations(self) -> None:
+        """Learn no more from what was said in the name of demonstrations."""
+        taken = list(self.intake.taken)
+        change = self.intake.leave_out(ANNOTATOR)
+        self._remove(taken, change)
+        warnings.warn(
+            f"After {self.labels} labels the agent has overtaken the demonstrations, by the learned reward: from now "
+            f"on the {len(change.removed)} comparisons with them are left out.",
+            stacklevel=2,
+        )
+
     # ------------------------------------------------------------------------------------------------ fitting
 
     def fit(self, history: History) -> None:
-        """Fit the reward to all answers that count."""
+        """Fit the reward to all answers that count; where the agent has overtaken the demonstrations, once more."""
+        self._fit(history)
+        shown, names = self.demonstrations, set(self.data.annotators)
+        both = ANNOTATOR in names and len(names) > 1
+        if shown is not None and both and shown.look(self.reward, history, self.fitter.num_fits):
+            self._drop_demonstrations()
+            self._fit(history)
+
+    def _fit(self, history: History) -> None:
         seed, number = self.settings.seed, self.fitter.num_fits
         many_ties = (self.data.share_of_ties() or 0.0) >= MANY_TIES
         if self._follows_agent and self.fitted and self.reward.num_inputs and not many_ties:
@@ -290,6 +331,7 @@ class RewardLearner:
             "held_out_agreement": None if (share := self.fit_report.held_out_agreement) is None else share.share,
             "held_out_answers": self.fit_report.num_judged,
             **({} if self.serving is None else self.serving.metrics()),
+            **({} if self.demonstrations is None else self.demonstrations.metrics()),
         }
 
     # ------------------------------------------------------------------------------------------------ going on
@@ -304,6 +346,8 @@ class RewardLearner:
             "annotator": self.annotator.state(),
             "fit_report": None if self.fit_report is None else self.fit_report.to_json(),
         }
+        if self.demonstrations is not None:
+            values["demonstrations"] = self.demonstrations.state()
         steadiness = self.steadiness.state()
         tensors = {"reward": self.reward.state_dict(), "fitter": self.fitter.state(), "steadiness": steadiness.tensors}
         values["steadiness"] = steadiness.values
@@ -321,6 +365,10 @@ class RewardLearner:
         self.fit_report = None if values["fit_report"] is None else FitReport(**values["fit_report"])
         if self.serving is not None:
             self.serving.restore(state.arrays)
+        if self.demonstrations is not None:
+            self.demonstrations.restore(values["demonstrations"])
+            if self.demonstrations.overtaken:
+                self.intake.leave_out(ANNOTATOR)
         self._restore_data(state.arrays["counts"], values)
 
     def _restore_data(self, counts: Array, values: dict[str, Any]) -> None:

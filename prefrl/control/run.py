@@ -18,6 +18,7 @@ from prefrl.agents.figures import last_figures
 from prefrl.annotators import Annotator
 from prefrl.control.clip_worker import clip_worker
 from prefrl.control.curves import plot_learning_curves, plot_own_curves
+from prefrl.control.demonstrations import segments_path, with_demonstrations
 from prefrl.control.duels import ask_duels
 from prefrl.control.earlier import check_earlier
 from prefrl.control.evaluation import MAX_MINUTES, MAX_STEPS, Evaluation, evaluate
@@ -44,6 +45,9 @@ from prefrl.runs.threads import torch_threads
 from prefrl.runs.tracking import PROJECT, followed, track
 from prefrl.spaces import Array, Batch
 
+Demonstrate = Callable[[ControlFolder, bool], None]
+"""Puts what a run needs of its demonstrations into its folder, quietly or not: `prefrl.offline.demonstrations`."""
+
 
 def judge_name(settings: TrainSettings) -> str:
     """Return who judges in a run: `people`, `people+oracle`, the name of a reward function, or the teacher."""
@@ -62,6 +66,15 @@ def default_out(settings: TrainSettings) -> Path:
     return Path("runs") / name.replace("/", "-").replace(":", "-")
 
 
+def settle(settings: TrainSettings) -> RunSettings:
+    """Return the settings of a run with all filled in, also what an offline run or demonstrations decide.
+
+    Raises:
+        UserError: they cannot work.
+    """
+    return with_demonstrations(with_start(settings).resolve(), settings.hyperparameters)
+
+
 def train(
     settings: TrainSettings,
     out: Path | None = None,
@@ -73,6 +86,7 @@ def train(
     serve: bool = False,
     trackers: Sequence[str] = (),
     project: str = PROJECT,
+    demonstrate: Demonstrate | None = None,
 ) -> ControlFolder:
     """Train an agent from comparisons, into a new run folder.
 
@@ -86,12 +100,14 @@ def train(
         serve: where people are asked, serve the questions to browsers as well.
         trackers: experiment trackers that take its figures, by name (`prefrl.runs.trackers`).
         project: in which these show it.
+        demonstrate: reads demonstrations: `prefrl.offline.demonstrations.demonstrate`; needed where there are any.
 
     Raises:
         UserError: the settings cannot work here, or the folder is taken.
         Interrupted: the user stopped it; it can be resumed.
     """
-    resolved = with_start(settings).resolve()
+    resolved = settle(settings)
+    _check_demonstrate(demonstrate, resolved)
     _check_serve(serve, resolved)
     if resolved.from_run is not None:
         with closing(make_run_env(resolved)) as env:
@@ -100,7 +116,7 @@ def train(
     try:
         if trackers:
             track(folder, trackers, project)
-        _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer, serve=serve)
+        _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer, serve=serve, demonstrate=demonstrate)
     except Interrupted:
         raise
     except Exception:
@@ -121,6 +137,7 @@ def resume(
     accept_changed: bool = False,
     labels: str | None = None,
     steps: str | None = None,
+    demonstrate: Demonstrate | None = None,
 ) -> ControlFolder:
     """Go on with a run that was stopped or killed, or that is over, with more labels.
 
@@ -135,6 +152,7 @@ def resume(
         accept_changed: as of `ControlFolder`.
         labels: "+200" for so many more than it was to have, or how many in all; a run that is over goes on then.
         steps: of the whole training, likewise; None: with more labels, more steps in proportion.
+        demonstrate: as of `train`.
 
     Raises:
         UserError: there is no run, it is finished, or it is the baseline of another.
@@ -153,8 +171,18 @@ def resume(
             print(f"The run in {path} is planned for {planned} now.", file=sys.stderr)  # noqa: T201
     folder.refuse_if_finished()
     _check_serve(serve, folder.settings)
-    _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer, serve=serve)
+    _check_demonstrate(demonstrate, folder.settings)
+    _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer, serve=serve, demonstrate=demonstrate)
     return folder
+
+
+def _check_demonstrate(demonstrate: Demonstrate | None, settings: RunSettings) -> None:
+    """Refuse demonstrations that nobody would read."""
+    if settings.demonstrations is not None and demonstrate is None:
+        raise UserError(
+            "Demonstrations are read by another part of prefrl: give train and resume "
+            "demonstrate=prefrl.offline.demonstrations.demonstrate."
+        )
 
 
 def _check_serve(serve: bool, settings: RunSettings) -> None:
@@ -165,7 +193,10 @@ def _check_serve(serve: bool, settings: RunSettings) -> None:
         require("uvicorn", "serve")
 
 
-def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, viewer: bool, serve: bool) -> None:
+def _go_on(
+    folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, viewer: bool, serve: bool,
+    demonstrate: Demonstrate | None,
+) -> None:  # fmt: skip
     settings, baseline = folder.settings, folder.baseline
     if baseline is None and folder.config.get("with_baseline"):  # also where the run was killed before it was made
         ControlFolder.create(folder.path / "baseline", settings, baseline=True)
@@ -174,6 +205,8 @@ def _go_on(folder: ControlFolder, *, quiet: bool, annotator: Annotator | None, v
         _ = baseline.settings  # refused where they cannot be read, before anything is done
         check_unchanged(baseline)
     with locked(folder.path), followed(folder):
+        if demonstrate is not None and settings.demonstrations is not None and not segments_path(folder).is_file():
+            demonstrate(folder, quiet)
         title = f"{settings.env_id} from {settings.labels} answers"
         over = _train_one(folder, title, quiet, annotator, viewer, serve)
         if over and baseline is not None:

@@ -34,7 +34,7 @@ class ScheduledTeaching(AnswerTeaching):
 
     def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
         """Take the statistics of the inputs from the warm-up, ask the labels due before training and fit."""
-        self.learner.begin(warmup)
+        self.learner.begin(warmup, history)
         self._ask_up_front(history, num_env_steps)
         self._learn(history, num_env_steps)
 

@@ -125,6 +125,16 @@ class TrainSettings:
     """An earlier run of the same environment, whose answers are learned from too."""
     from_offline: Annotated[str | None, conf.arg(name="from-offline", metavar="RUN")] = None
     """A run of prefrl offline: its policy, reward and answers are what the training starts from."""
+    demonstrations: Annotated[str | None, conf.arg(metavar="DATA")] = None
+    """Episodes of who can do it: a folder of .npz episodes (prefrl demo record), a Minari data set, or a run. The agent
+    begins as a clone of them, and comparisons that prefer them to what it does before are learned from until it is
+    better."""
+    demonstration_pairs: int | None = None
+    """Comparisons of a demonstration with the untaught agent, which nobody is asked and which are no labels; default: a
+    tenth of the labels."""
+    clone_demonstrations: bool | None = None
+    """Begin as a policy cloned from the demonstrations; default: where that can be, which is with a ppo agent and
+    without images, and nothing else brings a policy."""
     agent: Named = "ppo"
     """ppo or sac, one of stable-baselines3's (sb3-ppo, sb3-sac, a2c, td3 or dqn), or module:Name for your own."""
     num_envs: int | None = None
@@ -216,8 +226,29 @@ class TrainSettings:
         if alone and self.teacher in self.without:
             raise UserError(f"--without {self.teacher} leaves nobody to learn from: the teacher is the only annotator.")
         self._check_panel()
+        self._check_demonstrations()
         if self.fixed_horizon is not None and self.fixed_horizon < 0:
             raise UserError(f"fixed_horizon must be a number of steps, or 0 for none. Received {self.fixed_horizon}")
+
+    def _check_demonstrations(self) -> None:
+        if self.demonstrations is None:
+            for name in ("demonstration_pairs", "clone_demonstrations"):
+                if getattr(self, name) is not None:
+                    option = name.replace("_", "-")
+                    raise UserError(f"--{option} is about demonstrations, and none are given: --demonstrations DATA.")
+            return
+        if self.demonstration_pairs is not None and self.demonstration_pairs < 0:
+            raise UserError(f"demonstration_pairs must be 0 or more. Received {self.demonstration_pairs}")
+        if self.demonstration_pairs == 0 and self.clone_demonstrations is False:
+            raise UserError(
+                "Neither cloned nor compared, the demonstrations have no effect: leave out "
+                "--clone-demonstrations False, or give --demonstration-pairs."
+            )
+        if self.reward.groups > 1 and self.demonstration_pairs != 0:
+            raise UserError(
+                "Comparisons with demonstrations are of no group of annotators: give --demonstration-pairs 0, or leave "
+                "out --reward.groups."
+            )
 
     def _check_panel(self) -> None:
         """Check who answers beside each other, and that there are as many as groups."""

@@ -34,6 +34,8 @@ Spaces = tuple[gymnasium.Space[Any], gymnasium.Space[Any]]
 """Of observations and of actions."""
 NO_ENVIRONMENT = "none"
 """In place of the name of an environment: there is none, and no return can be measured."""
+OTHER_ENVIRONMENT = f"Give --env with the one that they are of, or --env {NO_ENVIRONMENT}: no return is measured then."
+"""What to do where data are not of the environment that was named."""
 EVERYTHING = 1 << 62  # bytes: data that are given are kept whole
 
 
@@ -124,7 +126,9 @@ def true_return(episode: Episode) -> float:
     return float(episode.true_rewards.window(0, episode.num_steps).sum())
 
 
-def make_data(place: str, spaces: Spaces, world: World, episodes: Sequence[GivenEpisode]) -> OfflineData:
+def make_data(
+    place: str, spaces: Spaces, world: World, episodes: Sequence[GivenEpisode], *, mend: str = OTHER_ENVIRONMENT
+) -> OfflineData:
     """Check episodes and put them together.
 
     Args:
@@ -132,6 +136,7 @@ def make_data(place: str, spaces: Spaces, world: World, episodes: Sequence[Given
         spaces: of observations and actions.
         world: their environment; its spaces must be like these.
         episodes: in order; those without a step are left out, with a warning.
+        mend: what to do where they are of another environment, for the message.
 
     Raises:
         UserError: there are none, or one of them is not of these spaces.
@@ -146,7 +151,7 @@ def make_data(place: str, spaces: Spaces, world: World, episodes: Sequence[Given
     for number, episode in enumerate(whole):
         _check_episode(place, number, episode, spaces)
     if world.env_id != NO_ENVIRONMENT:
-        _check_world(place, world, spaces)
+        _check_world(place, world, spaces, mend)
     unknown = sum(not np.isfinite(episode.true_rewards).all() for episode in whole)
     if 0 < unknown < len(whole):
         warnings.warn(
@@ -218,7 +223,7 @@ def _check_episode(place: str, number: int, episode: GivenEpisode, spaces: Space
         raise UserError(f"{where} has {len(episode.frames)} frames for {steps} steps; one is needed for each.")
 
 
-def _check_world(place: str, world: World, spaces: Spaces) -> None:
+def _check_world(place: str, world: World, spaces: Spaces, mend: str) -> None:
     env = world.make()
     try:
         for what, own, there in zip(
@@ -227,7 +232,7 @@ def _check_world(place: str, world: World, spaces: Spaces) -> None:
             if not alike(own, there):
                 raise UserError(
                     f"The data in {place} are not of {world.env_id}: their {what} are {own}, its {what} are {there}. "
-                    f"Give --env with the one that they are of, or --env {NO_ENVIRONMENT}: no return is measured then."
+                    f"{mend}"
                 )
     finally:
         env.close()

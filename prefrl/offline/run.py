@@ -97,7 +97,7 @@ def offline(
             method, source = CONTROLS[name]
             beside = replace(settings, method=method, reward_from=source, ends=_ends_beside(settings, source))
             OfflineFolder.create(folder.control_path(name), beside.resolve(data), baseline=False)
-    _go_on(folder, data, quiet=quiet, annotator=annotator)
+    go_on(folder, data, quiet=quiet, annotator=annotator)
     return folder
 
 
@@ -135,7 +135,7 @@ def resume(
     folder = OfflineFolder.open(path, trust=trust)
     folder.accept_lost, folder.accept_changed = accept_lost, accept_changed
     folder.refuse_if_finished()
-    _go_on(folder, data_of(folder), quiet=quiet, annotator=None)
+    go_on(folder, data_of(folder), quiet=quiet, annotator=None)
     return folder
 
 
@@ -155,7 +155,18 @@ def data_of(folder: OfflineFolder) -> OfflineData:
     return data
 
 
-def _go_on(folder: OfflineFolder, data: OfflineData, *, quiet: bool, annotator: Annotator | None) -> None:
+def go_on(folder: OfflineFolder, data: OfflineData, *, quiet: bool, annotator: Annotator | None) -> None:
+    """Bring a run and its controls to their end, as far as that goes.
+
+    Args:
+        folder: the run.
+        data: that it was made for.
+        quiet: no progress.
+        annotator: who answers, instead of the teacher that the settings name.
+
+    Raises:
+        Interrupted: the user stopped it; it can be gone on with.
+    """
     with locked(folder.path), followed(folder), enough_memory(LESS_MEMORY):
         outcome = _learn(folder, data, quiet, annotator)
         for control in folder.controls.values():

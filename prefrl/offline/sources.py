@@ -15,20 +15,21 @@ from prefrl.control.folder import ControlFolder
 from prefrl.errors import UserError, first_line
 from prefrl.files import npz_arrays, read_plain
 from prefrl.history import Episode, History
-from prefrl.offline.data import NO_ENVIRONMENT, GivenEpisode, OfflineData, Spaces, World, make_data
+from prefrl.offline.data import NO_ENVIRONMENT, OTHER_ENVIRONMENT, GivenEpisode, OfflineData, Spaces, World, make_data
 from prefrl.offline.minari_data import is_minari, read_minari
 from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.runs.folder import format_of
 from prefrl.spaces import Array, Batch, from_arrays
 
 
-def read_data(place: str, world: World | None = None) -> OfflineData:
+def read_data(place: str, world: World | None = None, *, mend: str = OTHER_ENVIRONMENT) -> OfflineData:
     """Read data from wherever they lie.
 
     Args:
         place: a run of `prefrl train`, an episode `.npz` or a folder of them, or a Minari data set: its id, its folder,
             or the folder `data` in it.
         world: the environment that they are of, instead of what they say.
+        mend: what to do where they are of another, for the message.
 
     Raises:
         UserError: there is nothing of these kinds, it cannot be read, or it does not fit the environment.
@@ -41,7 +42,7 @@ def read_data(place: str, world: World | None = None) -> OfflineData:
         spaces, said, episodes = _read_run(path)
     else:
         spaces, said, episodes = read_minari(place)
-    return make_data(place, spaces, world or said, episodes)
+    return make_data(place, spaces, world or said, episodes, mend=mend)
 
 
 def read_npz(path: Path, world: World) -> tuple[Spaces, World, list[GivenEpisode]]:

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Protocol
 
 from prefrl.control import run as control_runs
 from prefrl.control.folder import ControlFolder
-from prefrl.control.offline_start import with_start
 from prefrl.control.settings import TrainSettings
 from prefrl.errors import ANYTHING, UserError, first_line, near_names, require
 from prefrl.offline import run as offline_runs
+from prefrl.offline.demonstrations import demonstrate
 from prefrl.offline.folder import OfflineFolder
 from prefrl.offline.settings import OfflineSettings
 from prefrl.runs import RunFolder, tracking
@@ -71,19 +71,19 @@ class ControlKind:
             raise UserError("A sweep asks no people. Leave --annotator out.")
         if settings.record is not None:
             raise UserError("The runs of a sweep have a record each, in their folders. Leave --record out.")
-        resolved: dict[str, Any] = to_json(with_start(settings).resolve())
+        resolved: dict[str, Any] = to_json(control_runs.settle(settings))
         return resolved
 
     def begin(self, values: Mapping[str, Any], path: Path, options: Mapping[str, Any]) -> None:
         """Train; see `Kind`."""
         control_runs.train(
             from_json(TrainSettings, dict(values)), path, quiet=True, baseline=options["baseline"],
-            trackers=options["track"], project=options["project"],
+            trackers=options["track"], project=options["project"], demonstrate=demonstrate,
         )  # fmt: skip
 
     def go_on(self, path: Path) -> None:
         """Train on; see `Kind`."""
-        control_runs.resume(path, quiet=True)
+        control_runs.resume(path, quiet=True, demonstrate=demonstrate)
 
     def judge(self, path: Path) -> None:
         """Write the report of the reward; see `Kind`."""

@@ -15,6 +15,7 @@ from prefrl.control.pairs import pairs
 from prefrl.control.settings import TrainSettings
 from prefrl.errors import UserError
 from prefrl.offline import run as offline_runs
+from prefrl.offline.demonstrations import demonstrate
 from prefrl.offline.folder import OfflineFolder
 from prefrl.offline.settings import OfflineSettings
 from prefrl.runs import tracking
@@ -64,8 +65,9 @@ def train(
         env_options={**settings.env_options, **pairs(env, "options of the environment", "hide_life_loss=false")},
     )
     folder = runs.train(
-        settings, out, baseline=baseline, quiet=quiet, viewer=viewer, serve=serve, trackers=track, project=project
-    )
+        settings, out, baseline=baseline, quiet=quiet, viewer=viewer, serve=serve, trackers=track, project=project,
+        demonstrate=demonstrate,
+    )  # fmt: skip
     _after_training(folder, video=video, quiet=quiet, as_json=json)
 
 
@@ -160,7 +162,7 @@ def resume(
         return
     folder = runs.resume(
         run, quiet=quiet, viewer=viewer, serve=serve, trust=trust, accept_lost=accept_lost,
-        accept_changed=accept_changed, labels=labels, steps=steps,
+        accept_changed=accept_changed, labels=labels, steps=steps, demonstrate=demonstrate,
     )  # fmt: skip
     _after_training(folder, video=video, quiet=quiet, as_json=json)
 

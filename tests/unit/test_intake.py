@@ -189,6 +189,21 @@ def test_each_annotator_counts_once_for_a_query_and_no_more_than_it_wants(
         assert (asked.id in intake.open) == (len(intake.answerers(asked.id)) < asked.overlap)
 
 
+def test_who_is_left_out_later_counts_as_if_left_out_from_the_start() -> None:
+    first, second, third = query(1), query(2, session=1), query(3, session=1)
+    rows = numbered(says(first, "anna"), says(second, "ben"), says(third, "anna"))
+    intake, never = Intake(first_session=1), Intake(first_session=1, without=("anna",))
+    for one in (intake, never):
+        one.ask([first, second, third])
+        one.take_in(rows[:2])
+    assert (intake.taken, intake.labels) == ([1, 2], 1)
+    assert intake.leave_out("anna") == Change(removed=(1,))
+    assert intake.leave_out("anna") == Change()
+    for one in (intake, never):
+        assert one.take_in(rows) == Change()
+    assert (intake.taken, intake.labels, intake.open) == (never.taken, never.labels, never.open) == ([2], 1, ())
+
+
 @given(data=st.data())
 def test_the_order_in_which_people_answer_does_not_matter_where_nobody_is_too_late(data: st.DataObject) -> None:
     queries = [query(number, overlap=data.draw(st.integers(1, 3))) for number in range(data.draw(st.integers(1, 4)))]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from prefrl.errors import UserError
-from prefrl.files import npz_bytes
+from prefrl.files import npz_arrays, npz_bytes
 from prefrl.frames import FrameTrack
 from prefrl.history import History
 from prefrl.segments import (
@@ -24,6 +24,8 @@ from prefrl.segments import (
     in_parts,
     segment_arrays,
     segment_from_arrays,
+    segments_from_arrays,
+    segments_to_arrays,
     stack_transitions,
     transitions_at,
 )
@@ -538,3 +540,16 @@ def test_parts_hold_all_in_order_and_at_most_so_many_bytes_or_one_segment() -> N
     assert [len(part) for part in parts] == [2, 1, 2, 1]
     assert [id(segment) for part in parts for segment in part] == [id(segment) for segment in made]
     assert list(in_parts([], 160)) == []
+
+
+def test_segments_of_one_length_come_back_from_a_file() -> None:
+    history = History()
+    history.add(
+        World([[7, 30], [30]], lambda episode, step: {"a": plain(episode, step), "b": np.float32(step)}).rollout(20)
+    )
+    segments = [*history.sample(5, 3, np.random.default_rng(0)), history.closed[0].segment(4, 3)]
+    again = segments_from_arrays(npz_arrays(npz_bytes(segments_to_arrays(segments))))
+    assert [vars_of(one) for one in again] == [vars_of(one) for one in segments]
+    assert [one.start for one in again] == [one.start for one in segments]
+    with pytest.raises(KeyError):
+        segments_from_arrays({"actions": np.zeros((1, 3))})
