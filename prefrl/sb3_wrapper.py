@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.spaces import Batch, map_batch, with_rows
 from prefrl.values import copied
-from prefrl.wrappers import as_reward_function, check_spaces, inside, warn_of_two
+from prefrl.wrappers import as_reward_function, check_spaces, inside, warn_of_overwritten, warn_of_two
 
 
 class VecLearnedReward(VecEnvWrapper):
@@ -66,6 +66,7 @@ class VecLearnedReward(VecEnvWrapper):
             )
         self._observations: Batch = {}
         self._actions: NDArray[Any] = np.empty(0)
+        self._end_seen = False
         self._true_returns = np.zeros(venv.num_envs)
         self._learned_returns = np.zeros(venv.num_envs)
 
@@ -87,6 +88,9 @@ class VecLearnedReward(VecEnvWrapper):
         current = map_batch(copied, observations)  # type: ignore[arg-type]
         ended = np.flatnonzero(dones).tolist()
         following = with_rows(current, {env: infos[env]["terminal_observation"] for env in ended})
+        if ended and not self._end_seen:  # the first end shows it
+            self._end_seen = True
+            warn_of_overwritten(following, current, ended)
         rewards = checked_rewards(self._rewards_of, self._observations, self._actions, following)
         self._observations = current
         self._true_returns += true_rewards

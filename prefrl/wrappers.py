@@ -37,6 +37,7 @@ from prefrl.spaces import (
     check_observation_space,
     map_batch,
     same_bounds,
+    to_arrays,
     with_rows,
 )
 from prefrl.values import NUMBERS, ONE_NUMBER, as_array, copied, has_masked, nan_where_masked, read_info, read_value
@@ -177,6 +178,7 @@ class VectorLearnedReward(AnyVectorWrapper):
         self._mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self._observations: Batch | None = None
         self._ended = np.zeros(env.num_envs, bool)
+        self._end_seen = False
         self._true_returns = np.zeros(env.num_envs)
         self._learned_returns = np.zeros(env.num_envs)
 
@@ -268,8 +270,12 @@ class VectorLearnedReward(AnyVectorWrapper):
         def last(env: int) -> Any:
             return {key: rows[env] for key, rows in final.items()} if isinstance(final, Mapping) else final[env]
 
-        following = with_rows(observations, {env: last(env) for env in np.flatnonzero(ended).tolist()})
+        envs = np.flatnonzero(ended).tolist()
+        following = with_rows(observations, {env: last(env) for env in envs})
         check_finite(following, "The last observation of an episode")
+        if not self._end_seen:  # the first end shows it
+            self._end_seen = True
+            warn_of_overwritten(following, observations, envs)
         return following
 
 
@@ -321,6 +327,27 @@ def warn_of_two(env: Any, *more: type[Any]) -> None:
             "A learned reward is inside already: this one takes its rewards for the environment's, so that "
             "`true_reward` and `true_return` are learned ones. Wrap once, the single copies or the vector of them.",
             stacklevel=3,
+        )
+
+
+def warn_of_overwritten(last: Batch, first: Batch, ended: list[int]) -> None:
+    """Warn where the last observations of episodes are the first ones of the next.
+
+    A vector that begins the next episode in the same step keeps no copy of a last observation: where an environment
+    gives out one array again and again, that array holds the next episode's first observation by then.
+
+    Args:
+        last: `(E, ...)`: with the last observations of the episodes that ended.
+        first: `(E, ...)`: with the first ones of those that began.
+        ended: in which environments.
+    """
+    pairs = zip(to_arrays("", last).values(), to_arrays("", first).values(), strict=True)
+    if all(np.array_equal(ends[ended], begins[ended]) for ends, begins in pairs):
+        warnings.warn(
+            "The last observation of an episode is exactly the first one of the next. If the environment gives out one "
+            "array again and again, the vector has overwritten it and the last step of every episode is scored "
+            "wrongly: let it return copies of its observations, or put a LearnedReward around each copy instead.",
+            stacklevel=4,
         )
 
 

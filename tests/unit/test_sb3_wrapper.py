@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,24 @@ def test_the_reward_of_another_environment_is_refused_and_other_bounds_are_said(
 
 def test_the_example_in_the_docstring_is_true() -> None:
     assert doctest.testmod(sb3_wrapper).failed == 0
+
+
+class OneArray(Counter):
+    """Gives out one array again and again."""
+
+    def _seen(self) -> Any:
+        return {"count": self.count} if self.as_dict else self.count
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_a_terminal_observation_that_the_next_episode_overwrote_is_told_once(as_dict: bool) -> None:
+    envs = VecLearnedReward(DummyVecEnv([lambda: OneArray(2, as_dict)] * 2), by_all)
+    envs.reset()
+    actions = np.array([0, 1])
+    envs.step(actions)
+    with pytest.warns(UserWarning, match="one array again and again"):
+        envs.step(actions)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        envs.step(actions)
+        envs.step(actions)

@@ -75,7 +75,7 @@ class Recorder:
 def vector(mode: AutoresetMode, lengths: tuple[int, ...] = (2, 3), **kwargs: Any) -> SyncVectorEnv[Any, Any]:
     def maker(length: int) -> Callable[[], gymnasium.Env[Any, Any]]:
         # Gymnasium keeps no copy of a final observation, so an array must not be handed out twice there.
-        return lambda: Counter(length, reuses_array=mode is not AutoresetMode.SAME_STEP, **kwargs)
+        return lambda: Counter(length, **{"reuses_array": mode is not AutoresetMode.SAME_STEP, **kwargs})
 
     return SyncVectorEnv([maker(length) for length in lengths], autoreset_mode=mode)
 
@@ -206,6 +206,31 @@ def test_same_step_autoreset_scores_the_last_transition_with_the_final_observati
         observations = rows[1][0]["count"] if as_dict else rows[1][0]
         np.testing.assert_array_equal(observations[:, 0], [0, 2])  # what the agent sees is left as it was
         assert reward.sizes == [2] * 4
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_a_last_observation_that_the_next_episode_overwrote_is_told_once(as_dict: bool) -> None:
+    envs = VectorLearnedReward(vector(AutoresetMode.SAME_STEP, as_dict=as_dict, reuses_array=True), Recorder())
+    envs.reset()
+    envs.step(np.array([1, 2]))
+    with pytest.warns(UserWarning, match="one array again and again"):
+        envs.step(np.array([1, 2]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        envs.step(np.array([1, 2]))
+    right = LearnedReward(Counter(2, as_dict=as_dict), Recorder())  # what the warning advises
+    right.reset()
+    assert [right.step(1)[1] for _ in range(2)] == [1010, 1011]
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_where_last_observations_are_kept_nothing_is_said_of_them(mode: AutoresetMode) -> None:
+    envs = VectorLearnedReward(vector(mode), Recorder())
+    envs.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            envs.step(np.array([1, 2]))
 
 
 def test_without_autoreset_a_partial_reset_begins_only_those_episodes() -> None:
