@@ -22,6 +22,8 @@ from typing import Any
 
 import tyro
 
+import prefrl
+
 ROOT = Path(__file__).parents[2]
 HERE = "prefrl"  # what needs no environment of its own
 
@@ -91,6 +93,12 @@ ENVIRONMENTS = (
 VERBS = ("train", "evaluate", "report", "video", "clips")
 
 
+def our_places() -> list[str]:
+    """Return where the packages of this interpreter lie, prefrl too, which need not be among them (pip install -e)."""
+    places = [sysconfig.get_paths()[key] for key in ("purelib", "platlib")]
+    return list(dict.fromkeys([*places, str(Path(prefrl.__file__).parents[1])]))
+
+
 def python_with(name: str, packages: tuple[str, ...], folder: Path) -> Path:
     """Return the interpreter of an environment that has the packages beside those of this one."""
     if not packages:
@@ -99,11 +107,10 @@ def python_with(name: str, packages: tuple[str, ...], folder: Path) -> Path:
     python = place / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     if not python.exists():
         venv.create(place, with_pip=False)
-        ours = "\n".join(dict.fromkeys(sysconfig.get_paths()[key] for key in ("purelib", "platlib")))
         theirs = subprocess.check_output(
             [python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"], text=True
         ).strip()
-        (Path(theirs) / "parent.pth").write_text(ours + "\n", encoding="utf-8")
+        (Path(theirs) / "parent.pth").write_text("\n".join(our_places()) + "\n", encoding="utf-8")
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-input", *packages], check=True)
     return python
 

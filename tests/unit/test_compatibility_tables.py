@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import compatibility
+
+import prefrl
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text(encoding="utf-8")
 
@@ -31,3 +35,10 @@ def test_what_was_tried_has_a_row_anew_and_the_others_keep_theirs() -> None:
 def test_what_was_never_tried_before_gets_its_place_in_the_order_of_the_script() -> None:
     rows = compatibility.tables({"rllib": {"failed": "not done after 5 s"}}, DOCUMENT)["libraries"]
     assert rows[-1] == "| rllib | | CartPole-v1 | | not done after 5 s | `scripts/examples/with_rllib.py` |"
+
+
+def test_other_environments_find_prefrl_where_it_is_installed_in_place(tmp_path: Path) -> None:
+    code = "import sys; sys.path[:0] = sys.argv[1:]; import prefrl.envs, numpy; print(prefrl.__file__)"
+    command = [sys.executable, "-I", "-S", "-c", code, *compatibility.our_places()]
+    found = subprocess.check_output(command, text=True, cwd=tmp_path).strip()
+    assert Path(found) == Path(prefrl.__file__)
