@@ -141,7 +141,7 @@ def _said(hub: Any, what: str) -> Iterator[None]:
         raise
     except Exception as error:  # of the network, of many kinds
         where = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+        reason = first_line(error)[:200].rstrip(".")
         raise UserError(
-            f"{what} at {where}: {first_line(error)[:200]} Is the name right, and are you logged in (hf auth login, or "
-            "HF_TOKEN)?"
+            f"{what} at {where}: {reason}. Is the name right, and are you logged in (hf auth login, or HF_TOKEN)?"
         ) from error
