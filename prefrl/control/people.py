@@ -86,7 +86,9 @@ class PeopleTeaching(AnswerTeaching):
         super().__init__(learner, settings)
         self._teacher = teacher
         self._instruction = text_or_file(settings.instruction)
-        self._schedule = settings.label_schedule()
+        schedule = settings.label_schedule()
+        first_share = min(schedule.initial_share, settings.wait / settings.labels)
+        self._schedule = replace(schedule, initial_share=first_share)
         self._fitted_row, self._fitted_at = 0, time.monotonic()  # row of the record at the last fit, and when
         self._last_fit_steps = 0
         self._told_at = 0.0
@@ -169,8 +171,7 @@ class PeopleTeaching(AnswerTeaching):
             return ""  # the agent must go on before there is something to ask
         if len(self.learner.data) < self.settings.wait:
             return f"the agent waits for the first {self.settings.wait} answers"
-        ahead = int(num_env_steps - AHEAD * self.total_env_steps)
-        due = self._schedule.labels_due(ahead) if ahead > 0 else 0
+        due = self._schedule.labels_due(int(num_env_steps - AHEAD * self.total_env_steps))
         last_stretch = num_env_steps >= (1 - LAST_STRETCH) * self.total_env_steps
         if self.labels < due or (last_stretch and not self._complete):
             return f"training rests at {num_env_steps:,} steps until answers come"
