@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,16 +133,13 @@ class Page:
         path, cookie = request.path_params.get("path", ""), request.cookies.get(self.host.signatures.cookie_name)
         if request.method == "POST" and path == "enter":
             return self._enter(_read(request, body))
-        name = self.host.name_in(cookie)
+        content = self.host.signatures.of_cookie(cookie)
+        name = None if content is None else str(content[2])  # of who was let in once, whether their link still holds
         self._limit(name)
-        if name is None or path.startswith(("clips/", "static/", "film")):
-            with self.host.store.reading_together():
-                return self._answer_to(request, path, self.host.who(cookie), body, nonce)
-        with (
-            self.host.turn(name),
-            self.host.store.reading_together(),
-        ):  # asked within who it is: they may have withdrawn while this waited
-            return self._answer_to(request, path, self.host.who(cookie), body, nonce)
+        at_once = name is None or path.startswith(("clips/", "static/", "film"))
+        # Who it is is asked within the turn: they may have withdrawn while this waited.
+        with nullcontext() if at_once else self.host.turn(str(name)), self.host.store.reading_together():
+            return self._answer_to(request, path, self.host.person_of(content), body, nonce)
 
     def _answer_to(self, request: Request, path: str, person: Person | None, body: bytes, nonce: str) -> Any:
         if request.method == "POST":

@@ -106,14 +106,12 @@ class Host:
                 raise Refused(401, str(error)) from None
         return self.signatures.cookie([link.hash, secrets.token_urlsafe(8), name])
 
-    def name_in(self, cookie: str | None) -> str | None:
-        """Return the name in a cookie that was made here, whether its link still holds or not; None for any other."""
-        content = self.signatures.of_cookie(cookie)
-        return None if content is None else str(content[2])
-
     def who(self, cookie: str | None) -> Person | None:
         """Return whose cookie it is; None where it is nobody's, too old, or its link was revoked."""
-        content = self.signatures.of_cookie(cookie)
+        return self.person_of(self.signatures.of_cookie(cookie))
+
+    def person_of(self, content: Any) -> Person | None:
+        """Return whom the content of a cookie names; None where there is none, or its link was revoked."""
         if content is None:
             return None
         link = self.store.links.of_hash(str(content[0]))
