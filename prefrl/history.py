@@ -235,7 +235,8 @@ class History:
                 )
             raise UserError(
                 f"No episode is long enough for segments of {length} steps (the longest has {longest}). "
-                "Use shorter segments, or the fixed-horizon form of the environment."
+                f"Use shorter ones: --segment-length {max(longest, 1)}. Or, where an agent acts, put episodes "
+                f"in a row: --fixed-horizon {10 * length}."
             )
         return _draw(episodes, low, high - low, num_segments, length, rng)
 

@@ -456,7 +456,7 @@ def summarise(
 
 def groups_of(folder: ControlFolder, reward: RewardEnsemble, summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Return of each group of annotators who is in it, what share it has, and what it got by its own learned reward."""
-    checkpoint, _ = newest_checkpoint(folder)
+    checkpoint, _ = newest_checkpoint(folder, with_arrays=False)
     belongs: dict[str, list[float]] = {}
     if checkpoint is not None:
         report = checkpoint.state.part("learner").values.get("fit_report") or {}

@@ -83,8 +83,9 @@ class EnsembleCNN(nn.Module):
 
     Kernels 7, 5, 3, 3 with strides 3, 2, 1, 1 and 16 filters each, batch norm and dropout 0.5 after every convolution,
     then a layer of 64; leaky ReLU throughout. Dropout is of whole filters. Vector features (actions), where given, join
-    before the layer of 64. Images smaller than 43 x 43, for which these are too large, are read with kernels of 3,
-    strides 1, 2, 2 and a margin of one pixel, which fits any size.
+    before the layer of 64. Images smaller than 43 x 43, for which these are too large, are read with three kernels of 3
+    and a margin of one pixel, which fits any size. Their strides are 1, 2, 2; or 2, 2, 1 for images of 28 x 28 pixels
+    and more, which end as large and would else cost several times what images of 43 x 43 do.
 
     Args:
         num_members: M.
@@ -98,6 +99,7 @@ class EnsembleCNN(nn.Module):
     STRIDES = (3, 2, 1, 1)
     LEAST = 43
     SMALL_KERNELS, SMALL_STRIDES = (3, 3, 3), (1, 2, 2)
+    MIDDLE, MIDDLE_STRIDES = 28 * 28, (2, 2, 1)
     FILTERS = 16
     HIDDEN = 64
 
@@ -113,7 +115,9 @@ class EnsembleCNN(nn.Module):
         self.num_members, self.dropout = num_members, dropout
         channels, height, width = image_shape
         small = min(height, width) < self.LEAST
-        self.strides: tuple[int, ...] = self.SMALL_STRIDES if small else self.STRIDES
+        self.strides: tuple[int, ...] = self.STRIDES
+        if small:
+            self.strides = self.SMALL_STRIDES if height * width < self.MIDDLE else self.MIDDLE_STRIDES
         self.padding = 1 if small else 0
         kernels, norms = [], []
         for kernel, stride in zip(self.SMALL_KERNELS if small else self.KERNELS, self.strides, strict=True):

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ FORMAT = "prefrl.checkpoint"
 FORMAT_VERSION = 2
 """Version 1 named its count "num_env_steps" whatever it counted."""
 KEEP = 2
+ARRAYS = "arrays.safetensors"
+FILES = ("state.pt", ARRAYS, "state.json")
 
 
 class CheckpointError(UserError):
@@ -104,7 +106,7 @@ def save_checkpoint(folder: RunFolder, count: int, state: State) -> Path:
     contiguous = {name: np.ascontiguousarray(array) for name, array in state.arrays.items()}
     files = {
         "state.pt": buffer.getvalue(),
-        "arrays.safetensors": safetensors.numpy.save(contiguous),
+        ARRAYS: safetensors.numpy.save(contiguous),
         "state.json": json.dumps(state.values, allow_nan=False).encode(),
     }
     manifest = {
@@ -144,20 +146,25 @@ def save_checkpoint(folder: RunFolder, count: int, state: State) -> Path:
     return target
 
 
-def load_checkpoint(path: Path, run_id: str) -> Checkpoint:
+def load_checkpoint(path: Path, run_id: str, with_arrays: bool = True) -> Checkpoint:
     """Read a checkpoint; its tensors come on the CPU, wherever they were.
+
+    Args:
+        path: its folder.
+        run_id: of the run that it must belong to.
+        with_arrays: without them, which are most of it where observations are images, that file is not read at all.
 
     Raises:
         DamagedCheckpoint: it is incomplete or damaged.
         CheckpointError: it is of another run or of a newer version, or this machine or these libraries cannot read it.
     """
-    manifest, files = _checked_files(path)
+    manifest, files = _checked_files(path, FILES if with_arrays else [name for name in FILES if name != ARRAYS])
     if manifest["run_id"] != run_id:
         raise CheckpointError(f"{path} belongs to another run ({manifest['run_id']}, not {run_id}).")
     try:
         state = State(  # the bytes of a file are given up as soon as it is read: each may take hundreds of MB
             tensors=read_tensors(files.pop("state.pt")),
-            arrays=safetensors.numpy.load(files.pop("arrays.safetensors")),
+            arrays=safetensors.numpy.load(files.pop(ARRAYS)) if with_arrays else {},
             values=json.loads(files.pop("state.json")),
         )
         count = manifest["num_env_steps" if manifest["version"] == 1 else "count"]
@@ -169,8 +176,8 @@ def load_checkpoint(path: Path, run_id: str) -> Checkpoint:
         ) from error
 
 
-def _checked_files(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return the manifest of a checkpoint and its files by name, which are as they were written."""
+def _checked_files(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the manifest of a checkpoint and these of its files by name, which are as they were written."""
     try:
         manifest = parse_json(_read(path, "manifest.json"))
         if manifest.get("format") != FORMAT:
@@ -179,7 +186,7 @@ def _checked_files(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
             raise CheckpointError(
                 f"{path} was written by a newer prefrl (format {manifest['version']}). Upgrade prefrl."
             )
-        files = {name: _read(path, name) for name in ("state.pt", "arrays.safetensors", "state.json")}
+        files = {name: _read(path, name) for name in names}
         for name in files:
             if hashlib.sha256(files[name]).hexdigest() != manifest["sha256"][name]:
                 raise DamagedCheckpoint(f"{path / name} is damaged: its content does not match its checksum.")
@@ -203,13 +210,18 @@ def _read(path: Path, name: str) -> bytes:
     return file.read_bytes()
 
 
-def newest_checkpoint(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest checkpoint of a run that can be read, and why each newer one was refused."""
+def newest_checkpoint(folder: RunFolder, with_arrays: bool = True) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest checkpoint of a run that can be read, and why each newer one was refused.
+
+    Args:
+        folder: the run.
+        with_arrays: as of `load_checkpoint`.
+    """
     refused: list[str] = []
     run_id = folder.run_id
     for path in reversed(_folders(folder.checkpoints)):
         try:
-            return load_checkpoint(path, run_id), refused
+            return load_checkpoint(path, run_id, with_arrays), refused
         except CheckpointError as error:
             refused.append(str(error))
     return None, refused
@@ -256,7 +268,7 @@ def check_unchanged(folder: RunFolder) -> None:
     Raises:
         UserError: they were changed, and the user did not say that they accept that.
     """
-    found, _ = newest_checkpoint(folder)
+    found, _ = newest_checkpoint(folder, with_arrays=False)
     if found is not None:
         _refuse_changed(folder, found)
 

@@ -202,7 +202,7 @@ def _probability(reward: RewardEnsemble, query: Query, answer: Answer, error_rat
 
 def reward_of(folder: ControlFolder) -> tuple[RewardEnsemble | None, dict[str, float] | None]:
     """Return the reward of a run that is finished, or that of its newest checkpoint, and the reliabilities."""
-    checkpoint, _ = newest_checkpoint(folder)
+    checkpoint, _ = newest_checkpoint(folder, with_arrays=False)
     report = None if checkpoint is None else checkpoint.state.part("learner").values["fit_report"]
     reliability = None if report is None else report.get("reliability")
     if folder.reward_path.is_file():

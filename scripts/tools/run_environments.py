@@ -2,6 +2,9 @@
 
     python scripts/tools/run_environments.py my_environments.py
     python scripts/tools/run_environments.py my_environments.py --only Image Discrete --agents ppo sb3-ppo --steps 2000
+    python scripts/tools/run_environments.py my_environments.py --agents off-policy
+
+`off-policy` is an agent that learns from what it stored: dqn where actions are Discrete, else sac.
 
 A cell says `ok`; `refused`, if the command said in a sentence what is wrong; `ERROR` where it broke off with a
 traceback; `late` where it was not done in time; `-` where a verb had nothing to work on. Time is the processor's, so
@@ -32,7 +35,8 @@ from prefrl.wrappers import LearnedReward
 
 AFTER_TRAINING = ("evaluate", "report", "video", "quality", "export", "import", "wrapper")
 LABELS, SEGMENT, NUM_ENVS = 20, 10, 4
-SMALL = ("--queries.num-sessions", 2, "--fit.num-steps", 10, "--eval-episodes", 1, "--hyper", "n_epochs=1")
+SMALL = ("--queries.num-sessions", 2, "--fit.first-steps", 40, "--fit.num-steps", 10, "--eval-episodes", 1)
+OFF_POLICY = "off-policy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +118,7 @@ def through_all_verbs(env_id: str, agent: str, folder: Path, steps: int, seconds
         *("train", env_id, "--agent", agent, "--labels", LABELS, "--steps", steps, "--num-envs", NUM_ENVS),
         *("--segment-length", SEGMENT, "--out", run, "--no-video", "--quiet"),
         *SMALL,
+        *(("--hyper", "n_epochs=1") if agent in ("ppo", "sb3-ppo") else ()),
     ]
     commands: dict[str, Callable[[], int | None]] = {
         "train": lambda: prefrl([str(word) for word in train]),
@@ -133,6 +138,17 @@ def through_all_verbs(env_id: str, agent: str, folder: Path, steps: int, seconds
         else:
             outcomes[verb] = attempt(work, seconds)
     return outcomes
+
+
+def agent_for(env_id: str, agent: str) -> str:
+    """Return the name of an agent: of `OFF_POLICY`, the one that suits the actions of an environment."""
+    if agent != OFF_POLICY:
+        return agent
+    try:
+        env = gymnasium.make(env_id.rpartition(":")[2], disable_env_checker=True)
+    except Exception:  # the command says what is wrong with it
+        return "sac"
+    return "dqn" if isinstance(env.action_space, gymnasium.spaces.Discrete) else "sac"
 
 
 def registered_by(module: Path) -> list[str]:
@@ -157,7 +173,7 @@ def main(
     Args:
         module: the file of a module that registers environments.
         only: environments whose name holds one of these; default: all.
-        agents: to train.
+        agents: to train, by their names, or `off-policy`.
         steps: of each training.
         seconds: of processor time after which a verb is given up.
         out: keep the runs in this folder.
@@ -168,7 +184,7 @@ def main(
     for env_id in registered_by(module):
         if only and not any(part in env_id for part in only):
             continue
-        for agent in agents:
+        for agent in (agent_for(env_id, name) for name in agents):
             place = folder / f"{env_id.rpartition(':')[2]}-{agent}"
             outcomes = through_all_verbs(env_id, agent, place, steps, seconds)
             cells = " ".join(f"{outcome.cell:9}" for outcome in outcomes.values())

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from prefrl.errors import UserError
 from prefrl.rewards.networks import EnsembleCNN, EnsembleMLP, EnsembleOf, Features
@@ -154,6 +155,20 @@ def test_images_of_any_size_have_a_network(size: tuple[int, int]) -> None:
     assert network(Features(torch.zeros(3, 1, *size, dtype=torch.uint8), None)).shape == (2, 3)
     kernels = (7, 5, 3, 3) if min(size) >= 43 else (3, 3, 3)
     assert tuple(kernel.shape[-1] for kernel in network.kernels) == kernels
+
+
+def multiplications(height: int, width: int) -> int:
+    network = EnsembleCNN(3, (3, height, width), 0, seeded()).eval()
+    with FlopCounterMode(display=False) as counted:
+        network(Features(torch.zeros(1, 3, height, width, dtype=torch.uint8), None))
+    return counted.get_total_flops() // 2
+
+
+def test_images_too_small_for_the_large_kernels_cost_about_what_those_just_large_enough_do() -> None:
+    """With stride 1, one of 40 x 40 took over six times as long as one of 43 x 43, and a first fit five minutes."""
+    least = multiplications(43, 43)
+    assert all(multiplications(size, size) < 1.6 * least for size in (7, 27, 28, 40, 42))
+    assert multiplications(7, 700) < 1.7 * (7 * 700) / 43**2 * least
 
 
 # --- a module of one's own ---

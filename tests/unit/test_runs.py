@@ -129,6 +129,18 @@ def test_a_checkpoint_that_a_gpu_wrote_is_read_on_the_cpu(folder: CakeFolder, mo
     assert torch.equal(found.state.tensors["w"], a_state(5).tensors["w"])
 
 
+def test_who_asks_for_counters_alone_does_not_read_the_arrays(folder: CakeFolder) -> None:
+    """They are most of a checkpoint where observations are images: hundreds of MB that quality has no use for."""
+    path = save_checkpoint(folder, 1, a_state(5))
+    (path / "arrays.safetensors").unlink()
+    assert newest_checkpoint(folder)[0] is None
+    found, refused = newest_checkpoint(folder, with_arrays=False)
+    assert refused == []
+    assert found is not None
+    assert found.state.values == {"n": 5} and found.state.arrays == {}
+    assert torch.equal(found.state.tensors["w"], torch.full((2,), 5))
+
+
 def test_a_save_removes_older_checkpoints_only(folder: CakeFolder) -> None:
     newer = save_checkpoint(folder, 9, a_state(9))
     for count in (1, 2, 3):

@@ -181,7 +181,7 @@ def test_windows_that_cannot_be_drawn_are_refused_with_a_way_out() -> None:
     with pytest.raises(UserError, match="the longest has 0"):
         history.sample(1, 1, np.random.default_rng(0))
     history.add(World([[4, 4, 30]]).rollout(10))
-    with pytest.raises(UserError, match=r"the longest has 4\).*shorter segments"):
+    with pytest.raises(UserError, match=r"the longest has 4\).*--segment-length 4\. .*--fixed-horizon 50"):
         history.sample(1, 5, np.random.default_rng(0))
     with pytest.raises(UserError, match=r"within the last 2 environment steps.*larger last_steps"):
         history.sample(1, 3, np.random.default_rng(0), last_steps=2)
