@@ -100,7 +100,7 @@ class PretrainJob:
 
     verb: ClassVar[str] = "pretrain"
     size: str = "demo"
-    """tiny, demo (1.3 M parameters) or small (4 M, on smaller patches)."""
+    """tiny, demo (1 M parameters) or small (8 M, on smaller patches)."""
     pictures: int = 20_000
     """Of the world."""
     place: Placed = field(default_factory=Place)
@@ -108,6 +108,7 @@ class PretrainJob:
     training: DenoisingSettings = field(
         default_factory=lambda: DenoisingSettings(
             epochs=8,
+            batch_size=32,
             ema=0.999,
             optimiser=OptimiserSettings(learning_rate=2e-3, warmup_share=0.05, decay="cosine", adam_eps=1e-8),
         )
@@ -144,6 +145,8 @@ class RewardJob:
     """The model that drew: its text encoder reads prompts, and its pictures score 0 on average."""
     data: str
     """Rankings: what prefrl image compare wrote, a JSONL file of the same form, or a record of people's answers."""
+    captions: int = 20_000
+    """Captioned pictures of the world, which the network learns to tell apart before it sees rankings; 0: none."""
     references: int = 256
     """Pictures of the model that fix where 0 is."""
     place: Placed = field(default_factory=Place)
@@ -154,11 +157,23 @@ class RewardJob:
         seed, model = self.place.seed, self.place.load(self.model)
         rows = [row for row in read_data(self.data, model) if len(set(row.ranks)) > 1]
         learned, held_out = split_held_out(rows, seed)
-        trainer = RewardTrainer(model, learned, replace(self.training, seed=self.training.seed or seed))
+        if self.captions < 0 or self.references < 2:
+            raise UserError("captions must be at least 0 and references at least 2.")
         world = self.place.make_world()
         known = [row.prompt for row in rows]
+        captioned = None
         if world.knows(known[0]):
             known = list(world.prompts(self.references))
+            if self.captions and tuple(world.shape) == model.picture_shape:
+                captioned = world.examples(self.captions)
+        training = replace(self.training, seed=self.training.seed or seed)
+        trainer = RewardTrainer(model, learned, training, captioned=captioned)
+        if self.captions and not trainer.caption_steps and self.training.caption_epochs:
+            warnings.warn(
+                f"The prompts are not those of {self.place.world}, or its pictures have another size, so the reward "
+                "learns from the rankings alone, without captioned pictures first.",
+                stacklevel=2,
+            )
         prompts = [known[i % len(known)] for i in range(self.references)]
 
         def save() -> None:

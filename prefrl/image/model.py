@@ -40,7 +40,7 @@ class Shape:
     patch: int
 
 
-SHAPES = {"tiny": Shape(32, 2, 2, 4), "demo": Shape(128, 4, 4, 4), "small": Shape(192, 6, 6, 2)}
+SHAPES = {"tiny": Shape(32, 2, 2, 4), "demo": Shape(96, 3, 3, 4), "small": Shape(192, 6, 6, 2)}
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,18 @@
 """Reward models of images: a picture and its prompt -> a score, learned from comparisons and rankings.
 
 A small convolutional network looks at the picture, told by the prompt what to look for (FiLM, Perez et al. 2018): the
-prompt is read by the text encoder of the model that drew, which stays as it is. The loss is Plackett-Luce's of whole
-rankings, which for pairs is Bradley-Terry's (Xu et al. 2023, Eq. 1, take all pairs of a ranking). Afterwards scores are
-shifted and scaled so that pictures of the model that drew score 0 on average with a deviation of 1.
+prompt is read by the text encoder of the model that drew, which stays as it is. Where there are captioned pictures, it
+first learns which caption belongs to a picture (a contrastive loss, as CLIP's): the reward models of the literature
+begin from BLIP or CLIP for the same reason, answers are too few to learn to read from. The loss on answers is
+Plackett-Luce's of whole rankings, which for pairs is Bradley-Terry's (Xu et al. 2023, Eq. 1, take all pairs of a
+ranking). Afterwards scores are shifted and scaled so that pictures of the model that drew score 0 on average with a
+deviation of 1.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +29,14 @@ from prefrl.feedback.answers import ranks_of
 from prefrl.files import read_json
 from prefrl.image.model import ImageModel, to_floats
 from prefrl.likelihood import choices, ranking_log_likelihood
+from prefrl.runs.checkpoint import State
 from prefrl.runs.optimisation import Optimiser, OptimiserSettings
 from prefrl.runs.streams import stream, stream_seed
 from prefrl.runs.trainer import Epochs, Metrics, ModelTrainer
 
 FILE, CONFIG = "reward.safetensors", "reward.json"
+VERSION = 2
+"""Of the files: 1 had networks that saw the prompt in one place."""
 MOST_WIDTH = 8192
 """Of what a file may ask for."""
 
@@ -80,6 +87,8 @@ class Scorer(nn.Module):
 
     shift: Tensor
     scale: Tensor
+    middle: Tensor
+    spread: Tensor
 
     def __init__(self, text_width: int, width: int = 32) -> None:
         super().__init__()
@@ -89,9 +98,16 @@ class Scorer(nn.Module):
         )
         self.told = nn.Linear(text_width, 4 * width)
         self.settle = nn.Sequential(nn.GELU(), nn.Conv2d(2 * width, 2 * width, 3, padding=1), nn.GELU())
-        self.score = nn.Sequential(nn.Linear(2 * width * 16, 128), nn.GELU(), nn.Linear(128, 1))
+        self.score = nn.Sequential(nn.Linear(2 * width * 16 + text_width, 128), nn.GELU(), nn.Linear(128, 1))
         self.register_buffer("shift", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("middle", torch.zeros(text_width))
+        self.register_buffer("spread", torch.ones(text_width))
+
+    def expect(self, prompts: Tensor) -> None:
+        """Take the mean and deviation of prompts as `prompt_features` has them `(N, D)`: what differs counts."""
+        self.middle.copy_(prompts.mean(0))
+        self.spread.copy_(prompts.std(0, unbiased=False).clamp(min=1e-3))
 
     def forward(self, images: Tensor, prompts: Tensor) -> Tensor:
         """Return scores `(B,)`.
@@ -100,11 +116,15 @@ class Scorer(nn.Module):
             images: `(B, 3, H, W)` from -1 to 1.
             prompts: their prompts as `prompt_features` has them, `(B, D)`.
         """
-        seen = self.look(images)
+        return self.match(self.look(images), prompts)
+
+    def match(self, seen: Tensor, prompts: Tensor) -> Tensor:
+        """Return scores `(B,)` of pictures that were looked at, for prompts `(B, D)`."""
+        prompts = (prompts - self.middle) / self.spread
         gain, bias = self.told(prompts)[..., None, None].chunk(2, dim=1)
         seen = self.settle(seen * (1 + gain) + bias)
         seen = nn.functional.adaptive_avg_pool2d(seen, 4)
-        raw: Tensor = self.score(seen.flatten(1)).squeeze(-1)
+        raw: Tensor = self.score(torch.cat([seen.flatten(1), prompts], 1)).squeeze(-1)
         return (raw - self.shift) / self.scale
 
 
@@ -163,7 +183,7 @@ class RewardModel(nn.Module):
         state = {key: value.contiguous() for key, value in self.scorers.state_dict().items()}
         save_file(state, folder / FILE)
         settings = [scorer.settings for scorer in self.scorers]
-        (folder / CONFIG).write_text(json.dumps({"version": 1, "members": settings}) + "\n")
+        (folder / CONFIG).write_text(json.dumps({"version": VERSION, "members": settings}) + "\n")
         self._readers[0].save(folder / "reader")
 
     @classmethod
@@ -178,7 +198,13 @@ class RewardModel(nn.Module):
         if not (folder / CONFIG).is_file():
             raise UserError(f"There is no image reward model in {place}. Train one with: prefrl image reward")
         try:
-            members = read_json(folder / CONFIG)["members"]
+            held = read_json(folder / CONFIG)
+            if held["version"] != VERSION:
+                raise UserError(
+                    f"The reward model in {folder} is of version {held['version']}, here is {VERSION}. Train it again "
+                    "with: prefrl image reward"
+                )
+            members = held["members"]
             if not 1 <= len(members) <= 100:
                 raise ValueError(f"{len(members)} members")
             sizes = [(int(one["text_width"]), int(one["width"])) for one in members]
@@ -186,6 +212,8 @@ class RewardModel(nn.Module):
                 raise ValueError(f"a member of sizes {sizes}")
             scorers = [Scorer(*size) for size in sizes]
             nn.ModuleList(scorers).load_state_dict(load_file(folder / FILE))
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(f"The reward model in {folder} is damaged: {first_line(error)} Restore it.") from error
         for scorer in scorers:
@@ -205,9 +233,17 @@ class RewardTrainingSettings:
     """Each is fitted to a bootstrap of the rankings, where there are several."""
     width: int = 32
     """Channels of the first convolution."""
+    caption_epochs: float = 3.0
+    """Over captioned pictures, before the rankings, where there are any; 0: none."""
+    caption_optimiser: OptimiserSettings = field(
+        default_factory=lambda: OptimiserSettings(
+            learning_rate=2e-3, warmup_share=0.05, decay="cosine", weight_decay=1e-2
+        )
+    )
+    """Of those."""
     optimiser: OptimiserSettings = field(
         default_factory=lambda: OptimiserSettings(
-            learning_rate=1e-3, warmup_share=0.05, decay="cosine", weight_decay=1e-2
+            learning_rate=3e-4, warmup_share=0.05, decay="cosine", weight_decay=1e-2
         )
     )
     seed: int = 0
@@ -215,18 +251,24 @@ class RewardTrainingSettings:
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.members, self.width) < 1:
             raise UserError("epochs, batch_size, members and width must be at least 1.")
+        if not 0 <= self.caption_epochs < math.inf:
+            raise UserError(f"caption_epochs must be at least 0. Received {self.caption_epochs}")
 
 
 class RewardTrainer(ModelTrainer):
-    """Fits all members at once.
+    """Fits all members at once, after one network has learned to tell captions apart, from which all begin.
 
     Args:
         reader: the model whose text encoder reads prompts.
         data: rankings; ties alone teach nothing.
         settings: how.
+        captioned: captions and pictures `(N, H, W, 3)` to learn first; None: none.
     """
 
-    def __init__(self, reader: ImageModel, data: Sequence[Ranked], settings: RewardTrainingSettings) -> None:
+    def __init__(
+        self, reader: ImageModel, data: Sequence[Ranked], settings: RewardTrainingSettings, *,
+        captioned: tuple[Sequence[str], NDArray[np.uint8]] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         if not data:
             raise UserError("There is nothing to learn a reward from: no two pictures are ranked apart.")
@@ -244,13 +286,35 @@ class RewardTrainer(ModelTrainer):
             else np.arange(count)
             for member in range(settings.members)
         ]
+        self._captions = (
+            Captions(reader, *captioned, settings.seed) if captioned is not None and settings.caption_epochs else None
+        )
+        expected = told if self._captions is None else self._captions.told
+        for scorer in scorers:
+            scorer.expect(expected)
         self._epochs = Epochs(count, settings.batch_size, settings.seed, "rankings")
-        self.total_steps = settings.epochs * self._epochs.steps_per_epoch
-        self.optimiser = Optimiser(self.model.scorers.parameters(), settings.optimiser, self.total_steps)
+        self.caption_steps = 0 if self._captions is None else self._captions.steps(settings.caption_epochs)
+        self.total_steps = self.caption_steps + settings.epochs * self._epochs.steps_per_epoch
+        self.optimiser = self._optimiser(0)
+
+    def _optimiser(self, step: int) -> Optimiser:
+        if step < self.caption_steps:
+            return Optimiser(
+                self.model.scorers[0].parameters(), self.settings.caption_optimiser, self.caption_steps
+            )  # fmt: skip
+        return Optimiser(
+            self.model.scorers.parameters(), self.settings.optimiser, self.total_steps - self.caption_steps
+        )
 
     def step(self) -> Metrics:
-        """Make one update of every member."""
-        batch = self._epochs.batch(self.num_steps)
+        """Make one update: of the first network on captions, then of every member on rankings."""
+        if self.num_steps < self.caption_steps:
+            return self._learn_captions()
+        if self.num_steps == self.caption_steps and self.caption_steps:
+            for scorer in self.model.scorers[1:]:
+                scorer.load_state_dict(self.model.scorers[0].state_dict())
+            self.optimiser = self._optimiser(self.num_steps)
+        batch = self._epochs.batch(self.num_steps - self.caption_steps)
         losses, right = [], []
         for scorer, drawn in zip(self.model.scorers, self._drawn, strict=True):
             rows = [int(drawn[i]) for i in batch]
@@ -265,6 +329,26 @@ class RewardTrainer(ModelTrainer):
         self.num_steps += 1
         self.num_examples += len(batch)
         return {"loss": float(loss.detach()) / len(losses), "accuracy": float(np.mean(right))}
+
+    def _learn_captions(self) -> Metrics:
+        assert self._captions is not None
+        scorer: Any = self.model.scorers[0]
+        images, told = self._captions.batch(self.num_steps)
+        choices = told.shape[1]
+        scores = scorer.match(scorer.look(images).repeat_interleave(choices, 0), told.flatten(0, 1)).view(-1, choices)
+        loss = nn.functional.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long))
+        loss.backward()
+        self.optimiser.step()
+        self.num_steps += 1
+        right = float((scores.argmax(1) == 0).float().mean())
+        return {"caption_loss": float(loss.detach()), "caption_accuracy": right}
+
+    def restore(self, state: State) -> None:
+        """Take over what `state` gave."""
+        done = int(state.tensors["num_steps"])
+        if done > self.caption_steps:  # at the border itself, the next step begins the second part
+            self.optimiser = self._optimiser(done)
+        super().restore(state)
 
     def _scores(self, scorer: Any, rows: Sequence[int]) -> Tensor:
         """Return scores `(B, K)` of the pictures of some rankings; 0 where a ranking has fewer than K."""
@@ -282,6 +366,47 @@ class RewardTrainer(ModelTrainer):
                 scores = scorer(images, told)
                 scorer.shift.copy_(scores.mean() * scorer.scale + scorer.shift)
                 scorer.scale.copy_(scores.std().clamp(min=1e-6) * scorer.scale)
+
+
+class Captions:
+    """Captioned pictures, each beside captions that are not its own: half of them alike, half any.
+
+    Args:
+        reader: the model whose text encoder reads captions.
+        captions: N.
+        pictures: `(N, H, W, 3)` uint8.
+        seed: of the order and of the other captions.
+    """
+
+    BATCH, CANDIDATES, ALIKE, ANY = 64, 16, 2, 2
+
+    def __init__(
+        self, reader: ImageModel, captions: Sequence[str], pictures: NDArray[np.uint8], seed: int
+    ) -> None:  # fmt: skip
+        self.unique = sorted(set(captions))
+        self._words = [frozenset(caption.split()) for caption in self.unique]
+        self.told = prompt_features(reader, self.unique)
+        place = {caption: number for number, caption in enumerate(self.unique)}
+        self._own = [place[caption] for caption in captions]
+        self._pictures, self._seed = pictures, seed
+        self._epochs = Epochs(len(captions), self.BATCH, seed, "captions")
+
+    def steps(self, epochs: float) -> int:
+        """Return the updates of so many epochs; none where all captions are the same."""
+        return max(1, round(epochs * self._epochs.steps_per_epoch)) if len(self.unique) > 1 else 0
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return pictures `(B, 3, H, W)` and for each the features of captions `(B, 5, D)`, its own first."""
+        rows = self._epochs.batch(step)
+        random = stream(self._seed, "other captions", step)
+        drawn = random.integers(len(self.unique) - 1, size=(len(rows), self.CANDIDATES))
+        named = []
+        for row, candidates in zip(rows, drawn.tolist(), strict=True):
+            own = self._own[row]
+            others = [number + (number >= own) for number in candidates]
+            alike = sorted(others, key=lambda number: -len(self._words[number] & self._words[own]))[: self.ALIKE]
+            named.append([own, *alike, *others[: self.ANY]])
+        return to_floats(self._pictures[rows]), self.told[torch.tensor(named)]
 
 
 def ranking_loss(scores: Tensor, ranks: Sequence[tuple[int, ...]]) -> Tensor:

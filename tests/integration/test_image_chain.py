@@ -22,10 +22,11 @@ from prefrl.image import jobs
 from prefrl.image.denoising import DenoisingSettings, DenoisingTrainer
 from prefrl.image.evaluation import draw
 from prefrl.image.folder import ImageFolder
-from prefrl.image.jobs import DDPOJob, Place, PretrainJob, Watch, resume, start
+from prefrl.image.jobs import DDPOJob, Place, PretrainJob, RewardJob, Watch, resume, start
 from prefrl.image.lora import LoraSettings
 from prefrl.image.model import ImageModel
 from prefrl.image.policy import PolicySettings, PolicyTrainer
+from prefrl.image.reward_model import RewardModel, RewardTrainer, RewardTrainingSettings
 from prefrl.runs.guard import Interrupted
 
 FEW = ["--sampling-steps", "4", "--device", "cpu"]
@@ -47,7 +48,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert not image("compare", base, "--num", "24", "--images", "2", "--out", data, "--sampling-steps", "4")
     assert not image(
         "reward", "--model", base, "--data", data, "--training.epochs", "2", "--training.members", "2",
-        "--references", "16", "--out", str(folder / "reward"), *FEW,
+        "--references", "16", "--captions", "256", "--training.caption-epochs", "1", *FEW,
+        "--out", str(folder / "reward"),
     )  # fmt: skip
     return folder
 
@@ -168,6 +170,50 @@ def test_pretraining_with_an_average_of_weights_goes_on_exactly(
     parts = resume(tmp_path / "parts", quiet=True)
     first, second = weights_of(whole.path), weights_of(parts.path)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("stop", [2, 4, 6], ids=["among captions", "between", "among rankings"])
+def test_a_reward_that_was_stopped_goes_on_exactly(
+    stop: int, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = RewardJob(
+        model=str(made / "base"), data=str(made / "data"), captions=128, references=8,
+        place=Place(sampling_steps=2, device="cpu"),
+        training=RewardTrainingSettings(epochs=4, batch_size=8, members=2, width=8, caption_epochs=2),
+    )  # fmt: skip
+    whole = start(wanted, tmp_path / "whole", quiet=True)
+    step = RewardTrainer.step
+
+    def stops(self: RewardTrainer) -> Any:
+        metrics = step(self)
+        assert self.caption_steps == 4
+        if self.num_steps == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        return metrics
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RewardTrainer, "step", stops)
+        with pytest.raises(Interrupted):
+            start(wanted, tmp_path / "parts", quiet=True)
+    parts = resume(tmp_path / "parts", quiet=True)
+    first, second = (RewardModel.load(str(folder.path)).scorers.state_dict() for folder in (whole, parts))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(
+        first["0.score.0.weight"], first["1.score.0.weight"]
+    )  # each learned from rankings of its own
+
+
+def test_a_reward_on_prompts_of_no_world_says_that_it_saw_no_captions(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "data", tmp_path / "data")
+    file = tmp_path / "data" / "rankings.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps({**row, "prompt": f"a cat {i % 3}"}) + "\n" for i, row in enumerate(rows)))
+    wanted = RewardJob(
+        model=str(made / "base"), data=str(tmp_path / "data"), references=8,
+        place=Place(sampling_steps=2, device="cpu"), training=RewardTrainingSettings(epochs=1, members=1, width=8),
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match="learns from the rankings alone, without captioned pictures first"):
+        assert start(wanted, tmp_path / "reward", quiet=True).finished
 
 
 def test_a_run_is_resumed_from_anywhere_but_not_on_changed_data(

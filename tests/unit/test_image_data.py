@@ -18,10 +18,18 @@ from prefrl.image.data import read_rankings, write_rankings
 from prefrl.image.demo import conclusions
 from prefrl.image.denoising import reward_weights
 from prefrl.image.evaluation import diversity, grid
-from prefrl.image.model import SHAPES, build_model
+from prefrl.image.model import SHAPES, build_model, to_floats
 from prefrl.image.people import ask_people, read_answers
 from prefrl.image.quality import Features, frechet_distance
-from prefrl.image.reward_model import Ranked, RewardModel, RewardTrainer, RewardTrainingSettings, judge_reward
+from prefrl.image.reward_model import (
+    Captions,
+    Ranked,
+    RewardModel,
+    RewardTrainer,
+    RewardTrainingSettings,
+    judge_reward,
+    prompt_features,
+)
 from prefrl.store import PreferenceStore
 
 SHAPE = (16, 16, 3)
@@ -152,6 +160,54 @@ def test_a_reward_model_learns_what_people_prefer_and_is_read_back(tmp_path: Pat
     (tmp_path / "reward" / "reward.safetensors").write_bytes(damaged[: len(damaged) // 2])
     with pytest.raises(UserError, match="is damaged"):
         RewardModel.load(str(tmp_path / "reward"))
+
+
+def as_asked_and_not(count: int) -> list[Ranked]:
+    """Return pairs of equally good pictures: one of what was asked for, one of another scene."""
+    random, world = np.random.default_rng(11), Scenes(0)
+    prompts = world.prompts(3 * count)
+    pairs = [(a, b) for a, b in zip(prompts[::2], prompts[1::2], strict=False) if a != b][:count]
+    scenes = [(Scene.read(a), Scene.read(b)) for a, b in pairs]
+    return [
+        Ranked(a.caption, np.stack([draw(a, random), draw(b, random)]), (1, 2)) for a, b in scenes if a and b
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("caption_epochs", "least", "most"), [(12.0, 0.8, 1.0), (0.0, 0.2, 0.8)])
+def test_captions_alone_teach_which_picture_was_asked_for(caption_epochs: float, least: float, most: float) -> None:
+    """Two answers about dullness teach nothing of prompts; a control without captions does not know them either."""
+    captions, pictures = Scenes(0, wrong=0.0, poor=0.0).examples(1500)
+    model = build_model(SHAPES["tiny"], captions, 16, seed=0)
+    settings = RewardTrainingSettings(epochs=1, members=2, width=16, caption_epochs=caption_epochs)
+    trainer = RewardTrainer(model, some_rankings(2), settings, captioned=(captions, pictures))
+    assert (trainer.caption_steps > 0) == (caption_epochs > 0)
+    trainer.train()
+    assert least <= judge_reward(trainer.model, as_asked_and_not(100))["held_out_accuracy"] <= most
+
+
+def test_other_captions_are_others_and_the_own_stands_first() -> None:
+    captions, pictures = Scenes(0).examples(200)
+    model = build_model(SHAPES["tiny"], captions, 16, seed=0)
+    found = Captions(model, captions, pictures, seed=3)
+    images, told = found.batch(1)
+    assert images.shape == (64, 3, 16, 16) and told.shape == (64, 5, 64)
+    own = prompt_features(model, captions)
+    row = next(i for i in range(200) if torch.equal(to_floats(pictures[i : i + 1])[0], images[0]))
+    assert torch.allclose(told[0, 0], own[row], atol=1e-6)
+    assert (told[:, :1] - told[:, 1:]).abs().flatten(2).amax(2).min() > 1e-6
+    again, _ = Captions(model, captions, pictures, seed=3).batch(1)
+    assert torch.equal(images, again)
+    assert Captions(model, ["one"] * 3, pictures[:3], seed=3).steps(5) == 0
+
+
+def test_files_of_another_version_are_said_to_be_that(tmp_path: Path) -> None:
+    rows = some_rankings(2)
+    model = build_model(SHAPES["tiny"], [row.prompt for row in rows], 16, seed=0)
+    RewardTrainer(model, rows, RewardTrainingSettings(members=1, width=16)).model.save(tmp_path)
+    path = tmp_path / "reward.json"
+    path.write_text(path.read_text().replace('"version": 2', '"version": 1'))
+    with pytest.raises(UserError, match=r"of version 1, here is 2\. Train it again"):
+        RewardModel.load(str(tmp_path))
 
 
 def test_a_coin_teaches_a_reward_nothing() -> None:
