@@ -7,6 +7,7 @@ is over-optimised; the KL to the model at the start delays that (DPOK, Fan et al
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from prefrl.cpus import available_cpus
 from prefrl.errors import UserError
 from prefrl.files import read_json, write_json
 from prefrl.image import jobs
@@ -28,8 +30,9 @@ from prefrl.image.jobs import Place, Watch, save_picture
 from prefrl.image.policy import PolicySettings
 from prefrl.image.quality import Features
 from prefrl.image.reward_model import RewardModel, rank_by_scores
+from prefrl.runs.beside import finish_runs
 from prefrl.runs.codec import to_json
-from prefrl.runs.optimisation import OptimiserSettings
+from prefrl.runs.device import choose_device
 from prefrl.runs.plotting import make_figure, save_figure, set_style
 from prefrl.runs.streams import stream_seed
 
@@ -39,18 +42,27 @@ class DemoSettings:
     """How much of everything."""
 
     seed: int = 0
-    pretraining_epochs: float = 6.0
+    pretraining_epochs: float = 7.0
     """Of 20,000 pictures."""
-    comparisons: int = 400
+    comparisons: int = 1000
     """Pairs of the pretrained model's pictures that the reward is learned from."""
-    steps: int = 60
+    steps: int = 80
     """Batches of DDPO and DPOK."""
-    beta: float = 0.002
+    beta: float = 0.01
     """Weight of the KL divergence in DPOK, and in DDPO with KL."""
-    sampling_steps: int = 16
+    sampling_steps: int = 12
     judge_temperature: float = 0.1
     """Of the judge that compares: its gold rewards over this are logits."""
-    watch: Watch = field(default_factory=lambda: Watch(times=4, prompts=24, images=4))
+    device: str = "auto"
+    jobs: int | None = None
+    """Methods trained side by side; None: one to each core, or one in all on a GPU."""
+    watch: Watch = field(default_factory=lambda: Watch(times=5, prompts=48, images=4))
+
+    def __post_init__(self) -> None:
+        if min(self.comparisons, self.steps) < 1 or self.pretraining_epochs <= 0:
+            raise UserError("comparisons and steps must be at least 1, pretraining_epochs above 0.")
+        if self.jobs is not None and self.jobs < 1:
+            raise UserError(f"jobs must be at least 1. Received {self.jobs}")
 
 
 class Demo:
@@ -64,44 +76,44 @@ class Demo:
 
     def __init__(self, settings: DemoSettings, out: Path, *, quiet: bool) -> None:
         self.settings, self.out, self.quiet = settings, out, quiet
-        self.place = Place(seed=settings.seed, sampling_steps=settings.sampling_steps)
+        self.place = Place(seed=settings.seed, sampling_steps=settings.sampling_steps, device=settings.device)
+        self.console = Console(quiet=quiet)
 
     def run(self) -> None:
         """Make what is missing."""
         self.out.mkdir(parents=True, exist_ok=True)
         self._check_settings()
-        settings, place, watch = self.settings, self.place, self.settings.watch
-        base, reward, data = str(self.out / "base"), str(self.out / "reward"), str(self.out / "comparisons")
+        settings = self.settings
+        base, data = str(self.out / "base"), str(self.out / "comparisons")
         pretraining = replace(jobs.PretrainJob().training, epochs=settings.pretraining_epochs)
-        self._make("base", lambda: jobs.PretrainJob(place=place, watch=watch, training=pretraining))
+        self._make("base", jobs.PretrainJob(place=self.place, watch=settings.watch, training=pretraining))
         if not (self.out / "comparisons" / FILE).is_file():
-            self._compare(base)
-        self._make("reward", lambda: jobs.RewardJob(model=base, data=data, place=place))
-        watched = replace(watch, proxy=reward)
-        shared: dict[str, Any] = {"model": base, "reward": reward, "place": place, "watch": watched}
-        policy = PolicySettings(
-            steps=settings.steps, prompts=16, images=4, minibatch_size=256,
-            optimiser=OptimiserSettings(learning_rate=5e-5),
-        )  # fmt: skip
-        beta = settings.beta
+            self._timed("comparisons", lambda: self._compare(base))
+        self._make("reward", jobs.RewardJob(model=base, data=data, place=self.place))
+        made = self._methods(base, str(self.out / "reward"), data)
+        self._make_beside(made)
+        self._timed("best of n", lambda: self._best_of_n(base, str(self.out / "reward")))
+        self._timed("quality", lambda: self._judge_quality(["base", *made]))
+        self._draw(list(made))
+
+    def _methods(self, base: str, reward: str, data: str) -> dict[str, Any]:
+        """Return the job of each method, all from the same model, reward and answers."""
+        settings, place = self.settings, self.place
+        watch = replace(settings.watch, proxy=reward)
+        shared: dict[str, Any] = {"model": base, "reward": reward, "place": place, "watch": watch}
+        policy = PolicySettings(steps=settings.steps, prompts=16, images=4, minibatch_size=256)
         value = replace(policy, baseline="value")
-        made: dict[str, Callable[[], Any]] = {
-            "dpok": lambda: jobs.DPOKJob(**shared, training=replace(value, beta=beta)),
-            "dpok-no-kl": lambda: jobs.DPOKJob(**shared, training=replace(value, beta=0.0)),
-            "ddpo": lambda: jobs.DDPOJob(**shared, training=policy),
-            "ddpo-kl": lambda: jobs.DDPOJob(**shared, training=replace(policy, beta=beta)),
-            "rwr": lambda: jobs.RWRJob(**shared, training=DenoisingSettings(epochs=6)),
-            "refl": lambda: jobs.ReFLJob(**shared, training=ReFLSettings(steps=3 * settings.steps, weight=1e-2)),
-            "dpo": lambda: jobs.DPOJob(
-                model=base, data=data, place=place, watch=watched,
-                training=DiffusionDPOSettings(epochs=6, beta=500),
+        return {
+            "dpok": jobs.DPOKJob(**shared, training=replace(value, beta=settings.beta)),
+            "dpok-no-kl": jobs.DPOKJob(**shared, training=replace(value, beta=0.0)),
+            "ddpo": jobs.DDPOJob(**shared, training=policy),
+            "ddpo-kl": jobs.DDPOJob(**shared, training=replace(policy, beta=settings.beta)),
+            "rwr": jobs.RWRJob(**shared, training=DenoisingSettings(epochs=6)),
+            "refl": jobs.ReFLJob(**shared, training=ReFLSettings(steps=3 * settings.steps, weight=1e-2)),
+            "dpo": jobs.DPOJob(
+                model=base, data=data, place=place, watch=watch, training=DiffusionDPOSettings(epochs=6, beta=500)
             ),
         }  # fmt: skip
-        for name, job in made.items():
-            self._make(name, job)
-        self._best_of_n(base, reward)
-        self._judge_quality(["base", *made])
-        self._draw(list(made))
 
     def _check_settings(self) -> None:
         path, now = self.out / "demo.json", to_json(self.settings)
@@ -109,12 +121,37 @@ class Demo:
             raise UserError(f"{self.out} holds a demo with other settings. Choose another --out.")
         write_json(path, now)
 
-    def _make(self, name: str, job: Callable[[], Any]) -> None:
+    def _make(self, name: str, job: Any) -> None:
         path = self.out / name
-        if not (path / "config.json").is_file():
-            jobs.start(job(), path, quiet=self.quiet)
-        elif not ImageFolder.open(path).finished:
+        if (path / "config.json").is_file() and ImageFolder.open(path).finished:
+            return
+        begun = time.monotonic()
+        if (path / "config.json").is_file():
             jobs.resume(path, quiet=self.quiet)
+        else:
+            jobs.start(job, path, quiet=self.quiet)
+        self._tell(name, time.monotonic() - begun)
+
+    def _make_beside(self, made: dict[str, Any]) -> None:
+        at_once = self.settings.jobs or (
+            1 if choose_device("auto", prefer_gpu=True).type == "cuda" else available_cpus()
+        )
+        paths = [self.out / name for name in made]
+        for path, job in zip(paths, made.values(), strict=True):
+            if not (path / "config.json").is_file():
+                jobs.prepare(job, path)
+        finish_runs(
+            [path for path in paths if not ImageFolder.open(path).finished], at_once=at_once, logs=self.out / "logs",
+            again=f"prefrl image demo --out {self.out}", done=lambda path, seconds: self._tell(path.name, seconds),
+        )  # fmt: skip
+
+    def _timed(self, name: str, make: Callable[[], None]) -> None:
+        begun = time.monotonic()
+        make()
+        self._tell(name, time.monotonic() - begun)
+
+    def _tell(self, name: str, seconds: float) -> None:
+        self.console.print(f"{name}: {seconds:.0f} s", highlight=False)
 
     def _compare(self, base: str) -> None:
         settings, world = self.settings, self.place.make_world()

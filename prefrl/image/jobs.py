@@ -347,9 +347,16 @@ def start(job: Any, out: Path, *, quiet: bool = False) -> ImageFolder:
     """Run a job in a new folder."""
     require("diffusers", "image")
     job = with_places(job)
+    folder = prepare(job, out)
+    job.run(folder, quiet=quiet)
+    return folder
+
+
+def prepare(job: Any, out: Path) -> ImageFolder:
+    """Make the folder of a job that `resume` then runs."""
+    job = with_places(job)
     folder = ImageFolder.create(out, job.verb, to_json(job))
     write_json(folder.path / INPUTS, digests_of(job))
-    job.run(folder, quiet=quiet)
     return folder
 
 

@@ -6,25 +6,20 @@ that do not wait for each other run side by side, a process and a core each.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from rich.console import Console
 
 from prefrl.cpus import available_cpus
 from prefrl.envs.text_worlds import DEFAULT_WORLD
-from prefrl.errors import INTERRUPTED, UserError
+from prefrl.errors import UserError
 from prefrl.files import read_json, write_json
+from prefrl.runs.beside import finish_runs
 from prefrl.runs.codec import to_json
-from prefrl.runs.guard import Interrupted
 from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.runs.streams import stream_seed
 from prefrl.text.data import sources
@@ -110,7 +105,6 @@ class Demo:
         self.console = Console(stderr=True, quiet=quiet)
         self.seconds: dict[str, float] = _seconds_before(out / "seconds.json")
         """That each stage took, over all times that the demo was gone on with."""
-        self._telling = Lock()
         self.place = Place(device=settings.device, max_tokens=settings.max_tokens, seed=settings.seed)
         self.watch = Watch(
             times=settings.evaluations,
@@ -313,7 +307,7 @@ class Demo:
             jobs.start(job, folder.path, quiet=True)
         elif not folder.finished:
             jobs.resume(folder.path, quiet=True)
-        self._tell(name, started)
+        self._tell(name, time.monotonic() - started)
         return str(folder.path)
 
     def _side_by_side(self, made: dict[str, Any]) -> list[str]:
@@ -321,47 +315,26 @@ class Demo:
         at_once = self.settings.jobs or (available_cpus() if self.place.runtime().device.type == "cpu" else 1)
         if at_once == 1:
             return [self._job(name, job) for name, job in made.items()]
-        with ThreadPoolExecutor(at_once) as pool:
-            try:
-                return list(pool.map(self._job_alone, made.keys(), made.values()))
-            except BaseException as error:
-                pool.shutdown(cancel_futures=True)
-                if isinstance(error, KeyboardInterrupt | Interrupted):
-                    again = f"prefrl text demo --out {self.out}"
-                    raise Interrupted(f"Stopped; everything is saved. Resume with: {again}") from None
-                raise
-
-    def _job_alone(self, name: str, job: Any) -> str:
-        """Do a job in a process of its own, with one thread."""
-        folder, started = TextFolder(self.out / name), time.monotonic()
-        if not folder.config_path.is_file():
-            folder = TextFolder.create(folder.path, job.verb, to_json(job))
-        if not folder.finished:
-            command = [sys.executable, "-m", "prefrl", "text", "resume", str(folder.path), "--quiet"]
-            one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(  # noqa: S603  (this program again, without a shell)
-                command, env=one_thread, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-            )
-            if done.returncode == INTERRUPTED:
-                raise Interrupted("")
-            if done.returncode:
-                lines = done.stderr.strip().splitlines() or ["no message"]
-                raise UserError(f"{name} ended with status {done.returncode}: {lines[-1].removeprefix('prefrl: ')}")
-        self._tell(name, started)
-        return str(folder.path)
+        folders = [TextFolder(self.out / name) for name in made]
+        for folder, job in zip(folders, made.values(), strict=True):
+            if not folder.config_path.is_file():
+                TextFolder.create(folder.path, job.verb, to_json(job))
+        finish_runs(
+            [folder.path for folder in folders if not folder.finished], at_once=at_once, logs=self.out / "logs",
+            again=f"prefrl text demo --out {self.out}", done=lambda path, seconds: self._tell(path.name, seconds),
+        )  # fmt: skip
+        return [str(folder.path) for folder in folders]
 
     def _once(self, name: str, make: Callable[[Path], None]) -> Path:
         path, started = self.out / name, time.monotonic()
         if not path.is_file():
             make(path)
-        self._tell(name, started)
+        self._tell(name, time.monotonic() - started)
         return path
 
-    def _tell(self, name: str, started: float) -> None:
-        seconds = time.monotonic() - started
-        with self._telling:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 1)
-            write_json(self.out / "seconds.json", self.seconds)
+    def _tell(self, name: str, seconds: float) -> None:
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 1)
+        write_json(self.out / "seconds.json", self.seconds)
         self.console.print(f"{name}: {seconds:.0f} s", highlight=False)
 
 
