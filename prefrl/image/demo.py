@@ -133,9 +133,8 @@ class Demo:
         self._tell(name, time.monotonic() - begun)
 
     def _make_beside(self, made: dict[str, Any]) -> None:
-        at_once = self.settings.jobs or (
-            1 if choose_device("auto", prefer_gpu=True).type == "cuda" else available_cpus()
-        )
+        on_gpu = choose_device(self.place.device, prefer_gpu=True) == "cuda"
+        at_once = self.settings.jobs or (1 if on_gpu else available_cpus())
         paths = [self.out / name for name in made]
         for path, job in zip(paths, made.values(), strict=True):
             if not (path / "config.json").is_file():
