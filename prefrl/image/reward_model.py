@@ -226,14 +226,14 @@ class RewardModel(nn.Module):
 class RewardTrainingSettings:
     """How a reward model is fitted."""
 
-    epochs: int = 12
+    epochs: int = 6
     batch_size: int = 32
     """Rankings."""
     members: int = 3
     """Each is fitted to a bootstrap of the rankings, where there are several."""
     width: int = 32
     """Channels of the first convolution."""
-    caption_epochs: float = 3.0
+    caption_epochs: float = 5.0
     """Over captioned pictures, before the rankings, where there are any; 0: none."""
     caption_optimiser: OptimiserSettings = field(
         default_factory=lambda: OptimiserSettings(
