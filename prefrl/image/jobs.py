@@ -132,7 +132,7 @@ class PretrainJob:
         training = _seeded(self.training, seed)
         trainer = DenoisingTrainer(model, Pictures(captions, pixels), training, text_too=True)
         watching = _Watching(self.place, self.watch, folder, model, None, world)
-        watching.average = trainer.average
+        watching.average = lambda: trainer.average  # that of now: a resumed trainer takes over another
         _run(trainer, folder, watching, finish=trainer.finish, quiet=quiet)
 
 
@@ -451,13 +451,14 @@ class _Watching:
         self.reference = reference
         self.proxy = RewardModel.load(watch.proxy).to(model.device) if watch.proxy is not None else proxy
         self.prompts = [prompt for prompt in world.prompts(watch.prompts, held_out=True) for _ in range(watch.images)]
-        self.average: dict[str, Any] | None = None
+        self.average: Callable[[], dict[str, Any] | None] = lambda: None
 
     def __call__(self) -> dict[str, Any]:
         model = self.model
-        if self.average is not None:
+        average = self.average()
+        if average is not None:
             model = model.copy()
-            model.load_state_dict(self.average)
+            model.load_state_dict(average)
         seed = stream_seed(self.place.seed, "watch")
         figures, pictures = evaluate_model(
             model, self.reference or model, self.prompts, self.place.sampling_steps, seed=seed, world=self.world,

@@ -151,8 +151,8 @@ def test_pretraining_with_an_average_of_weights_goes_on_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = PretrainJob(
-        size="tiny", pictures=64, place=Place(sampling_steps=2, device="cpu"), watch=Watch(times=0),
-        training=DenoisingSettings(epochs=4, batch_size=16, ema=0.9),
+        size="tiny", pictures=64, place=Place(sampling_steps=2, device="cpu"),
+        watch=Watch(times=2, prompts=2, images=2), training=DenoisingSettings(epochs=4, batch_size=16, ema=0.9),
     )  # fmt: skip
     whole = start(wanted, tmp_path / "whole", quiet=True)
     step = DenoisingTrainer.step
@@ -170,6 +170,7 @@ def test_pretraining_with_an_average_of_weights_goes_on_exactly(
     parts = resume(tmp_path / "parts", quiet=True)
     first, second = weights_of(whole.path), weights_of(parts.path)
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert whole.read_evaluations() == parts.read_evaluations()  # of the average, also the one after the stop
 
 
 @pytest.mark.parametrize("stop", [2, 4, 6], ids=["among captions", "between", "among rankings"])
