@@ -308,6 +308,11 @@ class AtariVectorEnv(VectorEnv[Pixels, Any, NDArray[Any]]):
             self._taken = self._log.num_steps
             self._midway = [(self._taken, env) for env in range(self.num_envs)]
 
+    def get_action_meanings(self) -> list[str]:
+        """Return the names of the actions, as ALE has them."""
+        player = AtariPlayer(self.game, full_action_space=self.full_action_space)
+        return [action.name for action in player.actions]
+
     def take_marks(self) -> Marks | None:
         """Return what was kept since the last call; None without `save_clips` and where no step was made."""
         begin, now = self._taken, self._log.num_steps

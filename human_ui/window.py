@@ -27,6 +27,38 @@ def usual_size(width: int, height: int) -> tuple[int, int]:
     return min(max(1280, int(0.65 * width)), int(0.9 * width)), min(max(800, int(0.72 * height)), int(0.85 * height))
 
 
+def open_surface(title: str, size: tuple[int, int] | None = None) -> pygame.Surface:
+    """Open a window; return what is drawn on.
+
+    Args:
+        title: of the window.
+        size: width and height; None: what suits the screen.
+
+    Raises:
+        UserError: there is no screen.
+    """
+    os.environ["SDL_VIDEO_X11_WMCLASS"] = "prefrl"
+    try:
+        pygame.display.init()
+        pygame.font.init()
+        info = pygame.display.Info()
+        fits = usual_size(info.current_w, info.current_h)
+        pygame.display.set_icon(icon())
+        surface = pygame.display.set_mode(size or fits, pygame.RESIZABLE)
+    except pygame.error as error:
+        raise UserError(
+            f"No window can be opened here ({error}). Run this where there is a screen, e.g. on your own machine "
+            "with the run's folder, or through ssh -X."
+        ) from None
+    if pygame.display.get_driver() in ("dummy", "offscreen"):
+        raise UserError(
+            "There is no screen to show a window on. Run this where there is one, e.g. on your own machine with "
+            "the run's folder, or through ssh -X."
+        )
+    pygame.display.set_caption(title)
+    return surface
+
+
 class Window:
     """A window that shows one session.
 
@@ -42,25 +74,7 @@ class Window:
 
     def __init__(self, session: Session, desk: Desk, title: str, size: tuple[int, int] | None = None) -> None:
         self.session, self.desk = session, desk
-        os.environ["SDL_VIDEO_X11_WMCLASS"] = "prefrl"
-        try:
-            pygame.display.init()
-            pygame.font.init()
-            info = pygame.display.Info()
-            fits = usual_size(info.current_w, info.current_h)
-            pygame.display.set_icon(icon())
-            self.surface = pygame.display.set_mode(size or fits, pygame.RESIZABLE)
-        except pygame.error as error:
-            raise UserError(
-                f"No window can be opened here ({error}). Run this where there is a screen, e.g. on your own machine "
-                "with the run's folder, or through ssh -X."
-            ) from None
-        if pygame.display.get_driver() in ("dummy", "offscreen"):
-            raise UserError(
-                "There is no screen to show a window on. Run this where there is one, e.g. on your own machine with "
-                "the run's folder, or through ssh -X."
-            )
-        pygame.display.set_caption(title)
+        self.surface = open_surface(title, size)
         self._painter = Painter()
         self._drawn: object = None
         self._frame = 0

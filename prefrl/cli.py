@@ -35,7 +35,7 @@ def _image(arguments: Sequence[str]) -> None:
 
 
 def _demo_help() -> None:
-    """Record demonstrations for prefrl train --demonstrations: prefrl demo record ENV --policy RUN --out DIR."""
+    """Record demonstrations by hand, or a policy's, for prefrl train --demonstrations: prefrl demo record."""
     _demo(["record", "--help"])
 
 
@@ -43,7 +43,7 @@ def _demo(arguments: Sequence[str]) -> None:
     """Run `prefrl demo record`, the one thing that it does."""
     if arguments[:1] != ["record"]:
         given = " ".join(arguments[:1]) or "nothing"
-        raise UserError(f"prefrl demo can record: prefrl demo record ENV --policy RUN --out DIR. Received {given}")
+        raise UserError(f"prefrl demo can record: prefrl demo record ENV --out DIR [--policy RUN]. Received {given}")
     tyro.cli(demos.record, prog="prefrl demo record", args=list(arguments[1:]))
 
 

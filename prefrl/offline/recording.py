@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import gymnasium
 import numpy as np
 import torch
 
@@ -86,6 +87,83 @@ def next_number(folder: Path) -> int:
         raise UserError(f"{folder} is a file. Give --out a folder, in which each episode becomes a file.")
     taken = [re.fullmatch(r"episode-(\d+)\.npz", path.name) for path in folder.glob("episode-*.npz")]
     return 1 + max((int(match[1]) for match in taken if match), default=0)
+
+
+class Player(Protocol):
+    """Where a person acts: `prefrl.human_ui.playing.PlayWindow`, say."""
+
+    def begin(self, picture: Array, told: str) -> bool:
+        """Wait until the person begins an episode; False: they have had enough."""
+
+    def act(self, picture: Array, told: str) -> Any:
+        """Return the next action; None: the person ends the episode here."""
+
+    def keep(self, picture: Array, told: str) -> bool:
+        """Ask whether an episode is kept."""
+
+
+def record_person(
+    env: gymnasium.Env[Any, Any],
+    player: Player,
+    out: Path,
+    num_episodes: int,
+    *,
+    most_steps: int,
+    seed: int = 0,
+    frames: bool = False,
+    shows_return: bool = True,
+    on_episode: Callable[[int, float], None] | None = None,
+) -> list[Path]:
+    """Record episodes of a person, beside those that are in the folder already; each is kept only if they say so.
+
+    Args:
+        env: draws pictures (`render_mode="rgb_array"`); closed by the caller.
+        player: where they act.
+        out: where the episodes go.
+        num_episodes: to keep; fewer where the person has had enough.
+        most_steps: of an episode.
+        seed: of the environment; no two episodes begin alike.
+        frames: keep what is seen as well.
+        shows_return: whether the person may see the true return.
+        on_episode: called with the number and the true return of each that is kept.
+
+    Returns:
+        their files.
+
+    Raises:
+        UserError: nothing can be drawn, or written.
+    """
+    number, tried, paths = next_number(out), 0, list[Path]()
+    rate = float(env.metadata.get("render_fps") or 30)
+    while len(paths) < num_episodes:
+        own_seed = stream_seed(seed, "by hand", number, tried)
+        tried += 1
+        observation, _ = env.reset(seed=own_seed)
+        recorder, over, terminated = EpisodeRecorder(observation, own_seed), False, False
+        picture = picture_of(env)
+        check_drawn(env, [picture])
+
+        def told(kept: int = len(paths), recorder: EpisodeRecorder = recorder) -> str:
+            known = shows_return and recorder.num_steps and recorder.true_return == recorder.true_return
+            so_far = f"   return {recorder.true_return:.4g}" if known else ""
+            return f"{kept} of {num_episodes} kept   step {recorder.num_steps}{so_far}"
+
+        if not player.begin(picture, told()):
+            break
+        while not over:
+            action = player.act(picture, told())
+            if action is None:
+                break
+            observation, reward, terminated, truncated, _ = env.step(action)
+            picture = picture_of(env)
+            recorder.add(action, observation, reward, picture if frames else None)
+            over = bool(terminated or truncated or recorder.num_steps >= most_steps)
+        if recorder.num_steps and player.keep(picture, told()):
+            paths.append(recorder.save(out, number, terminated=bool(terminated), frames_per_second=rate))
+            if on_episode is not None:
+                on_episode(number, recorder.true_return)
+            number, tried = number + 1, 0
+    return paths
 
 
 def record_policy(

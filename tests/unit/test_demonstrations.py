@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from prefrl.history import History
 from prefrl.offline import demonstrations as reading
 from prefrl.offline.data import World
 from prefrl.offline.demonstrations import demonstrate
-from prefrl.offline.recording import EpisodeRecorder, next_number
+from prefrl.offline.recording import EpisodeRecorder, next_number, record_person
 from prefrl.offline.sources import read_data
 from prefrl.rewards import FitSettings, RewardSettings
 from prefrl.runs.checkpoint import newest_checkpoint
@@ -328,3 +329,62 @@ def test_a_policy_is_recorded_in_its_own_environment_only(tmp_path: Path, capsys
     record = ["demo", "record", "CartPole-v1", "--policy", str(tmp_path / "run"), "--out", str(tmp_path / "shown")]
     assert main(record) == 2
     assert "is of Pendulum-v1, not of CartPole-v1" in capsys.readouterr().err
+
+
+class Hands:
+    """A person who acts, keeps every second episode, and has had enough after some."""
+
+    def __init__(self, *, begins: int = 9, steps: int = 5) -> None:
+        self.begins, self.steps, self.told, self.asked, self.acted = begins, steps, list[str](), 0, 0
+
+    def begin(self, picture: Any, told: str) -> bool:
+        assert picture.dtype == np.uint8 and picture.shape[2] == 3
+        self.begins -= 1
+        self.acted = 0
+        return self.begins >= 0
+
+    def act(self, picture: Any, told: str) -> Any:
+        self.told.append(told)
+        self.acted += 1
+        return np.array([0.5], np.float32) if self.acted <= self.steps else None
+
+    def keep(self, picture: Any, told: str) -> bool:
+        self.asked += 1
+        return self.asked % 2 == 0
+
+
+def test_what_a_person_shows_is_kept_only_if_they_say_so(tmp_path: Path) -> None:
+    hands, kept = Hands(), list[int]()
+    with closing(gymnasium.make("Pendulum-v1", render_mode="rgb_array")) as env:
+        paths = record_person(
+            env,
+            hands,
+            tmp_path / "out",
+            2,
+            most_steps=200,
+            frames=True,
+            on_episode=lambda number, _: kept.append(number),
+        )
+        assert [path.name for path in paths] == ["episode-000001.npz", "episode-000002.npz"] and kept == [1, 2]
+        assert hands.asked == 4 and "0 of 2 kept   step 0" in hands.told[0] and "return -" in hands.told[1]
+        more = record_person(env, Hands(begins=1), tmp_path / "out", 2, most_steps=200)
+        assert more == []  # thrown away, then had enough
+        hidden = Hands(begins=2)
+        record_person(env, hidden, tmp_path / "out", 1, most_steps=3, shows_return=False)
+        assert not any("return" in line for line in hidden.told)
+    data = [np.load(path) for path in paths]
+    assert data[0]["observations"].shape == (6, 3) and data[0]["actions"].shape == (5, 1)
+    assert data[0]["frames"].shape[0] == 5 and not data[0]["terminated"]
+    assert data[0]["seed"] != data[1]["seed"]
+    assert np.load(tmp_path / "out" / "episode-000003.npz")["actions"].shape == (3, 1)  # no longer than it may be
+
+
+def test_options_of_the_other_way_to_record_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["--policy", "run", "--keys", "left=0"], "--keys is for recording by hand"),
+        (["--speed", "0"], "--speed must be above 0"),
+        (["--wrapper", "nowhere:Thing"], "nowhere"),
+        (["--keys", "left=7"], "an action from 0 to 1"),
+    ):
+        assert main(["demo", "record", "CartPole-v1", "--out", str(tmp_path / "out"), *words]) == 2
+        assert said in capsys.readouterr().err
