@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 
 from prefrl.errors import ANYTHING, UserError
+from prefrl.spaces import alike, same_bounds
 from prefrl.values import MEND, read_end, read_info, read_reward, read_value
 
 
@@ -20,11 +21,16 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
     is NaN.
 
     Args:
-        env: anybody's environment.
+        env: anybody's environment. Its spaces are those that it has when it is made.
 
     Raises:
-        UserError: later, from `reset` and `step`: it returned what cannot be read so, or broke off with an error.
+        UserError: later, from `reset` and `step`: it returned what cannot be read so, has other spaces than before, or
+            broke off with an error.
     """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._space, self._actions = env.observation_space, env.action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin a new episode."""
@@ -36,8 +42,9 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise _failure("reset", error) from error
         if not isinstance(outcome, tuple) or len(outcome) != 2:
             raise UserError(f"The environment's reset returned {_kind(outcome)}; {_OLD.format('(observation, info)')}")
+        self._check_spaces()
         observation, info = outcome
-        return read_value(self.env.observation_space, observation), read_info(info)
+        return read_value(self._space, observation), read_info(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step."""
@@ -52,12 +59,22 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise UserError(f"The environment's step returned {_kind(outcome)}; {_OLD.format(form)}")
         observation, reward, terminated, truncated, info = outcome
         return (
-            read_value(self.env.observation_space, observation),
+            read_value(self._space, observation),
             read_reward(reward),
             read_end(terminated, "terminated"),
             read_end(truncated, "truncated"),
             read_info(info),
         )
+
+    def _check_spaces(self) -> None:
+        """Refuse spaces that reset has changed: networks and records were made for those before."""
+        for what, before in (("observation_space", self._space), ("action_space", self._actions)):
+            now = getattr(self.env, what)
+            if now is not before and not (alike(before, now) and (what != "action_space" or same_bounds(before, now))):
+                raise UserError(
+                    f"The environment's {what} was {before} when it was made, and is {now} after reset. Let its "
+                    "constructor set it once and for all."
+                )
 
     def close(self) -> None:
         """Close the environment; where that fails nothing is lost but what it says."""

@@ -124,7 +124,9 @@ def evaluate(
     if not max_minutes > 0:
         raise UserError(f"max_minutes must be positive. Received {max_minutes}")
     envs = gymnasium.vector.SyncVectorEnv(
-        [make_env] * num_episodes, autoreset_mode=gymnasium.vector.AutoresetMode.NEXT_STEP
+        [make_env] * num_episodes,
+        observation_mode="different",  # of other bounds, which nothing here depends on
+        autoreset_mode=gymnasium.vector.AutoresetMode.NEXT_STEP,
     )
     until = time.monotonic() + 60 * max_minutes
     try:

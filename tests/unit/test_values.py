@@ -12,6 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from prefrl.control.evaluation import evaluate
 from prefrl.envs.conforming import Conforming
 from prefrl.envs.loop import EnvLoop
 from prefrl.errors import UserError
@@ -222,3 +223,51 @@ def test_copies_whose_spaces_differ_are_refused_before_anything_is_stepped() -> 
     kinds = iter([Odd, Wide])
     with pytest.raises(UserError, match=r"different spaces: observation_space Box.*\(2,\).*\(3,\)"):
         EnvLoop([lambda: next(kinds)()] * 2)
+
+
+def test_copies_whose_actions_have_other_bounds_are_refused_and_those_whose_observations_have_are_not() -> None:
+    """An action in the bounds of the first copy would be cut by another without a word."""
+
+    class Strong(Odd):
+        action_space = spaces.Box(-1, 2, (1,), np.float32)
+
+    class Weak(Odd):
+        action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    class Far(Weak):
+        observation_space = spaces.Box(-9, 9, (2,), np.float32)
+
+    kinds = iter([Weak, Strong])
+    with pytest.raises(UserError, match=r"different spaces: action_space Box\(-1.*1\.0.*Box.*2\.0"):
+        EnvLoop([lambda: next(kinds)()] * 2)
+    kinds = iter([Weak, Far])
+    assert EnvLoop([lambda: next(kinds)()] * 2).num_envs == 2
+    kinds = iter([Weak, Far])
+    found = evaluate(
+        lambda: Conforming(next(kinds)()),
+        lambda seen: np.zeros((len(seen), 1), np.float32),
+        num_episodes=2,
+        seed=0,
+        max_steps=3,
+    )
+    assert list(found.lengths) == [3, 3]
+
+
+def test_spaces_that_reset_changes_are_refused() -> None:
+    class Late(Odd):
+        def reset(self, **given: Any) -> Any:
+            setattr(self, what, spaces.Box(-1, 1, (3,), np.float32))
+            return [0, 0], {}
+
+    for what in ("observation_space", "action_space"):
+        with pytest.raises(UserError, match=rf"{what} was .* when it was made, and is Box.*\(3,\).* after reset"):
+            Conforming(Late()).reset()
+
+
+def test_spaces_that_are_made_anew_at_every_look_are_the_same() -> None:
+    class Made(Odd):
+        @property
+        def observation_space(self) -> Any:  # type: ignore[override]
+            return spaces.Box(-1, 1, (2,), np.float32)
+
+    assert Conforming(Made()).reset()[0].shape == (2,)
