@@ -277,6 +277,9 @@ def conclusions(found: dict[str, list[dict[str, Any]]], quality: dict[str, float
         f"Gold of the pretrained model is {start:.2f}; {_names(better)} came above it at {_their(better)} best point"
         + (f", {_names(worse)} did not." if worse else ".")
     )
+    tops = {name: max(row["gold"] for row in rows) for name, rows in found.items()}
+    order = sorted(tops, key=lambda name: -tops[name])
+    said.append(f"Best gold, from the highest: {', '.join(f'{name} {tops[name]:.2f}' for name in order)}.")
     for method, with_kl, without in (("DPOK", "dpok", "dpok-no-kl"), ("DDPO", "ddpo-kl", "ddpo")):
         if with_kl in learned and without in learned:
             one, other = learned[with_kl][-1], learned[without][-1]

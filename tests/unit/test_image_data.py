@@ -253,9 +253,10 @@ def test_conclusions_say_what_the_figures_hold_and_no_more() -> None:
     }
     said = conclusions(found, {"base": 0.5, "dpok": 0.6, "dpok-no-kl": 1.9})
     assert said[0].endswith("is 2.00; dpok, dpok-no-kl came above it at their best point, rwr did not.")
-    assert said[1] == "DPOK with KL ends at gold 2.60, without at 1.90: higher with it, at 9 against 60 nats."
-    assert said[2] == "The reward rose to the end while gold fell by 0.50 at most: dpok-no-kl."
-    assert said[3].endswith("0.50 of the pretrained model, 1.90 of dpok-no-kl, the farthest.")
+    assert said[1] == "Best gold, from the highest: dpok 2.60, dpok-no-kl 2.40, best of n 2.30, rwr 2.00."
+    assert said[2] == "DPOK with KL ends at gold 2.60, without at 1.90: higher with it, at 9 against 60 nats."
+    assert said[3] == "The reward rose to the end while gold fell by 0.50 at most: dpok-no-kl."
+    assert said[4].endswith("0.50 of the pretrained model, 1.90 of dpok-no-kl, the farthest.")
     del found["dpok-no-kl"]
     assert "no over-optimisation yet" in conclusions(found, {})[-1]
     assert conclusions({}, {}) == []
