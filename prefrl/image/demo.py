@@ -42,7 +42,7 @@ class DemoSettings:
     """How much of everything."""
 
     seed: int = 0
-    pretraining_epochs: float = 7.0
+    pretraining_epochs: float = 8.0
     """Of 20,000 pictures."""
     comparisons: int = 1000
     """Pairs of the pretrained model's pictures that the reward is learned from."""

@@ -307,6 +307,7 @@ def build_model(shape: Shape, captions: Sequence[str], size: int, *, seed: int) 
             sample_size=size, patch_size=shape.patch, in_channels=3, out_channels=3, num_layers=shape.layers,
             attention_head_dim=shape.width // shape.heads, num_attention_heads=shape.heads, joint_attention_dim=64,
             caption_projection_dim=shape.width, pooled_projection_dim=64, pos_embed_max_size=size // shape.patch,
+            qk_norm="rms_norm",
         )  # fmt: skip
     scheduler = DDIMScheduler(
         num_train_timesteps=TIMES, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False
