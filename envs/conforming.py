@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 import warnings
 from pathlib import Path
@@ -24,13 +25,14 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
         env: anybody's environment. Its spaces are those that it has when it is made.
 
     Raises:
-        UserError: later, from `reset` and `step`: it returned what cannot be read so, has other spaces than before, or
-            broke off with an error.
+        UserError: it set torch's default dtype to another than float32; later, from `reset` and `step`: it returned
+            what cannot be read so, has other spaces than before, or broke off with an error.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
         self._space, self._actions = env.observation_space, env.action_space
+        _check_torch()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin a new episode."""
@@ -43,6 +45,7 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
         if not isinstance(outcome, tuple) or len(outcome) != 2:
             raise UserError(f"The environment's reset returned {_kind(outcome)}; {_OLD.format('(observation, info)')}")
         self._check_spaces()
+        _check_torch()
         observation, info = outcome
         return read_value(self._space, observation), read_info(info)
 
@@ -85,6 +88,16 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 _OLD = "expected {}. Use an environment written for gym before version 0.26 through shimmy."
+
+
+def _check_torch() -> None:
+    torch = sys.modules.get("torch")  # who has not imported it has not changed it
+    if torch is not None and torch.get_default_dtype() != torch.float32:
+        raise UserError(
+            f"torch's default dtype is {torch.get_default_dtype()}; expected torch.float32, in which networks here "
+            "compute. The environment sets it (torch.set_default_dtype), or your program: name the dtype where tensors "
+            "are made instead."
+        )
 
 
 def _kind(value: Any) -> str:

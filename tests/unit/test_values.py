@@ -271,3 +271,21 @@ def test_spaces_that_are_made_anew_at_every_look_are_the_same() -> None:
             return spaces.Box(-1, 1, (2,), np.float32)
 
     assert Conforming(Made()).reset()[0].shape == (2,)
+
+
+def test_an_environment_that_changes_torchs_default_dtype_is_refused() -> None:
+    """Networks made after it would be of float64 and given float32: a traceback deep in torch."""
+
+    class Sets(Odd):
+        def reset(self, **given: Any) -> Any:
+            torch.set_default_dtype(torch.float64)
+            return [0, 0], {}
+
+    env = Conforming(Sets())
+    try:
+        with pytest.raises(UserError, match=r"default dtype is torch\.float64; expected torch\.float32"):
+            env.reset()
+        with pytest.raises(UserError, match="default dtype"):
+            Conforming(Odd())
+    finally:
+        torch.set_default_dtype(torch.float32)
