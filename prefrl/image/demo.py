@@ -7,6 +7,7 @@ is over-optimised; the KL to the model at the start delays that (DPOK, Fan et al
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -33,8 +34,11 @@ from prefrl.image.reward_model import RewardModel, rank_by_scores
 from prefrl.runs.beside import finish_runs
 from prefrl.runs.codec import to_json
 from prefrl.runs.device import choose_device
+from prefrl.runs.guard import Interrupted
 from prefrl.runs.plotting import make_figure, save_figure, set_style
 from prefrl.runs.streams import stream_seed
+
+AGAIN = "the same command"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +46,15 @@ class DemoSettings:
     """How much of everything."""
 
     seed: int = 0
-    pretraining_epochs: float = 8.0
-    """Of 20,000 pictures."""
+    size: str = "demo"
+    """Of the model, as for prefrl image pretrain."""
+    pictures: int = 20_000
+    """Of the world, which the model and the reward's first look learn from."""
+    pretraining_epochs: float = 6.0
+    """Over these pictures."""
     comparisons: int = 1000
     """Pairs of the pretrained model's pictures that the reward is learned from."""
-    steps: int = 80
+    steps: int = 60
     """Batches of DDPO and DPOK."""
     beta: float = 0.01
     """Weight of the KL divergence in DPOK, and in DDPO with KL."""
@@ -56,7 +64,7 @@ class DemoSettings:
     device: str = "auto"
     jobs: int | None = None
     """Methods trained side by side; None: one to each core, or one in all on a GPU."""
-    watch: Watch = field(default_factory=lambda: Watch(times=5, prompts=48, images=4))
+    watch: Watch = field(default_factory=lambda: Watch(times=5, prompts=32, images=4))
 
     def __post_init__(self) -> None:
         if min(self.comparisons, self.steps) < 1 or self.pretraining_epochs <= 0:
@@ -86,10 +94,15 @@ class Demo:
         settings = self.settings
         base, data = str(self.out / "base"), str(self.out / "comparisons")
         pretraining = replace(jobs.PretrainJob().training, epochs=settings.pretraining_epochs)
-        self._make("base", jobs.PretrainJob(place=self.place, watch=settings.watch, training=pretraining))
+        drawn: dict[str, Any] = {"place": self.place, "watch": settings.watch}
+        self._make(
+            "base",
+            jobs.PretrainJob(**drawn, size=settings.size, pictures=settings.pictures, training=pretraining),
+        )
         if not (self.out / "comparisons" / FILE).is_file():
+            shutil.rmtree(self.out / "comparisons", ignore_errors=True)  # begun, and killed before it was whole
             self._timed("comparisons", lambda: self._compare(base))
-        self._make("reward", jobs.RewardJob(model=base, data=data, place=self.place))
+        self._make("reward", jobs.RewardJob(model=base, data=data, captions=settings.pictures, place=self.place))
         made = self._methods(base, str(self.out / "reward"), data)
         self._make_beside(made)
         self._timed("best of n", lambda: self._best_of_n(base, str(self.out / "reward")))
@@ -126,10 +139,13 @@ class Demo:
         if (path / "config.json").is_file() and ImageFolder.open(path).finished:
             return
         begun = time.monotonic()
-        if (path / "config.json").is_file():
-            jobs.resume(path, quiet=self.quiet)
-        else:
-            jobs.start(job, path, quiet=self.quiet)
+        try:
+            if (path / "config.json").is_file():
+                jobs.resume(path, quiet=self.quiet)
+            else:
+                jobs.start(job, path, quiet=self.quiet)
+        except Interrupted:
+            raise Interrupted(f"Stopped; everything is saved. Resume with: {AGAIN}") from None
         self._tell(name, time.monotonic() - begun)
 
     def _make_beside(self, made: dict[str, Any]) -> None:
@@ -141,7 +157,7 @@ class Demo:
                 jobs.prepare(job, path)
         finish_runs(
             [path for path in paths if not ImageFolder.open(path).finished], at_once=at_once, logs=self.out / "logs",
-            again=f"prefrl image demo --out {self.out}", done=lambda path, seconds: self._tell(path.name, seconds),
+            again=AGAIN, done=lambda path, seconds: self._tell(path.name, seconds),
         )  # fmt: skip
 
     def _timed(self, name: str, make: Callable[[], None]) -> None:
@@ -195,7 +211,7 @@ class Demo:
             return
         world, found = self.place.make_world(), {}
         features = Features(world, seed=self.settings.seed)
-        asked = world.prompts(512)
+        asked = world.prompts(256)
         for name in names:
             pictures, _ = draw(
                 self.place.load(str(self.out / name)), asked, self.settings.sampling_steps,

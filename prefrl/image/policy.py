@@ -12,10 +12,11 @@ the KL divergence of the step from that of the model at the start (DPOK, Fan et 
 Departures: a step's policy gradient is weighted by its deviation over the mean of all (He et al. 2025, TempFlow-GRPO,
 for flows): the gradient of a density rises as 1 / sigma, so that unweighted the last steps, which decide little, make
 up most of it and of its noise. In 5 and 20 batches on our world the reward came to 0.26 and 0.57 with it, 0.11 and 0.44
-without. Densities are summed over the numbers of an image, not averaged as in DDPO's code, so a clip range is that
-of the ratio of whole images. DPOK weights the reward by 10 and the KL by 0.01; here the reward is taken as it is given
-(a reward model's has a deviation of 1 on pictures of the model at the start), and `beta` is the weight of the KL beside
-it; in DDPO it stands beside rewards that are normalised for each prompt.
+without. The KL divergence is not weighted, so that late steps are held nearer to the start than at the exact optimum;
+`by_noise=False` has that. Densities are summed over the numbers of an image, not averaged as in DDPO's code, so a clip
+range is that of the ratio of whole images. DPOK weights the reward by 10 and the KL by 0.01; here the reward is taken
+as it is given (a reward model's has a deviation of 1 on pictures of the model at the start), and `beta` is the weight
+of the KL beside it; in DDPO it stands beside rewards that are normalised for each prompt.
 """
 
 from __future__ import annotations

@@ -378,3 +378,27 @@ def test_other_verbs_say_what_an_image_run_is(made: Path, capsys: Any) -> None:
         assert main([verb, str(made / "base")]) == 2
         assert said in capsys.readouterr().err
     assert set(jobs.JOBS) == {"pretrain", "reward", "ddpo", "dpok", "rwr", "refl", "dpo"}
+
+
+@pytest.mark.slow
+def test_the_demo_is_made_whole_and_goes_on_where_it_stopped(tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "demo"
+    few = [
+        "--size", "tiny", "--pictures", "128", "--pretraining-epochs", "1", "--comparisons", "24", "--steps", "1",
+        "--sampling-steps", "3", "--watch.times", "1", "--watch.prompts", "4", "--watch.images", "2", "--device", "cpu",
+    ]  # fmt: skip
+    (out / "comparisons").mkdir(parents=True)
+    (out / "comparisons" / "left").touch()  # of a demo that was killed while it drew
+    assert not image("demo", "--out", str(out), *few)
+    said = capsys.readouterr().out
+    methods = ("dpok", "dpok-no-kl", "ddpo", "ddpo-kl", "rwr", "refl", "dpo")
+    assert all(f"{name}: " in said and ImageFolder.open(out / name).finished for name in methods)
+    assert "Best gold, from the highest: " in said and "best of n" in said
+    assert (out / "curve.png").is_file() and (out / "pictures.png").is_file()
+    shutil.rmtree(out / "dpo")
+    (out / "quality.json").unlink()
+    assert not image("demo", "--out", str(out), *few)
+    again = capsys.readouterr().out
+    assert "dpo: " in again and "dpok: " not in again and "base: " not in again
+    assert image("demo", "--out", str(out), *few, "--seed", "1") == 2
+    assert "holds a demo with other settings" in capsys.readouterr().err
