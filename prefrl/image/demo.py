@@ -115,14 +115,16 @@ class Demo:
         watch = replace(settings.watch, proxy=reward)
         shared: dict[str, Any] = {"model": base, "reward": reward, "place": place, "watch": watch}
         policy = PolicySettings(steps=settings.steps, prompts=16, images=4, minibatch_size=256)
-        value = replace(policy, baseline="value")
+        value, kept = replace(policy, baseline="value"), min(4000, settings.pictures)
         return {
             "dpok": jobs.DPOKJob(**shared, training=replace(value, beta=settings.beta)),
             "dpok-no-kl": jobs.DPOKJob(**shared, training=replace(value, beta=0.0)),
             "ddpo": jobs.DDPOJob(**shared, training=policy),
             "ddpo-kl": jobs.DDPOJob(**shared, training=replace(policy, beta=settings.beta)),
-            "rwr": jobs.RWRJob(**shared, training=DenoisingSettings(epochs=6)),
-            "refl": jobs.ReFLJob(**shared, training=ReFLSettings(steps=3 * settings.steps, weight=1e-2)),
+            "rwr": jobs.RWRJob(  # as many pictures as the policy gradients draw
+                **shared, prompts=16 * settings.steps, kept=kept, training=DenoisingSettings(epochs=6)
+            ),
+            "refl": jobs.ReFLJob(**shared, kept=kept, training=ReFLSettings(steps=3 * settings.steps, weight=1e-2)),
             "dpo": jobs.DPOJob(
                 model=base, data=data, place=place, watch=watch, training=DiffusionDPOSettings(epochs=6, beta=500)
             ),
