@@ -122,22 +122,27 @@ def job(made: Path) -> DDPOJob:
     )  # fmt: skip
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = start(job(made), tmp_path / "whole", quiet=True)
-    step = PolicyTrainer.step
+def start_and_stop(wanted: Any, out: Path, trainer: Any, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start a job, and interrupt it once its trainer has made so many steps."""
+    step = trainer.step
 
-    def stops(self: PolicyTrainer) -> Any:
+    def stops(self: Any) -> Any:
         metrics = step(self)
-        if self.num_steps == 2:
+        if self.num_steps == steps:
             os.kill(os.getpid(), signal.SIGINT)
         return metrics
 
     with monkeypatch.context() as patch:
-        patch.setattr(PolicyTrainer, "step", stops)
+        patch.setattr(trainer, "step", stops)
         with pytest.raises(Interrupted):
-            start(job(made), tmp_path / "parts", quiet=True)
+            start(wanted, out, quiet=True)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = start(job(made), tmp_path / "whole", quiet=True)
+    start_and_stop(job(made), tmp_path / "parts", PolicyTrainer, 2, monkeypatch)
     assert not main(["resume", str(tmp_path / "parts"), "--quiet"])
     parts = ImageFolder.open(tmp_path / "parts")
     for one, other in zip(whole.read_metrics(), parts.read_metrics(), strict=True):
@@ -155,18 +160,7 @@ def test_pretraining_with_an_average_of_weights_goes_on_exactly(
         watch=Watch(times=2, prompts=2, images=2), training=DenoisingSettings(epochs=4, batch_size=16, ema=0.9),
     )  # fmt: skip
     whole = start(wanted, tmp_path / "whole", quiet=True)
-    step = DenoisingTrainer.step
-
-    def stops(self: DenoisingTrainer) -> Any:
-        metrics = step(self)
-        if self.num_steps == 7:
-            os.kill(os.getpid(), signal.SIGINT)
-        return metrics
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DenoisingTrainer, "step", stops)
-        with pytest.raises(Interrupted):
-            start(wanted, tmp_path / "parts", quiet=True)
+    start_and_stop(wanted, tmp_path / "parts", DenoisingTrainer, 7, monkeypatch)
     parts = resume(tmp_path / "parts", quiet=True)
     first, second = weights_of(whole.path), weights_of(parts.path)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -183,19 +177,9 @@ def test_a_reward_that_was_stopped_goes_on_exactly(
         training=RewardTrainingSettings(epochs=4, batch_size=8, members=2, width=8, caption_epochs=2),
     )  # fmt: skip
     whole = start(wanted, tmp_path / "whole", quiet=True)
-    step = RewardTrainer.step
-
-    def stops(self: RewardTrainer) -> Any:
-        metrics = step(self)
-        assert self.caption_steps == 4
-        if self.num_steps == stop:
-            os.kill(os.getpid(), signal.SIGINT)
-        return metrics
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RewardTrainer, "step", stops)
-        with pytest.raises(Interrupted):
-            start(wanted, tmp_path / "parts", quiet=True)
+    start_and_stop(wanted, tmp_path / "parts", RewardTrainer, stop, monkeypatch)
+    rows = whole.read_metrics()
+    assert ["caption_loss" in row for row in rows] == [True] * 4 + [False] * (len(rows) - 4)
     parts = resume(tmp_path / "parts", quiet=True)
     first, second = (RewardModel.load(str(folder.path)).scorers.state_dict() for folder in (whole, parts))
     assert all(torch.equal(first[name], second[name]) for name in first)
