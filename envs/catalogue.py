@@ -286,9 +286,10 @@ def _why_not(error: BaseException) -> str:
     said = _said(error)
     if " " not in said:
         said = f"{error!r} at {last.filename}:{last.lineno}, {last.line}"
-    robots = any("gymnasium_robotics" in Path(place.filename).parts for place in places)
-    if robots and _has_batches():  # its lookup of joints compares kinds in a way that MuJoCo 4 has ended
-        return f"{said}. gymnasium-robotics does not work with the installed MuJoCo: pip install 'mujoco<3.4'"
+    folders = {part for place in places for part in Path(place.filename).parts}
+    for folder, (package, mujoco) in OLDER_MUJOCO.items():
+        if folder in folders and _has_batches() and (isinstance(error, AssertionError) or "Mj" in said):
+            return f"{said}. {package} does not work with the installed MuJoCo: pip install '{mujoco}'"
     return said
 
 
@@ -438,6 +439,8 @@ _LEAST_BYTES_PER_COPY = 10_000  # of any environment with its wrappers
 _ATARI = ("ale_py", "atari")
 _MUJOCO = ("mujoco", "mujoco")
 BATCHES_SINCE = 4  # major version of MuJoCo
+OLDER_MUJOCO = {"gymnasium_robotics": ("gymnasium-robotics", "mujoco<3.4"), "dm_control": ("dm_control", "mujoco<4")}
+"""Packages, by their folders, that name what MuJoCo 4 no longer has, and what they need in its place."""
 _BOX2D = ("Box2D", "box2d")
 
 

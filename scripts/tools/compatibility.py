@@ -82,6 +82,12 @@ ENVIRONMENTS = (
         packages=("gymnasium-robotics", "mujoco<3.4"),
         venv="robotics",
     ),
+    Environment(
+        name="dm_control through shimmy",
+        line="shimmy:dm_control/cartpole-balance-v0 --max-episode-steps 100",
+        packages=("shimmy[dm-control]", "dm_control", "mujoco<4"),
+        venv="shimmy",
+    ),
     Environment(name="highway-env", line="highway_env:highway-fast-v0", packages=("highway-env",), venv="highway"),
     Environment(
         name="mo-gymnasium",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -219,6 +220,29 @@ def test_a_constructor_that_fails_is_a_sentence_that_says_where_if_it_says_nothi
 
 
 @pytest.mark.parametrize(
+    ("folder", "line", "ending"),
+    [
+        ("dm_control", "raise AttributeError(\"'MjModel' object has no attribute 'flex_vertedge'\")", "'mujoco<4'"),
+        ("dm_control", "raise ValueError('no such task: fly')", "no such task: fly"),
+    ],
+)
+def test_packages_that_need_an_older_mujoco_are_told_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, line: str, ending: str
+) -> None:
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "robot_of_theirs.py").write_text(
+        f"import gymnasium\nclass Robot(gymnasium.Env):\n    def __init__(self):\n        {line}\n"
+        "gymnasium.register('Theirs-v0', Robot)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / folder)
+    monkeypatch.setattr(catalogue, "_has_batches", lambda: True)
+    with pytest.raises(UserError, match=f"{ending}$"):
+        make_env("robot_of_theirs:Theirs-v0")
+    gymnasium.registry.pop("Theirs-v0")
+    sys.modules.pop("robot_of_theirs")
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (None, r"cannot be made: walls must be a list of lists\. Set it by --env walls=VALUE$"),
@@ -275,7 +299,10 @@ def test_a_package_of_robots_that_does_not_work_with_mujoco_4_names_the_one_that
 def test_the_version_of_mujoco_says_whether_copies_are_stepped_at_once(
     version: str, at_once: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogue.importlib.metadata, "version", lambda name: {"mujoco": version}[name])
+    real = importlib.metadata.version
+    monkeypatch.setattr(
+        catalogue.importlib.metadata, "version", lambda name: version if name == "mujoco" else real(name)
+    )
     if at_once:
         make_env("prefrl/HalfCheetah-v5").close()
     else:
