@@ -131,7 +131,10 @@ class Demo:
         }  # fmt: skip
 
     def _check_settings(self) -> None:
-        path, now = self.out / "demo.json", to_json(self.settings)
+        path, now = (
+            self.out / "demo.json",
+            to_json(replace(self.settings, jobs=None)),
+        )  # how many at once changes nothing
         if path.is_file() and read_json(path) != now:
             raise UserError(f"{self.out} holds a demo with other settings. Choose another --out.")
         write_json(path, now)

@@ -381,7 +381,7 @@ def test_the_demo_is_made_whole_and_goes_on_where_it_stopped(tmp_path: Path, cap
     assert (out / "curve.png").is_file() and (out / "pictures.png").is_file()
     shutil.rmtree(out / "dpo")
     (out / "quality.json").unlink()
-    assert not image("demo", "--out", str(out), *few)
+    assert not image("demo", "--out", str(out), *few, "--jobs", "1")
     again = capsys.readouterr().out
     assert "dpo: " in again and "dpok: " not in again and "base: " not in again
     assert image("demo", "--out", str(out), *few, "--seed", "1") == 2
