@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -118,6 +118,8 @@ class EnsembleCNN(nn.Module):
         self.strides: tuple[int, ...] = self.STRIDES
         if small:
             self.strides = self.SMALL_STRIDES if height * width < self.MIDDLE else self.MIDDLE_STRIDES
+        if self.strides == self.MIDDLE_STRIDES:  # saved with the weights, which fit other strides too, but differ there
+            self.register_buffer("moves", torch.tensor(self.strides))
         self.padding = 1 if small else 0
         kernels, norms = [], []
         for kernel, stride in zip(self.SMALL_KERNELS if small else self.KERNELS, self.strides, strict=True):
@@ -129,6 +131,16 @@ class EnsembleCNN(nn.Module):
         self.kernels = nn.ParameterList(kernels)
         self.norms = nn.ModuleList(norms)
         self.head = EnsembleMLP(num_members, channels * height * width + num_inputs, (self.HIDDEN,), generator)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        """Take over weights with the strides that they were learned with: those of before had 1, 2, 2 at every size."""
+        moves = self._buffers.get("moves")
+        if moves is not None:
+            held = state_dict.setdefault(f"{prefix}moves", torch.tensor(self.SMALL_STRIDES))
+            if tuple(held.tolist()) not in (self.SMALL_STRIDES, self.MIDDLE_STRIDES):
+                raise ValueError(f"strides {held.tolist()} are those of no network")
+            self.strides = tuple(held.tolist())
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, features: Features) -> Tensor:
         """Return raw rewards `(M, B)`."""

@@ -171,6 +171,23 @@ def test_images_too_small_for_the_large_kernels_cost_about_what_those_just_large
     assert multiplications(7, 700) < 1.7 * (7 * 700) / 43**2 * least
 
 
+def test_weights_that_were_learned_with_other_strides_keep_them() -> None:
+    """Those of before fit the network of now as they are: taken with its strides they would say something else."""
+    seen = Features(torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=seeded()), None)
+    now, before = (EnsembleCNN(2, (3, 32, 32), 0, seeded()).eval() for _ in range(2))
+    before.strides = EnsembleCNN.SMALL_STRIDES
+    wanted = before(seen)
+    assert not torch.allclose(now(seen), wanted)
+    state = {name: tensor for name, tensor in before.state_dict().items() if name != "moves"}  # as it was saved then
+    now.load_state_dict(state)
+    assert torch.equal(now(seen), wanted)
+    again = EnsembleCNN(2, (3, 32, 32), 0, seeded()).eval()
+    again.load_state_dict(now.state_dict())  # saved once more
+    assert torch.equal(again(seen), wanted)
+    with pytest.raises(ValueError, match="those of no network"):
+        again.load_state_dict({**now.state_dict(), "moves": torch.tensor([9, 9, 9])})
+
+
 # --- a module of one's own ---
 
 
