@@ -39,6 +39,8 @@ from prefrl.runs.plotting import make_figure, save_figure, set_style
 from prefrl.runs.streams import stream_seed
 
 AGAIN = "the same command"
+ROWS = ("base", "dpok", "dpok-no-kl", "ddpo", "ddpo-kl", "rwr", "refl", "dpo")
+"""Of the picture of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +108,8 @@ class Demo:
         made = self._methods(base, str(self.out / "reward"), data)
         self._make_beside(made)
         self._timed("best of n", lambda: self._best_of_n(base, str(self.out / "reward")))
-        self._timed("quality", lambda: self._judge_quality(["base", *made]))
-        self._draw(list(made))
+        self._timed("quality", lambda: self._judge_quality())
+        self._draw()
 
     def _methods(self, base: str, reward: str, data: str) -> dict[str, Any]:
         """Return the job of each method, all from the same model, reward and answers."""
@@ -209,7 +211,7 @@ class Demo:
             )
         write_json(path, rows)
 
-    def _judge_quality(self, names: list[str]) -> None:
+    def _judge_quality(self) -> None:
         """Measure how far the pictures of each method's end are from those of the world."""
         path = self.out / "quality.json"
         if path.is_file():
@@ -217,7 +219,7 @@ class Demo:
         world, found = self.place.make_world(), {}
         features = Features(world, seed=self.settings.seed)
         asked = world.prompts(256)
-        for name in names:
+        for name in ROWS:
             pictures, _ = draw(
                 self.place.load(str(self.out / name)), asked, self.settings.sampling_steps,
                 seed=stream_seed(self.settings.seed, "quality"),
@@ -225,7 +227,7 @@ class Demo:
             found[name] = features.distance(pictures)
         write_json(path, found)
 
-    def _draw(self, names: list[str]) -> None:
+    def _draw(self) -> None:
         figure = make_figure(12, 5)
         both = figure.subplots(1, 2)
         for name, rows in curves(self.out).items():
@@ -238,7 +240,7 @@ class Demo:
         save_figure(figure, self.out / "curve.png")
         asked = [prompt for prompt in self.place.make_world().prompts(8, held_out=True) for _ in range(2)]
         shown = []
-        for name in ("base", *names):
+        for name in ROWS:
             pictures, _ = draw(
                 self.place.load(str(self.out / name)), asked, self.settings.sampling_steps, seed=self.settings.seed + 1
             )
@@ -277,7 +279,7 @@ def show_results(out: Path) -> None:
     Console().print(table)
     for sentence in conclusions(curves(out), quality):
         print(sentence)
-    print(f"Look at: {out / 'curve.png'}, {out / 'pictures.png'}")
+    print(f"Look at: {out / 'curve.png'}, {out / 'pictures.png'} (rows: {', '.join(ROWS)})")
 
 
 def conclusions(found: dict[str, list[dict[str, Any]]], quality: dict[str, float]) -> list[str]:
