@@ -273,7 +273,7 @@ class RewardTrainer(ModelTrainer):
         if not data:
             raise UserError("There is nothing to learn a reward from: no two pictures are ranked apart.")
         self.name, self.data, self.settings = "reward model", list(data), settings
-        told = prompt_features(reader, [row.prompt for row in data])
+        told = prompt_features(reader, [row.prompt for row in data]).cpu()  # where these small networks are fitted
         self._told = told
         with torch.random.fork_rng():
             torch.manual_seed(stream_seed(settings.seed, "reward weights"))
@@ -299,9 +299,7 @@ class RewardTrainer(ModelTrainer):
 
     def _optimiser(self, step: int) -> Optimiser:
         if step < self.caption_steps:
-            return Optimiser(
-                self.model.scorers[0].parameters(), self.settings.caption_optimiser, self.caption_steps
-            )  # fmt: skip
+            return Optimiser(self.model.scorers[0].parameters(), self.settings.caption_optimiser, self.caption_steps)
         return Optimiser(
             self.model.scorers.parameters(), self.settings.optimiser, self.total_steps - self.caption_steps
         )
@@ -360,7 +358,7 @@ class RewardTrainer(ModelTrainer):
 
     def normalise(self, prompts: Sequence[str], pictures: NDArray[np.uint8]) -> None:
         """Shift and scale each member so that these pictures, of the model that drew, score 0 with a deviation of 1."""
-        images, told = to_floats(pictures), prompt_features(self.model._readers[0], prompts)
+        images, told = to_floats(pictures), prompt_features(self.model._readers[0], prompts).cpu()
         for scorer in self.model.scorers:
             with torch.no_grad():
                 scores = scorer(images, told)
@@ -380,12 +378,10 @@ class Captions:
 
     BATCH, CANDIDATES, ALIKE, ANY = 64, 16, 2, 2
 
-    def __init__(
-        self, reader: ImageModel, captions: Sequence[str], pictures: NDArray[np.uint8], seed: int
-    ) -> None:  # fmt: skip
+    def __init__(self, reader: ImageModel, captions: Sequence[str], pictures: NDArray[np.uint8], seed: int) -> None:
         self.unique = sorted(set(captions))
         self._words = [frozenset(caption.split()) for caption in self.unique]
-        self.told = prompt_features(reader, self.unique)
+        self.told = prompt_features(reader, self.unique).cpu()
         place = {caption: number for number, caption in enumerate(self.unique)}
         self._own = [place[caption] for caption in captions]
         self._pictures, self._seed = pictures, seed
