@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 
 from prefrl.errors import ANYTHING, UserError
-from prefrl.spaces import alike, same_bounds
+from prefrl.spaces import exchangeable
 from prefrl.values import MEND, read_end, read_info, read_reward, read_value
 
 
@@ -73,7 +73,7 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Refuse spaces that reset has changed: networks and records were made for those before."""
         for what, before in (("observation_space", self._space), ("action_space", self._actions)):
             now = getattr(self.env, what)
-            if now is not before and not (alike(before, now) and (what != "action_space" or same_bounds(before, now))):
+            if now is not before and not exchangeable(what, before, now):
                 raise UserError(
                     f"The environment's {what} was {before} when it was made, and is {now} after reset. Let its "
                     "constructor set it once and for all."

@@ -14,7 +14,7 @@ from prefrl.clips.saver import SavesClips, join_worlds
 from prefrl.clips.trail import Marks
 from prefrl.envs.vector_tools import seeds
 from prefrl.errors import UserError
-from prefrl.spaces import Array, Batch, alike, same_bounds
+from prefrl.spaces import Array, Batch, exchangeable
 
 
 class EnvLoop(VectorEnv):
@@ -44,7 +44,7 @@ class EnvLoop(VectorEnv):
         for env in self.envs[1:]:
             for what in ("observation_space", "action_space"):
                 first, other = getattr(self.envs[0], what), getattr(env, what)
-                if not alike(first, other) or (what == "action_space" and not same_bounds(first, other)):
+                if not exchangeable(what, first, other):
                     raise UserError(
                         f"Copies of the environment have different spaces: {what} {first} and {other}. Give its "
                         "constructor an option that fixes it (--env name=value)."

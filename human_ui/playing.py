@@ -22,10 +22,6 @@ SLOWEST = 1.0
 """Steps a second."""
 
 
-class Left(Exception):
-    """The person closes the window."""
-
-
 class PlayWindow:
     """Shows what is seen, and takes actions.
 
@@ -33,6 +29,9 @@ class PlayWindow:
         steering: what keys mean.
         title: of the window.
         steps_per_second: the speed at the start; - and + change it.
+
+    Attributes:
+        closed: the person has closed it: nothing more comes from it.
 
     Raises:
         UserError: there is no screen.
@@ -47,7 +46,7 @@ class PlayWindow:
         self._held: set[str] = set()
         self._tapped: set[str] = set()
         """Pressed since the last step, though perhaps let go again."""
-        self._paused = False
+        self.closed = self._paused = False
         self._due = 0.0
 
     def begin(self, picture: NDArray[np.uint8], told: str) -> bool:
@@ -57,7 +56,7 @@ class PlayWindow:
         self._tapped.clear()
         self._paused = False  # what was away while it waited is back
         self._due = time.perf_counter()
-        return key != "escape"
+        return key not in ("escape", "")
 
     def keep(self, picture: NDArray[np.uint8], told: str) -> bool:
         """Ask whether an episode is kept."""
@@ -66,13 +65,9 @@ class PlayWindow:
         )
 
     def act(self, picture: NDArray[np.uint8], told: str) -> Any:
-        """Show what is seen until the next step is due; return the action of what is held then, None to end it here.
-
-        Raises:
-            Left: the window is closed.
-        """
+        """Show what is seen until the next step is due; return the action of what is held then, None to end it here."""
         self._due = max(self._due + 1 / self.speed, time.perf_counter() - 1 / self.speed)
-        while True:
+        while not self.closed:
             hint = "paused: P goes on" if self._paused else self.steering.legend
             self._draw(
                 picture, f"{told}   {self.speed:.0f} steps a second", f"{hint}   ESC ends it, P pauses, - + speed"
@@ -95,6 +90,7 @@ class PlayWindow:
             if action is not None:
                 return action
             self._due = time.perf_counter() + 1 / self.speed
+        return None
 
     def close(self) -> None:
         """Close the window."""
@@ -102,24 +98,21 @@ class PlayWindow:
         pygame.display.quit()
 
     def _ask(self, picture: NDArray[np.uint8], told: str, question: str, keys: set[str]) -> str:
-        while True:
+        while not self.closed:
             self._draw(picture, told, question)
             for key in self._take_keys():
                 if key in keys:
                     return key
             time.sleep(0.02)
+        return ""
 
     def _take_keys(self) -> list[str]:
-        """Return the keys pressed since the last call, and note what is held.
-
-        Raises:
-            Left: the window was closed.
-        """
+        """Return the keys pressed since the last call, and note what is held, and whether the window was closed."""
         pressed = []
         for event in pygame.event.get():
             if event.type == pygame.QUIT:
-                raise Left
-            if event.type == pygame.KEYDOWN:
+                self.closed = True
+            elif event.type == pygame.KEYDOWN:
                 pressed.append({"enter": "return", "=": "+", "[+]": "+", "[-]": "-"}.get(
                     name := pygame.key.name(event.key), name
                 ))  # fmt: skip

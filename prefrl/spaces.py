@@ -251,6 +251,17 @@ def same_bounds(a: spaces.Space[Any], b: spaces.Space[Any]) -> bool:
     return True
 
 
+def exchangeable(what: str, a: spaces.Space[Any], b: spaces.Space[Any]) -> bool:
+    """Tell whether one environment's space can stand for another's: actions must have the same bounds as well.
+
+    Args:
+        what: observation_space or action_space.
+        a: the one.
+        b: the other.
+    """
+    return alike(a, b) and (what != "action_space" or same_bounds(a, b))
+
+
 def is_image(space: spaces.Space[Any]) -> bool:
     """Tell whether `space` is a uint8 `Box` of three axes (one of them the channels)."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3

@@ -18,7 +18,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from prefrl.cpus import available_cpus
 from prefrl.errors import UserError
 from prefrl.files import read_json, write_json
 from prefrl.image import jobs
@@ -31,7 +30,7 @@ from prefrl.image.jobs import Place, Watch, save_picture
 from prefrl.image.policy import PolicySettings
 from prefrl.image.quality import Features
 from prefrl.image.reward_model import RewardModel, rank_by_scores
-from prefrl.runs.beside import finish_runs
+from prefrl.runs.beside import finish_runs, places
 from prefrl.runs.codec import to_json
 from prefrl.runs.device import choose_device
 from prefrl.runs.guard import Interrupted
@@ -96,11 +95,10 @@ class Demo:
         settings = self.settings
         base, data = str(self.out / "base"), str(self.out / "comparisons")
         pretraining = replace(jobs.PretrainJob().training, epochs=settings.pretraining_epochs)
-        drawn: dict[str, Any] = {"place": self.place, "watch": settings.watch}
-        self._make(
-            "base",
-            jobs.PretrainJob(**drawn, size=settings.size, pictures=settings.pictures, training=pretraining),
+        base_job = jobs.PretrainJob(
+            size=settings.size, pictures=settings.pictures, place=self.place, watch=settings.watch, training=pretraining
         )
+        self._make("base", base_job)
         if not (self.out / "comparisons" / FILE).is_file():
             shutil.rmtree(self.out / "comparisons", ignore_errors=True)  # begun, and killed before it was whole
             self._timed("comparisons", lambda: self._compare(base))
@@ -156,8 +154,7 @@ class Demo:
         self._tell(name, time.monotonic() - begun)
 
     def _make_beside(self, made: dict[str, Any]) -> None:
-        on_gpu = choose_device(self.place.device, prefer_gpu=True) == "cuda"
-        at_once = self.settings.jobs or (1 if on_gpu else available_cpus())
+        at_once = places(self.settings.jobs, choose_device(self.place.device, prefer_gpu=True))
         paths = [self.out / name for name in made]
         for path, job in zip(paths, made.values(), strict=True):
             if not (path / "config.json").is_file():

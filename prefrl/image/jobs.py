@@ -347,14 +347,17 @@ def start(job: Any, out: Path, *, quiet: bool = False) -> ImageFolder:
     """Run a job in a new folder."""
     require("diffusers", "image")
     job = with_places(job)
-    folder = prepare(job, out)
+    folder = _prepared(job, out)
     job.run(folder, quiet=quiet)
     return folder
 
 
 def prepare(job: Any, out: Path) -> ImageFolder:
     """Make the folder of a job that `resume` then runs."""
-    job = with_places(job)
+    return _prepared(with_places(job), out)
+
+
+def _prepared(job: Any, out: Path) -> ImageFolder:
     folder = ImageFolder.create(out, job.verb, to_json(job))
     write_json(folder.path / INPUTS, digests_of(job))
     return folder

@@ -10,10 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from prefrl.cpus import available_cpus
 from prefrl.errors import INTERRUPTED, UserError
 from prefrl.runs.guard import Interrupted, stopping
 
 SECONDS_BETWEEN_LOOKS = 0.2
+
+
+def places(wanted: int | None, device: str) -> int:
+    """Return how many runs go side by side: as many as wanted; None: one to each core, or one in all on a GPU."""
+    return wanted or (available_cpus() if device == "cpu" else 1)
 
 
 def finish_runs(

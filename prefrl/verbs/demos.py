@@ -106,7 +106,7 @@ def _by_hand(
     options: dict[str, Any],
 ) -> list[Path]:  # fmt: skip
     require("pygame", "ui")
-    from prefrl.human_ui.playing import Left, PlayWindow
+    from prefrl.human_ui.playing import PlayWindow
     from prefrl.human_ui.steering import make_steering
 
     settings = settle(given)
@@ -120,20 +120,11 @@ def _by_hand(
             env.action_space, given=keys, task=settings.env_id, meanings=meanings() if meanings is not None else None
         )
         rate = float(env.metadata.get("render_fps") or 30)
-        window = PlayWindow(steering, f"Show how: {given.env_id}", speed or rate)
-        with closing(window):
-            paths: list[Path] = []
-            before = options.pop("on_episode")
-
-            def on_episode(number: int, true_return: float) -> None:
-                before(number, true_return)
-                paths.append(out / f"episode-{number:06d}.npz")
-
-            try:
-                record_person(
-                    env, window, out, episodes, most_steps=Bounds.of(settings).max_steps, shows_return=shows_return,
-                    on_episode=on_episode, **options,
-                )  # fmt: skip
-            except Left:
+        with closing(PlayWindow(steering, f"Show how: {given.env_id}", speed or rate)) as window:
+            paths = record_person(
+                env, window, out, episodes, most_steps=Bounds.of(settings).max_steps, shows_return=shows_return,
+                **options,
+            )  # fmt: skip
+            if window.closed:
                 print("The window was closed; the episode that was not over is not kept.", file=sys.stderr)
             return paths

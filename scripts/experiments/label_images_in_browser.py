@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import tyro
-from itsdangerous import URLSafeSerializer
 from playwright.sync_api import sync_playwright
+from robot import answer_page
 
 from prefrl.envs.scenes import Scenes
+from prefrl.feedback import Query
 from prefrl.image.data import write_rankings
 from prefrl.image.evaluation import draw
 from prefrl.image.model import ImageModel
@@ -95,7 +96,7 @@ def answer_all(record: Path, labels: int, seconds: float, size: str, pictures: P
             page.click("#begin")
             begun = time.monotonic()
             while store.num_open():
-                answer(page, store, seconds)
+                answer_page(page, store, gold_of, seconds)
                 if store.num_answers() in (3, labels // 2):
                     page.screenshot(path=pictures / f"after_{store.num_answers()}.png")
             took = time.monotonic() - begun
@@ -107,19 +108,11 @@ def answer_all(record: Path, labels: int, seconds: float, size: str, pictures: P
         serving.wait()
 
 
-def answer(page: Any, store: PreferenceStore, seconds: float) -> None:
-    """Answer what the page shows: the picture that shows better what was asked for."""
-    asked = page.evaluate("document.body.dataset.screen === 'question' ? prefrl.session.question : null")
-    if asked is None:
-        time.sleep(0.1)
-        return
-    time.sleep(seconds)
-    _, query_id, shown = URLSafeSerializer("").loads_unsafe(asked["ticket"])[1]
-    segments = [store.query(query_id).segments[place] for place in shown]
-    prompt = bytes(np.asarray(segments[0].observations)[0]).rstrip(b"\0").decode()
-    left, right = Scenes().gold([prompt] * 2, np.stack([segment.actions[0] for segment in segments]))
-    page.keyboard.press("ArrowUp" if left == right else "ArrowLeft" if left > right else "ArrowRight")
-    page.wait_for_function(f"prefrl.session.question?.ticket !== {json.dumps(asked['ticket'])}")
+def gold_of(query: Query) -> list[float]:
+    """Return the gold reward of each picture of a query."""
+    prompt = bytes(np.asarray(query.segments[0].observations)[0]).rstrip(b"\0").decode()
+    pictures = np.stack([segment.actions[0] for segment in query.segments])
+    return list(Scenes().gold([prompt] * len(pictures), pictures))
 
 
 def held_out_pairs(model: Path, count: int, sampling_steps: int, seed: int) -> tuple[list[str], Any, Any]:

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from prefrl.feedback import Query
 from prefrl.store import PreferenceStore
@@ -31,6 +32,29 @@ def print_score(training: subprocess.Popen[str], store: PreferenceStore) -> None
     random, best = score["random_true_return_mean"], score["baseline_true_return_mean"]
     score["share_of_true_reward_gain"] = round((score["true_return_mean"] - random) / (best - random), 3)
     print(json.dumps({**score, "answers": store.num_answers()}, indent=2))
+
+
+def answer_page(page: Any, store: PreferenceStore, judge: Callable[[Query], Sequence[float]], seconds: float) -> None:
+    """Answer what a page shows, once it has been looked at for long enough: press the arrow of the better of two.
+
+    Args:
+        page: of Playwright.
+        store: the record, which tells what the page shows.
+        judge: how good each item of a query is.
+        seconds: looked at it for.
+    """
+    from itsdangerous import URLSafeSerializer  # which robots at the keys of a window do without
+
+    asked = page.evaluate("document.body.dataset.screen === 'question' ? prefrl.session.question : null")
+    if asked is None:
+        time.sleep(0.2)
+        return
+    time.sleep(seconds)
+    _, query_id, shown = URLSafeSerializer("").loads_unsafe(asked["ticket"])[1]
+    worth = judge(store.query(query_id))
+    left, right = worth[shown[0]], worth[shown[1]]
+    page.keyboard.press("ArrowUp" if left == right else "ArrowLeft" if left > right else "ArrowRight")
+    time.sleep(0.3)
 
 
 class Robot:

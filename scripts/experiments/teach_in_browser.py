@@ -12,13 +12,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import tyro
-from itsdangerous import URLSafeSerializer
 from playwright.sync_api import sync_playwright
-from robot import print_score
+from robot import answer_page, print_score
 
+from prefrl.feedback import Query
 from prefrl.store import PreferenceStore
 
 
@@ -68,7 +67,7 @@ def main(
         page.goto(link)
         page.click("#begin")
         while training.poll() is None and store.facts().get("training_state") != "finished":
-            answer(page, store, seconds)
+            answer_page(page, store, true_returns, seconds)
             if pictures is not None and store.num_answers() in (1, labels // 2, labels):
                 page.screenshot(path=pictures / f"after_{store.num_answers()}.png")
         print_score(training, store)
@@ -78,18 +77,9 @@ def main(
         browser.close()
 
 
-def answer(page: Any, store: PreferenceStore, seconds: float) -> None:
-    """Answer what the page shows, when it has been looked at for long enough."""
-    asked = page.evaluate("document.body.dataset.screen === 'question' ? prefrl.session.question : null")
-    if asked is None:
-        time.sleep(0.2)
-        return
-    time.sleep(seconds)
-    _, query_id, shown = URLSafeSerializer("").loads_unsafe(asked["ticket"])[1]
-    worth = [part.true_rewards.sum() for part in store.query(query_id).segments]
-    left, right = worth[shown[0]], worth[shown[1]]
-    page.keyboard.press("ArrowUp" if left == right else "ArrowLeft" if left > right else "ArrowRight")
-    time.sleep(0.3)
+def true_returns(query: Query) -> list[float]:
+    """Return the true return of each segment."""
+    return [float(part.true_rewards.sum()) for part in query.segments]
 
 
 if __name__ == "__main__":

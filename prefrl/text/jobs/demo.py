@@ -14,11 +14,10 @@ from typing import Any
 
 from rich.console import Console
 
-from prefrl.cpus import available_cpus
 from prefrl.envs.text_worlds import DEFAULT_WORLD
 from prefrl.errors import UserError
 from prefrl.files import read_json, write_json
-from prefrl.runs.beside import finish_runs
+from prefrl.runs.beside import finish_runs, places
 from prefrl.runs.codec import to_json
 from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.runs.streams import stream_seed
@@ -312,7 +311,7 @@ class Demo:
 
     def _side_by_side(self, made: dict[str, Any]) -> list[str]:
         """Do jobs that do not wait for each other, a process and a core each."""
-        at_once = self.settings.jobs or (available_cpus() if self.place.runtime().device.type == "cpu" else 1)
+        at_once = places(self.settings.jobs, self.place.runtime().device.type)
         if at_once == 1:
             return [self._job(name, job) for name, job in made.items()]
         folders = [TextFolder(self.out / name) for name in made]
