@@ -90,14 +90,16 @@ class Demo:
 
     def run(self) -> None:
         """Make what is missing."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        self._check_settings()
         settings = self.settings
         base, data = str(self.out / "base"), str(self.out / "comparisons")
         pretraining = replace(jobs.PretrainJob().training, epochs=settings.pretraining_epochs)
         base_job = jobs.PretrainJob(
             size=settings.size, pictures=settings.pictures, place=self.place, watch=settings.watch, training=pretraining
         )
+        if self.out.exists() and not self.out.is_dir():
+            raise UserError(f"{self.out} is a file. Give --out a folder.")
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._check_settings()
         self._make("base", base_job)
         if not (self.out / "comparisons" / FILE).is_file():
             shutil.rmtree(self.out / "comparisons", ignore_errors=True)  # begun, and killed before it was whole

@@ -114,12 +114,14 @@ class PretrainJob:
         )
     )
 
-    def run(self, folder: ImageFolder, *, quiet: bool) -> None:
-        """Train the model and save it, with its figures."""
+    def __post_init__(self) -> None:
         if self.size not in SHAPES:
             raise UserError(f"size must be one of {', '.join(SHAPES)}. Received {self.size!r}")
         if self.pictures < 1:
             raise UserError(f"pictures must be at least 1. Received {self.pictures}")
+
+    def run(self, folder: ImageFolder, *, quiet: bool) -> None:
+        """Train the model and save it, with its figures."""
         world, seed = self.place.make_world(), self.place.seed
         captions, pixels = world.examples(self.pictures)
         words = [*captions, *world.prompts(200, held_out=True)]
@@ -152,13 +154,15 @@ class RewardJob:
     place: Placed = field(default_factory=Place)
     training: RewardTrainingSettings = field(default_factory=RewardTrainingSettings)
 
+    def __post_init__(self) -> None:
+        if self.captions < 0 or self.references < 2:
+            raise UserError("captions must be at least 0 and references at least 2.")
+
     def run(self, folder: ImageFolder, *, quiet: bool) -> None:
         """Fit the reward model, normalise it, and judge it on held-out prompts."""
         seed, model = self.place.seed, self.place.load(self.model)
         rows = [row for row in read_data(self.data, model) if len(set(row.ranks)) > 1]
         learned, held_out = split_held_out(rows, seed)
-        if self.captions < 0 or self.references < 2:
-            raise UserError("captions must be at least 0 and references at least 2.")
         world = self.place.make_world()
         known = [row.prompt for row in rows]
         captioned = None

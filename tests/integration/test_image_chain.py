@@ -386,3 +386,19 @@ def test_the_demo_is_made_whole_and_goes_on_where_it_stopped(tmp_path: Path, cap
     assert "dpo: " in again and "dpok: " not in again and "base: " not in again
     assert image("demo", "--out", str(out), *few, "--seed", "1") == 2
     assert "holds a demo with other settings" in capsys.readouterr().err
+
+
+def test_what_cannot_be_is_refused_before_a_folder_is_made(tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    for words, said in (
+        (["demo", "--size", "huge"], "size must be one of tiny, demo, small"),
+        (["demo", "--pictures", "0"], "pictures must be at least 1"),
+        (["demo", "--jobs", "0"], "jobs must be at least 1"),
+        (["pretrain", "--size", "huge"], "size must be one of tiny, demo, small"),
+        (["reward", "--model", "m", "--data", "d", "--captions", "-1"], "captions must be at least 0"),
+    ):
+        assert image(*words, "--out", str(out)) == 2
+        assert said in capsys.readouterr().err and not out.exists()
+    (tmp_path / "file").touch()
+    assert image("demo", "--out", str(tmp_path / "file")) == 2
+    assert "is a file. Give --out a folder" in capsys.readouterr().err
