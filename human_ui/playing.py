@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -39,6 +40,7 @@ class PlayWindow:
 
     def __init__(self, steering: Steering, title: str, steps_per_second: float) -> None:
         self.steering, self.speed = steering, max(SLOWEST, steps_per_second)
+        os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")  # with OpenGL it is black beside MuJoCo's renderer
         self.surface = open_surface(title)
         pygame.joystick.init()
         self._pads = [pygame.joystick.Joystick(number) for number in range(pygame.joystick.get_count())]
@@ -68,10 +70,9 @@ class PlayWindow:
         """Show what is seen until the next step is due; return the action of what is held then, None to end it here."""
         self._due = max(self._due + 1 / self.speed, time.perf_counter() - 1 / self.speed)
         while not self.closed:
-            hint = "paused: P goes on" if self._paused else self.steering.legend
-            self._draw(
-                picture, f"{told}   {self.speed:.0f} steps a second", f"{hint}   ESC ends it, P pauses, - + speed"
-            )
+            state = "paused: P goes on" if self._paused else "P pauses"
+            above = f"{told}   {self.speed:.0f} steps a second (- +)     {state}, ESC ends the episode"
+            self._draw(picture, above, self.steering.legend)
             for key in self._take_keys():
                 if key == "escape":
                     return None

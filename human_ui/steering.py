@@ -54,7 +54,7 @@ class Steering(Protocol):
 
     @property
     def legend(self) -> str:
-        """What each key does, in words."""
+        """What each key does, in the form of `--keys`."""
 
     @property
     def keys(self) -> frozenset[str]:
@@ -76,9 +76,9 @@ class Buttons:
 
     @property
     def legend(self) -> str:
-        """What each key does, in words."""
-        named = [f"{'+'.join(sorted(keys))}: {action}" for keys, action in self.actions.items()]
-        return "   ".join([*named, "no key: it waits" if self.rest is None else f"no key: {self.rest}"])
+        """What each key does, in the form of `--keys`."""
+        named = [f"{'+'.join(sorted(keys))}={action}" for keys, action in self.actions.items()]
+        return "   ".join([*named, "no key: it waits" if self.rest is None else f"rest={self.rest}"])
 
     @property
     def keys(self) -> frozenset[str]:
@@ -105,10 +105,9 @@ class Levers:
 
     @property
     def legend(self) -> str:
-        """What each key does, in words."""
+        """What each key does, in the form of `--keys`."""
         return "   ".join(
-            f"{key}: {', '.join(f'number {place} to {value:.3g}' for place, value in pushes)}"
-            for key, pushes in self.pushes.items()
+            f"{key}={place}:{value:.3g}" for key, pushes in self.pushes.items() for place, value in pushes
         )
 
     @property

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from screens import Display, needs_screen, wait_for
 
 pytestmark = needs_screen
@@ -67,3 +68,15 @@ def test_an_episode_ends_by_escape_and_the_window_may_be_closed(display: Display
     (path,) = out.glob("*.npz")
     pushed = np.load(path)["actions"]
     assert 10 <= len(pushed) <= 100 and (pushed == 2.0).sum() >= 5 and not np.load(path)["terminated"]
+
+
+def test_a_robot_of_mujoco_is_seen_beside_its_own_renderer(display: Display, tmp_path: Path) -> None:
+    pytest.importorskip("mujoco")
+    program = start(display, "HalfCheetah-v5", "--out", str(tmp_path / "shown"))
+    display.key("Return")
+    time.sleep(2.0)
+    seen = display.picture()[200:600, 400:800]  # the middle of the window: with OpenGL in two places it was black
+    display.key("Escape", "BackSpace", "Escape")
+    said, told = program.communicate(timeout=60)
+    assert program.returncode == 0 and "No episode was kept." in said, told
+    assert seen.std() > 10
