@@ -27,8 +27,7 @@ def _image_help() -> None:
 
 
 def _image(arguments: Sequence[str]) -> None:
-    """Run `prefrl image`, whose packages are imported for it alone."""
-    require("diffusers", "image")
+    """Run `prefrl image`, whose modules are imported for it alone."""
     from prefrl.image.commands import main as image_main
 
     image_main(arguments)
@@ -65,8 +64,7 @@ def _sweep(arguments: Sequence[str]) -> None:
 
 
 def _text(arguments: Sequence[str]) -> None:
-    """Run `prefrl text`, whose packages are imported for it alone."""
-    require("transformers", "text")
+    """Run `prefrl text`, whose modules are imported for it alone."""
     from prefrl.text.jobs.commands import main as text_main
 
     text_main(arguments)

@@ -256,15 +256,20 @@ VERBS = (
 
 def main(arguments: Sequence[str]) -> None:
     """Run `prefrl image`."""
+    if not {"-h", "--help"} & set(arguments):  # help need not wait for the libraries
+        _quieten_libraries()
+    app = tyro.extras.SubcommandApp()
+    for verb in VERBS:
+        app.command(verb)
+    app.cli(prog="prefrl image", description="Text-to-image models from preferences.", args=list(arguments))
+
+
+def _quieten_libraries() -> None:
     for name in ("diffusers", "transformers", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
     diffusers, transformers = require("diffusers", "image"), require("transformers", "image")
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    app = tyro.extras.SubcommandApp()
-    for verb in VERBS:
-        app.command(verb)
-    app.cli(prog="prefrl image", description="Text-to-image models from preferences.", args=list(arguments))
 
 
 def _counted(left_out: Counter[str]) -> str:

@@ -194,6 +194,22 @@ def test_core_modules_can_be_imported_without_any_optional_package() -> None:
     assert outcome.returncode == 0, outcome.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "slow"),
+    [("text ppo", "transformers.modeling_utils"), ("image ddpo", "diffusers"), ("train", "transformers")],
+)
+def test_help_does_not_wait_for_the_libraries_that_only_the_work_needs(command: str, slow: str) -> None:
+    program = (
+        "import contextlib, sys\nfrom prefrl.start import main\n"
+        f"with contextlib.suppress(SystemExit): main([*{command.split()!r}, '--help'])\n"
+        f"sys.exit({slow!r} in sys.modules)"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, cwd=ROOT, check=False
+    )
+    assert outcome.returncode == 0 and f"usage: prefrl {command}" in outcome.stdout, outcome.stderr
+
+
 @pytest.mark.parametrize("attribute", ["true_rewards", "true_reward"])
 def test_true_rewards_are_read_only_where_they_may_be(attribute: str) -> None:
     readers: dict[str, list[int]] = {}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prefrl.envs.service_desk import ServiceDesk
-from prefrl.text.model import generation
+from prefrl.text.model import decoding
 from prefrl.text.model.decoding import CacheDecoder, RecordedDecoder, can_be_recorded, make_cache
 from prefrl.text.model.generation import Sampled, SamplingSettings, sample
 from prefrl.text.model.inputs import position_ids
@@ -96,7 +96,7 @@ def test_responses_of_recorded_steps_are_the_same(
         )  # fmt: skip
 
     usual = [draw(samples) for samples in (1, 2)]
-    monkeypatch.setattr(generation, "make_decoder", lambda *given: RecordedDecoder(*given, played_again))
+    monkeypatch.setattr(decoding, "make_decoder", lambda *given: RecordedDecoder(*given, played_again))
     for samples, expected in zip((1, 2), usual, strict=True):
         drawn = draw(samples)
         assert torch.equal(drawn.sequences.response_ids, expected.sequences.response_ids)

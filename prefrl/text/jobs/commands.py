@@ -68,7 +68,8 @@ def main(arguments: Sequence[str]) -> None:
         option = given.partition("=")[0].replace("_", "-")
         if option in INSTEAD:
             raise UserError(f"There is no option {option}. {INSTEAD[option]}")
-    quieten_libraries()
+    if not {"-h", "--help"} & set(arguments):  # help need not wait for the libraries
+        quieten_libraries()
     app = tyro.extras.SubcommandApp()
     for verb in (*TRAINING, *DATA, *MODELS):
         app.command(verb)

@@ -19,7 +19,6 @@ from torch.nn.functional import pad
 
 from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError
-from prefrl.text.model.decoding import make_decoder
 from prefrl.text.model.inputs import position_ids
 from prefrl.text.model.options import NoOption
 from prefrl.text.model.sequences import Sequences, joined, pad_left
@@ -122,6 +121,8 @@ def sample(
     ends = torch.tensor([end_id] if isinstance(end_id, int) else sorted(end_id), device=device)
     prompt_ids, prompt_mask = (array.to(device) for array in pad_left(prompts, pad_id))
     width, rows = prompt_ids.shape[1], len(prompts) * samples_per_prompt
+    from prefrl.text.model.decoding import make_decoder  # with the caches of transformers, which take seconds
+
     decoder = make_decoder(model, width + settings.max_tokens)
     mask = torch.ones(rows, width + settings.max_tokens, dtype=torch.long, device=device)
     mask[:, :width] = prompt_mask.repeat_interleave(samples_per_prompt, 0)

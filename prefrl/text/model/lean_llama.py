@@ -16,12 +16,12 @@ from torch.nn import functional
 
 from prefrl.errors import require
 
-llama = require("transformers.models.llama.modeling_llama", "text")
 _LINEARS = [("self_attn", f"{name}_proj") for name in "qkvo"] + [("mlp", f"{n}_proj") for n in ("gate", "up", "down")]
 
 
 def backbone_of(model: Any) -> Any | None:
     """Return the transformer of a plain Llama model on the CPU, with or without its language head; else None."""
+    llama = require("transformers.models.llama.modeling_llama", "text")  # takes a second: only once there is a model
     inner = model.model if type(model) is llama.LlamaForCausalLM else model
     if type(inner) is not llama.LlamaModel or inner.embed_tokens.weight.device.type != "cpu":
         return None
