@@ -1,8 +1,9 @@
 """Hyper-parameters of the agents, by environment.
 
 PPO's were chosen on the environments' own rewards (`docs/benchmarks.md`), so that what preferences cost can be told
-from what the agent can do. DQN's are those of RL Baselines3 Zoo; SAC's, TD3's and A2C's are stable-baselines3's own,
-with the exploration noise that TD3 needs (Fujimoto et al. 2018: 0.1).
+from what the agent can do. DQN's are those of RL Baselines3 Zoo, SAC's and TD3's stable-baselines3's own but for what
+belongs to a task (the Zoo's, and the discounts that PPO has there), with the exploration noise that TD3 needs (Fujimoto
+et al. 2018: 0.1); A2C's are stable-baselines3's own.
 """
 
 from __future__ import annotations
@@ -114,20 +115,56 @@ _DQN_ACROBOT = {
 }
 
 
+_DQN_MOUNTAIN_CAR = {
+    **_DQN_CARTPOLE,
+    "learning_rate": 4e-3,
+    "batch_size": 128,
+    "buffer_size": 10_000,
+    "gamma": 0.98,
+    "target_update_interval": 600,
+    "train_freq": 16,
+    "gradient_steps": 8,
+    "exploration_fraction": 0.2,
+    "exploration_final_eps": 0.07,
+}
+
+
 def _off_policy(
     hyperparameters: dict[str, Any] | None = None, *, steps: int = 100_000, num_envs: int = 1
 ) -> AgentDefaults:
     return AgentDefaults(steps=steps, num_envs=num_envs, warmup="uniform", hyperparameters=hyperparameters or {})
 
 
+_OF_TASKS: dict[str, tuple[int, dict[str, Any]]] = {
+    "": (100_000, {}),
+    "Pendulum-v1": (20_000, {"learning_rate": 1e-3}),
+    "Swimmer-v5": (100_000, {"gamma": 0.9999}),
+    "Reacher-v5": (50_000, {"gamma": 0.9}),
+    "prefrl/Christiano-Pendulum-v0": (20_000, {"learning_rate": 1e-3}),
+    "prefrl/Christiano-Swimmer-v0": (100_000, {"gamma": 0.9999}),
+    "prefrl/Christiano-Reacher-v0": (50_000, {"gamma": 0.9}),
+    "LunarLanderContinuous-v3": (200_000, {"learning_rate": 7.3e-4, "tau": 0.01}),
+    "BipedalWalker-v3": (200_000, {"learning_rate": 7.3e-4, "gamma": 0.98, "tau": 0.02}),
+}
+"""Steps and hyper-parameters of SAC and TD3."""
+
+
+def _continuous(common: dict[str, Any], num_envs: int = 1) -> dict[str, AgentDefaults]:
+    return {
+        task: _off_policy({**common, **changes}, steps=steps, num_envs=num_envs)
+        for task, (steps, changes) in _OF_TASKS.items()
+    }
+
+
 OTHERS: dict[str, dict[str, AgentDefaults]] = {
     "a2c": {"": AgentDefaults(hyperparameters={"scale_actions": True})},
-    "sac": {"": _off_policy({"gradient_steps": -1}, num_envs=8)},  # an update for each step of each environment
-    "sb3-sac": {"": _off_policy()},
-    "td3": {"": _off_policy({"action_noise_std": 0.1})},
+    "sac": _continuous({"gradient_steps": -1}, num_envs=8),  # an update for each step of each environment
+    "sb3-sac": _continuous({}),
+    "td3": _continuous({"action_noise_std": 0.1}),
     "dqn": {
         "": _off_policy(_DQN_ACROBOT),
         "CartPole-v1": _off_policy(_DQN_CARTPOLE, steps=50_000),
+        "MountainCar-v0": _off_policy(_DQN_MOUNTAIN_CAR, steps=120_000),
     },
 }
 

@@ -161,6 +161,6 @@ class ComparisonData:
     def _image_batch(self, segments: Tensor) -> Tensor:
         observations = self.images.batch(segments)
         now = observations[:, :-1]
-        if self.ensemble.inputs == "sas":
+        if self.ensemble.reads_next:
             now = torch.cat([now, observations[:, 1:]], dim=2)
         return now.flatten(0, 1)

@@ -24,7 +24,7 @@ from prefrl.rewards.few import FewTransitions
 from prefrl.rewards.networks import LEAKY_SLOPE, EnsembleCNN, EnsembleMLP, Features
 from prefrl.rewards.registry import NETWORKS, NetworkInputs, members_of
 from prefrl.rewards.saved import read_reward, write_reward
-from prefrl.rewards.settings import RewardSettings
+from prefrl.rewards.settings import READ_NEXT, RewardSettings
 from prefrl.rewards.transformer import EnsembleTransformer, windows
 from prefrl.segments import Segment, stack_transitions
 from prefrl.spaces import (
@@ -89,11 +89,12 @@ class RewardEnsemble:
         self.device = torch.device(device)
         self.images = is_image(observation_space)
         self.inputs = settings.inputs if settings.inputs != "auto" else ("s" if self.images else "sa")
+        self.reads_next = self.inputs in READ_NEXT
         self._observations = SpaceEncoder(observation_space)
         self._actions = SpaceEncoder(action_space)
         self._custom = factory is not None
         self.num_inputs = (
-            (0 if self.images else self._observations.size * (2 if self.inputs == "sas" else 1))
+            (0 if self.images else self._observations.size * (2 if self.reads_next else 1))
             + (self._actions.size if "a" in self.inputs else 0)
         )  # fmt: skip
         seen = [] if self.images else self._observations.sizes
@@ -104,7 +105,7 @@ class RewardEnsemble:
                 f"{weights:,} weights; {MOST_WEIGHTS:,} at most are made."
             )
         self._input_sizes = [*seen, *([self._actions.size] if "a" in self.inputs else [])]
-        self._input_sizes += seen if self.inputs == "sas" else []
+        self._input_sizes += seen if self.reads_next else []
         generator = torch.Generator().manual_seed(seed)
         self.network: nn.Module
         if factory is not None:
@@ -130,7 +131,7 @@ class RewardEnsemble:
         assert isinstance(space, gymnasium.spaces.Box)
         a, b, c = space.shape
         channels, height, width = (a, b, c) if channels_first(space) else (c, a, b)
-        return (channels * (2 if self.inputs == "sas" else 1), height, width)
+        return (channels * (2 if self.reads_next else 1), height, width)
 
     def _to_images(self, values: Array) -> Tensor:
         assert isinstance(self.observation_space, gymnasium.spaces.Box)
@@ -142,7 +143,7 @@ class RewardEnsemble:
         images: Tensor | None = None
         if self.images:
             images = self._to_images(observations)  # type: ignore[arg-type]
-            if self.inputs == "sas":
+            if self.reads_next:
                 images = torch.cat([images, self._to_images(next_observations)], dim=1)  # type: ignore[arg-type]
         joined = self._encode_vector(observations, actions, next_observations)
         if joined is None:
@@ -155,7 +156,7 @@ class RewardEnsemble:
         parts = [] if self.images else [self._observations.encode(observations)]
         if "a" in self.inputs:
             parts.append(self._actions.encode(actions))
-        if self.inputs == "sas" and not self.images:
+        if self.reads_next and not self.images:
             parts.append(self._observations.encode(next_observations))
         if not parts:
             return None

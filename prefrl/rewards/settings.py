@@ -9,7 +9,9 @@ from prefrl.errors import UserError
 from prefrl.rewards.registry import NETWORKS
 from prefrl.seams import Named
 
-INPUTS = ("s", "sa", "sas")
+INPUTS = ("s", "sa", "ss", "sas")
+READ_NEXT = ("ss", "sas")
+"""Those that read the observation after the step too."""
 MOST_GROUPS = 10
 MOST_MEMBERS, MOST_UNITS = 1_000, 100_000  # files name them too: memory is taken after they are checked
 
@@ -21,7 +23,8 @@ class RewardSettings:
     num_members: int | None = None
     """Members of the ensemble, M; default: what suits the environment, mostly 3 (Christiano et al. 2017)."""
     inputs: str = "auto"
-    """"s" for r(s), "sa" for r(s, a), "sas" for r(s, a, s'); "auto": "s" for images, else "sa"."""
+    """"s" for r(s), "sa" for r(s, a), "ss" for r(s, s'), "sas" for r(s, a, s'); "auto": what suits the environment: mostly
+    "s" for images, else "sa"."""
     hidden: tuple[int, ...] = (64, 64)
     """Units of the hidden layers of the multilayer perceptron (Christiano et al. 2017, app. A.1)."""
     network: Named = "auto"

@@ -425,7 +425,7 @@ def test_images_of_games_are_held_in_a_fraction_of_their_size() -> None:
     k=st.integers(1, 4),
     stacked=st.lists(st.sampled_from(["stack", "plain", "black"]), min_size=2, max_size=4),
     last=st.booleans(),
-    inputs=st.sampled_from(["s", "sas"]),
+    inputs=st.sampled_from(["s", "ss", "sas"]),
 )
 def test_images_come_out_as_they_went_in_whatever_they_hold(
     depth: int, k: int, stacked: list[str], last: bool, inputs: str

@@ -88,11 +88,16 @@ def content(reward: RewardEnsemble) -> dict[str, bytes]:
 def test_inputs_are_the_parts_that_are_named_in_order() -> None:
     s, a, s2 = np.array([[1.0, 2.0, 3.0]]), np.array([[4.0, 5.0]]), np.array([[6.0, 7.0, 8.0]])
     read = {}
-    for inputs in ("s", "sa", "sas"):
+    for inputs in ("s", "sa", "ss", "sas"):
         vector = ensemble(inputs=inputs).encode(s, a, s2).vector
         assert vector is not None
         read[inputs] = vector.tolist()
-    assert read == {"s": [[1, 2, 3]], "sa": [[1, 2, 3, 4, 5]], "sas": [[1, 2, 3, 4, 5, 6, 7, 8]]}
+    assert read == {
+        "s": [[1, 2, 3]],
+        "sa": [[1, 2, 3, 4, 5]],
+        "ss": [[1, 2, 3, 6, 7, 8]],
+        "sas": [[1, 2, 3, 4, 5, 6, 7, 8]],
+    }
 
 
 def test_discrete_values_are_one_hot_and_dictionaries_are_joined_in_the_order_of_their_keys() -> None:
@@ -104,7 +109,7 @@ def test_discrete_values_are_one_hot_and_dictionaries_are_joined_in_the_order_of
 
 
 @pytest.mark.parametrize("name", OBSERVATION_SPACES)
-@pytest.mark.parametrize("inputs", ["s", "sa", "sas"])
+@pytest.mark.parametrize("inputs", ["s", "sa", "ss", "sas"])
 def test_reward_changes_with_what_it_reads_and_with_nothing_else(name: str, inputs: str) -> None:
     space = OBSERVATION_SPACES[name]
     reward = ensemble(space, inputs=inputs)
@@ -114,8 +119,8 @@ def test_reward_changes_with_what_it_reads_and_with_nothing_else(name: str, inpu
     assert rewards.shape == (20,)
     assert rewards.dtype == np.float32
     assert not np.array_equal(rewards, reward(other_s, a, s2))
-    assert np.array_equal(rewards, reward(s, other_a, s2)) == (inputs == "s")
-    assert np.array_equal(rewards, reward(s, a, other_s2)) == (inputs != "sas")
+    assert np.array_equal(rewards, reward(s, other_a, s2)) == ("a" not in inputs)
+    assert np.array_equal(rewards, reward(s, a, other_s2)) == (inputs not in ("ss", "sas"))
 
 
 @pytest.mark.parametrize("actions", [spaces.Discrete(3), spaces.MultiDiscrete([2, 2]), ACTION])
@@ -441,7 +446,7 @@ def test_a_failed_save_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest
     ("settings", "message"),
     [
         ({"num_members": 0}, "num_members must be at least 1. Received 0"),
-        ({"inputs": "as"}, "one of s, sa, sas or auto. Received 'as'"),
+        ({"inputs": "as"}, "one of s, sa, ss, sas or auto. Received 'as'"),
         ({"hidden": (8, 0)}, "hidden must be numbers of units from 1"),
         ({"target_std": 0.0}, "target_std must be positive"),
         ({"clip_inputs": -1.0}, "clip_inputs must be positive"),

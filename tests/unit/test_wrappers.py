@@ -519,7 +519,7 @@ def test_an_autoreset_inside_begins_a_new_episode_with_a_step_that_counts_for_no
 def test_a_few_transitions_are_scored_by_numpy_as_torch_scores_them() -> None:
     box, choice = spaces.Box(-1, 1, (5,), np.float32), spaces.Discrete(3)
     rng = np.random.default_rng(0)
-    for inputs in ("s", "sa", "sas"):
+    for inputs in ("s", "sa", "ss", "sas"):
         reward = RewardEnsemble(box, choice, RewardSettings(inputs=inputs, num_members=4), seed=3)
         batch = (rng.normal(0, 3, (9, 5)).astype(np.float32), rng.integers(0, 3, 9), rng.normal(size=(9, 5)))
         reward.set_input_statistics(*batch)
