@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from prefrl.envs.service_desk import FILLERS, ServiceDesk
-from prefrl.envs.service_desk_writers import write_responses
+from prefrl.envs.service_desk_writers import write_records
 
 COUNTRIES = (
     "Varnia", "Oslomar", "Teresk", "Balindor", "Quessa", "Mirovia", "Dantrel", "Fenland", "Jorvik", "Kaludia",
@@ -65,7 +65,7 @@ class Geography:
         return said
 
     def corpus(self, num_paragraphs: int, stream: int = 0) -> list[str]:
-        """Return paragraphs: facts (three tenths), small talk (a tenth), old exchanges of desk and customers.
+        """Return paragraphs: facts (a quarter), small talk (a twentieth), exchanges from the desk's book.
 
         Args:
             num_paragraphs: how many.
@@ -74,13 +74,13 @@ class Geography:
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(13, stream)))
         facts, talk = self.facts(), SMALL_TALK + FILLERS
         messages = ServiceDesk(self.seed + 1000 + stream).messages(num_paragraphs)
-        answers = write_responses(messages, self.seed + 1000 + stream)
+        answers = write_records(messages, self.seed + 1000 + stream)
         paragraphs = []
         for message, answer in zip(messages, answers, strict=True):
             kind = rng.random()
-            if kind < 0.3:
+            if kind < 0.25:
                 paragraphs.append(" ".join(facts[i] for i in rng.integers(len(facts), size=rng.integers(2, 5))))
-            elif kind < 0.4:
+            elif kind < 0.3:
                 paragraphs.append(" ".join(talk[i] for i in rng.integers(len(talk), size=rng.integers(2, 4))))
             else:
                 paragraphs.append(f"{message.to_prompt()} {answer}")

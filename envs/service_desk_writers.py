@@ -50,11 +50,15 @@ class Writer:
 
 
 WRITERS = {
-    "thorough": Writer(tone=0.9, order=0.9, remedy=0.95, filler=0.3, wrong=0.03, share=0.25),
-    "brief": Writer(tone=0.3, order=0.35, remedy=0.5, filler=0.1, wrong=0.05, share=0.35),
-    "careless": Writer(tone=0.7, order=0.6, remedy=0.7, filler=0.2, wrong=0.45, share=0.25),
+    "thorough": Writer(tone=0.9, order=0.9, remedy=0.95, filler=0.3, wrong=0.03, share=0.3),
+    "brief": Writer(tone=0.3, order=0.35, remedy=0.5, filler=0.1, wrong=0.05, share=0.4),
+    "careless": Writer(tone=0.7, order=0.6, remedy=0.7, filler=0.2, wrong=0.3, share=0.15),
     "chatty": Writer(tone=0.8, order=0.2, remedy=0.3, filler=0.9, wrong=0.1, share=0.15),
 }
+
+
+CLERK = Writer(tone=0.5, order=1.0, remedy=0.6, filler=0.2, wrong=0.0, share=1.0)
+"""Who kept the desk's book: every order is in it, and nothing is wrong."""
 
 
 def write_responses(messages: list[Message], seed: int) -> list[str]:
@@ -63,3 +67,9 @@ def write_responses(messages: list[Message], seed: int) -> list[str]:
     writers = list(WRITERS.values())
     drawn = rng.choice(len(writers), size=len(messages), p=[writer.share for writer in writers])
     return [writers[i].write(message, rng) for i, message in zip(drawn, messages, strict=True)]
+
+
+def write_records(messages: list[Message], seed: int) -> list[str]:
+    """Return what the desk's book says of each message: a model that has read it knows how to name an order."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(17,)))
+    return [CLERK.write(message, rng) for message in messages]

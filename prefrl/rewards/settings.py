@@ -23,8 +23,8 @@ class RewardSettings:
     num_members: int | None = None
     """Members of the ensemble, M; default: what suits the environment, mostly 3 (Christiano et al. 2017)."""
     inputs: str = "auto"
-    """"s" for r(s), "sa" for r(s, a), "ss" for r(s, s'), "sas" for r(s, a, s'); "auto": what suits the environment: mostly
-    "s" for images, else "sa"."""
+    """"s" for r(s), "sa" for r(s, a), "ss" for r(s, s'), "sas" for r(s, a, s'); "auto": "s" for images, else
+    "sa"."""
     hidden: tuple[int, ...] = (64, 64)
     """Units of the hidden layers of the multilayer perceptron (Christiano et al. 2017, app. A.1)."""
     network: Named = "auto"

@@ -266,3 +266,24 @@ def test_a_curve_bears_the_seed_that_its_run_was_trained_with(tmp_path: Path) ->
     for name, settings in made.items():
         TextFolder.create(tmp_path / name, name, settings).add_evaluation({"step": 0, "gold": 1.0, "kl_nats": 0.0})
     assert {curve.name: curve.seed for curve in read_chain(tmp_path)} == {"bestofn": 3, "dpo": 3, "ppo": 5}
+
+
+def test_answers_of_a_demo_are_read_beside_each_other_and_damaged_ones_told(tmp_path: Path) -> None:
+    from prefrl.text.jobs.answers import FILE, describe_answers, read_answers, write_answers
+
+    assert read_answers(tmp_path) == []
+    rows = [
+        {"prompt": prompt, "method": method, "response": text, "ended": ended, "gold": 1.5}
+        for prompt in ("My fan, order 12: it leaks.\nAnswer:", "My fan, order 34: it leaks.\nAnswer:")
+        for method, text, ended in (("sft", "We | found", False), ("dpo", "Order 12.", True))
+    ]  # fmt: skip
+    write_answers(rows, tmp_path)
+    assert read_answers(tmp_path) == rows
+    page = describe_answers(rows, 1)
+    assert "> My fan, order 12: it leaks. Answer:" in page
+    assert "| sft | 1.5 | We \\| found ... |" in page
+    assert "| dpo | 1.5 | Order 12. |" in page
+    assert "order 34" not in page
+    (tmp_path / FILE).write_text('{"prompt": "a", "method": "sft", "response": "b", "ended": true}\n')
+    with pytest.raises(UserError, match=r"answers\.jsonl is damaged"):
+        read_answers(tmp_path)

@@ -24,7 +24,7 @@ from prefrl.runs.streams import stream_seed
 from prefrl.text.data import sources
 from prefrl.text.data.annotating import draw_responses, rank_by
 from prefrl.text.data.examples import Encoder
-from prefrl.text.jobs import direct, jobs, policies, supervised
+from prefrl.text.jobs import answers, direct, jobs, policies, supervised
 from prefrl.text.jobs.bestofn import BestOfNJob
 from prefrl.text.jobs.folder import TextFolder
 from prefrl.text.jobs.parts import Place, Watch
@@ -136,6 +136,7 @@ class Demo:
                 "bestofn": self._best_of_n(sft, rewards[0]),
             }
         )
+        self._once(answers.FILE, lambda path: self._answer(path.parent))
 
     # ------------------------------------------------------------------------------------------------ stages
 
@@ -188,6 +189,14 @@ class Demo:
             training=RewardTrainingSettings(
                 epochs=2, batch_size=16, bootstrap=number > 0, optimiser=rate, seed=self.settings.seed * 100 + number
             ),
+        )
+
+    def _answer(self, folder: Path) -> None:
+        """Have the fine-tuned model and every policy that came of it answer the same prompts."""
+        policies_made = sorted(path.parent.name for path in folder.glob("*/evaluations.jsonl"))
+        models = {name: folder / name for name in ("sft", *policies_made) if (folder / name / "model").is_dir()}
+        answers.write_answers(
+            answers.draw_answers(models, self.settings.world, self.place, seed=self.settings.seed), folder
         )
 
     def _best_of_n(self, sft: str, reward: str) -> BestOfNJob:

@@ -16,6 +16,7 @@ from prefrl.runs.metrics import finite
 from prefrl.text.data.chat import chat_of
 from prefrl.text.data.examples import Encoder
 from prefrl.text.data.forms import Reading
+from prefrl.text.jobs.answers import describe_answers, read_answers
 from prefrl.text.jobs.curve import read_chain, summarise_chain
 from prefrl.text.jobs.curve_plot import plot_curves
 from prefrl.text.jobs.curve_words import describe
@@ -30,6 +31,8 @@ from prefrl.text.model.generation import SamplingSettings
 from prefrl.text.model.models import context_length, load_model
 
 MOST_SAMPLES = 100_000
+SHOWN_PROMPTS = 2
+"""Whose answers stand below the curve; the others are in answers.md."""
 
 
 def evaluate(
@@ -135,9 +138,13 @@ def report(chains: tyro.conf.Positional[tuple[Path, ...]], *, out: Path | None =
         curves = [curve for chain in chains for curve in read_chain(chain)]
         plot_curves(curves, place / "curve.png")
         text, table = describe(curves), finite(summarise_chain(curves))
-        write_atomically(place / "curve.md", text)
         write_json(place / "curve.json", table)
         written = "curve.png, curve.md and curve.json"
+        if drawn := next(filter(None, map(read_answers, chains)), None):
+            text += "\n" + describe_answers(drawn, SHOWN_PROMPTS)
+            write_atomically(place / "answers.md", describe_answers(drawn))
+            written = "curve.png, curve.md, curve.json and answers.md, which has more answers"
+        write_atomically(place / "curve.md", text)
     print(json_module.dumps(table) if json else f"{text}\nWrote {place}/{written}")
 
 

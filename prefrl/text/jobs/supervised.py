@@ -56,8 +56,8 @@ class PretrainJob:
     place: Placed = field(default_factory=Place)
     training: SFTSettings = field(
         default_factory=lambda: SFTSettings(
-            batch_size=16,
-            optimiser=OptimiserSettings(learning_rate=3e-3, warmup_share=0.05, decay="cosine", adam_eps=1e-8),
+            batch_size=8,
+            optimiser=OptimiserSettings(learning_rate=1.5e-3, warmup_share=0.05, decay="cosine", adam_eps=1e-8),
         )
     )
 

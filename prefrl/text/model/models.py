@@ -33,7 +33,7 @@ class Preset:
 
 PRESETS = {
     "tiny": Preset(hidden=48, layers=2, heads=4, vocab_size=384),
-    "demo": Preset(hidden=96, layers=3, heads=4, vocab_size=512),  # 0.4 M parameters
+    "demo": Preset(hidden=96, layers=3, heads=2, vocab_size=512),  # 0.4 M parameters
     "small": Preset(hidden=192, layers=6, heads=6, vocab_size=1024, context=512),  # 3 M
     "medium": Preset(hidden=384, layers=10, heads=6, vocab_size=4096, context=1024),  # 20 M
 }
@@ -50,7 +50,10 @@ def build_model(preset: Preset, tokens: Tokens, *, architecture: str = "llama", 
         seed: of the weights; the global random state is left as it was.
     """
     pad_id = tokens.pad_id if tokens.pad_id == tokens.tokenizer.pad_token_id else None  # its embedding is not trained
-    ids = {"pad_token_id": pad_id, "eos_token_id": tokens.end_id, "bos_token_id": None}
+    ids: dict[str, Any] = {"pad_token_id": pad_id, "eos_token_id": tokens.end_id, "bos_token_id": None}
+    # 0.02, which is usual, suits widths of some thousands: the attention of a narrow model would be nearly even at the
+    # start, and it would hardly learn to copy from its prompt (docs/experiments.md).
+    ids["initializer_range"] = preset.hidden**-0.5
     if architecture == "gpt2":
         config = transformers.GPT2Config(
             vocab_size=tokens.vocab_size, n_embd=preset.hidden, n_layer=preset.layers, n_head=preset.heads,
