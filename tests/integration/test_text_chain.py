@@ -292,7 +292,7 @@ def test_a_reward_of_ones_own_and_evaluating_and_sampling(
     figures = json.loads(capsys.readouterr().out)
     assert figures["kl_nats"] > 0, "a run is compared with the model it started from"
     assert run("sample", llama / "base", "--prompt", "The capital of", "--max-tokens", "4", "--device", "cpu") == 0
-    assert capsys.readouterr().out.startswith("The capital of ")
+    assert capsys.readouterr().out.startswith("The capital of")
 
 
 def test_a_programmatic_judge_makes_comparisons(llama: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class DemoSettings:
     """Of PPO."""
     best_of: int = 64
     """Responses drawn to each prompt for best of n."""
-    evaluations: int = 6
+    evaluations: int = 5
     """Points of each curve."""
     evaluation_prompts: int = 256
     max_tokens: int = 64
