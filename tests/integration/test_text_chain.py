@@ -533,6 +533,9 @@ def test_the_demo_makes_every_method_side_by_side_and_goes_on_where_it_stopped(t
     methods |= {"rloo", "grpo", "online-dpo", "simpo", "rejection"}
     assert all((out / name / "summary.json").is_file() for name in methods)
     assert (out / "curve.png").stat().st_size > 10_000
+    page = (out / "answers.md").read_text()
+    assert all(page.count(f"| {name} | ") == 20 for name in {"sft", *methods} - {"bestofn"})
+    assert "# What they answer" in (out / "curve.md").read_text()
     shutil.rmtree(out / "kto")
     shutil.rmtree(out / "ipo")
     assert run("demo", "--out", out, "--quiet", "--jobs", "2", "--device", "cpu", *small) == 0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stable_baselines3 import DQN, SAC, TD3
 
-from prefrl.control.defaults import PPO, agent_defaults
+from prefrl.agents.sac_settings import SacSettings
+from prefrl.control.defaults import OTHERS, PPO, agent_defaults
 from prefrl.control.folder import ControlFolder
 from prefrl.control.settings import QuerySettings, RunSettings, TrainSettings
 from prefrl.errors import UserError
@@ -30,6 +33,19 @@ def test_agents_explore_a_little_at_first_in_units_of_the_actions_range() -> Non
 @pytest.mark.parametrize("agent", ["ppo", "sb3-ppo", "a2c"])
 def test_every_agent_that_learns_from_its_own_steps_acts_in_units_of_the_range(agent: str) -> None:
     assert agent_defaults(agent, "Somebodys-v0").hyperparameters["scale_actions"] is True
+
+
+def test_what_belongs_to_a_task_is_the_same_for_every_agent_that_reuses_its_steps() -> None:
+    for agent in ("sac", "sb3-sac", "td3"):
+        swing = agent_defaults(agent, "Pendulum-v1")
+        assert (swing.steps, swing.hyperparameters["learning_rate"]) == (20_000, 1e-3)
+        assert agent_defaults(agent, "Swimmer-v5").hyperparameters["gamma"] == 0.9999
+        assert "gamma" not in agent_defaults(agent, "Somebodys-v0").hyperparameters
+    for defaults in OTHERS["sac"].values():
+        SacSettings.of(defaults.hyperparameters)
+    for agent, algorithm in (("sb3-sac", SAC), ("td3", TD3), ("dqn", DQN)):
+        known = {*inspect.signature(algorithm).parameters, "action_noise_std"}
+        assert all(defaults.hyperparameters.keys() <= known for defaults in OTHERS[agent].values())
 
 
 def test_one_hyper_parameter_of_the_network_leaves_the_others_as_they_are() -> None:
