@@ -74,7 +74,7 @@ class DemoSettings:
     """Responses drawn to each prompt for best of n."""
     evaluations: int = 5
     """Points of each curve."""
-    evaluation_prompts: int = 256
+    evaluation_prompts: int = 192
     max_tokens: int = 64
     seed: int = 0
     device: str = "auto"
