@@ -287,3 +287,11 @@ def test_answers_of_a_demo_are_read_beside_each_other_and_damaged_ones_told(tmp_
     (tmp_path / FILE).write_text('{"prompt": "a", "method": "sft", "response": "b", "ended": true}\n')
     with pytest.raises(UserError, match=r"answers\.jsonl is damaged"):
         read_answers(tmp_path)
+
+
+def test_a_report_on_what_is_not_there_leaves_no_folder(tmp_path: Path) -> None:
+    from prefrl.text.jobs.model_commands import report
+
+    with pytest.raises(UserError, match="There are no evaluated methods"):
+        report((tmp_path / "misspelt",))
+    assert not any(tmp_path.iterdir())

@@ -127,15 +127,16 @@ def report(chains: tyro.conf.Positional[tuple[Path, ...]], *, out: Path | None =
     runs = [path for path in chains if (path / "config.json").is_file()]
     if runs and len(chains) > 1:
         raise UserError(f"One run at a time. {runs[0]} is a run, and {len(chains)} folders were named.")
-    place.mkdir(parents=True, exist_ok=True)
     if runs:
         folder = TextFolder.open(runs[0], reads_only=True)
+        place.mkdir(parents=True, exist_ok=True)
         plot_run(folder, place / "report.png")
         text, table = describe_run(folder), finite(report_of(folder))
         write_atomically(place / "report.md", text)
         written = "report.png and report.md"
     else:
         curves = [curve for chain in chains for curve in read_chain(chain)]
+        place.mkdir(parents=True, exist_ok=True)
         plot_curves(curves, place / "curve.png")
         text, table = describe(curves), finite(summarise_chain(curves))
         write_json(place / "curve.json", table)
