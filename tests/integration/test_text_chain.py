@@ -291,8 +291,12 @@ def test_a_reward_of_ones_own_and_evaluating_and_sampling(
     assert run("evaluate", tmp_path / "mine", *small) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["kl_nats"] > 0, "a run is compared with the model it started from"
-    assert run("sample", llama / "base", "--prompt", "The capital of", "--max-tokens", "4", "--device", "cpu") == 0
-    assert capsys.readouterr().out.startswith("The capital of")
+    asked = ["sample", llama / "base", "--prompt", "The capital of", "--max-tokens", "4", "--device", "cpu"]
+    assert run(*asked, "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["prompt"] == "The capital of" and row["response"]
+    assert run(*asked) == 0
+    assert capsys.readouterr().out == f"The capital of{row['response']}{'' if row['ended'] else ' ...'}\n\n"
 
 
 def test_a_programmatic_judge_makes_comparisons(llama: Path, tmp_path: Path) -> None:

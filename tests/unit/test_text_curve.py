@@ -269,7 +269,8 @@ def test_a_curve_bears_the_seed_that_its_run_was_trained_with(tmp_path: Path) ->
 
 
 def test_answers_of_a_demo_are_read_beside_each_other_and_damaged_ones_told(tmp_path: Path) -> None:
-    from prefrl.text.jobs.answers import FILE, describe_answers, read_answers, write_answers
+    from prefrl.text.data.sources import write_rows
+    from prefrl.text.jobs.answers import FILE, describe_answers, read_answers
 
     assert read_answers(tmp_path) == []
     rows = [
@@ -277,7 +278,7 @@ def test_answers_of_a_demo_are_read_beside_each_other_and_damaged_ones_told(tmp_
         for prompt in ("My fan, order 12: it leaks.\nAnswer:", "My fan, order 34: it leaks.\nAnswer:")
         for method, text, ended in (("sft", "We | found", False), ("dpo", "Order 12.", True))
     ]  # fmt: skip
-    write_answers(rows, tmp_path)
+    write_rows(tmp_path / FILE, rows)
     assert read_answers(tmp_path) == rows
     page = describe_answers(rows, 1)
     assert "> My fan, order 12: it leaks. Answer:" in page

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.errors import UserError
-from prefrl.text.data.examples import Encoder
 from prefrl.text.data.files import read_rows
-from prefrl.text.data.sources import make_world, prompts_of, write_rows
+from prefrl.text.data.sources import make_world, prompts_of
 from prefrl.text.jobs.parts import Place
 from prefrl.text.learn.policy_measures import answer_prompts
 from prefrl.text.model.generation import SamplingSettings
@@ -21,34 +20,29 @@ FILE = "answers.jsonl"
 NUM_PROMPTS = 20
 
 
-def draw_answers(models: Mapping[str, Path | str], world_name: str, place: Place, *, seed: int) -> list[Row]:
+def draw_answers(models: Mapping[str, str], world_name: str, place: Place) -> list[Row]:
     """Return an answer of each model to the same held-out prompts of a world, with the gold reward.
 
     Args:
         models: folders of language models, by the names of methods.
         world_name: of the prompts and the gold reward.
-        place: device and longest response.
-        seed: of world and draws.
+        place: device, longest response, and the seed of world and draws.
     """
-    world = make_world(world_name, seed)
+    world = make_world(world_name, place.seed)
     prompts = prompts_of(world, NUM_PROMPTS, held_out=True)
+    sampling, device = SamplingSettings(max_tokens=place.drawn_tokens), place.runtime().device
     rows: list[Row] = []
     for method, folder in models.items():
         model, tokens = load_model(folder)
-        model.to(place.runtime().device)
-        encoder = Encoder(tokens, context_length(model), place.drawn_tokens)
-        drawn = answer_prompts(model, encoder, prompts, SamplingSettings(max_tokens=place.drawn_tokens), seed=seed)
+        model.to(device)
+        encoder = place.encoder(tokens, context_length(model))
+        drawn = answer_prompts(model, encoder, prompts, sampling, seed=place.seed)
         gold = world.gold(prompts, drawn.texts, drawn.ended)
         rows += [
             {"prompt": prompt, "method": method, "response": text, "ended": bool(ended), "gold": float(value)}
             for prompt, text, ended, value in zip(prompts, drawn.texts, drawn.ended, gold, strict=True)
         ]
     return rows
-
-
-def write_answers(rows: Sequence[Row], folder: Path) -> None:
-    """Write answers into the folder of a demo."""
-    write_rows(folder / FILE, rows)
 
 
 def read_answers(folder: Path) -> list[dict[str, Any]]:

@@ -121,7 +121,7 @@ class Demo:
         numbers = range(settings.members)
         rewards = tuple(self._side_by_side({f"reward-{i}": self._reward(sft, comparisons, i) for i in numbers}))
         least = min(settings.betas)
-        self._side_by_side(
+        made = self._side_by_side(
             {
                 "ppo-ensemble": self._ppo(sft, rewards, least),
                 "ppo-ptx": self._ppo(sft, rewards[:1], least, ptx=1.0),
@@ -136,7 +136,8 @@ class Demo:
                 "bestofn": self._best_of_n(sft, rewards[0]),
             }
         )
-        self._once(answers.FILE, lambda path: self._answer(path.parent))
+        trained = {Path(folder).name: folder for folder in (sft, *sorted(made)) if (Path(folder) / "model").is_dir()}
+        self._once(answers.FILE, lambda path: self._answer(trained, path))
 
     # ------------------------------------------------------------------------------------------------ stages
 
@@ -191,13 +192,8 @@ class Demo:
             ),
         )
 
-    def _answer(self, folder: Path) -> None:
-        """Have the fine-tuned model and every policy that came of it answer the same prompts."""
-        policies_made = sorted(path.parent.name for path in folder.glob("*/evaluations.jsonl"))
-        models = {name: folder / name for name in ("sft", *policies_made) if (folder / name / "model").is_dir()}
-        answers.write_answers(
-            answers.draw_answers(models, self.settings.world, self.place, seed=self.settings.seed), folder
-        )
+    def _answer(self, models: dict[str, str], path: Path) -> None:
+        sources.write_rows(path, answers.draw_answers(models, self.settings.world, self.place))
 
     def _best_of_n(self, sft: str, reward: str) -> BestOfNJob:
         return BestOfNJob(

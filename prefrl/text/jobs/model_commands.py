@@ -136,12 +136,13 @@ def report(chains: tyro.conf.Positional[tuple[Path, ...]], *, out: Path | None =
         written = "report.png and report.md"
     else:
         curves = [curve for chain in chains for curve in read_chain(chain)]
+        drawn = next(filter(None, map(read_answers, chains)), None)
         place.mkdir(parents=True, exist_ok=True)
         plot_curves(curves, place / "curve.png")
         text, table = describe(curves), finite(summarise_chain(curves))
         write_json(place / "curve.json", table)
         written = "curve.png, curve.md and curve.json"
-        if drawn := next(filter(None, map(read_answers, chains)), None):
+        if drawn:
             text += "\n" + describe_answers(drawn, SHOWN_PROMPTS)
             write_atomically(place / "answers.md", describe_answers(drawn))
             written = "curve.png, curve.md, curve.json and answers.md, which has more answers"

@@ -50,14 +50,18 @@ def build_model(preset: Preset, tokens: Tokens, *, architecture: str = "llama", 
         seed: of the weights; the global random state is left as it was.
     """
     pad_id = tokens.pad_id if tokens.pad_id == tokens.tokenizer.pad_token_id else None  # its embedding is not trained
-    ids: dict[str, Any] = {"pad_token_id": pad_id, "eos_token_id": tokens.end_id, "bos_token_id": None}
-    # 0.02, which is usual, suits widths of some thousands: the attention of a narrow model would be nearly even at the
-    # start, and it would hardly learn to copy from its prompt (docs/experiments.md).
-    ids["initializer_range"] = preset.hidden**-0.5
+    shared: dict[str, Any] = {
+        "pad_token_id": pad_id,
+        "eos_token_id": tokens.end_id,
+        "bos_token_id": None,
+        # 0.02, which is usual, suits widths of some thousands: the attention of a narrow model would be nearly even at
+        # the start, and it would hardly learn to copy from its prompt (docs/experiments.md).
+        "initializer_range": preset.hidden**-0.5,
+    }
     if architecture == "gpt2":
         config = transformers.GPT2Config(
             vocab_size=tokens.vocab_size, n_embd=preset.hidden, n_layer=preset.layers, n_head=preset.heads,
-            n_positions=preset.context, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **ids,
+            n_positions=preset.context, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **shared,
         )  # fmt: skip
     elif architecture in ("llama", "qwen3"):
         kind = transformers.LlamaConfig if architecture == "llama" else transformers.Qwen3Config
@@ -65,7 +69,7 @@ def build_model(preset: Preset, tokens: Tokens, *, architecture: str = "llama", 
             vocab_size=tokens.vocab_size, hidden_size=preset.hidden, intermediate_size=8 * preset.hidden // 3,
             num_hidden_layers=preset.layers, num_attention_heads=preset.heads, num_key_value_heads=preset.heads,
             head_dim=preset.hidden // preset.heads, max_position_embeddings=preset.context, tie_word_embeddings=True,
-            **ids,
+            **shared,
         )  # fmt: skip
     else:
         raise UserError(f"architecture must be one of {', '.join(ARCHITECTURES)}. Received {architecture!r}")
