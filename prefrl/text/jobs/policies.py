@@ -124,6 +124,7 @@ class EstimatorJob(PPOJob):
     estimator: Named
     """module:NAME or FILE.py:NAME, a function of (episodes, settings) that returns advantages."""
     training: EstimatorSettings = field(default_factory=EstimatorSettings)  # type: ignore[assignment]
+    """A policy gradient without a value model; the defaults are those of RLOO."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,6 +181,7 @@ class OnlineDPOJob(PPOJob):
     instruction: str = ""
     """What people are told to look for: a text, or a file that holds it."""
     training: OnlineSettings = field(default_factory=OnlineSettings)  # type: ignore[assignment]
+    """Online DPO or IPO."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
