@@ -36,6 +36,19 @@ def main(method: str, folder: Path, steps: int, threads: int) -> None:
         rows = Dataset.from_dict({"input_ids": [row[:28] for row in ids]})
         trainer = PPOTrainer(config, tokenizer, load(folder / "model"), load(folder / "model"), reward, rows, value,
                              eval_dataset=rows.select(range(BATCH)), callbacks=[Clock()])  # fmt: skip
+    elif method in ("grpo", "rloo"):
+        import trl
+
+        # beta is 0 by default for GRPO there, and nothing ties the policy to where it began
+        more = {"num_generations": 8, "max_completion_length": 40, "max_steps": steps, "logging_strategy": "no"}
+        more |= {"beta": 0.04} if method == "grpo" else {}
+        reward = AutoModelForSequenceClassification.from_pretrained(folder / "model", num_labels=1)
+        rows = Dataset.from_dict({"prompt": json.loads((folder / "prompts.json").read_text())})
+        config = getattr(trl, f"{method.upper()}Config")(**common, **more)
+        trainer = getattr(trl, f"{method.upper()}Trainer")(
+            load(folder / "model"), reward, config, rows, processing_class=tokenizer,
+            reward_processing_classes=tokenizer, callbacks=[Clock()],
+        )  # fmt: skip
     else:
         from trl import DPOConfig, DPOTrainer
 

@@ -113,6 +113,29 @@ def test_a_policy_is_trained_beside_the_person_and_goes_on_after_a_stop(base: Pa
     assert folder.read_summary()["steps"] == 3
 
 
+def test_answers_that_come_faster_than_is_learned_are_of_no_old_policy(base: Path, tmp_path: Path) -> None:
+    from prefrl.text.data.examples import Encoder
+    from prefrl.text.learn.online import OnlineTrainer
+    from prefrl.text.learn.runtime import Runtime
+    from prefrl.text.model.models import load_model
+
+    model, tokens = load_model(base)
+    record = tmp_path / "record.sqlite"
+    prompts = [f"My lamp, order {number}: it is broken." for number in range(10, 40)]
+    settings, encoder = job_of(base).training, Encoder(tokens, 256, 40)
+    trainer = OnlineTrainer(model, encoder, prompts, PeopleComparing(str(record)), settings, runtime=Runtime("cpu"))
+    ages, asked = [], []
+    for _ in range(5):
+        for _ in range(20):  # all that is asked is answered at once, time and again before the next step
+            trainer.ready()
+            with PreferenceStore(record) as store:
+                store.add_answers([answer_to(query) for query in store.open_queries()])
+                asked.append(len(store.query_ids()) - OF_STEP * trainer.num_steps)
+        ages.append(trainer.step()["age_steps"])
+    assert max(asked) == AHEAD
+    assert max(ages) <= AHEAD / OF_STEP
+
+
 def test_what_somebody_said_is_never_removed_with_a_run_that_made_no_step(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,8 +71,8 @@ class OnlineSettings(PolicyGradientSettings):
     probability is learned from, of more an order that is drawn; then the optimum is that of E[r] - beta KL. 0: the
     higher reward is better, however little (Guo et al. 2024)."""
     ahead: int = 16
-    """Of people: questions that wait for them, so that nobody waits for the next one. More of them are of an older
-    policy."""
+    """Of people: questions that wait for them or are answered and not learned from yet, at least those of a step: so
+    nobody waits for the next one, unless they answer faster than is learned. More of them are of an older policy."""
     optimiser: OptimiserSettings = field(
         default_factory=lambda: OptimiserSettings(learning_rate=1e-6, warmup_share=0.1, adam_eps=1e-8)
     )
@@ -247,9 +247,11 @@ class OnlineTrainer(PolicyGradientTrainer[OnlineSettings, ComparedRollout]):
             return True
         waiting, asked = self.people.counts()
         self._num_drawn = max(self._num_drawn, asked)
-        if waiting < self.settings.ahead:
-            self._ask(self.settings.ahead - waiting)
-        return self.people.num_new() >= self._num_prompts
+        answered = self.people.num_new()
+        missing = max(self.settings.ahead, self._num_prompts) - waiting - answered
+        if missing > 0:
+            self._ask(missing)
+        return answered >= self._num_prompts
 
     def _ask(self, count: int) -> None:
         """Draw responses of the policy as it is to `count` prompts, and ask about those that differ.
