@@ -1,7 +1,8 @@
 """Worlds of text: where prompts, examples and pretraining text come from, and the gold reward that no learner sees.
 
 `prefrl.text` knows a world by this protocol alone. `servicedesk` is one, with an invented geography beside it
-(`prefrl.envs.service_desk`, `prefrl.envs.geography`); one of a user's own is named `module:Name`.
+(`prefrl.envs.service_desk`, `prefrl.envs.geography`), `docstrings` another, of real text
+(`prefrl.envs.docstring_world`); one of a user's own is named `module:Name`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from prefrl.envs.docstring_world import DocstringsWorld
 from prefrl.envs.geography import Geography
 from prefrl.envs.service_desk import Message, ServiceDesk
 from prefrl.envs.service_desk_writers import write_responses
@@ -28,7 +30,7 @@ class TextWorld(Protocol):
         """Tell whether a prompt is of this world, so that `gold` can judge responses to it."""
 
     def prompts(self, count: int, *, held_out: bool = False) -> Sequence[str]:
-        """Return `count` prompts; those held out are others than those learned from."""
+        """Return `count` prompts, or all if there are fewer; those held out are others than those learned from."""
 
     def examples(self, count: int) -> Sequence[tuple[str, str]]:
         """Return up to `count` prompts with a response to imitate, the space before it included."""
@@ -94,5 +96,10 @@ class ServiceDeskWorld:
 
 
 DEFAULT_WORLD = "servicedesk"
-WORLDS: Registry[MakeWorld] = Registry("text world", {DEFAULT_WORLD: ServiceDeskWorld}, made_from_seed(TextWorld))
+DOCSTRINGS = "docstrings"
+WORLDS: Registry[MakeWorld] = Registry(
+    "text world", {DEFAULT_WORLD: ServiceDeskWorld, DOCSTRINGS: DocstringsWorld}, made_from_seed(TextWorld)
+)
 """Every world of text that data can name."""
+READ_FROM_THE_MACHINE: Mapping[str, Callable[[], str]] = {DOCSTRINGS: DocstringsWorld.digest}
+"""Worlds that do not follow from their seed alone, and what gives a digest of the rest; a run keeps it."""

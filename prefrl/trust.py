@@ -26,8 +26,8 @@ VARIABLE = "PREFRL_TRUSTED"
 _NAMES_FILES = {"instruction", "model", "from_run", "from_offline", "demonstrations", "record", "dataset", "data",
                 "reward", "references", "pretraining", "proxy"}  # fmt: skip
 """Settings that may name a file, or a model of a hub, by one word."""
-_OWN = {"servicedesk", "gold"}
-"""Words that name neither, where those settings hold them: a world of prefrl's own, and its reward."""
+_OWN = {"servicedesk", "docstrings", "gold"}
+"""Words that name neither, where those settings hold them: the worlds of prefrl's own, and their reward."""
 
 
 def check_trust(path: Path, config: Mapping[str, Any], *, trust: bool) -> None:

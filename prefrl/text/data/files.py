@@ -37,7 +37,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(
             f"There is no data file {path}. Give a .jsonl, .json or .parquet file, a record, a world such as "
-            "'servicedesk', or one of your own as module:Name."
+            "'servicedesk' or 'docstrings', or one of your own as module:Name."
         )
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if suffix == ".parquet":

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import torch
 
 from prefrl.chats import ChatServer, verdict
+from prefrl.envs.docstring_judge import Source, form_share, told_share, words_in
+from prefrl.envs.docstring_world import source_of
 from prefrl.envs.service_desk import FILLERS, REMEDIES, TONES, Message
 from prefrl.errors import UserError
 from prefrl.runs.device import choose_device
@@ -116,17 +118,32 @@ def make_judge(name: str, constitution: str, *, device: str = "auto", timeout: f
 
 
 class RuleJudge:
-    """A programmatic judge for the demo: counts what a quick reader sees, and never checks the order number."""
+    """A programmatic judge for the demo: counts what a quick reader sees.
+
+    It never checks the order number in an answer to a customer, nor whether a summary says more than the name does or
+    makes something up.
+    """
 
     name = "rule"
 
     def prefer_first(self, prompt: str, first: str, second: str) -> float:
         """Return 1, 0 or 1/2."""
-        message = Message.from_prompt(prompt)
-        if message is None:
-            raise UserError("The judge `rule` knows ServiceDesk's customers only. Name a language model instead.")
-        ours, theirs = (self._points(message, text) for text in (first, second))
+        message, source = Message.from_prompt(prompt), source_of(prompt)
+        if message is not None:
+            ours, theirs = (self._points(message, text) for text in (first, second))
+        elif source is not None:
+            ours, theirs = (self._points_of_summary(source, text) for text in (first, second))
+        else:
+            raise UserError(
+                "The judge `rule` knows the prompts of servicedesk and docstrings only. Name a language model instead."
+            )
         return 0.5 if ours == theirs else float(ours > theirs)
+
+    @staticmethod
+    def _points_of_summary(source: Source, text: str) -> float:
+        words = words_in(text)
+        third_person = bool(words) and words[0].endswith("s") and not words[0].endswith("ss")
+        return 2.0 * told_share(source.name, words) + form_share(text.strip()) - 0.5 * third_person
 
     @staticmethod
     def _points(message: Message, text: str) -> float:

@@ -78,7 +78,8 @@ def compare(
     Args:
         model: who answers.
         out: the JSONL file of rankings to write.
-        data: servicedesk, a world of your own as module:Name, or prompts of one. For others see judge and ask.
+        data: servicedesk, docstrings, a world of your own as module:Name, or prompts of one. For others see judge and
+            ask.
         prompts: how many.
         responses: to each prompt, 2 to 9.
         temperature: noise of the annotator (Plackett-Luce); 0: none.
@@ -111,7 +112,7 @@ def judge(
 
     Args:
         out: the JSONL file of comparisons to write.
-        judge: rule (that of servicedesk), a folder or hub id of a causal language model, or the address of an
+        judge: rule (of servicedesk and docstrings), a folder or hub id of a causal language model, or the address of an
             OpenAI-compatible server as URL#MODEL, e.g. http://localhost:8000/v1#qwen (its key in PREFRL_JUDGE_KEY).
         data: prompts; or rows with prompt and responses or chosen and rejected, of which every pair is judged (anew).
         model: who answers the prompts, if the data hold none.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prefrl.envs.text_worlds import READ_FROM_THE_MACHINE
 from prefrl.errors import UserError
 from prefrl.files import digest_of_files, read_json, write_json
 from prefrl.runs.folder import RESUME, is_record
@@ -58,17 +59,24 @@ def _there(name: str, begun: str) -> str:
 
 
 def digests_of(settings: Mapping[str, Any], begun: str | None = None) -> dict[str, str | None]:
-    """Return a digest of each input of a run, by setting and name; None for worlds, addresses and ids of the hub.
+    """Return a digest of each input of a run, by setting and name.
+
+    None for addresses, ids of the hub, and worlds that follow from their seed.
 
     Args:
         settings: of the run, as they were written.
         begun: the directory that it was begun in; None: the working directory.
     """
-    return {
+    found = {
         f"{key} {name}": _digest(_there(name, begun or os.getcwd()), is_data=key in DATA)
         for key in (*DATA, *MODELS)
         for name in _names(settings.get(key))
     }
+    watch = settings.get("watch")
+    watched = watch.get("world") if isinstance(watch, Mapping) else None
+    if isinstance(watched, str) and watched in READ_FROM_THE_MACHINE:
+        found[f"watch.world {watched}"] = READ_FROM_THE_MACHINE[watched]()
+    return found
 
 
 def _names(value: str | Sequence[str] | None) -> list[str]:
@@ -120,6 +128,8 @@ def _read_digests(path: Path) -> dict[str, str | None]:
 
 
 def _digest(name: str, *, is_data: bool) -> str | None:
+    if is_data and name in READ_FROM_THE_MACHINE:
+        return READ_FROM_THE_MACHINE[name]()
     if is_data and is_record(name):
         return digest_of_answers(name)
     path = Path(name)

@@ -53,8 +53,8 @@ class PPOJob:
     """Folder of a reward model (several are an ensemble), or of a sequence classifier of transformers with one label;
     or an http address, FILE.py:FUNCTION of (prompts, responses), or gold, the world's own."""
     data: str = DEFAULT_WORLD
-    """Prompts: servicedesk, a world of your own as module:Name, a record, or a JSONL or Parquet file with a column
-    `prompt`."""
+    """Prompts: servicedesk, docstrings, a world of your own as module:Name, a record, or a JSONL or Parquet file with a
+    column `prompt`."""
     prompts: int | None = None
     """How many; default: 4,000 of a world, all of a file or a record."""
     pessimism: float = 1.0

@@ -45,9 +45,9 @@ class PretrainJob:
 
     verb: ClassVar[str] = "pretrain"
     data: str = DEFAULT_WORLD
-    """servicedesk, a world of your own as module:Name, or a JSONL or Parquet file with a column `text`."""
+    """servicedesk, docstrings, a world of your own as module:Name, or a JSONL or Parquet file with a column `text`."""
     size: str = "demo"
-    """tiny, demo (0.4 M parameters), small (3 M) or medium (20 M)."""
+    """tiny, demo (0.4 M parameters), words (0.5 M, for real text), small (3 M) or medium (20 M)."""
     architecture: str = "llama"
     """llama, gpt2 or qwen3."""
     paragraphs: int = 60_000
@@ -100,7 +100,7 @@ class SFTJob:
     model: str
     """Folder, run, or id of the hub."""
     data: str = DEFAULT_WORLD
-    """servicedesk, a world of your own as module:Name, a record, or a JSONL or Parquet file with prompt and
+    """servicedesk, docstrings, a world of your own as module:Name, a record, or a JSONL or Parquet file with prompt and
     response."""
     examples: int = 8_000
     """Of a world."""

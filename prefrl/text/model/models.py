@@ -34,6 +34,7 @@ class Preset:
 PRESETS = {
     "tiny": Preset(hidden=48, layers=2, heads=4, vocab_size=384),
     "demo": Preset(hidden=96, layers=3, heads=2, vocab_size=512),  # 0.4 M parameters
+    "words": Preset(hidden=96, layers=3, heads=2, vocab_size=2048),  # 0.5 M; most words of real text are one token
     "small": Preset(hidden=192, layers=6, heads=6, vocab_size=1024, context=512),  # 3 M
     "medium": Preset(hidden=384, layers=10, heads=6, vocab_size=4096, context=1024),  # 20 M
 }
