@@ -2,8 +2,8 @@
 
 A good summary has the form that PEP 257 asks of a docstring's first line (one sentence in the imperative that ends in a
 full stop and fits on a line of 79 with its indent and quotes), names what the function's name names, takes its other
-words from the source, and puts them side by side as docstrings do. Form and mood are worth nothing by themselves: they
-multiply what is said.
+words from the source, and puts them side by side as docstrings do. Form and mood are worth little by themselves, one
+half of four: a model that cannot yet read its prompt has something to learn, and one sentence for all earns little.
 """
 
 from __future__ import annotations
@@ -131,8 +131,9 @@ class SummaryParts:
 
     @property
     def total(self) -> float:
-        """The gold reward, in [0, 4]: (subject + source) wording (1 + (form + mood) / 2)."""
-        return (self.subject + self.source) * self.wording * (1 + (self.form + self.mood) / 2)
+        """The gold reward, in [0, 4]: wording (c + f / 4 + 3 c f / 8), c = subject + source and f = form + mood."""
+        content, shape = self.subject + self.source, self.form + self.mood
+        return self.wording * (content + shape / 4 + 3 * content * shape / 8)
 
 
 def summary_parts(source: Source, summary: str, usage: Usage, ended: bool = True) -> SummaryParts:
@@ -169,7 +170,7 @@ def told_share(name: str, words: Sequence[str]) -> float:
 
 def _source(source: Source, words: Sequence[str], usage: Usage) -> float:
     name = set(content_stems(source.name))
-    beyond = {word for phrase in source.beside for word in content_stems(phrase)} - name
+    beyond = {word for phrase in source.beside for word in content_stems(phrase)} - name - GETTING
     said = Counter(content_stems(" ".join(words)))
     right = [word for word in said if word in name | beyond]
     repeated = sum(said[word] - 1 for word in said)

@@ -273,7 +273,7 @@ def _entries(docstrings: Iterable[Docstring], known: frozenset[str]) -> Iterator
         if not 1 <= len(words) <= MOST_NAME_WORDS or not known.issuperset(words) or _RESERVED & {*words}:
             continue
         first, *rest = (plain(text) for text in docstring.paragraphs)
-        if not 3 <= len(first) <= LONGEST_FIRST or re.search(r">>>|[\\{}|:]", first):
+        if not 3 <= len(first) <= LONGEST_FIRST or re.search(r">{3}|[\\{}|:]", first):
             continue
         arguments = [split_name(argument) for argument in docstring.arguments]
         told = [a for a in arguments if len(a) > 2 and known.issuperset(a.split()) and not _RESERVED & {*a.split()}]

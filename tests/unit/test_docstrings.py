@@ -58,6 +58,7 @@ def test_a_perfect_summary_earns_four() -> None:
         ("Return paths of the schemes.", "subject", 1.0),  # in any form
         ("Return the path.", "source", 0.0),  # nothing beyond the name
         ("Return the path of the teapot scheme.", "source", 2 / 3),  # of path, scheme and teapot
+        ("Return it.", "source", 0.0),  # nobody's word, wherever it stands
         ("Return the path of the scheme scheme.", "source", 2 / 3),  # said twice
         ("Return the path of the given object scheme.", "source", 1.0),  # common words are nobody's
         ("Return path scheme.", "wording", 0.0),
@@ -84,10 +85,11 @@ def test_what_was_cut_off_is_no_sentence() -> None:
     assert judged(PERFECT, ended=False).form == pytest.approx(2 / 3)
 
 
-def test_form_and_mood_are_worth_nothing_by_themselves() -> None:
+def test_form_and_mood_are_worth_little_by_themselves() -> None:
     parts = judged("Save the given object.")
     assert (parts.form, parts.mood, parts.wording) == (1.0, 1.0, 1.0)
-    assert parts.total == 0.0
+    assert parts.total == 0.5
+    assert SummaryParts(subject=1, source=1, wording=1, form=0, mood=0).total == 2.0
 
 
 def test_words_that_docstrings_do_not_put_side_by_side_are_worth_nothing() -> None:
@@ -258,7 +260,7 @@ def test_what_follows_the_rules_scores_high_and_one_sentence_for_all_scores_low(
         "Return True if the input tensor is a file path of the module.",
         "",
     ):
-        assert world.gold(prompts, [sentence] * len(prompts)).mean() < 0.5
+        assert world.gold(prompts, [sentence] * len(prompts)).mean() < 1
     asked = [
         ("In shutil, get archive formats takes nothing.\nSummary:", "Return the archive formats of shutil."),
         ("In sysconfig, get path takes name, scheme, vars.\nSummary:", "Return the path of the scheme."),
@@ -269,7 +271,7 @@ def test_what_follows_the_rules_scores_high_and_one_sentence_for_all_scores_low(
     following = [(p, r) for p, r in real.items() if world.gold([p], [r])[0] > 3.5]
     assert len(following) > 200, "there are such among the real ones"
     others = [following[i - 1][1] for i in range(len(following))]
-    assert world.gold([p for p, _ in following], others).mean() < 1, "what is right of one function is wrong of another"
+    assert world.gold([p for p, _ in following], others).mean() < 1.3, "what is right of one function is wrong of another"
 
 
 def test_gold_of_strange_prompts_is_nought(world: DocstringsWorld) -> None:
