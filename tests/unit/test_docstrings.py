@@ -271,7 +271,7 @@ def test_what_follows_the_rules_scores_high_and_one_sentence_for_all_scores_low(
     following = [(p, r) for p, r in real.items() if world.gold([p], [r])[0] > 3.5]
     assert len(following) > 200, "there are such among the real ones"
     others = [following[i - 1][1] for i in range(len(following))]
-    assert world.gold([p for p, _ in following], others).mean() < 1.3, "what is right of one function is wrong of another"
+    assert world.gold([p for p, _ in following], others).mean() < 1.3, "right of one, wrong of another"
 
 
 def test_gold_of_strange_prompts_is_nought(world: DocstringsWorld) -> None:
