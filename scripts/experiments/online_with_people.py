@@ -68,11 +68,11 @@ def main(
         time.sleep(0.2)
     with PreferenceStore(record) as store, (window if where == "window" else browser)(record, store, seconds) as look:
         while training.poll() is None:
-            if store.num_answers() < episodes // 2:  # more questions wait than the last steps need
+            if taught(store) < episodes // 2:  # more questions wait than the last steps need
                 look()
             else:
                 time.sleep(0.2)
-        given = store.num_answers()
+        given = taught(store)
     own = out / "own.jsonl"
     pairs = ["--responses", "2", "--temperature", "0", "--prompts", str(episodes // 2), "--seed", str(seed + 1)]
     subprocess.run(prefrl("text", "compare", "--model", str(model), "--out", str(own), *pairs), check=True)
@@ -95,6 +95,11 @@ def prefrl(*arguments: str) -> list[str]:
 def gold(query: Query) -> list[float]:
     texts = [response.text for response in query.responses]
     return list(ServiceDesk.gold([response.prompt for response in query.responses], texts))
+
+
+def taught(store: PreferenceStore) -> int:
+    """Return how many answers are to be learned from: what the page asks again tells how steady people are."""
+    return len(store.answers(repeats=False))
 
 
 def golds(run: Path) -> list[float]:
