@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 from prefrl.errors import ANYTHING, UserError
 from prefrl.spaces import exchangeable
@@ -18,8 +19,8 @@ from prefrl.values import MEND, read_end, read_info, read_reward, read_value
 class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Reads what an environment returns: observations of its space, the reward a float, the ends bools, info a mapping.
 
-    Observations are copies: environments may use their arrays again. A reward that is None, for one that nobody knows,
-    is NaN.
+    Observations are copies, and so are the actions that it is given: environments may use their arrays again, and write
+    into what they get. A reward that is None, for one that nobody knows, is NaN.
 
     Args:
         env: anybody's environment. Its spaces are those that it has when it is made.
@@ -52,7 +53,7 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step."""
         try:
-            outcome: Any = self.env.step(action)
+            outcome: Any = self.env.step(action.copy() if type(action) is np.ndarray else action)
         except (UserError, MemoryError):
             raise
         except ANYTHING as error:

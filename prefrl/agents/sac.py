@@ -403,8 +403,10 @@ def _bounded(space: spaces.Space[Any]) -> spaces.Box:
     Raises:
         UserError: they are not numbers between bounds that say what actions are like.
     """
-    if isinstance(space, spaces.Box) and space.is_bounded() and (space.high - space.low < UNBOUNDED).all():
-        return space
+    if isinstance(space, spaces.Box) and space.is_bounded():
+        ranges = space.high.astype(np.float64) - space.low.astype(np.float64)  # integers and bools have none
+        if (ranges < UNBOUNDED).all():
+            return space
     other = "--agent ppo, or --agent dqn" if isinstance(space, spaces.Discrete) else "--agent ppo"
     raise UserError(f"SAC's actions are numbers between bounds; these are {space}. Use {other}.")
 

@@ -116,6 +116,7 @@ class Stepper:
             self.begin(FIRST_ROOM)
         elif len(self._actions) == self._room:
             self._grow()
+        taken = np.array(actions)  # before the step: environments may write into what they get
         observations, rewards, terminated, truncated, infos = self.envs.step(actions)
         check_finite(observations, "An observation")
         terminated, truncated = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
@@ -125,7 +126,7 @@ class Stepper:
             check_finite(ends, "An observation")
             self._ends.append(ends)
         hidden = infos.get("hidden_terminated")
-        self._actions.append(np.array(actions))
+        self._actions.append(taken)
         self._rewards.append(np.asarray(np.array(rewards, self._reward_dtype), np.float64))
         self._terminated.append(terminated)
         self._truncated.append(truncated)

@@ -87,6 +87,16 @@ class Evaluation:
         return said
 
 
+class _Untold(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Leaves out infos, which nothing here reads: a vector cannot join all those that differ from copy to copy."""
+
+    def reset(self, **given: Any) -> tuple[Any, dict[str, Any]]:
+        return self.env.reset(**given)[0], {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        return (*self.env.step(action)[:4], {})
+
+
 def evaluate(
     make_env: Callable[[], gymnasium.Env[Any, Any]],
     act: Callable[[Batch], Array],
@@ -124,7 +134,7 @@ def evaluate(
     if not max_minutes > 0:
         raise UserError(f"max_minutes must be positive. Received {max_minutes}")
     envs = gymnasium.vector.SyncVectorEnv(
-        [make_env] * num_episodes,
+        [lambda: _Untold(make_env())] * num_episodes,
         observation_mode="different",  # of other bounds, which nothing here depends on
         autoreset_mode=gymnasium.vector.AutoresetMode.NEXT_STEP,
     )

@@ -111,3 +111,26 @@ def test_every_step_is_told() -> None:
 def test_bounds_out_of_range_are_refused(bound: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="Received"):
         evaluate(Endless, stay, **{"num_episodes": 1, "seed": 0, **bound})
+
+
+class Tells(RewardOf):
+    """Tells of each step what differs from copy to copy."""
+
+    unknown = 1.0
+    told: Any = None
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        return (*super().step(action)[:4], {"told": self.told[self.number]})
+
+
+@pytest.mark.parametrize(
+    "told",
+    [(np.zeros(2), np.zeros(3)), (3, "three"), (1, None), (5, {"a": 1}), ({"a": 1}, 5), (1, 2**70), (1, object())],
+    ids=repr,
+)
+def test_what_copies_tell_beside_their_steps_may_be_of_any_kind(told: tuple[Any, Any]) -> None:
+    class These(Tells):
+        pass
+
+    These.told = told
+    assert evaluate(These, stay, num_episodes=2, seed=0).true_returns == [3.0, 3.0]

@@ -385,6 +385,33 @@ def test_bounds_that_say_nothing_of_actions_are_refused(bound: float) -> None:
         SacAgent(EnvLoop([lambda: Wide("truncated")]), total_env_steps=100)
 
 
+@pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.uint8, np.int64])
+def test_actions_that_are_no_floats_come_as_the_space_has_them(dtype: Any) -> None:
+    class Whole(Ends):
+        action_space = (
+            spaces.Box(0, 1, (2,), dtype)
+            if dtype is np.bool_
+            else spaces.Box(max(-128, np.iinfo(dtype).min), 127, (2,), dtype)
+        )
+
+        def step(self, action: Any) -> Any:
+            assert self.action_space.contains(action), action
+            return super().step(action)
+
+    agent = SacAgent(EnvLoop([lambda: Whole("truncated")]), total_env_steps=100)
+    agent.reset_environments(0)
+    rollout = agent.explore(30, np.random.default_rng(0))
+    assert rollout.actions.dtype == dtype and len(np.unique(rollout.actions)) > 1
+
+
+def test_whole_numbers_of_a_wide_range_are_refused_too() -> None:
+    class Wide(Ends):
+        action_space = spaces.Box(-(2**31), 2**31 - 1, (1,), np.int32)  # the difference has no room in int32
+
+    with pytest.raises(UserError, match=r"between bounds.*--agent ppo"):
+        SacAgent(EnvLoop([lambda: Wide("truncated")]), total_env_steps=100)
+
+
 def test_it_is_found_by_name() -> None:
     agent = AGENTS.find("sac").make(
         make_vector_env("Pendulum-v1", 1), total_env_steps=10, hyperparameters=None, seed=0, device="cpu",

@@ -12,6 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from prefrl.agents.stepping import Stepper
 from prefrl.control.evaluation import evaluate
 from prefrl.envs.conforming import Conforming
 from prefrl.envs.loop import EnvLoop
@@ -214,6 +215,24 @@ def test_an_environment_that_cannot_be_closed_is_said_and_lost() -> None:
     for kind in (AttributeError, SystemExit):
         with pytest.warns(UserWarning, match=rf"Closing the environment failed with {kind.__name__}: no simulator\."):
             Conforming(Stuck()).close()
+
+
+@pytest.mark.parametrize("wrap", [Conforming, lambda env: env], ids=["conforming", "as it is"])
+def test_an_environment_that_writes_into_its_action_changes_nobody_elses(wrap: Any) -> None:
+    class Writes(Odd):
+        action_space = spaces.Box(-1, 1, (1,))
+
+        def step(self, action: Any) -> Any:
+            action += 7.0
+            return super().step(action)
+
+    stepper = Stepper(EnvLoop([lambda: wrap(Writes(following=([0, 0], 1.0, False, False, {})))] * 2))
+    stepper.reset(0)
+    given = np.array([[0.25], [-0.5]], np.float32)
+    stepper.step(given)
+    assert stepper.take().actions.tolist() == [[[0.25], [-0.5]]]
+    if wrap is Conforming:
+        assert given.tolist() == [[0.25], [-0.5]], "who chose it learns from it"
 
 
 def test_copies_whose_spaces_differ_are_refused_before_anything_is_stepped() -> None:
