@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -233,3 +234,11 @@ def test_networks_for_vectors_and_for_images_are_not_mixed_up() -> None:
     pixels = gymnasium.spaces.Box(0, 255, (50, 50, 3), np.uint8)
     with pytest.raises(UserError, match="'mlp' reads vectors"):
         RewardEnsemble(pixels, ACTION, RewardSettings(network="mlp"))
+
+
+@pytest.mark.parametrize(("name", "use"), [("Sb3Agent", r"AGENTS\['sb3-ppo'\]\.make"), ("check_agent", "AGENTS.find")])
+def test_names_that_older_programs_import_are_told_what_to_use(name: str, use: str) -> None:
+    with pytest.raises(ImportError, match=use):
+        importlib.import_module("prefrl.agents").__getattr__(name)
+    with pytest.raises(AttributeError, match="has no attribute 'Sb4Agent'"):
+        importlib.import_module("prefrl.agents").__getattr__("Sb4Agent")
