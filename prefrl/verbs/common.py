@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, TypeVar
@@ -65,6 +67,13 @@ def or_warn(what: str, make: Callable[[], T]) -> T | None:
     except Exception as error:
         warnings.warn(f"{what}: {type(error).__name__}: {first_line(error)}", stacklevel=2)
     return None
+
+
+@contextlib.contextmanager
+def words_apart(as_json: bool) -> Iterator[None]:
+    """Let what environments print go to the standard error where one JSON object is to be all of the output."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from prefrl.studies.report import report_run
 from prefrl.studies.run_quality import record_quality, run_quality
 from prefrl.studies.tables import show_fit, show_offline, show_quality, show_text_report
 from prefrl.text.jobs.folder import TextFolder
-from prefrl.verbs.common import RecordPlace, RunPath, image_jobs, is_image, is_text, open_run, print_json
+from prefrl.verbs.common import RecordPlace, RunPath, image_jobs, is_image, is_text, open_run, print_json, words_apart
 from prefrl.verbs.summary import show_summary
 
 
@@ -61,7 +61,8 @@ def evaluate(
                 )
         text_runs.evaluate(run, seed=seed, as_json=json, trust=trust)
         return
-    folder = open_run(run, trust=trust)
+    with words_apart(json):
+        folder = open_run(run, trust=trust)
     if isinstance(folder, OfflineFolder) and not folder.has_environment:
         raise UserError(
             f"The data of the run in {run} name no environment, so there is nothing to play in. Give it to a new run: "
@@ -74,13 +75,15 @@ def evaluate(
         max_minutes=own.max_minutes if minutes is None else minutes,
     )
     if isinstance(folder, OfflineFolder):
-        figures = offline_runs.summarise(folder, seed=seed, policy=policy or "last", bounds=bounds, quiet=False)
+        with words_apart(json):
+            figures = offline_runs.summarise(folder, seed=seed, policy=policy or "last", bounds=bounds, quiet=False)
         if json:
             print_json(figures)
         else:
             show_offline(figures, Console())
         return
-    summary = runs.summarise(folder, seed=seed, policy=policy or "last", bounds=bounds, quiet=False)
+    with words_apart(json):
+        summary = runs.summarise(folder, seed=seed, policy=policy or "last", bounds=bounds, quiet=False)
     failed = summary["failures"].get(summary["policy"])
     if failed is not None and len(summary["failures"]) > 2:  # not only this policy: nothing can be told
         raise UserError(f"The run in {run} cannot be evaluated: {failed}")
@@ -110,10 +113,12 @@ def report(run: RunPath, *, json: bool = False, trust: bool = False) -> None:
         else:
             show_text_report(figures, run, Console())
         return
-    folder = open_run(run, trust=trust)
-    card = report_run(folder)
+    with words_apart(json):
+        folder = open_run(run, trust=trust)
+        card = report_run(folder)
     if json:
-        figures = folder.read_summary() if isinstance(folder, OfflineFolder) else runs.summarise(folder)
+        with words_apart(json):
+            figures = folder.read_summary() if isinstance(folder, OfflineFolder) else runs.summarise(folder)
         print_json({**figures, **card.to_json()})
     else:
         found = run_quality(folder)
@@ -161,7 +166,10 @@ def quality(run: RecordPlace, *, surprises: int = 10, json: bool = False, trust:
     is_run = "://" not in run and (Path(run).is_dir() or not Path(run).is_file())
     if trust and not is_run:
         trust_data()
-    found = run_quality(open_run(Path(run), trust=trust), surprises) if is_run else record_quality(record_place(run))
+    with words_apart(json):
+        found = (
+            run_quality(open_run(Path(run), trust=trust), surprises) if is_run else record_quality(record_place(run))
+        )
     if json:
         print_json(found.to_json())
     else:

@@ -142,6 +142,12 @@ class Leaves(Point):
         return super().step(action)
 
 
+class Chats(Point):
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        print("step", self.t)  # noqa: T201
+        return super().step(action)
+
+
 for kind in list(Point.__subclasses__()):
     gymnasium.register(f"Odd{kind.__name__}-v0", kind)
 
@@ -291,3 +297,12 @@ def test_a_damaged_policy_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     assert run("evaluate", out) == 2
     assert "last.pt cannot be read" in capsys.readouterr().err
+
+
+def test_what_an_environment_prints_is_not_in_the_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert run("train", "OddChats-v0", "--no-video", "--out", out, *QUICK) == 0
+    for verb in ("evaluate", "report", "quality"):
+        capsys.readouterr()
+        assert run(verb, out, "--json") == 0
+        assert json.loads(capsys.readouterr().out)
