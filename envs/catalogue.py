@@ -18,7 +18,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from prefrl.envs.conforming import Conforming
+from prefrl.envs.conforming import Conforming, check_modes, own_folder, torch_modes
 from prefrl.envs.fixed_horizon import HOLD, FixedHorizon
 from prefrl.envs.loop import EnvLoop
 from prefrl.envs.memory import check_memory
@@ -235,9 +235,10 @@ def make_env(
     )  # environments need not know of it
     if options and isinstance(spec.entry_point, str) and spec.entry_point.startswith("gymnasium.envs.mujoco."):
         all_options(template_class(spec.entry_point), dict(options))
+    modes = torch_modes()
     try:
         limit = max_episode_steps if fixed_horizon is None else fixed_horizon
-        with quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
+        with own_folder(), quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
             given = {**drawn, **_checked_options(options)}
             env = gymnasium.make(spec, max_episode_steps=limit, disable_env_checker=True, **given)
     except (UserError, MemoryError):
@@ -253,7 +254,9 @@ def make_env(
         why = _why_not(error) + _to_change(spec, error)
         raise UserError(f"The environment {env_id!r} cannot be made{given_these}: {why}") from error
     try:
-        env = _wrapped(env, wrapper)
+        with own_folder():
+            env = _wrapped(env, wrapper)
+        check_modes(modes)
         _check_spaces(env)
     except UserError:
         env.close()

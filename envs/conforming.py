@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,8 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     Raises:
         UserError: it set torch's default dtype to another than float32; later, from `reset` and `step`: it returned
-            what cannot be read so, has other spaces than before, or broke off with an error.
+            what cannot be read so, has other spaces than before, switched something off in torch for the whole program,
+            or broke off with an error.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -37,12 +41,14 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin a new episode."""
+        modes = torch_modes()
         try:
             outcome: Any = self.env.reset(seed=seed, options=options)
         except (UserError, MemoryError):
             raise
         except ANYTHING as error:
             raise _failure("reset", error) from error
+        check_modes(modes)
         if not isinstance(outcome, tuple) or len(outcome) != 2:
             raise UserError(f"The environment's reset returned {_kind(outcome)}; {_OLD.format('(observation, info)')}")
         self._check_spaces()
@@ -88,6 +94,24 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
             warnings.warn(f"Closing the environment failed with {_said(error)}.", stacklevel=2)
 
 
+@contextlib.contextmanager
+def own_folder() -> Iterator[None]:
+    """Come back to the working directory after code of others that may leave it, as to find its files.
+
+    A run, its record and what the user named lie where they were named from.
+    """
+    try:
+        here = os.getcwd()
+    except OSError:  # it is gone
+        yield
+        return
+    try:
+        yield
+    finally:
+        if os.getcwd() != here:
+            os.chdir(here)
+
+
 _OLD = "expected {}. Use an environment written for gym before version 0.26 through shimmy."
 
 
@@ -99,6 +123,32 @@ def _check_torch() -> None:
             "compute. The environment sets it (torch.set_default_dtype), or your program: name the dtype where tensors "
             "are made instead."
         )
+
+
+_MODES = {
+    "gradients are on": "torch.set_grad_enabled",
+    "inference mode is on": "torch.inference_mode",
+    "the default device": "torch.set_default_device",
+}
+
+
+def torch_modes() -> tuple[bool, bool, str]:
+    """Return what holds in torch for all code of this thread: gradients, inference mode, the default device."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return True, False, "cpu"
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), str(torch.get_default_device())
+
+
+def check_modes(before: tuple[bool, bool, str]) -> None:
+    """Refuse an environment that has changed what `torch_modes` gave before it was called."""
+    for (what, function), was, now in zip(_MODES.items(), before, torch_modes(), strict=True):
+        if was != now:
+            raise UserError(
+                f"The environment changed torch for the whole program ({function}): {what} was {was} before it was "
+                f"called and is {now} now, and nothing could be learned so. Let it do so only where it computes, in a "
+                "with block (with torch.no_grad():, with torch.device(...):)."
+            )
 
 
 def _kind(value: Any) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -14,6 +16,7 @@ from gymnasium import spaces
 
 from prefrl.agents.stepping import Stepper
 from prefrl.control.evaluation import evaluate
+from prefrl.envs import make_env
 from prefrl.envs.conforming import Conforming
 from prefrl.envs.loop import EnvLoop
 from prefrl.errors import UserError
@@ -308,3 +311,70 @@ def test_an_environment_that_changes_torchs_default_dtype_is_refused() -> None:
             Conforming(Odd())
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "back", "said"),
+    [
+        (
+            lambda: torch.set_grad_enabled(False),
+            lambda: torch.set_grad_enabled(True),
+            r"set_grad_enabled.*False now",
+        ),
+        (
+            lambda: torch.set_default_device("meta"),
+            lambda: torch.set_default_device(None),
+            r"set_default_device.*was cpu.*is meta now",
+        ),
+    ],
+    ids=["gradients", "device"],
+)
+def test_an_environment_that_changes_torch_for_the_whole_program_is_refused(change: Any, back: Any, said: str) -> None:
+    """Else the first fit after it ends in a traceback deep in torch."""
+
+    class Sets(Odd):
+        def reset(self, **given: Any) -> Any:
+            change()
+            return [0, 0], {}
+
+    class SetsWhenMade(Odd):
+        def __init__(self, render_mode: str | None = None) -> None:
+            super().__init__()
+            change()
+
+    gymnasium.register("SetsWhenMade-v0", SetsWhenMade)
+    try:
+        with pytest.raises(UserError, match=said):
+            Conforming(Sets()).reset()
+        back()
+        with pytest.raises(UserError, match=said):
+            make_env("SetsWhenMade-v0")
+    finally:
+        back()
+        del gymnasium.registry["SetsWhenMade-v0"]
+
+
+def test_code_that_has_switched_gradients_off_itself_may_reset() -> None:
+    with torch.no_grad():
+        assert Conforming(Odd()).reset()[0].shape == (2,)
+
+
+def test_an_environment_that_leaves_the_working_directory_takes_nobody_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose folder is given from here is written here."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir(), there.mkdir()
+    monkeypatch.chdir(here)
+
+    class Leaves(Odd):
+        def __init__(self, render_mode: str | None = None) -> None:
+            super().__init__()
+            os.chdir(there)
+
+    gymnasium.register("LeavesFolder-v0", Leaves)
+    try:
+        make_env("LeavesFolder-v0")
+    finally:
+        del gymnasium.registry["LeavesFolder-v0"]
+    assert Path.cwd() == here
