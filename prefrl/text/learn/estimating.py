@@ -154,11 +154,13 @@ class EstimatorTrainer(PolicyGradientTrainer[EstimatorSettings, EstimatedRollout
         if self._reference is None:  # the policy without its adapters cannot be read beside itself
             log_probs, reference = self._log_probs(parts), self._reference_log_probs(parts)
             scored = self._scores(index, sequences)
-        else:
-            log_probs, (reference, scored) = self._lanes.run(
-                lambda: self._log_probs(parts),
-                lambda: (self._reference_log_probs(parts), self._scores(index, sequences)),
+        else:  # three models, and two lanes: each does half of the second one's work
+            half = len(parts) // 2
+            (log_probs, first), (second, scored) = self._lanes.run(
+                lambda: (self._log_probs(parts), self._reference_log_probs(parts[:half])),
+                lambda: (self._reference_log_probs(parts[half:]), self._scores(index, sequences)),
             )
+            reference = first + second
         return Forward(parts, log_probs, []), reference, scored
 
     def _judge(
