@@ -15,6 +15,7 @@ require("rich", "train")
 import tyro  # noqa: E402
 
 from prefrl.control.rendering import choose_gl_backend  # noqa: E402
+from prefrl.cpus import refuse_several_processes  # noqa: E402
 from prefrl.hub.client import with_hub_runs  # noqa: E402
 from prefrl.runs.folder import RESUME  # noqa: E402
 from prefrl.runs.guard import Interrupted  # noqa: E402
@@ -115,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.suppress(UserError):  # said again when a video is asked for
         choose_gl_backend()  # before MuJoCo is imported
     try:
+        if arguments[:1] != ["text"]:
+            refuse_several_processes(" ".join(["prefrl", *arguments[:1]]))
         if arguments[:1] not in (["push"], ["pull"]) and any("hub:" in word for word in arguments):
             arguments = with_hub_runs(arguments)
         if arguments[:1] == ["text"]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
+from prefrl.cpus import refuse_several_processes
 from prefrl.errors import INTERRUPTED, USER_ERROR, UserError, tell
 
 
@@ -13,6 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if given[:1] != ["text"]:
+            refuse_several_processes(" ".join(["prefrl", *given[:1]]))
         if given == ["--version"]:
             print(f"prefrl {metadata.version('prefrl')}")  # noqa: T201
             return 0

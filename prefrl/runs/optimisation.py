@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from prefrl.errors import UserError
+from prefrl.runs.sharding import full, gathered, part_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class Optimiser:
         """
         if self.runtime is not None:
             self.runtime.add_gradients(self.parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
+        norm = float(full(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)))
         if not math.isfinite(norm):
             self.adam.zero_grad(set_to_none=True)
             raise UserError(
@@ -113,10 +114,15 @@ class Optimiser:
         return norm
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold."""
-        return {"adam": self.adam.state_dict(), "num_steps": self.num_steps}
+        """Return what a checkpoint must hold; where the processes share the weights, all of them call it together."""
+        return {"adam": gathered(self.adam.state_dict()), "num_steps": self.num_steps}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `state` gave."""
-        self.adam.load_state_dict(state["adam"])
+        adam = dict(state["adam"])
+        adam["state"] = {
+            number: {name: part_of(value, self.parameters[number]) for name, value in of_weight.items()}
+            for number, of_weight in adam["state"].items()
+        }
+        self.adam.load_state_dict(adam)
         self.num_steps = int(state["num_steps"])

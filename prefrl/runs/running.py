@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
+from prefrl.errors import UserError
 from prefrl.files import write_atomically
 from prefrl.runs.checkpoint import checkpoint_to_go_on_from, save_checkpoint
 from prefrl.runs.folder import RESUME, RunFolder
@@ -64,17 +67,55 @@ class Processes(Protocol):
     def is_main(self) -> bool:
         """Whether this one writes files and talks."""
 
+    @property
+    def num_processes(self) -> int:
+        """How many there are."""
+
     def wait(self) -> None:
         """Wait for the others."""
+
+    def any(self, *facts: bool) -> list[bool]:
+        """Return of each fact whether it holds in some process."""
+
+    def whole(self, model: Any) -> AbstractContextManager[None]:
+        """Return the context in which every process holds the model whole, if they share it."""
 
 
 class Alone:
     """One process."""
 
     is_main = True
+    num_processes = 1
 
     def wait(self) -> None:
         """There is nobody to wait for."""
+
+    def any(self, *facts: bool) -> list[bool]:
+        """Return the facts."""
+        return list(facts)
+
+    def whole(self, model: Any) -> AbstractContextManager[None]:
+        """Return a context in which nothing changes."""
+        return nullcontext()
+
+
+@contextmanager
+def ended_with_others(runtime: Processes, path: Path) -> Iterator[None]:
+    """Say that another process of a training has gone, where a message to it fails.
+
+    Raises:
+        UserError: it has; nothing that was saved is lost.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if runtime.num_processes == 1 or not lost:
+            raise
+        raise UserError(
+            "Another process of this training has ended or cannot be reached, so this one ends too; what it said "
+            f"stands above. What the last checkpoint holds is saved: {RESUME} {path}, in the same way as it was begun."
+        ) from error
 
 
 def run_trainer(
@@ -108,6 +149,7 @@ def run_trainer(
     """
     folder.refuse_if_finished()
     with ExitStack() as stack:
+        stack.enter_context(ended_with_others(runtime, folder.path))
         if runtime.is_main:
             stack.enter_context(locked(folder.path))
         size, seconds_before = _restore(trainer, folder)
@@ -140,31 +182,36 @@ def run_trainer(
             if writer is not None:
                 writer.write({"step": step, "examples": trainer.num_examples, "seconds": round(seconds, 2), **metrics})
             display.show(step, trainer.total_steps, facts(metrics))
-            if asked[0] or (now - saved > SECONDS_BETWEEN_CHECKPOINTS and not last):
+            # Each process has a clock of its own, and a signal may reach one alone: they stop and save together.
+            stop, due = runtime.any(asked[0], now - saved > SECONDS_BETWEEN_CHECKPOINTS and not last)
+            if stop or due:
                 _checkpoint(trainer, folder, writer, seconds)
                 saved = now
-            if asked[0]:
+            if stop:
                 raise Interrupted(f"Stopped; everything is saved. Resume with: {RESUME} {folder.path}")
-        if runtime.is_main:
-            save()
-            figures = {} if summary is None else summary()
-            seconds = round(seconds_before + time.monotonic() - begun, 1)
-            folder.finish({"steps": trainer.num_steps, "seconds": seconds, **figures})
-            shutil.rmtree(folder.checkpoints, ignore_errors=True)
-        runtime.wait()
+        with runtime.whole(trainer.model):
+            if runtime.is_main:
+                save()
+                figures = {} if summary is None else summary()
+                seconds = round(seconds_before + time.monotonic() - begun, 1)
+                folder.finish({"steps": trainer.num_steps, "seconds": seconds, **figures})
+                shutil.rmtree(folder.checkpoints, ignore_errors=True)
+            runtime.wait()
 
 
 def _evaluate(trainer: ModelTrainer, folder: StepFolder, runtime: Processes, evaluation: Evaluation) -> None:
-    if runtime.is_main:
-        row = evaluation()
-        folder.add_evaluation({"step": trainer.num_steps, "examples": trainer.num_examples, **row})
-    runtime.wait()
+    with runtime.whole(trainer.model):
+        if runtime.is_main:
+            row = evaluation()
+            folder.add_evaluation({"step": trainer.num_steps, "examples": trainer.num_examples, **row})
+        runtime.wait()
 
 
 def _checkpoint(trainer: ModelTrainer, folder: StepFolder, writer: MetricsWriter | None, seconds: float) -> None:
+    state = trainer.state()  # all processes together, where they share the weights
     if writer is not None:
         values = {"metrics_bytes": writer.sync(), "seconds": seconds}
-        save_checkpoint(folder, trainer.num_steps, replace(trainer.state(), values=values))
+        save_checkpoint(folder, trainer.num_steps, replace(state, values=values))
 
 
 def _restore(trainer: ModelTrainer, folder: StepFolder) -> tuple[int, float]:

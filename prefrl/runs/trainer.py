@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from prefrl.runs.checkpoint import State
 from prefrl.runs.optimisation import Optimiser
+from prefrl.runs.sharding import gathered, load_whole
 from prefrl.runs.streams import stream
 
 Metrics = dict[str, float]
@@ -63,10 +64,10 @@ class ModelTrainer(abc.ABC):
                 on_step(metrics)
 
     def state(self) -> State:
-        """Return what a checkpoint must hold."""
+        """Return what a checkpoint must hold; where the processes share the weights, all of them call it together."""
         return State(
             tensors={
-                "model": self.model.state_dict(),
+                "model": gathered(self.model.state_dict()),
                 "optimiser": self.optimiser.state(),
                 "num_steps": self.num_steps,
                 "num_examples": self.num_examples,
@@ -76,7 +77,7 @@ class ModelTrainer(abc.ABC):
     def restore(self, state: State) -> None:
         """Take over what `state` gave; the run then goes on as if it had not stopped."""
         held = state.tensors
-        self.model.load_state_dict(held["model"])
+        load_whole(self.model, held["model"])
         self.optimiser.restore(held["optimiser"])
         self.num_steps, self.num_examples = int(held["num_steps"]), int(held["num_examples"])
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import tyro
 
+from prefrl.cpus import refuse_several_processes
 from prefrl.errors import UserError
 from prefrl.text.jobs.data_commands import ask, check, compare, convert, judge, tell
 from prefrl.text.jobs.model_commands import evaluate, report, sample
@@ -68,6 +69,9 @@ def main(arguments: Sequence[str]) -> None:
         option = given.partition("=")[0].replace("_", "-")
         if option in INSTEAD:
             raise UserError(f"There is no option {option}. {INSTEAD[option]}")
+    asked = arguments[0] if arguments else ""
+    if asked.replace("-", "_") not in {known.__name__ for known in TRAINING}:
+        refuse_several_processes(f"prefrl text {asked}".rstrip())
     if not {"-h", "--help"} & set(arguments):  # help need not wait for the libraries
         quieten_libraries()
     app = tyro.extras.SubcommandApp()

@@ -55,6 +55,9 @@ class Place:
     """auto, cpu or cuda."""
     bf16: bool | None = None
     """Compute in bfloat16; default: on a GPU that has it."""
+    shard: bool | None = None
+    """Of several processes: share weights, gradients and optimiser among them (FSDP), for models that do not fit on one
+    device. Default: where accelerate launch --use_fsdp started them; else each holds the whole model."""
     max_tokens: int | None = None
     """Longest response, its end included. Default: 64 of those drawn, and of those in data what the model's context has
     room for."""
@@ -71,7 +74,7 @@ class Place:
 
     def runtime(self) -> Runtime:
         """Return the device and the processes."""
-        return Runtime(self.device, self.bf16)
+        return Runtime(self.device, self.bf16, self.shard)
 
     @property
     def drawn_tokens(self) -> int:
@@ -226,7 +229,8 @@ def make_evaluation(
         proxy: a learned reward to tell as well.
         reading: how rows of data are read.
     """
-    reference = load_model(start)[0].to(runtime.device)
+    needed = watch.times and runtime.is_main  # one process evaluates
+    reference = load_model(start)[0].to(runtime.device) if needed else None
     seed = watch.world_seed
     world = world_of(data, seed, watch.world, reading)
     corpus: Sequence[str] = ()

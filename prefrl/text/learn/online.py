@@ -360,14 +360,14 @@ class OnlineTrainer(PolicyGradientTrainer[OnlineSettings, ComparedRollout]):
         count = max(1.0, float(self.runtime.total(torch.tensor(float(len(told)), device=policy.device))))
         rho = (policy - rollout.reference).requires_grad_()
         figures = dict.fromkeys(self.FIGURES, 0.0)
-        if told:
-            loss = self._losses(rho, told).sum() / count
+        if told or self.runtime.shares:  # who shares the weights goes back through them with the others
+            loss = self._losses(rho, told).sum() / count if told else 0.0 * rho.sum()
             loss.backward()
             assert rho.grad is not None
             for part, of_part in zip(parts, sums, strict=True):
                 again = self._log_probs([part])[0].sum(1) if self._most else of_part
                 (again * rho.grad[part.rows]).sum().backward()
-            figures |= {"loss": loss.item()} | self._told(policy, rho.detach(), told, count)
+            figures |= {"loss": loss.item()} | (self._told(policy, rho.detach(), told, count) if told else {})
         return figures | self._add_pretraining_gradient()
 
     def _losses(self, rho: Tensor, told: Sequence[Verdict]) -> Tensor:

@@ -24,6 +24,7 @@ from prefrl.envs.text_rewards import TextReward, score_responses
 from prefrl.errors import UserError
 from prefrl.runs import State
 from prefrl.runs.optimisation import Optimiser, OptimiserSettings
+from prefrl.runs.sharding import gathered, load_whole
 from prefrl.runs.streams import stream_seed
 from prefrl.runs.trainer import Epochs, Metrics, ModelTrainer, micro_batches
 from prefrl.text.data.examples import Encoder
@@ -186,6 +187,7 @@ class PolicyGradientTrainer(ModelTrainer, Generic[_Settings, _Rollout]):
         self._prompt_ids = [encoder.prompt(prompt) for prompt in self.prompts]
         self._pretraining = list(pretraining)
         self._reference = None if has_adapters(model) else copy.deepcopy(model).requires_grad_(False).eval()
+        runtime.shard(*self._modules(), *([] if self._reference is None else [self._reference]))
         self.kl: terms.KLController = (
             terms.FixedKL(beta=settings.beta)
             if settings.adaptive_kl_nats is None
@@ -197,7 +199,7 @@ class PolicyGradientTrainer(ModelTrainer, Generic[_Settings, _Rollout]):
         self._epochs = Epochs(len(prompts), min(self._num_prompts, len(prompts)), settings.seed, "prompts")
         self._blocks = Epochs(max(1, len(self._pretraining)), settings.ptx_batch_size, settings.seed, "ptx")
         updates = self.total_steps * settings.epochs * (settings.batch_size // settings.minibatch_size)
-        self._lanes = Lanes(runtime.device)
+        self._lanes = Lanes(runtime.device, one_by_one=runtime.shares)
         self._ends = EndWatch()
         trained = [parameter for module in self._modules() for parameter in module.parameters()]
         self.optimiser = Optimiser(trained, settings.optimiser, updates, runtime)
@@ -266,7 +268,7 @@ class PolicyGradientTrainer(ModelTrainer, Generic[_Settings, _Rollout]):
         uniforms = torch.rand(self.settings.batch_size, length, generator=generator)
         of_prompts = uniforms.view(self._num_prompts, self.samples_per_prompt, length)
         ours = of_prompts[self.runtime.index :: self.runtime.num_processes].reshape(-1, length)
-        with self.runtime.autocast():
+        with self.runtime.whole(self.model), self.runtime.autocast():
             return sample(
                 self.model,
                 [self._prompt_ids[i] for i in index],
@@ -312,12 +314,19 @@ class PolicyGradientTrainer(ModelTrainer, Generic[_Settings, _Rollout]):
         return scores
 
     def _parts(self, sequences: Sequences, rows: Tensor) -> list[Part]:
-        """Return some episodes in parts of similar length; none where there are no rows."""
-        if not len(rows):
-            return []
-        order = rows[torch.argsort(sequences.lengths[rows])]
-        size = max(1, -(-len(order) // PARTS))
-        return [Part(part, sequences.rows(part)) for part in order.split(min(size, self._most or size))]
+        """Return some episodes in parts of similar length; none where there are no rows.
+
+        Where the processes share the weights, each has as many parts as the one that has most: the last ones may be of
+        no rows, with a sequence that goes through the model and whose figures, of no rows, come to nothing.
+        """
+        parts = list[Part]()
+        if len(rows):
+            order = rows[torch.argsort(sequences.lengths[rows])]
+            size = max(1, -(-len(order) // PARTS))
+            parts = [Part(part, sequences.rows(part)) for part in order.split(min(size, self._most or size))]
+        for _ in range(self.runtime.idle_parts(len(parts))):
+            parts.append(Part(rows[:0], sequences.rows(torch.zeros_like(sequences.lengths[:1]))))
+        return parts
 
     @property
     def _most(self) -> int:
@@ -400,16 +409,19 @@ class PolicyGradientTrainer(ModelTrainer, Generic[_Settings, _Rollout]):
             return {}
         index = self._blocks.batch(self.optimiser.num_steps)
         num_tokens = sum(len(self._pretraining[i][1]) for i in index)
-        total = 0.0
-        for part in micro_batches(self.runtime.share(index), self._most):
+        total, parts = 0.0, micro_batches(self.runtime.share(index), self._most)
+        idle = self.runtime.idle_parts(len(parts))
+        for part in parts:
             rows = [self._pretraining[i] for i in part]
             total += add_language_gradient(self.model, rows, self, num_tokens, self.settings.ptx_coefficient).item()
+        for _ in range(idle):
+            add_language_gradient(self.model, [self._pretraining[index[0]]], self, num_tokens, 0.0)
         return {"ptx_loss": total}
 
     def state(self) -> State:
         """Return what a checkpoint must hold."""
         own = {
-            "reference": None if self._reference is None else self._reference.state_dict(),
+            "reference": None if self._reference is None else gathered(self._reference.state_dict()),
             "beta": self.kl.beta,
             "ends": self._ends.state(),
         }
@@ -420,6 +432,6 @@ class PolicyGradientTrainer(ModelTrainer, Generic[_Settings, _Rollout]):
         super().restore(state)
         held = state.tensors
         if self._reference is not None:
-            self._reference.load_state_dict(held["reference"])
+            load_whole(self._reference, held["reference"])
         self.kl.beta = float(held["beta"])
         self._ends.restore(held.get("ends", []))

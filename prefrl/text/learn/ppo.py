@@ -16,6 +16,7 @@ from torch import Tensor
 from prefrl.envs.text_rewards import TextReward
 from prefrl.errors import UserError
 from prefrl.runs import State
+from prefrl.runs.sharding import gathered, load_whole
 from prefrl.runs.streams import stream_seed
 from prefrl.runs.trainer import Metrics
 from prefrl.text.data.examples import Encoder
@@ -179,12 +180,12 @@ class PPOTrainer(PolicyGradientTrainer[TextPPOSettings, ValuedRollout]):
 
     def state(self) -> State:
         """Return what a checkpoint must hold."""
-        return State(tensors=super().state().tensors | {"value_model": self.value_model.state_dict()})
+        return State(tensors=super().state().tensors | {"value_model": gathered(self.value_model.state_dict())})
 
     def restore(self, state: State) -> None:
         """Take over what `state` gave."""
         super().restore(state)
-        self.value_model.load_state_dict(state.tensors["value_model"])
+        load_whole(self.value_model, state.tensors["value_model"])
 
 
 def _start_value_model(

@@ -135,6 +135,7 @@ class PreferenceTrainer(ModelTrainer):
         self._prompts: list[list[int]] = []  # of each response
         self._responses: list[list[int]] = []
         self._groups = self._read(encoder, data)
+        runtime.shard(model)
         self._reference = self._reference_log_probs(self._prompts, self._responses)
         self._mismatched: list[tuple[list[int], float]] = []
         if settings.method == "kto":
@@ -190,13 +191,18 @@ class PreferenceTrainer(ModelTrainer):
         index = self._epochs.batch(self.num_steps)
         kto = self.settings.method == "kto"
         parts = micro_batches(self.runtime.share(index), self.settings.micro_batch_size)
-        z0 = self._reference_point(parts, len(index)) if kto else None
+        idle = [index[:1]] * self.runtime.idle_parts(len(parts))
+        z0 = self._reference_point(parts, len(index), idle) if kto else None
         sums = _Sums()
         for part in parts:
             with self.runtime.autocast():
                 losses = self._ranked(part, sums) if z0 is None else self._kto(part, z0, sums)
             (losses.sum() / len(index)).backward()
             sums.add("loss", losses)
+        for part in idle:
+            with self.runtime.autocast():
+                losses = self._ranked(part, _Sums()) if z0 is None else self._kto(part, z0, _Sums())
+            (0.0 * losses.sum()).backward()
         norm = self.optimiser.step()
         self.num_steps += 1
         self.num_examples += len(index)
@@ -249,16 +255,17 @@ class PreferenceTrainer(ModelTrainer):
         return ipo_loss(rho[:, 0], rho[:, 1], settings.beta)
 
     @torch.no_grad()
-    def _reference_point(self, parts: Sequence[Sequence[int]], num_likes: int) -> Tensor:
-        """Return z0, `()`: over the whole batch, of which these are the parts of this process."""
+    def _reference_point(self, parts: Sequence[Sequence[int]], num_likes: int, idle: Sequence[Sequence[int]]) -> Tensor:
+        """Return z0, `()`: over the whole batch, of which these are this process's parts; idle ones count nothing."""
         total = torch.zeros((), device=self.runtime.device)
-        for index in parts:
+        for number, index in enumerate([*parts, *idle]):
             others = make_sequences(
                 [self._prompts[i] for i in index], [self._mismatched[i][0] for i in index], self.pad_id
             ).to(self.runtime.device)
             theirs = torch.tensor([self._mismatched[i][1] for i in index], device=self.runtime.device)
             with self.runtime.autocast():
-                total += (response_log_probs(self.model, others).sum(1) - theirs).sum()
+                found = (response_log_probs(self.model, others).sum(1) - theirs).sum()
+            total += found if number < len(parts) else 0.0
         return kto_reference_point(self.runtime.total(total)[None] / num_likes)
 
     def _kto(self, index: Sequence[int], z0: Tensor, sums: _Sums) -> Tensor:

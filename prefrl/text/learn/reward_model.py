@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from prefrl.errors import UserError, require
 from prefrl.files import read_json, read_plain
+from prefrl.runs.sharding import plain_copy
 from prefrl.text.model import lean_llama
 from prefrl.text.model.inputs import model_inputs
 from prefrl.text.model.loading import load_weights
@@ -117,12 +118,13 @@ class RewardModel(nn.Module):
         Raises:
             UserError: it could not be written, or what is read back is not what was trained.
         """
-        plain = merged(self.backbone)
+        whole = plain_copy(self)
+        plain, head_module = merged(whole.backbone), whole.head
 
         def write(folder: Path) -> None:
             plain.save_pretrained(folder)
             tokens.tokenizer.save_pretrained(folder)
-            head = {"weight": self.head.weight.detach().cpu().contiguous(), "bias": self.head.bias.detach().cpu()}
+            head = {key: value.detach().cpu().contiguous() for key, value in head_module.state_dict().items()}
             safetensors.torch.save_file(head, folder / "reward_head.safetensors")
             about = {"format": FORMAT, "version": FORMAT_VERSION}
             (folder / "reward_model.json").write_text(json.dumps(about))
@@ -131,7 +133,7 @@ class RewardModel(nn.Module):
         again, _ = RewardModel.load(path)
         kept = {
             **{f"backbone.{name}": value for name, value in plain.state_dict().items()},
-            **_state(self.head, "head"),
+            **_state(head_module, "head"),
         }
         read = again.state_dict()
         changed = [name for name, value in kept.items() if name not in read or not torch.equal(read[name], value.cpu())]

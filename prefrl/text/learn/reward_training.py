@@ -128,6 +128,7 @@ class RewardTrainer(ModelTrainer):
             drawn = stream(settings.seed, "bootstrap").integers(len(data), size=len(data))
             data = [data[int(i)] for i in drawn]
         self.model, self.data, self.settings, self.pad_id, self.runtime = model, data, settings, pad_id, runtime
+        runtime.shard(model)
         self._epochs = Epochs(len(data), settings.batch_size, settings.seed, "reward")
         self.total_steps = settings.epochs * self._epochs.steps_per_epoch
         self.optimiser = Optimiser(model.parameters(), settings.optimiser, self.total_steps, runtime)
@@ -136,9 +137,13 @@ class RewardTrainer(ModelTrainer):
         """Make one update on one batch of prompts."""
         index = self._epochs.batch(self.num_steps)
         loss, scores = (torch.zeros((), device=self.runtime.device) for _ in range(2))
-        for part in micro_batches(self.runtime.share(index), self.settings.micro_batch_size):
+        parts = micro_batches(self.runtime.share(index), self.settings.micro_batch_size)
+        idle = self.runtime.idle_parts(len(parts))
+        for part in parts:
             of_part, of_scores = self._add_gradient([self.data[i] for i in part], len(index))
             loss, scores = loss + of_part, scores + of_scores
+        for _ in range(idle):
+            self._add_gradient([self.data[index[0]]], len(index), weight=0.0)
         norm = self.optimiser.step()
         self.num_steps += 1
         self.num_examples += len(index)
@@ -146,7 +151,9 @@ class RewardTrainer(ModelTrainer):
         figures = self.runtime.total(torch.stack([loss, scores / num_responses])).tolist()
         return {"loss": figures[0], "score": figures[1], "grad_norm": norm}
 
-    def _add_gradient(self, rows: Sequence[EncodedRanking], num_prompts: int) -> tuple[Tensor, Tensor]:
+    def _add_gradient(
+        self, rows: Sequence[EncodedRanking], num_prompts: int, weight: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """Return the loss of some prompts of a batch of `num_prompts`, and the sum of their scores, `()` each."""
         prompts = [row.prompt for row in rows for _ in row.responses]
         responses = [response for row in rows for response in row.responses]
@@ -158,7 +165,7 @@ class RewardTrainer(ModelTrainer):
             scores = self.model(batch)
             losses = grouped_reward_loss(scores, ranks, groups, plackett_luce=self.settings.plackett_luce)
             loss = losses.sum() / num_prompts
-        loss.backward()
+        (loss if weight == 1.0 else weight * loss).backward()
         return loss.detach(), scores.detach().sum()
 
 

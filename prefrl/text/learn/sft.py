@@ -95,6 +95,7 @@ class SFTTrainer(ModelTrainer):
             raise UserError("There are no examples to learn from; the data set is empty.")
         self.name = "fine-tuning"
         self.model, self.data, self.settings, self.pad_id, self.runtime = model, data, settings, pad_id, runtime
+        runtime.shard(model)
         self._epochs = Epochs(len(data), settings.batch_size, settings.seed, "sft")
         self.total_steps = settings.epochs * self._epochs.steps_per_epoch
         self.optimiser = Optimiser(model.parameters(), settings.optimiser, self.total_steps, runtime)
@@ -106,8 +107,12 @@ class SFTTrainer(ModelTrainer):
         loss = torch.zeros((), device=self.runtime.device)
         self.model.train()
         with self._dropout_stream():
-            for part in micro_batches(self.runtime.share(index), self.settings.micro_batch_size):
+            parts = micro_batches(self.runtime.share(index), self.settings.micro_batch_size)
+            idle = self.runtime.idle_parts(len(parts))
+            for part in parts:
                 loss += add_language_gradient(self.model, [self.data[i] for i in part], self, num_tokens)
+            for _ in range(idle):
+                add_language_gradient(self.model, [self.data[index[0]]], self, num_tokens, 0.0)
         norm = self.optimiser.step()
         self.model.eval()
         self.num_steps += 1

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prefrl.errors import require
 from prefrl.gpu import Record, ReplayedStep, record_cuda_graph
+from prefrl.runs.sharding import is_sharded
 from prefrl.text.model import lean_llama
 from prefrl.text.model.inputs import accepts, position_ids
 from prefrl.text.model.traits import once, reads_padding, said, same, some_ids
@@ -195,6 +196,8 @@ def _goes_on_from_cache(model: Any) -> bool:
 
 def can_be_recorded(model: Any) -> bool:
     """Tell whether a step can be made from arrays that stay where they are: every layer keeps all its past."""
+    if is_sharded(model):
+        return False
     layers = make_cache(model, 1).layers
     plain = all(type(layer) is PreallocatedLayer for layer in layers) and accepts(model, "past_key_values")
     return plain and accepts(model, "position_ids") and model.config._attn_implementation == "sdpa"

@@ -22,10 +22,12 @@ class Lanes:
 
     Args:
         device: where the tensors are.
+        one_by_one: one after the other in any case, as where other processes must do the same in the same order.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._worker = ThreadPoolExecutor(1, "prefrl-lane") if device.type == "cpu" else None
+    def __init__(self, device: torch.device, *, one_by_one: bool = False) -> None:
+        beside = device.type == "cpu" and not one_by_one
+        self._worker = ThreadPoolExecutor(1, "prefrl-lane") if beside else None
 
     def run(self, aside: Callable[[], _First], here: Callable[[], _Second]) -> tuple[_First, _Second]:
         """Return what both return; `here` runs in the calling thread. What either raises is raised."""

@@ -25,6 +25,8 @@ def backbone_of(model: Any) -> Any | None:
     inner = model.model if type(model) is llama.LlamaForCausalLM else model
     if type(inner) is not llama.LlamaModel or inner.embed_tokens.weight.device.type != "cpu":
         return None
+    if any(type(layer) is not llama.LlamaDecoderLayer for layer in inner.layers):  # shared among processes
+        return None
     config = inner.config
     dropped = inner.training and (config.attention_dropout > 0 or inner.gradient_checkpointing)
     if config.attention_bias or config.mlp_bias or config.hidden_act != "silu" or dropped:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from prefrl.errors import UserError, near_names, require
+from prefrl.runs.sharding import plain_copy
 from prefrl.text.model.loading import base_of, is_adapter, load_weights
 from prefrl.text.model.tokens import Tokens, unreachable, without_hub
 from prefrl.text.model.traits import refuse_not_causal
@@ -169,7 +170,8 @@ def save_model(path: Path, model: Any, tokens: Tokens, *, adapters: bool = False
         tokens: its tokenizer.
         adapters: save the adapters of LoRA alone instead, as `peft` does.
     """
-    save_whole(path, lambda folder: _save_both(folder, model if adapters else merged(model), tokens))
+    plain = plain_copy(model)
+    save_whole(path, lambda folder: _save_both(folder, plain if adapters else merged(plain), tokens))
 
 
 def _save_both(folder: Path, model: Any, tokens: Tokens) -> None:
