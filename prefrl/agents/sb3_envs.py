@@ -9,6 +9,7 @@ from gymnasium.vector import VectorEnv
 
 from prefrl.agents.moments import visible_variance
 from prefrl.agents.sb3_spaces import ActionTranslation, ObservationTranslation
+from prefrl.agents.sb3_streams import StreamsApart
 from prefrl.agents.stepping import Step, Stepper
 from prefrl.errors import UserError, require
 from prefrl.spaces import Array, take
@@ -37,11 +38,15 @@ class Sb3Envs(vec_env.VecEnv):  # type: ignore[misc, name-defined]
         self.seen = ObservationTranslation(envs.single_observation_space)
         self.taken = ActionTranslation(envs.single_action_space, scale=scale_actions)
         self._actions: Array = np.empty(0)
+        self._streams = StreamsApart()
         super().__init__(envs.num_envs, self.seen.space, self.taken.space)
 
     def reset(self) -> Any:
         """Start new episodes, with the seeds that `seed` gave; what was kept and not taken is dropped."""
-        self.stepper.reset(self._seeds)
+        if self._seeds[0] is not None:
+            self._streams.begin(self._seeds[0])
+        with self._streams.call():
+            self.stepper.reset(self._seeds)
         self._reset_seeds()
         return self.seen.forth(self.stepper.observations)
 
@@ -51,7 +56,8 @@ class Sb3Envs(vec_env.VecEnv):  # type: ignore[misc, name-defined]
 
     def step_wait(self) -> Any:
         """Step; rewards are zeros for the agent."""
-        step = self.stepper.step(self._actions)
+        with self._streams.call():
+            step = self.stepper.step(self._actions)
         rewards = step.rewards.astype(np.float32) if self.pass_true_reward else np.zeros(self.num_envs, np.float32)
         return self.seen.forth(step.observations), rewards, step.terminated | step.truncated, self._infos(step)
 

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import gymnasium
+import torch
 
 from prefrl.agents import AGENTS, Agent
 from prefrl.clips.saver import SavesClips
@@ -85,6 +86,8 @@ def make_run_agent(
 class KeptPolicy:
     """A policy of a run, to act with.
 
+    Where it draws from PyTorch's global stream, it does so from one of its own: environments may seed the global one.
+
     Args:
         folder: the run.
         name: "before", "during", "last" or "best".
@@ -101,10 +104,23 @@ class KeptPolicy:
             self._agent = make_run_agent(folder.settings, seed=0, device="cpu", num_envs=1)
         self._agent.load_policy_state(state)
         self._deterministic = isinstance(self._agent.action_space, gymnasium.spaces.Box)
+        self._stream = torch.get_rng_state()
+
+    def seed(self, seed: int) -> None:
+        """Begin the stream that actions are drawn from."""
+        self._stream = torch.Generator().manual_seed(seed).get_state()
 
     def act(self, observations: Batch) -> Array:
         """Return actions for observations `(B, ...)`: without noise where continuous, sampled where discrete."""
-        return self._agent.act(observations, deterministic=self._deterministic)
+        if self._deterministic:
+            return self._agent.act(observations, deterministic=True)
+        environments = torch.get_rng_state()
+        torch.set_rng_state(self._stream)
+        try:
+            return self._agent.act(observations, deterministic=False)
+        finally:
+            self._stream = torch.get_rng_state()
+            torch.set_rng_state(environments)
 
     def close(self) -> None:
         """Close the environment that came with it."""

@@ -208,7 +208,8 @@ def record_policy(
         rate = float(env.metadata.get("render_fps") or 30)
         for number in range(first, first + num_episodes):
             own_seed = stream_seed(seed, "demonstration", number)
-            torch.manual_seed(own_seed)
+            kept.seed(own_seed)
+            torch.manual_seed(stream_seed(own_seed, "environments"))  # some draw from the global stream
             observation, _ = env.reset(seed=own_seed)
             recorder, over, terminated = EpisodeRecorder(observation, own_seed), False, False
             while not over:

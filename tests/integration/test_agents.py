@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +23,7 @@ from prefrl.agents.sb3 import Sb3Agent
 from prefrl.agents.sb3_envs import Sb3Envs
 from prefrl.agents.sb3_off_policy import OffPolicyAgent
 from prefrl.agents.sb3_on_policy import OnPolicyAgent
+from prefrl.agents.sb3_streams import StreamsApart
 from prefrl.envs import EnvLoop
 from prefrl.errors import UserError
 from prefrl.runs.checkpoint import State
@@ -685,3 +688,86 @@ def test_a_reward_function_of_wrong_shape_or_value_ends_with_a_message(
     agent.reset_environments(0)
     with pytest.raises(UserError, match=message):
         agent.improve(reward)
+
+
+class Seeds(gymnasium.Env[Any, Any]):
+    """Seeds the global streams in every reset, or every step, and draws from them in every step."""
+
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, where: str) -> None:
+        self.where, self.drawn = where, []  # type: ignore[var-annotated]
+
+    def _seed(self, where: str) -> None:
+        if where == self.where:
+            random.seed(0)
+            np.random.seed(0)  # noqa: NPY002
+            torch.manual_seed(0)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self._seed("reset")
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self._seed("step")
+        self.drawn.append((float(np.random.rand()), float(torch.rand(()))))  # noqa: NPY002
+        self.t += 1
+        return np.zeros(1, np.float32), 0.0, False, self.t == 5, {}
+
+
+def explored(algorithm: str, env: Seeds, episodes: int = 20) -> Array:
+    """Return what an untaught agent did in an environment where all that is seen is the same: `(episodes, 5)`."""
+    hyper = {key: value for key, value in HYPER[algorithm].items() if key != "learning_rate"}
+    cls = OnPolicyAgent if algorithm in ON_POLICY else OffPolicyAgent
+    agent = cls(
+        getattr(stable_baselines3, algorithm.upper()),
+        EnvLoop([lambda: env]),
+        total_env_steps=1920,
+        hyperparameters=hyper,
+    )
+    agent.reset_environments(7)
+    env.drawn.clear()
+    steps = 5 * episodes
+    actions = agent.explore(steps, np.random.default_rng(0), uniform=False).actions
+    agent.close()
+    return actions[:steps].reshape(episodes, 5)
+
+
+@pytest.mark.parametrize("where", ["reset", "step"])
+@pytest.mark.parametrize("algorithm", ["ppo", "sac", "td3"])
+def test_environments_that_seed_the_global_streams_leave_exploration_alone(
+    algorithm: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every action is another, and what the environment draws after its seeding is what it asked for."""
+    env = Seeds(where)
+    actions = explored(algorithm, env)
+    inside = actions[np.abs(actions) < 1]
+    assert len(inside) > 50
+    assert len(np.unique(inside)) == len(inside)
+    rng, torch_rng = np.random.RandomState(0), torch.Generator().manual_seed(0)
+    asked = [(rng.rand(), float(torch.rand((), generator=torch_rng))) for _ in range(5)]
+    if where == "step":
+        asked = asked[:1] * 5
+    assert env.drawn[:100] == asked * 20
+
+    with monkeypatch.context() as patched:  # the control: without it they act alike
+        patched.setattr(StreamsApart, "call", lambda self: contextlib.nullcontext())
+        repeated = explored(algorithm, Seeds(where))
+    assert len(np.unique(repeated)) <= 10
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "td3"])
+def test_environments_that_leave_the_global_streams_alone_change_nothing(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Quiet(Seeds):
+        def step(self, action: Any) -> Any:
+            self.t += 1
+            return np.zeros(1, np.float32), 0.0, False, self.t == 5, {}
+
+    actions = explored(algorithm, Quiet("never"))
+    monkeypatch.setattr(StreamsApart, "call", lambda self: contextlib.nullcontext())
+    np.testing.assert_array_equal(actions, explored(algorithm, Quiet("never")))
