@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -43,7 +44,8 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Begin a new episode."""
         modes = torch_modes()
         try:
-            outcome: Any = self.env.reset(seed=seed, options=options)
+            with own_stops(), own_folder():
+                outcome: Any = self.env.reset(seed=seed, options=options)
         except (UserError, MemoryError):
             raise
         except ANYTHING as error:
@@ -110,6 +112,28 @@ def own_folder() -> Iterator[None]:
     finally:
         if os.getcwd() != here:
             os.chdir(here)
+
+
+@contextlib.contextmanager
+def own_stops() -> Iterator[None]:
+    """Put the handlers of Ctrl-C and of a request to terminate back after code of others that may replace them.
+
+    What a run has learned is saved by these handlers; the change is said.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            now = signal.getsignal(number)
+            # After a first Ctrl-C the next one is to stop at once: that is a change of our own.
+            if now is not handler and now is not signal.default_int_handler and handler is not None:
+                signal.signal(number, handler)
+                warnings.warn(
+                    f"The environment put a handler of its own in place for {number.name} in reset. It was taken out "
+                    "again: stopping must save what was learned.",
+                    stacklevel=2,
+                )
 
 
 _OLD = "expected {}. Use an environment written for gym before version 0.26 through shimmy."

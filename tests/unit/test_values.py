@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +21,7 @@ from prefrl.envs import make_env
 from prefrl.envs.conforming import Conforming
 from prefrl.envs.loop import EnvLoop
 from prefrl.errors import UserError
+from prefrl.runs.guard import stopping
 from prefrl.values import read_end, read_reward, read_value
 
 pytestmark = pytest.mark.lowest
@@ -357,6 +359,49 @@ def test_an_environment_that_changes_torch_for_the_whole_program_is_refused(chan
 def test_code_that_has_switched_gradients_off_itself_may_reset() -> None:
     with torch.no_grad():
         assert Conforming(Odd()).reset()[0].shape == (2,)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_environment_that_takes_the_signals_leaves_the_stop_that_saves(number: signal.Signals) -> None:
+    asked = []
+
+    class Takes(Odd):
+        def reset(self, **given: Any) -> Any:
+            signal.signal(number, lambda *_: None)
+            return [0, 0], {}
+
+    with stopping(lambda: asked.append(1)):
+        with pytest.warns(UserWarning, match=f"handler of its own in place for {number.name} in reset"):
+            Conforming(Takes()).reset()
+        signal.raise_signal(number)
+    assert asked == [1]
+
+
+def test_a_second_interrupt_stops_at_once_also_while_an_environment_is_reset() -> None:
+    class Interrupted(Odd):
+        def reset(self, **given: Any) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            return [0, 0], {}
+
+    with stopping(lambda: None):
+        Conforming(Interrupted()).reset()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_environment_that_leaves_the_working_directory_in_reset_takes_nobody_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+
+    class Leaves(Odd):
+        def reset(self, **given: Any) -> Any:
+            os.chdir(tmp_path / "there")
+            return [0, 0], {}
+
+    Conforming(Leaves()).reset()
+    assert Path.cwd() == tmp_path
 
 
 def test_an_environment_that_leaves_the_working_directory_takes_nobody_along(
