@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import safetensors.torch
 import transformers
@@ -133,3 +136,36 @@ def test_a_run_of_two_processes_is_the_folder_that_one_writes(place: Path) -> No
     steps, same = ((place / f"sft-{n}" / "metrics.jsonl").read_text().splitlines() for n in ("one", "two"))
     assert len(steps) == len(same)
     assert json.loads(steps[-1])["loss"] == pytest.approx(json.loads(same[-1])["loss"], abs=1e-5)
+
+
+def _begun(place: Path, out: str) -> tuple[subprocess.Popen[str], list[int]]:
+    """Begin a long run of two processes that share the weights; return it, with the numbers of both once they train."""
+    command = [*TORCHRUN, *_sft(place, out, "--shard", "True", "--training.epochs", "15")]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    metrics = place / out / "metrics.jsonl"
+    until = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < until:
+        time.sleep(0.1)
+    return run, [child.pid for child in psutil.Process(run.pid).children()]
+
+
+def test_a_process_that_dies_ends_the_other_with_a_message(place: Path) -> None:
+    run, processes = _begun(place, "died")
+    os.kill(processes[1], signal.SIGKILL)
+    _, said = run.communicate(timeout=120)
+    assert run.returncode != 0
+    assert "Another process of this training has ended" in said and "prefrl resume" in said
+
+
+def test_a_signal_to_one_process_stops_both_and_the_run_goes_on_to_the_weights_of_one(place: Path) -> None:
+    run, processes = _begun(place, "stopped")
+    os.kill(processes[1], signal.SIGINT)
+    _, said = run.communicate(timeout=120)
+    assert said.count("Stopped; everything is saved") == 2
+    assert len(list((place / "stopped" / "checkpoints").iterdir())) == 1
+    _run([*TORCHRUN, *TEXT, "resume", str(place / "stopped"), "--quiet"])
+    _run([sys.executable, *_sft(place, "unstopped", "--training.epochs", "15")])
+    ours, theirs = (
+        safetensors.torch.load_file(place / name / "model" / "model.safetensors") for name in ("stopped", "unstopped")
+    )
+    assert all((value - theirs[name]).abs().max() < 1e-5 for name, value in ours.items())
