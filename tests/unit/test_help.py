@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+pytest.importorskip("diffusers")
+
 from prefrl import cli
 from prefrl.image import commands as image
 from prefrl.text.jobs import commands as text
