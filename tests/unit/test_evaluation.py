@@ -126,7 +126,7 @@ class Tells(RewardOf):
 @pytest.mark.parametrize(
     "told",
     [(np.zeros(2), np.zeros(3)), (3, "three"), (1, None), (5, {"a": 1}), ({"a": 1}, 5), (1, 2**70), (1, object())],
-    ids=repr,
+    ids=["lengths", "kinds", "None", "dict", "dict first", "large", "object"],
 )
 def test_what_copies_tell_beside_their_steps_may_be_of_any_kind(told: tuple[Any, Any]) -> None:
     class These(Tells):
