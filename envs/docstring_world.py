@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from prefrl.envs.docstring_corpus import Corpus, Docstring, installed_corpus
 from prefrl.envs.docstring_judge import Source, Usage, summary_parts, words_in
+from prefrl.envs.text_rewards import judge_each
 
 SEPARATOR = "\nSummary:"
 """Ends a prompt; what follows is the response."""
@@ -240,13 +241,11 @@ class DocstringsWorld:
             responses: as many responses.
             ended: whether each was finished; None: all were.
         """
-        ended = [True] * len(responses) if ended is None else ended
-        values = np.zeros(len(responses))
-        for i, (prompt, response, end) in enumerate(zip(prompts, responses, ended, strict=True)):
-            source = source_of(prompt)
-            if source is not None:
-                values[i] = summary_parts(source, response, self.book.usage, end).total
-        return values
+        return judge_each(self._gold_of, prompts, responses, ended)
+
+    def _gold_of(self, prompt: str, response: str, ended: bool) -> float:
+        source = source_of(prompt)
+        return 0.0 if source is None else summary_parts(source, response, self.book.usage, ended).total
 
     def probes(self) -> dict[str, list[tuple[str, str]]]:
         """Return what copying from a prompt is measured by."""

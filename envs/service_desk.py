@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrl.envs.text_measures import repeated_share, words_of
+from prefrl.envs.text_rewards import judge_each
 
 PRODUCTS = (
     "kettle",
@@ -224,10 +225,9 @@ class ServiceDesk:
             responses: as many responses.
             ended: whether each was finished; None: all were.
         """
-        ended = [True] * len(responses) if ended is None else ended
-        values = np.zeros(len(responses))
-        for i, (prompt, response, end) in enumerate(zip(prompts, responses, ended, strict=True)):
-            message = Message.from_prompt(prompt)
-            if message is not None:
-                values[i] = gold_parts(message, response, end).total
-        return values
+        return judge_each(_gold_of, prompts, responses, ended)
+
+
+def _gold_of(prompt: str, response: str, ended: bool) -> float:
+    message = Message.from_prompt(prompt)
+    return 0.0 if message is None else gold_parts(message, response, ended).total

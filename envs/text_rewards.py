@@ -49,3 +49,21 @@ def score_responses(reward: TextReward, prompts: Sequence[str], responses: Seque
             f"{responses[where]!r}; expected finite numbers. Fix the reward, e.g. by clipping it."
         )
     return values
+
+
+def judge_each(
+    judge: Callable[[str, str, bool], float],
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    ended: Sequence[bool] | None = None,
+) -> NDArray[np.float64]:
+    """Return what a judge of one prompt, response and whether it was finished gives each, `(B,)` float64.
+
+    Args:
+        judge: called B times.
+        prompts: B prompts.
+        responses: as many responses.
+        ended: whether each was finished; None: all were.
+    """
+    ended = [True] * len(responses) if ended is None else ended
+    return np.array([judge(*one) for one in zip(prompts, responses, ended, strict=True)], np.float64)

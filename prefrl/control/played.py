@@ -15,7 +15,6 @@ from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import KeptPolicy, make_run_env
 from prefrl.control.rendering import check_drawn, picture_of, prepare_pictures
 from prefrl.errors import UserError
-from prefrl.runs.streams import stream_seed
 from prefrl.segments import Segment
 from prefrl.spaces import Array, Batch, map_batch, zip_batches
 from prefrl.store import Clip
@@ -77,7 +76,6 @@ def _one(
     """Play one window; the same seed gives the same actions, also where they are sampled."""
     with torch.random.fork_rng(devices=[]):
         kept.seed(window.seed)
-        torch.manual_seed(stream_seed(window.seed, "environments"))  # some draw from the global stream
         return _played(env, kept, window, length, drawn=drawn)
 
 

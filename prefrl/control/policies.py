@@ -16,6 +16,7 @@ from prefrl.control.rendering import prepare_pictures
 from prefrl.control.settings import RunSettings
 from prefrl.envs import EnvLoop, make_env, make_vector_env
 from prefrl.errors import UserError
+from prefrl.runs.streams import stream_seed
 from prefrl.spaces import Array, Batch
 
 
@@ -107,8 +108,9 @@ class KeptPolicy:
         self._stream = torch.get_rng_state()
 
     def seed(self, seed: int) -> None:
-        """Begin the stream that actions are drawn from."""
+        """Begin the stream that actions are drawn from, and PyTorch's global one, which some environments draw from."""
         self._stream = torch.Generator().manual_seed(seed).get_state()
+        torch.manual_seed(stream_seed(seed, "environments"))
 
     def act(self, observations: Batch) -> Array:
         """Return actions for observations `(B, ...)`: without noise where continuous, sampled where discrete."""

@@ -325,7 +325,6 @@ def evaluate_run(
     title = "the baseline" if folder.config["baseline"] else f"the policy {policy}"
     with closing(KeptPolicy(folder, policy)) as kept, torch.random.fork_rng(devices=[]):
         kept.seed(seed)
-        torch.manual_seed(stream_seed(seed, "environments"))  # some draw from the global stream
         return _evaluate(settings, kept.act, seed, bounds, f"Evaluating {title}", quiet, reward)
 
 

@@ -209,7 +209,6 @@ def record_policy(
         for number in range(first, first + num_episodes):
             own_seed = stream_seed(seed, "demonstration", number)
             kept.seed(own_seed)
-            torch.manual_seed(stream_seed(own_seed, "environments"))  # some draw from the global stream
             observation, _ = env.reset(seed=own_seed)
             recorder, over, terminated = EpisodeRecorder(observation, own_seed), False, False
             while not over:

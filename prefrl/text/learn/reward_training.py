@@ -165,7 +165,7 @@ class RewardTrainer(ModelTrainer):
             scores = self.model(batch)
             losses = grouped_reward_loss(scores, ranks, groups, plackett_luce=self.settings.plackett_luce)
             loss = losses.sum() / num_prompts
-        (loss if weight == 1.0 else weight * loss).backward()
+        (weight * loss).backward()
         return loss.detach(), scores.detach().sum()
 
 
