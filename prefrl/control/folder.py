@@ -95,7 +95,10 @@ class ControlFolder(RunFolder):
             owner = store.facts().get("run_id")
             if owner not in (None, run_id):
                 store.close()
-                raise UserError(f"The database {store.name} holds the record of another run. Create one for this run.")
+                raise UserError(
+                    f"The database {store.name} holds the record of another run. Create one for "
+                    "this run, or give it a schema of its own in this one: add ?schema=NAME to the address."
+                )
             if owner is None:  # who may only read can look at it too
                 store.set_facts({"run_id": run_id})
         return store

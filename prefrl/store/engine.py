@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -38,7 +39,10 @@ CHUNK = 256  # rows per statement: bounds the memory of packed segments and the 
 NETWORK = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 """Of libpq, in seconds: a server that can no longer be reached is noticed after half a minute, also while waiting."""
 _SENSELESS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RecursionError)
-_LOCK = 0x70726566726C  # "prefrl": the writers' lock of a PostgreSQL database
+_SCHEMA = re.compile("[a-z][a-z0-9_]{0,62}")
+_LOCK = 0x70726566726C  # "prefrl": the writers' lock of a PostgreSQL database, and with its name, of a schema in it
+_TAKE_LOCK = f"""SELECT pg_advisory_xact_lock(CASE WHEN coalesce(current_schema(), 'public') = 'public' THEN {_LOCK}
+ELSE hashtextextended(current_schema(), {_LOCK}) END)"""
 
 
 class _Kept(threading.local):
@@ -70,13 +74,16 @@ class Database:
     """The file or the server that holds a record.
 
     Args:
-        where: a path, or a URL such as `postgresql://user@host/database`.
+        where: a path, or a URL such as `postgresql://user@host/database`, which may end in `?schema=NAME`.
         patience_seconds: how long to wait for a server that has gone away before giving up.
         create: make the file where there is none.
 
     Raises:
         UserError: no such folder, not a file, or a URL that cannot be used.
     """
+
+    schema: str | None = None
+    """That of the server's database which holds the record; None: the one that the server chooses."""
 
     def __init__(self, where: Path | str, patience_seconds: float, *, create: bool = True) -> None:
         self.patience_seconds = patience_seconds
@@ -86,7 +93,7 @@ class Database:
         self.name = shown_address(where) if self.on_server else str(url.database)
         if self.on_server:
             require("psycopg", "postgres")
-            url = url.set(drivername="postgresql+psycopg")
+            url, self.schema = _without_schema(url.set(drivername="postgresql+psycopg"), str(where))
             self.engine = sa.create_engine(url, pool_pre_ping=True, connect_args=NETWORK, pool_size=CONNECTIONS)
         else:
             self._check_path(Path(self.name))
@@ -139,6 +146,11 @@ class Database:
         if self.on_server:
             return float(connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar_one())
         return time.time()
+
+    def make_schema(self, connection: sa.Connection) -> None:
+        """Make the schema that the address names, if it is not there."""
+        if self.schema is not None:
+            connection.execute(sa.schema.CreateSchema(self.schema, if_not_exists=True))
 
     def use_write_ahead_log(self) -> None:
         """Let readers and a writer of a file not wait for each other."""
@@ -230,8 +242,10 @@ class Database:
             )
 
 
-def gone(name: str) -> UserError:
-    """Return the error that says that a record which should be there is not."""
+def gone(name: str, elsewhere: Sequence[str] = ()) -> UserError:
+    """Return the error that says that a record which should be there is not, and where others are."""
+    if elsewhere:
+        return UserError(f"There is no record at {name}. The database has records at {', '.join(elsewhere)}.")
     return UserError(
         f"There is no record at {name}, or an empty one. If there was one, restore it from a copy, with the file that "
         "ends in -wal if there is one beside it; the record of a run is made when the training begins."
@@ -272,6 +286,27 @@ def _url(where: Path | str) -> sa.URL:
     return url
 
 
+def _without_schema(url: sa.URL, written: str) -> tuple[sa.URL, str | None]:
+    """Take the schema out of an address, for the server to look in it and nowhere else.
+
+    Raises:
+        UserError: it is no name of one.
+    """
+    empty = re.search("[?&]schema=(&|$)", written)  # which is left out of the query
+    if "schema" not in url.query and not empty:
+        return url, None
+    schema, options = "" if empty else url.query["schema"], url.query.get("options", "")
+    if not isinstance(schema, str) or not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
+        raise UserError(
+            "The schema in an address is one name of at most 63 small letters, digits and underscores that begins "
+            f"with a letter, as in postgresql://user@host/database?schema=run_1. Received {schema!r}"
+        )
+    if not isinstance(options, str):
+        raise UserError(f"The address names options more than once: {shown_address(str(url))}")
+    query = {name: value for name, value in url.query.items() if name != "schema"}
+    return url.set(query={**query, "options": f"{options} -csearch_path={schema}".strip()}), schema
+
+
 def _is_locked_up(path: Path) -> bool:
     """Tell whether a finished file can only be read: SQLite could not make its log beside it, nor does it need one."""
     wal = path.with_name(path.name + "-wal")
@@ -304,7 +339,7 @@ def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql(
             f"SET LOCAL lock_timeout = {int(1000 * TELL_SECONDS)}"
         )  # then it is said, and asked again
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        connection.exec_driver_sql(_TAKE_LOCK)
 
 
 def _take_file_lock(connection: Any) -> None:
@@ -373,8 +408,9 @@ def _advice(reason: str, hindrance: str | None) -> str:
         return "Put the password into ~/.pgpass or the variable PGPASSWORD, and check the user's name."
     if "permission denied" in reason:
         return (
-            "Let the user of the address write: GRANT ALL ON ALL TABLES IN SCHEMA public, and on its sequences; who "
-            "only looks (quality, export) needs SELECT alone."
+            "Let the user of the address write: GRANT ALL ON ALL TABLES IN SCHEMA public (or that of the address), and "
+            "on its sequences; a schema that is not there yet asks for GRANT CREATE ON DATABASE. Who only looks "
+            "(quality, export) needs SELECT alone, and USAGE of the schema."
         )
     if "does not exist" in reason:
         return "Create the database (createdb NAME) and its user, or name another."

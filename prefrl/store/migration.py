@@ -35,6 +35,7 @@ def open_schema(database: Database, *, create: bool = True) -> None:
     def prepare(connection: sa.Connection) -> None:
         found = version(connection)  # again, under the lock: another process may have been quicker
         if found is None:
+            database.make_schema(connection)
             tables.metadata.create_all(connection)
             about = {"format": tables.FORMAT, "schema_version": str(tables.SCHEMA_VERSION)}
             connection.execute(sa.insert(tables.about), [{"key": k, "value": v} for k, v in about.items()])
@@ -49,13 +50,26 @@ def open_schema(database: Database, *, create: bool = True) -> None:
 
     there = database.read(version)
     if there is None and not create:
-        raise gone(database.name)
+        others = database.read(_schemas_with_records) if database.on_server else []
+        raise gone(database.name, [f"?schema={name}" for name in others])
     if there != tables.SCHEMA_VERSION:
         try:
             database.write(prepare)
         except (ValueError, TypeError) as error:
             raise UserError(f"The record {database.name} is damaged: {error}. Restore it from a copy.") from error
     database.use_write_ahead_log()
+
+
+def _schemas_with_records(connection: sa.Connection) -> list[str]:
+    """Return which schemas of a server's database seem to hold a record, by name."""
+    found = connection.execute(
+        sa.text(
+            "SELECT table_schema FROM information_schema.tables WHERE table_name IN (:about, :items) "
+            "GROUP BY table_schema HAVING count(*) = 2 ORDER BY table_schema"
+        ),
+        {"about": tables.about.name, "items": tables.query_items.name},
+    )
+    return [str(name) for name in found.scalars()]
 
 
 def _version(connection: sa.Connection, name: str) -> int | None:

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from itsdangerous import URLSafeSerializer
 
 from prefrl.clips.codec import FORMAT, encode_clip
 from prefrl.feedback import Answer, Query
@@ -124,6 +125,33 @@ class Visitor:
                 connection.close()
             time.sleep(min(1.0, 0.05 * 2**attempt) if attempt < 10 else 1.0)
         raise TimeoutError(f"{method} {path.partition('/')[0]} was not answered")
+
+
+class Judge(Visitor):
+    """Answers by the true returns, and looks about as long at each question, but never the same.
+
+    Args:
+        port: of the page.
+        token: of the person's link.
+        think_seconds: that a question is looked at for, about.
+        store: the record, which says what the true returns are.
+        seed: of how long each is looked at.
+    """
+
+    def __init__(self, port: int, token: str, think_seconds: float, store: PreferenceStore, seed: int) -> None:
+        super().__init__(port, token, think_seconds)
+        self._store, self._random = store, np.random.default_rng(seed)
+
+    def pause(self) -> float:
+        """Return for how many seconds a question is looked at."""
+        return float(self.think_seconds * self._random.lognormal(0.0, 0.4))
+
+    def order(self, question: dict[str, Any]) -> list[list[int]]:
+        """Return which of the two at the left and at the right is better, as the page sends it."""
+        _, query_id, shown = URLSafeSerializer("").loads_unsafe(question["ticket"])[1]
+        worth = [part.true_rewards.sum() for part in self._store.query(query_id).segments]
+        left, right = worth[shown[0]], worth[shown[1]]
+        return [[0, 1]] if left == right else [[0], [1]] if left > right else [[1], [0]]
 
 
 def main(

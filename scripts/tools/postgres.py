@@ -66,6 +66,14 @@ class PostgresServer:
             )
         assert done.returncode == 0, log.read_text()
 
+    def client(self, program: str, *arguments: str) -> None:
+        """Run a program that comes with the server, such as pg_dump.
+
+        Raises:
+            subprocess.CalledProcessError: it failed.
+        """
+        subprocess.run([self._bin / program, *arguments], check=True, capture_output=True, timeout=120)
+
     def start(self) -> None:
         options = f"-h 127.0.0.1 -p {self.port} -c unix_socket_directories="
         self._run("pg_ctl", "-w", "-t", "60", "-o", options, "start")

@@ -252,6 +252,72 @@ def test_every_verb_that_takes_a_record_takes_a_file_a_run_and_an_address(
             assert main(line) == 0, (line, capsys.readouterr().err)
 
 
+def test_runs_have_a_schema_each_in_one_database_and_do_not_see_each_other(server: PostgresServer) -> None:
+    url = server.new_database("shared")
+    with PreferenceStore(url) as plain, PreferenceStore(f"{url}?schema=one") as one:
+        with PreferenceStore(f"{url}?options=-cstatement_timeout%3D60000&schema=two") as two:
+            for number, store in enumerate((plain, one, two)):
+                store.add_queries([query(number)])
+                (claim,) = store.claim("anna")
+                assert claim.query.id == query(number).id
+                given = Comparison(query_id=claim.query.id, preference=1.0, annotator="anna", claim=claim.token)
+                store.add_answers([given] * (number % 2))
+            assert [store.num_answers() for store in (plain, one, two)] == [0, 1, 0]
+            assert one.name.endswith("?schema=one")
+        with PreferenceStore(f"{url}?schema=one", create=False) as again:
+            assert again.num_answers() == 1
+        with pytest.raises(UserError, match=r"no record at \S+=three. The database has records at "
+                                            r"\?schema=one, \?schema=public, \?schema=two\."):  # fmt: skip
+            PreferenceStore(f"{url}?schema=three", create=False)
+
+
+def test_writers_of_one_schema_do_not_wait_for_those_of_another(server: PostgresServer) -> None:
+    url = server.new_database("busy")
+    with PreferenceStore(f"{url}?schema=one") as one, PreferenceStore(f"{url}?schema=two") as two:
+        two.patience_seconds = 0.0
+
+        def write(_: object) -> None:
+            two.add_queries([query(0)])  # while a transaction that writes holds the lock of the other schema
+
+        one._database.write(write)
+        assert two.num_open() == 1
+        first, second = (PreferenceStore(f"{url}?schema={name}") for name in ("new", "new"))
+        with first, second:
+            threads = [threading.Thread(target=store.add_queries, args=([query(0)],)) for store in (first, second)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert first.num_open() == second.num_open() == 1
+
+
+@pytest.mark.parametrize("name", ["", "Run", "1st", "a-b", "a b", "pg_own", "a" * 64, "public,other", 'a"b'])
+def test_a_name_that_is_no_schema_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"begins with a letter, as in postgresql://user@host/database\?schema=run_1"):
+        PreferenceStore(f"postgresql://anna:secret@127.0.0.1:1/x?schema={name}", patience_seconds=0)
+
+
+def test_a_record_comes_back_from_the_copies_that_the_docs_make(server: PostgresServer, tmp_path: Path) -> None:
+    url, copy = server.new_database("kept"), str(tmp_path / "run_1.dump")
+    place = f"{url}?schema=run_1"
+    with PreferenceStore(place) as store, PreferenceStore(f"{url}?schema=run_2") as other:
+        for one in (store, other):
+            one.add_queries([query(0), query(1)])
+        given = Comparison(query_id=query(0).id, preference=1.0, annotator="anna")
+        store.add_answers([given])
+        server.client("pg_dump", "--format=custom", "--schema=run_1", f"--file={copy}", url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA run_1 CASCADE")
+    with pytest.raises(UserError, match=r"records at \?schema=run_2"):
+        PreferenceStore(place, create=False)
+    server.client("pg_restore", f"--dbname={url}", copy)
+    with PreferenceStore(place, create=False) as store:
+        store.check()
+        assert [answer for _, answer in store.answers()] == [given]
+        store.add_answers([Comparison(query_id=query(1).id, preference=0.0, annotator="anna")])
+        assert store.num_answers() == 2
+
+
 def test_advice_fits_what_is_wrong() -> None:
     for reason, advice in (
         ('FATAL: password authentication failed for user "anna"', "pgpass"),
