@@ -16,9 +16,9 @@ from prefrl.human_ui.outcome import Outcome, learned_returns, look, mark
 from prefrl.human_ui.questions import Standing
 from prefrl.shares import Share
 from prefrl.store import Claim, PreferenceStore
+from prefrl.store.pulse import RUNNING, is_running
 
 LAST_BYTES = 20_000  # of the metrics: a few rows
-SILENT_SECONDS = 20.0  # a training that has said nothing for so long is not running
 
 
 class Sitting:
@@ -72,10 +72,8 @@ class Sitting:
         """Return how the run and its record stand."""
         facts = store.facts()
         self.failures = bool(facts.get("render_failure"))
-        silent = store.now() - facts.get("seen_at", 0.0) > SILENT_SECONDS
-        running = facts.get("training_state") == "running" and not silent
-        training = str(facts.get("training", ""))
-        if silent and facts.get("training_state") == "running":
+        running, training = is_running(store, facts), str(facts.get("training", ""))
+        if not running and facts.get("training_state") == RUNNING:
             training = "training is not running"
         agreement = facts.get("held_out_agreement")
         return Standing(

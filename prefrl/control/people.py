@@ -28,6 +28,7 @@ from prefrl.history import Episode, History
 from prefrl.rewards.function import RewardFunction
 from prefrl.runs import State
 from prefrl.segments import Rollout, Segment
+from prefrl.store.pulse import Pulse
 
 FEW_OPEN, MANY_OPEN = 8, 12  # more are asked when fewer than the first are open, up to the second
 FIT_AFTER = 5  # new answers
@@ -93,6 +94,9 @@ class PeopleTeaching(AnswerTeaching):
         self._last_fit_steps = 0
         self._told_at = 0.0
         self._lost = LostViewers()
+        self._pulse = Pulse(
+            learner.store, self._facts() | {"training": "the agent plays until there is something to ask"}
+        )
         self._nothing_new = False  # nothing is open, and there is nothing that was not asked about yet
 
     def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
@@ -229,17 +233,8 @@ class PeopleTeaching(AnswerTeaching):
             return
         self._told_at = time.monotonic()
         store = self.learner.store
-        store.set_facts(
-            {
-                "env_id": self.settings.env_id,
-                "instruction": self._instruction,
-                "labels_wanted": self.settings.labels,
-                "num_env_steps": num_env_steps,
-                "training": training,
-                "training_state": state,
-                "seen_at": store.now(),
-            }
-        )
+        now = {"num_env_steps": num_env_steps, "training": training, "training_state": state, "seen_at": store.now()}
+        store.set_facts(self._facts() | now)
         for name in self._lost.find(store.facts(), store.now()):
             place = store.name if "://" in store.name else Path(store.name).parent
             warnings.warn(
@@ -247,9 +242,15 @@ class PeopleTeaching(AnswerTeaching):
                 stacklevel=2,
             )
 
+    def _facts(self) -> dict[str, Any]:
+        """Return what viewers are told that stays as it is."""
+        settings = self.settings
+        return {"env_id": settings.env_id, "instruction": self._instruction, "labels_wanted": settings.labels}
+
     def close(self) -> None:
         """Tell the viewers that the training has ended, and close the record."""
         self.learner.store.patience_seconds = TELL_SECONDS
+        self._pulse.stop()
         try:
             complete = self._complete
             told = "training has ended" if complete else "training was stopped"

@@ -11,6 +11,7 @@ from prefrl.clips.codec import decode_clip
 from prefrl.feedback import Comparison, Ranking
 from prefrl.feedback.answers import groups_of
 from prefrl.store import Claim, PreferenceStore
+from prefrl.store.pulse import is_running
 from prefrl.vision import VisionJudge, as_strip
 
 CONSTITUTION = "Prefer the one that shows more of what is wanted, or comes closer to it."
@@ -20,8 +21,6 @@ ORDERED = {kind.kind: kind for kind in (Comparison, Ranking)}
 STRIP_PIXELS = 320
 """Frames that are wider are made smaller."""
 WAIT_SECONDS = 1.0
-SILENT_SECONDS = 20.0
-"""A training that has said nothing for so long is not running."""
 
 
 def judge_record(record: Path | str, judge: VisionJudge, *, num_frames: int, most: int | None = None) -> Counter[str]:
@@ -49,7 +48,7 @@ def judge_record(record: Path | str, judge: VisionJudge, *, num_frames: int, mos
         while most is None or sum(said.values()) < most:
             claims = store.claim(judge.name, 1, kinds=tuple(ORDERED), with_clips=True, repeat_share=0.0)
             if not claims:
-                if not _is_training(store):
+                if not is_running(store, store.facts()):
                     break
                 time.sleep(WAIT_SECONDS)
                 continue
@@ -87,9 +86,3 @@ def told_of(instruction: str, num_frames: int) -> str:
         f"Each picture shows up to {num_frames} moments of one clip, from the first on the left to the last on the "
         f"right.{wanted}"
     )
-
-
-def _is_training(store: PreferenceStore) -> bool:
-    facts = store.facts()
-    heard = store.now() - facts.get("seen_at", 0.0) <= SILENT_SECONDS
-    return facts.get("training_state") == "running" and heard

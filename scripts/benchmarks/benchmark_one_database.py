@@ -143,6 +143,7 @@ def counted(run: Training, judges: list[Judge]) -> dict[str, object]:
         "more than acknowledged": max(0, len(held) - acknowledged),
         "about a question answered before": asked_again,
         "errors": [judge.error for judge in judges if judge.error],
+        "still open": run.store.num_open(),
         "environment steps": rows[-1]["num_env_steps"] if rows else 0,
     }
 

@@ -13,8 +13,11 @@ SETTINGS = TrainSettings(env_id="Pendulum-v1", annotator="human", labels=100, st
 
 
 def rests(answers: int, num_env_steps: int, settings: TrainSettings = SETTINGS) -> bool:
-    learner: Any = SimpleNamespace(labels=answers, data=range(answers))
-    return bool(PeopleTeaching(learner, settings.resolve(), None)._reason_to_wait(num_env_steps))
+    store = SimpleNamespace(set_facts=lambda facts: None, now=lambda: 0.0)
+    learner: Any = SimpleNamespace(labels=answers, data=range(answers), store=store)
+    teaching = PeopleTeaching(learner, settings.resolve(), None)
+    teaching._pulse.stop()
+    return bool(teaching._reason_to_wait(num_env_steps))
 
 
 def test_training_begins_after_twenty_answers_or_a_quarter_of_them_where_that_is_less() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from prefrl.feedback import Answer, Edit, Undo
 from prefrl.runs.folder import record_place
 from prefrl.store import PreferenceStore
+from prefrl.store.pulse import Pulse
 from prefrl.text.data.recorded import ask_people
 
 Said = float | tuple[int, ...]
@@ -50,6 +52,19 @@ class PeopleComparing:
 
     def _opened(self) -> PreferenceStore:
         return PreferenceStore(record_place(self.record))
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Tell those who answer that a policy is trained meanwhile, so that more questions will come."""
+        with self._opened() as store:
+            pulse = Pulse(store, {"training": "the model writes answers to compare, and learns from yours"})
+            state, told = "stopped", "training was stopped"
+            try:
+                yield
+                state, told = "finished", "training has ended"
+            finally:
+                pulse.stop()
+                store.set_facts({"training": told, "training_state": state})
 
     def counts(self) -> tuple[int, int]:
         """Return how many questions wait for an answer, and how many were asked in all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -102,7 +103,8 @@ class PPOJob:
         proxy = reward if isinstance(reward, ModelReward) else None
         sampling = self.training.sampling
         watched = make_evaluation(self.watch, self.model, self.data, model, encoder, sampling, runtime, proxy, reading)
-        run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, self.lora, quiet=quiet)
+        with reward.at_work() if isinstance(reward, PeopleComparing) else nullcontext():
+            run_policy(trainer, folder, runtime, tokens, watched, self.watch.times, self.lora, quiet=quiet)
 
     def _annotator(self, folder: TextFolder, tokens: Tokens, runtime: Runtime, world: TextWorld | None) -> Any:
         """Return what is learned from: here a reward."""
