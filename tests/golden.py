@@ -225,11 +225,14 @@ def machine() -> dict[str, str]:
 
 
 def _processor() -> str:
+    """Return the model by name and numbers: one name may stand for several, whose instructions round differently."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    said = {name.strip(): value.strip() for name, _, value in reversed(lines)}
+    names = ("model name", "cpu family", "model")
+    return f"{', '.join(said.get(name, 'unknown') for name in names)}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def run(name: str) -> dict[str, str]:

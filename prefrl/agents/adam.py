@@ -36,13 +36,18 @@ class FlatAdam:
         self.prepare(learning_rate)
         self.apply()
 
-    def prepare(self, learning_rate: float) -> None:
-        """Count a step and set how long it is."""
+    def count(self, learning_rate: float) -> tuple[float, float]:
+        """Count a step; return its size and epsilon, both corrected for the moments' start at 0."""
         self.num_steps += 1
         first, second = BETAS
         correction = (1 - second**self.num_steps) ** 0.5
-        self._size.fill_(learning_rate * correction / (1 - first**self.num_steps))
-        self._epsilon.fill_(self.epsilon * correction)
+        return learning_rate * correction / (1 - first**self.num_steps), self.epsilon * correction
+
+    def prepare(self, learning_rate: float) -> None:
+        """Count a step and set how long it is."""
+        size, epsilon = self.count(learning_rate)
+        self._size.fill_(size)
+        self._epsilon.fill_(epsilon)
 
     def apply(self) -> None:
         """Make the step that was prepared."""

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from prefrl.agents.moments import RunningMoments
@@ -63,19 +64,25 @@ class PolicyInputs:
 
     def _refresh(self) -> None:
         if self.moments is not None:
-            self._mean = torch.tensor(self.moments.mean, dtype=torch.float32, device=self.device)
-            scale = 1 / np.sqrt(self.moments.visible_variance())
-            self._scale = torch.tensor(scale, dtype=torch.float32, device=self.device)
+            self._mean = np.asarray(self.moments.mean, np.float32)
+            self._scale = np.asarray(1 / np.sqrt(self.moments.visible_variance()), np.float32)
 
     def encode(self, observations: Batch) -> Tensor:
         """Return the input `(B, *shape)` for observations `(B, ...)`."""
         if self.images:
             images = torch.from_numpy(np.asarray(observations)).to(self.device)
             return images.permute(0, 3, 1, 2) if self._channels_last else images
-        vectors = torch.from_numpy(self._encoder.encode(observations)).to(self.device)
+        return torch.from_numpy(self.encode_vectors(observations)).to(self.device)
+
+    def encode_vectors(self, observations: Batch) -> NDArray[np.float32]:
+        """Return the input `(B, num)` for observations `(B, ...)` that are no images."""
+        vectors: NDArray[np.float32] = self._encoder.encode(observations)
         if self.moments is None:
             return vectors
-        return vectors.sub(self._mean).mul_(self._scale).clamp_(-CLIP, CLIP)
+        vectors = vectors - self._mean
+        vectors *= self._scale
+        np.maximum(vectors, -CLIP, out=vectors)
+        return np.minimum(vectors, CLIP, out=vectors)
 
     def learn(self, observations: Batch) -> None:
         """Take observations `(B, ...)` into the statistics, if there are any."""

@@ -79,6 +79,7 @@ class Tower(nn.Module):
         self.weights = nn.ParameterList([nn.Parameter(weight, requires_grad=False) for weight in weights])
         self.biases = nn.ParameterList([nn.Parameter(torch.zeros(n), requires_grad=False) for n in sizes[1:]])
         self._layers = list(zip(self.weights, self.biases, strict=True))
+        self.activation = activation
         self._hidden, self._hidden_backward = ACTIVATIONS[activation]
         self._inputs: list[Tensor] = []
 

@@ -9,6 +9,7 @@ Hyper-parameters, their names and their defaults are stable-baselines3's; so are
   not, also where both happen.
 - Gradients of the loss by the networks' outputs are written out (`surrogate_gradients`), perceptrons carry their own
   gradients, and all parameters are one vector, because networks this small spend most of their time on bookkeeping.
+  For the same reason perceptrons are updated in NumPy where they are on the CPU (`ppo_arrays`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,14 @@ from prefrl.agents.distributions import make_distribution
 from prefrl.agents.figures import explained_variance
 from prefrl.agents.inputs import PolicyInputs
 from prefrl.agents.networks import CnnActorCritic, MlpActorCritic, flatten_parameters
-from prefrl.agents.ppo_losses import Minibatch, advantages_of, surrogate_gradients, update_figures
+from prefrl.agents.ppo_arrays import ArrayMinibatch, ArrayUpdate
+from prefrl.agents.ppo_losses import (
+    Minibatch,
+    advantages_of,
+    approximate_kl,
+    surrogate_gradients,
+    update_figures,
+)
 from prefrl.agents.ppo_settings import PpoSettings
 from prefrl.agents.protocol import Improvement
 from prefrl.agents.scaling import ReturnScaler
@@ -89,6 +97,9 @@ class PpoAgent:
         self._adam = FlatAdam(*flatten_parameters(parameters), settings.max_grad_norm)
         self._clips: tuple[Any, Any] = (0.0, None)  # numbers, or tensors that hold one, of ratios and values
         self._replayed: ReplayedStep | None = None
+        self._arrays: ArrayUpdate | None = None
+        if self._device.type == "cpu" and isinstance(self._network, MlpActorCritic):
+            self._arrays = ArrayUpdate(self._network, self._actions, self._adam, settings)
         if self._device.type == "cuda":
             self._replay_updates(record_cuda_graph)
         self._learning_rate = schedule("learning_rate", settings.learning_rate)
@@ -121,6 +132,7 @@ class PpoAgent:
 
     def _replay_updates(self, record: Record) -> None:
         """Record the update of a minibatch once and replay it from then on."""
+        self._arrays = None
         adam, failure = self._adam, "The update could not be recorded as a CUDA graph"
         self._replayed = ReplayedStep(record, failure, [adam.parameters, adam.first, adam.second])
 
@@ -197,12 +209,17 @@ class PpoAgent:
         noise = self._actions.noise((steps, self.num_envs), self._random)
         actions = []
         for step in range(steps):
-            outputs = self._network.policy(self._inputs.encode(stepper.observations))
-            actions.append(self._actions.sample(outputs, noise[step]))
+            actions.append(self._actions.sample(self._policy(stepper.observations), noise[step]))
             stepper.step(self._actions.to_env(actions[-1]))
         rollout = stepper.take()
         inputs = self._inputs.encode(join_axes(rollout.observations))
         return inputs.unflatten(0, (steps + 1, self.num_envs)), torch.stack(actions), rollout
+
+    def _policy(self, observations: Batch) -> Tensor:
+        """Return the policy's outputs `(B, num_outputs)` for observations `(B, ...)`."""
+        if self._arrays is None:
+            return self._network.policy(self._inputs.encode(observations))
+        return torch.from_numpy(self._arrays.policy(self._inputs.encode_vectors(observations)))
 
     def _score(self, rollout: Rollout, reward: RewardFunction | None) -> NDArray[np.floating]:
         """Return the rewards `(T, E)` to learn from, neither centred nor scaled yet."""
@@ -250,10 +267,13 @@ class PpoAgent:
         remaining = max(1 - self._num_env_steps / self._total_env_steps, 0.0)
         learning_rate = self._learning_rate(remaining)
         self._set_clips(self._clip(remaining), self._clip_values(remaining))
-        target, size = self.settings.target_kl, min(self.settings.batch_size, len(batch.returns))
+        if self._arrays is not None:
+            self._update_arrays(self._arrays, batch, learning_rate)
+            return
+        size = min(self.settings.batch_size, len(batch.returns))
         self._network.train()
         for part in self._minibatches(batch):
-            if target is not None and self._divergence(part) > 1.5 * target:
+            if self._is_far(self._log_prob, part):
                 break
             self._adam.prepare(learning_rate)
             if self._replayed is not None and len(part.returns) == size:
@@ -261,6 +281,17 @@ class PpoAgent:
             else:
                 self._step(part)
         self._network.eval()
+
+    def _update_arrays(self, arrays: ArrayUpdate, batch: Minibatch, learning_rate: float) -> None:
+        """Do the same by arrays; each epoch's steps are put in order once, so that minibatches are pieces of them."""
+        whole, size = ArrayMinibatch.of(batch), self.settings.batch_size
+        for order in self._orders(batch):
+            shuffled = whole.at(order.numpy())
+            for begin in range(0, len(order), size):
+                part = shuffled.at(slice(begin, begin + size))
+                if self._is_far(arrays.log_prob, part):
+                    return
+                arrays.step(part, learning_rate, *self._clips)
 
     def _figures(self, batch: Minibatch) -> dict[str, float]:
         """Judge the policy as it is now by steps spread evenly over a rollout; nothing is drawn or changed."""
@@ -299,15 +330,26 @@ class PpoAgent:
         self._network.backward(self._actions.gradients(d_log_probs, -self.settings.ent_coef / len(values)), d_values)
         self._adam.apply()
 
-    def _divergence(self, part: Minibatch) -> float:
-        """Return an estimate of how far the policy has moved: Schulman 2020, "Approximating KL divergence", k3."""
-        log_ratio = self._actions.log_prob(self._network.forward(part.inputs)[0], part.actions) - part.log_probs
-        return float((log_ratio.exp() - 1 - log_ratio).mean())
+    def _log_prob(self, part: Minibatch) -> Tensor:
+        """Return the log-probability of each action now `(B,)`."""
+        return self._actions.log_prob(self._network.forward(part.inputs)[0], part.actions)
+
+    def _is_far(self, log_prob: Callable[[Any], Any], part: Minibatch | ArrayMinibatch) -> bool:
+        """Tell whether the policy has moved as far as it may in one update."""
+        if self.settings.target_kl is None:
+            return False
+        moved = log_prob(part) - part.log_probs
+        log_ratios = moved if isinstance(moved, np.ndarray) else moved.cpu().numpy()
+        return approximate_kl(log_ratios) > 1.5 * self.settings.target_kl
+
+    def _orders(self, batch: Minibatch) -> Iterator[Tensor]:
+        """Give the order in which each epoch goes through a batch."""
+        for _ in range(self.settings.n_epochs):
+            yield torch.randperm(len(batch.returns), generator=self._random, device=self._device)
 
     def _minibatches(self, batch: Minibatch) -> Iterator[Minibatch]:
         """Go through the batch `n_epochs` times, each time in another order."""
-        for _ in range(self.settings.n_epochs):
-            order = torch.randperm(len(batch.returns), generator=self._random, device=self._device)
+        for order in self._orders(batch):
             for chosen in order.split(self.settings.batch_size):
                 yield Minibatch(*(values.index_select(0, chosen) for values in batch))
 
@@ -319,7 +361,7 @@ class PpoAgent:
     @torch.no_grad()
     def act(self, observations: Batch, *, deterministic: bool = True) -> Array:
         """Return an action for each of B observations `(B, ...)`."""
-        outputs = self._network.policy(self._inputs.encode(observations))
+        outputs = self._policy(observations)
         if deterministic:
             return self._actions.to_env(self._actions.mode(outputs))
         noise = self._actions.noise((len(outputs),), self._random)

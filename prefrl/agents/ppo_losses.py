@@ -86,6 +86,17 @@ def surrogate_gradients(
     return gain.mul_(unclipped).div_(-size), error.mul_(2 * settings.vf_coef / size)
 
 
+def approximate_kl(log_ratios: NDArray[np.floating]) -> float:
+    """Return how far a policy has moved, in nats: mean(ratio - 1 - log ratio).
+
+    Schulman 2020, "Approximating KL divergence", k3.
+
+    Args:
+        log_ratios: `(B,)`: log-probability of each action now, less that before.
+    """
+    return float((np.exp(log_ratios) - 1 - log_ratios).mean())
+
+
 def update_figures(
     log_ratios: NDArray[np.floating],
     advantages: NDArray[np.floating],
@@ -95,8 +106,7 @@ def update_figures(
     """Return policy loss, value loss, approximate KL and share clipped of what a policy makes of B steps.
 
     The policy loss is that of `surrogate_gradients`; the value loss is the mean squared error of the values, without
-    factor or clipping. The divergence from the policy before the update, in nats, is estimated by
-    mean(ratio - 1 - log ratio) (Schulman 2020, "Approximating KL divergence", k3).
+    factor or clipping. The divergence from the policy before the update is that of `approximate_kl`.
 
     Args:
         log_ratios: `(B,)`: log-probability of each action now, less that before the update.
@@ -109,6 +119,6 @@ def update_figures(
     return {
         "policy_loss": -float(gains.mean()),
         "value_loss": float((errors * errors).mean()),
-        "approx_kl": float((ratios - 1 - log_ratios).mean()),
+        "approx_kl": approximate_kl(log_ratios),
         "clip_share": float((np.abs(ratios - 1) > clip).mean()),
     }

@@ -41,7 +41,7 @@ from prefrl.runs.guard import Interrupted, locked, stopping
 from prefrl.runs.metrics import finite
 from prefrl.runs.progress import ProgressDisplay
 from prefrl.runs.streams import stream_seed
-from prefrl.runs.threads import torch_threads
+from prefrl.runs.threads import one_thread
 from prefrl.runs.tracking import PROJECT, followed, track
 from prefrl.spaces import Array, Batch
 
@@ -246,7 +246,7 @@ def _train_one(
         return True
     with ExitStack() as stack:
         display = stack.enter_context(ProgressDisplay(title, quiet=quiet))
-        all_threads = stack.enter_context(torch_threads(1))  # networks this small lose by more
+        all_threads = stack.enter_context(one_thread())
 
         def show(now: Progress) -> None:
             display.show(now.num_env_steps, now.total_env_steps, now.facts())

@@ -28,7 +28,7 @@ from prefrl.runs.guard import Interrupted, enough_memory, locked, stopping
 from prefrl.runs.metrics import finite
 from prefrl.runs.progress import ProgressDisplay
 from prefrl.runs.streams import stream_seed
-from prefrl.runs.threads import torch_threads
+from prefrl.runs.threads import one_thread
 from prefrl.runs.tracking import PROJECT, followed, track
 
 LESS_MEMORY = "Use less data, a smaller --learner.batch-size, or smaller --learner.hidden."
@@ -185,7 +185,7 @@ def _learn(folder: OfflineFolder, data: OfflineData, quiet: bool, annotator: Ann
         return "finished"
     with ExitStack() as stack:
         display = stack.enter_context(ProgressDisplay(title_of(folder.settings), quiet=quiet))
-        all_threads = stack.enter_context(torch_threads(1))  # networks this small lose by more
+        all_threads = stack.enter_context(one_thread())
         trainer = OfflineTrainer(folder, data, annotator=annotator, on_progress=display.show, fit_threads=all_threads)
         stack.callback(trainer.close)
         stack.enter_context(stopping(trainer.stop))

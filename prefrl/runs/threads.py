@@ -1,4 +1,4 @@
-"""How many threads PyTorch uses."""
+"""How many threads PyTorch and NumPy use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+from prefrl.errors import require
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Let PyTorch and NumPy's products use one thread within; gives the number that PyTorch used before.
+
+    Networks this small lose by more, and two runs beside each other even more so.
+    """
+    limits = require("threadpoolctl", "train").threadpool_limits(1, user_api="blas")
+    with limits, torch_threads(1) as before:
+        yield before
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def test_what_does_not_vary_but_by_rounding_is_seen_as_it_was(constant: float) -
     inputs.learn(values)
     assert inputs.moments is not None
     plain = 1 / np.sqrt(inputs.moments.variance + EPSILON)  # as in stable-baselines3
-    np.testing.assert_array_equal(inputs._scale.numpy(), plain.astype(np.float32))
+    np.testing.assert_array_equal(inputs._scale, plain.astype(np.float32))
 
 
 def test_the_variance_of_what_was_seen_is_that_of_numpy() -> None:
