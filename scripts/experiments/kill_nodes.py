@@ -14,8 +14,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,27 +36,23 @@ from prefrl.sweeps.run import run_sweep
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as Ray gives a run with one processor
 
 
-class Killer(threading.Thread):
-    """Kills the oldest node again and again, and lets another join.
+def kill_until(over: Callable[[], bool], cluster: Cluster, every: float) -> int:
+    """Kill the oldest node again and again, and let another join; return how many were killed.
 
     Args:
+        over: tells when it is enough.
         cluster: whose nodes.
         every: seconds between two kills.
     """
-
-    def __init__(self, cluster: Cluster, every: float) -> None:
-        super().__init__(daemon=True)
-        self.cluster, self.every = cluster, every
-        self.over, self.kills = threading.Event(), 0
-
-    def run(self) -> None:
-        """Kill until it is over."""
-        nodes = list(self.cluster.worker_nodes)
-        while not self.over.wait(self.every):
-            self.cluster.remove_node(nodes.pop(0), allow_graceful=False)
-            self.kills += 1
-            nodes.append(self.cluster.add_node(num_cpus=1))
-            print(f"{self.kills} nodes killed", flush=True)
+    nodes, kills, due = list(cluster.worker_nodes), 0, time.monotonic() + every
+    while not over():
+        time.sleep(0.2)
+        if time.monotonic() >= due:
+            cluster.remove_node(nodes.pop(0), allow_graceful=False)
+            nodes.append(cluster.add_node(num_cpus=1))
+            kills, due = kills + 1, due + every
+            print(f"{kills} nodes killed", flush=True)
+    return kills
 
 
 def held_by(path: Path) -> dict[str, Any]:
@@ -100,17 +96,16 @@ def main(
     for _ in range(nodes):
         cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    killer = Killer(cluster, every)
-    killer.start()
     began = time.perf_counter()
-    swept = run_sweep(sweep, where / "sweep", resources=Resources(address="auto", retries=100))
-    killer.over.set()
-    killer.join()
+    with ThreadPoolExecutor(1) as beside:  # nodes are started from the main thread
+        making = beside.submit(run_sweep, sweep, where / "sweep", resources=Resources(address="auto", retries=100))
+        kills = kill_until(making.done, cluster, every)
+    swept = making.result()
     seconds = time.perf_counter() - began
     ray.shutdown()
     cluster.shutdown()
     print(
-        f"{runs} runs in {seconds:.0f} s, {killer.kills} nodes killed, runs gone on with {swept.restarts} times",
+        f"{runs} runs in {seconds:.0f} s, {kills} nodes killed, runs gone on with {swept.restarts} times",
         flush=True,
     )
     print(f"failed: {swept.failed or 'none'}", flush=True)
