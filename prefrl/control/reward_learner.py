@@ -34,9 +34,9 @@ from prefrl.runs import State
 from prefrl.runs.folder import RESUME
 from prefrl.runs.metrics import mean_of_known
 from prefrl.runs.streams import stream, stream_seed, torch_stream
-from prefrl.runs.threads import torch_threads
 from prefrl.segments import Rollout, Segment, stack_transitions
 from prefrl.spaces import Array
+from prefrl.threads import torch_threads
 
 PATIENCE_SECONDS = 600.0  # for the record's server, once it was there: hours of training outlast its restart
 INPUTS_FROM = 0.1  # share of the run, the newest, that the scales of the reward's inputs are taken from

@@ -41,9 +41,9 @@ from prefrl.runs.guard import Interrupted, locked, stopping
 from prefrl.runs.metrics import finite
 from prefrl.runs.progress import ProgressDisplay
 from prefrl.runs.streams import stream_seed
-from prefrl.runs.threads import one_thread
 from prefrl.runs.tracking import PROJECT, followed, track
 from prefrl.spaces import Array, Batch
+from prefrl.threads import one_thread
 
 Demonstrate = Callable[[ControlFolder, bool], None]
 """Puts what a run needs of its demonstrations into its folder, quietly or not: `prefrl.offline.demonstrations`."""

@@ -28,8 +28,8 @@ from prefrl.runs.guard import Interrupted, enough_memory, locked, stopping
 from prefrl.runs.metrics import finite
 from prefrl.runs.progress import ProgressDisplay
 from prefrl.runs.streams import stream_seed
-from prefrl.runs.threads import one_thread
 from prefrl.runs.tracking import PROJECT, followed, track
+from prefrl.threads import one_thread
 
 LESS_MEMORY = "Use less data, a smaller --learner.batch-size, or smaller --learner.hidden."
 

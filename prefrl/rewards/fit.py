@@ -26,8 +26,10 @@ from prefrl.rewards.data import ComparisonData
 from prefrl.rewards.ensemble import RewardEnsemble
 from prefrl.rewards.explaining import CutPoints, Examples
 from prefrl.rewards.groups import Groups
+from prefrl.rewards.networks import EnsembleMLP
 from prefrl.rewards.reliability import Reliability
 from prefrl.shares import Share, wilson
+from prefrl.threads import torch_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +142,9 @@ class Fitter:
     ) -> FitReport:
         """Fit the ensemble to all comparisons in `data`, starting from where it is.
 
+        On a CPU, perceptrons are fitted by one thread: two are a tenth faster on cores that nothing else uses, and
+        where something does they wait for each other ten times as long.
+
         Args:
             data: at least one answer.
             generator: source of the minibatches and the dropout.
@@ -148,9 +153,16 @@ class Fitter:
         Raises:
             UserError: no comparison yet.
         """
-        settings = self.settings
         if len(data) == 0:
             raise UserError("There is no comparison to fit a reward to.")
+        alone = isinstance(self.ensemble.network, EnsembleMLP)
+        with torch_threads(1 if alone else torch.get_num_threads()):
+            return self._fit(data, generator, on_step)
+
+    def _fit(
+        self, data: ComparisonData, generator: torch.Generator, on_step: Callable[[int], None] | None
+    ) -> FitReport:
+        settings = self.settings
         device = self.ensemble.device
         self.cut_points.follow(data, self.ensemble)
         examples = Examples(self.ensemble, data, self.cut_points)

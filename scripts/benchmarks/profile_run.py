@@ -19,20 +19,26 @@ import torch
 import tyro
 from benchmark_speed import SB3
 
-from prefrl.agents import adam, inputs, networks, ppo, stepping
+from prefrl.agents import inputs, ppo, ppo_arrays, stepping
 from prefrl.control import ControlFolder, TrainSettings, loop, scheduled
 from prefrl.rewards import fit
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "collecting: policy network": [(networks.MlpActorCritic, "policy")],
-    "collecting: inputs": [(inputs.PolicyInputs, "encode")],
+    "collecting: policy, but for its network": [(ppo.PpoAgent, "_policy")],
+    "collecting: inputs": [(inputs.PolicyInputs, "encode_vectors")],
     "collecting: keeping what happens": [(stepping.Stepper, "step"), (stepping.Stepper, "take")],
     "collecting: the rest": [(ppo.PpoAgent, "_collect")],
     "learned rewards": [(ppo.PpoAgent, "_score")],
-    "update: forward": [(networks.MlpActorCritic, "forward")],
-    "update: gradients of the losses": [(ppo, "surrogate_gradients")],
-    "update: backward": [(networks.MlpActorCritic, "backward")],
-    "update: Adam": [(adam.FlatAdam, "prepare"), (adam.FlatAdam, "apply")],
+    "networks, forward": [(ppo_arrays.ArrayTower, "forward")],
+    "update: gradients of the losses": [(ppo_arrays, "_surrogate_gradients")],
+    "update: log-probabilities and their gradients": [
+        (ppo_arrays.ArrayGaussian, "log_prob"),
+        (ppo_arrays.ArrayGaussian, "gradients"),
+        (ppo_arrays.ArrayCategoricals, "log_prob"),
+        (ppo_arrays.ArrayCategoricals, "gradients"),
+    ],
+    "update: backward": [(ppo_arrays.ArrayTower, "backward")],
+    "update: Adam": [(ppo_arrays.ArrayUpdate, "_descend")],
     "update: advantages, old values": [(ppo.PpoAgent, "_batch")],
     "update: minibatches and the rest": [(ppo.PpoAgent, "_update")],
     "history": [(loop.Trainer, "_take_in")],

@@ -43,6 +43,7 @@ CORE = (
     "errors",
     "seams",
     "cpus",
+    "threads",
     "gpu",
     "files",
     "spaces",

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from prefrl.runs.threads import torch_threads
+from prefrl.threads import torch_threads
 
 _First = TypeVar("_First")
 _Second = TypeVar("_Second")
