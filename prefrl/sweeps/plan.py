@@ -19,6 +19,7 @@ from prefrl.runs.codec import to_json
 from prefrl.runs.folder import installed_versions
 from prefrl.runs.streams import check_seed
 from prefrl.sweeps.kinds import Kind, kind_named
+from prefrl.sweeps.machine import described_machine
 from prefrl.sweeps.naming import default_values, get, option_paths, place_of, put
 from prefrl.sweeps.ranges import Range, range_of
 
@@ -168,7 +169,7 @@ class Plan:
         if not path.is_file():
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
                 raise UserError(f"{out} exists already and is not the folder of a sweep. Choose another --out.")
-            write_json(path, {**self.described, "versions": installed_versions()})
+            write_json(path, {**self.described, "versions": installed_versions(), "machine": described_machine()})
             return
         found = read_described(path)
         differs = [
