@@ -122,18 +122,33 @@ def test_two_processes_that_share_the_weights_come_to_those_of_one(place: Path, 
         assert row == pytest.approx(other, rel=1e-4, abs=1e-5, nan_ok=True)
 
 
-def test_a_run_of_two_processes_is_the_folder_that_one_writes(place: Path) -> None:
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
+LAUNCHED = {
+    "torchrun": (TORCHRUN, ["--shard", "True"]),
+    "accelerate, shared": ([*ACCELERATE, "--use_fsdp"], []),
+    "accelerate, each whole": ([*ACCELERATE, "--cpu"], []),
+}
+
+
+@pytest.fixture(scope="module")
+def made_by_one(place: Path) -> Path:
     _run([sys.executable, *_sft(place, "sft-one")])
-    _run([*TORCHRUN, *_sft(place, "sft-two", "--shard", "True")])
-    ours, theirs = (
-        transformers.AutoModelForCausalLM.from_pretrained(place / f"sft-{n}" / "model") for n in ("one", "two")
-    )
+    return place / "sft-one"
+
+
+@pytest.mark.parametrize("how", LAUNCHED)
+def test_a_run_of_two_processes_is_the_folder_that_one_writes(place: Path, made_by_one: Path, how: str) -> None:
+    start, more = LAUNCHED[how]
+    made_by_two = place / f"sft-{how}"
+    _run([*start, *_sft(place, made_by_two.name, *more)])
+    both = (made_by_one, made_by_two)
+    ours, theirs = (transformers.AutoModelForCausalLM.from_pretrained(run / "model") for run in both)
     assert ours.config.architectures == theirs.config.architectures == ["LlamaForCausalLM"]
     for (name, value), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         assert (value - other).abs().max() < 1e-5, name
-    files = [{path.name for path in (place / f"sft-{n}").iterdir()} - {".lock"} for n in ("one", "two")]
+    files = [{path.name for path in run.iterdir()} - {".lock"} for run in both]
     assert files[0] == files[1]
-    steps, same = ((place / f"sft-{n}" / "metrics.jsonl").read_text().splitlines() for n in ("one", "two"))
+    steps, same = ((run / "metrics.jsonl").read_text().splitlines() for run in both)
     assert len(steps) == len(same)
     assert json.loads(steps[-1])["loss"] == pytest.approx(json.loads(same[-1])["loss"], abs=1e-5)
 

@@ -27,6 +27,10 @@ from prefrl.text.model.traits import once, reads_padding
 _Item = TypeVar("_Item")
 
 
+ACCELERATES_FSDP = "ACCELERATE_USE_FSDP"
+"""By which `accelerate launch --use_fsdp` tells what it starts that weights are to be shared."""
+
+
 class Runtime:
     """The device of this process and its share of the work.
 
@@ -47,11 +51,14 @@ class Runtime:
         accelerate = require("accelerate", "text")
         if bf16 is None:
             bf16 = on_gpu and torch.cuda.is_bf16_supported()
-        self._accelerator = accelerate.Accelerator(cpu=not on_gpu, mixed_precision="bf16" if bf16 else "no")
+        asked = os.environ.pop(ACCELERATES_FSDP, "false")  # its own has no place here, nor works on a CPU
+        try:
+            self._accelerator = accelerate.Accelerator(cpu=not on_gpu, mixed_precision="bf16" if bf16 else "no")
+        finally:
+            os.environ[ACCELERATES_FSDP] = asked
         if self.num_processes > 1:  # a process that ends with its group's threads running is now and then aborted
             atexit.register(self._accelerator.end_training)
-        asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-        self.shares = asked if shares is None else shares
+        self.shares = asked.lower() == "true" if shares is None else shares
         """Whether the weights of what is trained are shared among the processes."""
         if self.shares and self.num_processes == 1:
             raise UserError(
