@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +286,19 @@ def test_a_record_that_another_process_holds_is_told(path: Path, monkeypatch: py
         other.close()
         store.add_queries([query(0)])
         assert len(store.open_queries()) == 1
+
+
+def test_a_copy_made_while_a_record_is_used_holds_all_that_was_acknowledged(tmp_path: Path) -> None:
+    path, copy = tmp_path / "record.sqlite", tmp_path / "copies.sqlite"
+    queries = [Query(segments=(segment(n), segment(n + 2))) for n in (0, 1)]
+    with PreferenceStore(path) as store:
+        store.add_queries(queries)
+        given = Comparison(query_id=queries[0].id, preference=1.0, annotator="anna")
+        store.add_answers([given])
+        assert (tmp_path / "record.sqlite-wal").stat().st_size > 0, "the newest is not in the file itself"
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("VACUUM INTO ?", (str(copy),))
+        store.add_answers([Comparison(query_id=queries[1].id, preference=0.0, annotator="anna")])
+    with PreferenceStore(copy, create=False) as kept:
+        kept.check()
+        assert [answer for _, answer in kept.answers()] == [given]
