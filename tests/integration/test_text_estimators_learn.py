@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from prefrl.envs.enumerable_text import EnumerableWorld, LetterTokenizer, regularised_optimum, regularised_value
 from prefrl.runs.optimisation import Optimiser, OptimiserSettings
@@ -55,6 +56,32 @@ def trained(settings: EstimatorSettings, batch: int = BATCH) -> torch.nn.Module:
 @pytest.mark.parametrize("name", UNBIASED)
 def test_unbiased_estimators_approach_the_enumerated_optimum(name: str) -> None:
     assert share_reached(trained(UNBIASED[name])) > 0.85
+
+
+def small_llama() -> torch.nn.Module:
+    sizes = {"vocab_size": 6, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, num_attention_heads=2)).eval()
+
+
+@pytest.mark.parametrize("prompts", ["abc", "a"])
+def test_an_update_in_two_lanes_is_that_of_one(prompts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(grpo_settings(), **SHARED | {"batch_size": 24, "minibatch_size": 24})
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 0):  # 0: as what must not go through two lanes
+        torch.set_num_threads(max(1, threads))
+        policy, encoder, reward = small_llama(), Encoder(LetterTokenizer(), 8, 4), EnumerableWorld(0).reward
+        if not threads:
+            monkeypatch.setattr(EstimatorTrainer, "_side_by_side", False)
+        trainer = EstimatorTrainer(policy, encoder, list(prompts), reward, settings, runtime=Runtime("cpu"))
+        drawn = trainer._sample([0] * 3).token_lists()
+        figures = [trainer.step() for _ in range(2)]
+        found.append((drawn, figures, [weight.detach() for weight in policy.parameters()]))
+        torch.set_num_threads(before)
+    one, two, plain = found
+    assert one[:2] == two[:2] and all(map(torch.equal, one[2], two[2]))
+    assert one[0] == plain[0] and all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one[2], plain[2], strict=True))
 
 
 def by_enumeration() -> torch.nn.Module:

@@ -148,21 +148,6 @@ class EstimatorTrainer(PolicyGradientTrainer[EstimatorSettings, EstimatedRollout
         )  # fmt: skip
         self._moving_mean: float | None = None
 
-    def _look(
-        self, index: Sequence[int], sequences: Sequences, parts: list[Part]
-    ) -> tuple[Forward, list[Tensor], tuple[Tensor, Parts]]:
-        if self._reference is None:  # the policy without its adapters cannot be read beside itself
-            log_probs, reference = self._log_probs(parts), self._reference_log_probs(parts)
-            scored = self._scores(index, sequences)
-        else:  # three models, and two lanes: each does half of the second one's work
-            half = len(parts) // 2
-            (log_probs, first), (second, scored) = self._lanes.run(
-                lambda: (self._log_probs(parts), self._reference_log_probs(parts[:half])),
-                lambda: (self._reference_log_probs(parts[half:]), self._scores(index, sequences)),
-            )
-            reference = first + second
-        return Forward(parts, log_probs, []), reference, scored
-
     def _judge(
         self, sequences: Sequences, scores: Tensor, forward: Forward, reference: list[Tensor]
     ) -> tuple[EstimatedRollout, Parts]:
@@ -212,8 +197,10 @@ class EstimatorTrainer(PolicyGradientTrainer[EstimatorSettings, EstimatedRollout
         self, rollout: EstimatedRollout, parts: list[Part], num_episodes: int, num_tokens: Tensor,
         forward: Forward | None,
     ) -> Metrics:  # fmt: skip
-        settings, figures = self.settings, dict.fromkeys(self.FIGURES, 0.0)
-        for number, part in enumerate(parts):
+        settings = self.settings
+
+        def loss_of(number: int) -> tuple[Tensor, Metrics]:
+            part = parts[number]
             log_probs = self._log_probs([part])[0] if forward is None else forward.log_probs[number]
             mask, width = part.sequences.response_mask, log_probs.shape[1]
             old, advantages, reference = (
@@ -231,11 +218,10 @@ class EstimatorTrainer(PolicyGradientTrainer[EstimatorSettings, EstimatedRollout
             loss = -(counted * gain).sum()
             if settings.kl == "loss":
                 loss = loss + self.kl.beta * (weights * estimators.kl_terms(log_probs, reference, mask)).sum()
-            loss.backward()
-            figures["policy_loss"] += loss.item()
             of = num_tokens if settings.ratio == "token" else num_episodes
-            figures["clip_share"] += (held.sum() / of).item()
-        return figures | self._add_pretraining_gradient()
+            return loss, {"policy_loss": loss.item(), "clip_share": (held.sum() / of).item()}
+
+        return self._add_up(loss_of, len(parts)) | self._add_pretraining_gradient()
 
     def state(self) -> State:
         """Return what a checkpoint must hold."""

@@ -179,14 +179,13 @@ class OnlineTrainer(PolicyGradientTrainer[OnlineSettings, ComparedRollout]):
     def _look(
         self, index: Sequence[int], sequences: Sequences, parts: list[Part]
     ) -> tuple[Forward, list[Tensor], tuple[Tensor, Parts]]:
-        log_probs, reference = self._log_probs(parts), self._reference_log_probs(parts)
-        scores, figures = self._scores(index, sequences)
+        forward, reference, (scores, figures) = super()._look(index, sequences, parts)
         if self.judge is not None:
             del figures["score"]
             self._verdicts = self._asked(index, sequences)
         else:
             self._verdicts = self._by_reward(self._penalised(scores, sequences))
-        return Forward(parts, log_probs, []), reference, (scores, figures)
+        return forward, reference, (scores, figures)
 
     def _by_reward(self, scores: Tensor) -> list[Verdict | None]:
         """Return what a reward says of the samples of each prompt of this process, by their scores `(B,)`."""

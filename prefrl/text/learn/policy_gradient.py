@@ -12,7 +12,7 @@ from __future__ import annotations
 import abc
 import copy
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
@@ -33,11 +33,12 @@ from prefrl.text.learn.end_watch import EndWatch
 from prefrl.text.learn.reward_model import ModelReward
 from prefrl.text.learn.runtime import Runtime
 from prefrl.text.learn.sft import TokenPair, add_language_gradient
+from prefrl.text.model import lean_llama
 from prefrl.text.model.generation import SamplingSettings, decode_response, sample
 from prefrl.text.model.lanes import Lanes
 from prefrl.text.model.lora import has_adapters, reference_of
 from prefrl.text.model.options import NoOption
-from prefrl.text.model.sequences import Sequences, response_log_probs
+from prefrl.text.model.sequences import Sequences, joined, response_log_probs
 from prefrl.text.model.tokens import end_ids_of
 
 PARTS = 4  # parts of similar length in a minibatch
@@ -211,12 +212,6 @@ class PolicyGradientTrainer(ModelTrainer, Generic[_Settings, _Rollout]):
         return [self.model]
 
     @abc.abstractmethod
-    def _look(
-        self, index: Sequence[int], sequences: Sequences, parts: list[Part]
-    ) -> tuple[Forward, list[Tensor], tuple[Tensor, Parts]]:
-        """Return what the models say of a batch, the reference's log-probabilities, the scores `(B,)` and figures."""
-
-    @abc.abstractmethod
     def _judge(
         self, sequences: Sequences, scores: Tensor, forward: Forward, reference: list[Tensor]
     ) -> tuple[_Rollout, Parts]:
@@ -267,17 +262,43 @@ class PolicyGradientTrainer(ModelTrainer, Generic[_Settings, _Rollout]):
         length = self.settings.sampling.max_tokens
         uniforms = torch.rand(self.settings.batch_size, length, generator=generator)
         of_prompts = uniforms.view(self._num_prompts, self.samples_per_prompt, length)
-        ours = of_prompts[self.runtime.index :: self.runtime.num_processes].reshape(-1, length)
+        ours = of_prompts[self.runtime.index :: self.runtime.num_processes].to(self.runtime.device)
+        if not (self._side_by_side and self._lanes.side_by_side and len(index) > 1):
+            return self._draw(index, ours)
+        half = len(index) // 2
+        halves = self._lanes.run(
+            lambda: self._draw(index[:half], ours[:half]), lambda: self._draw(index[half:], ours[half:])
+        )
+        return joined(halves, self.pad_id)
+
+    def _draw(self, index: Sequence[int], uniforms: Tensor) -> Sequences:
+        """Return the samples of some prompts, by their numbers `(prompts, samples, tokens)` in [0, 1)."""
         with self.runtime.whole(self.model), self.runtime.autocast():
             return sample(
                 self.model,
                 [self._prompt_ids[i] for i in index],
                 self.settings.sampling,
                 end_id=end_ids_of(self.tokens),
-                pad_id=self.tokens.pad_id,
+                pad_id=self.pad_id,
                 samples_per_prompt=self.samples_per_prompt,
-                uniforms=ours.to(self.runtime.device),
+                uniforms=uniforms.flatten(0, 1),
             ).sequences
+
+    def _look(
+        self, index: Sequence[int], sequences: Sequences, parts: list[Part]
+    ) -> tuple[Forward, list[Tensor], tuple[Tensor, Parts]]:
+        """Return what the models say of a batch, the reference's log-probabilities, the scores `(B,)` and figures."""
+        if self._reference is None:  # the policy without its adapters cannot be read beside itself
+            log_probs, reference = self._log_probs(parts), self._reference_log_probs(parts)
+            scored = self._scores(index, sequences)
+        else:  # three models, and two lanes: each does half of the second one's work
+            half = len(parts) // 2
+            (log_probs, first), (second, scored) = self._lanes.run(
+                lambda: (self._log_probs(parts), self._reference_log_probs(parts[:half])),
+                lambda: (self._reference_log_probs(parts[half:]), self._scores(index, sequences)),
+            )
+            reference = first + second
+        return Forward(parts, log_probs, []), reference, scored
 
     def _scores(self, index: Sequence[int], sequences: Sequences) -> tuple[Tensor, Parts]:
         """Return `(B,)` scores before any penalty, and figures."""
@@ -314,19 +335,27 @@ class PolicyGradientTrainer(ModelTrainer, Generic[_Settings, _Rollout]):
         return scores
 
     def _parts(self, sequences: Sequences, rows: Tensor) -> list[Part]:
-        """Return some episodes in parts of similar length; none where there are no rows.
+        """Return some episodes in parts; none where there are no rows.
+
+        They are of similar length, or, where a prompt is read once for all its samples in a part, of the same prompts.
 
         Where the processes share the weights, each has as many parts as the one that has most: the last ones may be of
         no rows, with a sequence that goes through the model and whose figures, of no rows, come to nothing.
         """
         parts = list[Part]()
         if len(rows):
-            order = rows[torch.argsort(sequences.lengths[rows])]
+            alike = self.samples_per_prompt > 1 and lean_llama.backbone_of(self.model) is not None
+            order = rows.sort().values if alike else rows[torch.argsort(sequences.lengths[rows])]
             size = max(1, -(-len(order) // PARTS))
             parts = [Part(part, sequences.rows(part)) for part in order.split(min(size, self._most or size))]
         for _ in range(self.runtime.idle_parts(len(parts))):
             parts.append(Part(rows[:0], sequences.rows(torch.zeros_like(sequences.lengths[:1]))))
         return parts
+
+    @property
+    def _side_by_side(self) -> bool:
+        """Whether two lanes may go through the policy at once: its forward pass is our own, memory is not bounded."""
+        return not self._most and lean_llama.backbone_of(self.model) is not None
 
     @property
     def _most(self) -> int:
@@ -401,7 +430,31 @@ class PolicyGradientTrainer(ModelTrainer, Generic[_Settings, _Rollout]):
         parts = self._parts(rollout.sequences, rows) if forward is None else forward.parts
         num_tokens = self.runtime.total(rollout.sequences.response_mask[rows].sum())
         figures = self._add_gradients(rollout, parts, num_episodes, num_tokens, forward)
-        return figures, self.optimiser.step()
+        return figures, self._lanes.alone(self.optimiser.step)
+
+    def _add_up(self, loss_of: Callable[[int], tuple[Tensor, Metrics]], count: int) -> Metrics:
+        """Add the gradients of `count` losses; return the sums of the figures that come with each."""
+        found = [dict.fromkeys(self.FIGURES, 0.0)]
+
+        def gradients(numbers: Iterable[int]) -> list[Tensor]:
+            total = list[Tensor]()
+            for number in numbers:
+                loss, figures = loss_of(number)
+                given = torch.autograd.grad(loss, self.optimiser.parameters)
+                total = [before + more for before, more in zip(total, given, strict=True)] if total else list(given)
+                found.append(figures)
+            return total
+
+        if self._side_by_side:  # each lane adds up its own: in what order they come must not change a sum
+            for lane in self._lanes.run(lambda: gradients(range(0, count, 2)), lambda: gradients(range(1, count, 2))):
+                for weight, gradient in zip(self.optimiser.parameters, lane, strict=bool(lane)):
+                    weight.grad = gradient if weight.grad is None else weight.grad + gradient
+        else:
+            for number in range(count):
+                loss, figures = loss_of(number)
+                loss.backward()
+                found.append(figures)
+        return {name: sum(figures[name] for figures in found) for name in self.FIGURES}
 
     def _add_pretraining_gradient(self) -> Metrics:
         """Add the gradient of PPO-ptx, if there is any; return its loss."""

@@ -68,30 +68,30 @@ class RewardModel(nn.Module):
         """Tokens that it can look at."""
         return context_length(self.backbone)
 
-    def _hidden(self, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
-        """Return the hidden states of the last `keep` columns, `(B, keep, H)`."""
-        if lean_llama.backbone_of(self.backbone) is not None:
-            return lean_llama.hidden_states(self.backbone, ids, mask, keep)
-        return self.backbone(**model_inputs(self.backbone, ids, mask)).last_hidden_state[:, -keep:]
-
     def forward(self, batch: Sequences) -> Tensor:
         """Return `(B,)` float32 scores of whole responses, read at their last token."""
-        hidden = by_prompt_length(self.backbone, batch, self._after)
-        picked = hidden[torch.arange(len(batch), device=hidden.device), batch.lengths - 1]
-        return self.head(picked).squeeze(-1).float()
-
-    def _after(self, batch: Sequences) -> Tensor:
-        ids = torch.cat([batch.prompt_ids, batch.response_ids], 1)
-        return self._hidden(ids, torch.cat([batch.prompt_mask, batch.response_mask], 1), batch.response_ids.shape[1])
+        return self.head(by_prompt_length(self.backbone, batch, self._at_end)[:, 0]).squeeze(-1).float()
 
     def values(self, batch: Sequences) -> Tensor:
         """Return `(B, R)` float32: the head's output before each token of the responses."""
         return self.head(by_prompt_length(self.backbone, batch, self._before)).squeeze(-1).float()
 
+    def _at_end(self, batch: Sequences) -> Tensor:
+        return self._hidden(batch, (batch.prompt_ids.shape[1] + batch.lengths - 1).unsqueeze(1))
+
     def _before(self, batch: Sequences) -> Tensor:
-        ids = torch.cat([batch.prompt_ids, batch.response_ids[:, :-1]], 1)
-        mask = torch.cat([batch.prompt_mask, batch.response_mask[:, :-1]], 1)
-        return self._hidden(ids, mask, batch.response_ids.shape[1])
+        columns = torch.arange(batch.response_ids.shape[1], device=batch.response_ids.device)
+        return self._hidden(batch, (batch.prompt_ids.shape[1] - 1 + columns).expand(len(batch), -1))
+
+    def _hidden(self, batch: Sequences, columns: Tensor) -> Tensor:
+        """Return the hidden states in some columns of prompts and responses, `(B, K)`, as `(B, K, H)`."""
+        until = int(columns.max()) + 1
+        ids = torch.cat([batch.prompt_ids, batch.response_ids], 1)[:, :until]
+        mask = torch.cat([batch.prompt_mask, batch.response_mask], 1)[:, :until]
+        if lean_llama.backbone_of(self.backbone) is not None:
+            return lean_llama.hidden_states(self.backbone, ids, mask, columns)
+        states: Tensor = self.backbone(**model_inputs(self.backbone, ids, mask)).last_hidden_state
+        return states[torch.arange(len(batch), device=states.device)[:, None], columns]
 
     @torch.no_grad()
     def score(

@@ -128,7 +128,7 @@ def sample(
     mask[:, :width] = prompt_mask.repeat_interleave(samples_per_prompt, 0)
     ids = torch.full((rows, settings.max_tokens), pad_id, device=device)
     drawn_log_probs = torch.zeros(rows, settings.max_tokens, device=device)
-    lengths = torch.zeros(rows, dtype=torch.long, device=device)
+    was_running = torch.zeros(rows, settings.max_tokens, dtype=torch.bool, device=device)
 
     logits = decoder.logits(prompt_ids, prompt_mask.long(), position_ids(prompt_mask))
     if samples_per_prompt > 1:
@@ -140,9 +140,7 @@ def sample(
     for t in range(settings.max_tokens):
         drawn = None if uniforms is None else uniforms[row, t : t + 1]
         token, log_prob = _draw(logits.float() / settings.temperature, settings, generator, drawn)
-        ids[row, t] = torch.where(running, token, pad_id)
-        drawn_log_probs[row, t] = torch.where(running, log_prob, 0.0)
-        lengths[row] += running
+        ids[row, t], drawn_log_probs[row, t], was_running[row, t] = token, log_prob, running
         running &= (token[:, None] != ends).all(1)
         num_running = int(running.sum())
         if num_running == 0 or t == settings.max_tokens - 1:
@@ -153,14 +151,15 @@ def sample(
             row, token, place, mask, running = row[keep], token[keep], place[keep], mask[keep], running[keep]
         logits = decoder.logits(token.unsqueeze(1), mask[:, : width + t + 1], place.unsqueeze(1))
         place = place + 1
-    longest = int(lengths.max())
+    longest = int(was_running.sum(1).max())
+    response_mask = was_running[:, :longest]
     sequences = Sequences(
         prompt_ids=prompt_ids.repeat_interleave(samples_per_prompt, 0),
         prompt_mask=prompt_mask.repeat_interleave(samples_per_prompt, 0),
-        response_ids=ids[:, :longest],
-        response_mask=torch.arange(longest, device=device) < lengths[:, None],
+        response_ids=ids[:, :longest].masked_fill_(~response_mask, pad_id),
+        response_mask=response_mask,
     )
-    return Sampled(sequences=sequences, log_probs=drawn_log_probs[:, :longest])
+    return Sampled(sequences=sequences, log_probs=drawn_log_probs[:, :longest].masked_fill_(~response_mask, 0.0))
 
 
 def _sample_by_length(

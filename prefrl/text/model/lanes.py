@@ -18,7 +18,8 @@ class Lanes:
     """Runs two computations that do not touch each other's tensors at the same time, each on half of the threads.
 
     For networks this small that beats one after the other, each on all threads: most of their operations are over
-    before a second thread has begun. On a GPU, or with one thread, they run one after the other.
+    before a second thread has begun. On a GPU, or with one thread, they run one after the other. Both may read the same
+    weights, but not add to the same gradients.
 
     Args:
         device: where the tensors are.
@@ -29,10 +30,20 @@ class Lanes:
         beside = device.type == "cpu" and not one_by_one
         self._worker = ThreadPoolExecutor(1, "prefrl-lane") if beside else None
 
+    @property
+    def side_by_side(self) -> bool:
+        """Whether two computations run at the same time."""
+        return self._worker is not None and torch.get_num_threads() > 1
+
+    def alone(self, work: Callable[[], _First]) -> _First:
+        """Return what `work` returns, in one thread: in many small operations two would mostly wait for each other."""
+        with torch_threads(1 if self.side_by_side else torch.get_num_threads()):
+            return work()
+
     def run(self, aside: Callable[[], _First], here: Callable[[], _Second]) -> tuple[_First, _Second]:
         """Return what both return; `here` runs in the calling thread. What either raises is raised."""
         threads = torch.get_num_threads()
-        if self._worker is None or threads < 2:
+        if self._worker is None or not self.side_by_side:
             return aside(), here()
         with_gradients = torch.is_grad_enabled()
 

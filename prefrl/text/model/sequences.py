@@ -160,7 +160,8 @@ def _logits(model: Any, batch: Sequences) -> Tensor:
     mask = torch.cat([batch.prompt_mask, batch.response_mask[:, :-1]], 1)
     backbone = lean_llama.backbone_of(model)
     if backbone is not None:
-        return model.lm_head(lean_llama.hidden_states(backbone, ids, mask, width))
+        columns = torch.arange(ids.shape[1] - width, ids.shape[1]).expand(len(ids), -1)
+        return model.lm_head(lean_llama.hidden_states(backbone, ids, mask, columns))
     inputs = model_inputs(model, ids, mask)
     if accepts(model, "logits_to_keep"):
         inputs["logits_to_keep"] = width
