@@ -27,6 +27,7 @@ from prefrl.envs.mujoco_template import all_options, template_class
 from prefrl.envs.registration import PAPER_GAMES, PAPER_SIZES, camel_case
 from prefrl.envs.vector_fixed_horizon import VectorFixedHorizon
 from prefrl.errors import ANYTHING, UserError, first_line, near_names, require
+from prefrl.program import own_program
 from prefrl.seams import Registry, load_function, load_module, quoted
 from prefrl.spaces import check_action_space, check_observation_space
 
@@ -238,7 +239,7 @@ def make_env(
     modes = torch_modes()
     try:
         limit = max_episode_steps if fixed_horizon is None else fixed_horizon
-        with own_folder(), quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
+        with own_folder(), own_program(), quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
             given = {**drawn, **_checked_options(options)}
             env = gymnasium.make(spec, max_episode_steps=limit, disable_env_checker=True, **given)
     except (UserError, MemoryError):
@@ -254,7 +255,7 @@ def make_env(
         why = _why_not(error) + _to_change(spec, error)
         raise UserError(f"The environment {env_id!r} cannot be made{given_these}: {why}") from error
     try:
-        with own_folder():
+        with own_folder(), own_program():
             env = _wrapped(env, wrapper)
         check_modes(modes)
         _check_spaces(env)

@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 
 from prefrl.errors import ANYTHING, UserError
+from prefrl.program import own_program, program_state, put_back
 from prefrl.spaces import exchangeable
 from prefrl.values import MEND, read_end, read_info, read_reward, read_value
 
@@ -44,7 +45,7 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Begin a new episode."""
         modes = torch_modes()
         try:
-            with own_stops(), own_folder():
+            with own_stops(), own_folder(), own_program():
                 outcome: Any = self.env.reset(seed=seed, options=options)
         except (UserError, MemoryError):
             raise
@@ -60,12 +61,15 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step."""
+        before = program_state()
         try:
             outcome: Any = self.env.step(action.copy() if type(action) is np.ndarray else action)
         except (UserError, MemoryError):
             raise
         except ANYTHING as error:
             raise _failure("step", error) from error
+        finally:
+            put_back(before)
         if not isinstance(outcome, tuple) or len(outcome) != 5:
             form = "(observation, reward, terminated, truncated, info)"
             raise UserError(f"The environment's step returned {_kind(outcome)}; {_OLD.format(form)}")
@@ -88,10 +92,16 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
                     "constructor set it once and for all."
                 )
 
+    def render(self) -> Any:
+        """Return what it draws."""
+        with own_program():
+            return self.env.render()
+
     def close(self) -> None:
         """Close the environment; where that fails nothing is lost but what it says."""
         try:
-            self.env.close()
+            with own_program():
+                self.env.close()
         except ANYTHING as error:
             warnings.warn(f"Closing the environment failed with {_said(error)}.", stacklevel=2)
 

@@ -93,14 +93,16 @@ def refuse_unused(options: Mapping[str, object], whom: str) -> None:
 
 
 def tell(message: object) -> None:
-    """Print a message for the user on the standard error.
+    """Print a message for the user on the standard error; where that is closed, on the standard output.
 
     What data say in it can do nothing to a terminal, nor fill it: characters that are not printed are shown by their
     numbers, and what is longer than `LONGEST_MESSAGE` is cut.
     """
     text = str(message)
     cut = f"{text[:LONGEST_MESSAGE]} ..." if len(text) > LONGEST_MESSAGE else text
-    print(printable(cut), file=sys.stderr)  # noqa: T201
+    streams = [stream for stream in (sys.stderr, sys.stdout) if not getattr(stream, "closed", False)]
+    if streams:
+        print(printable(cut), file=streams[0])
 
 
 def shown_once(show: Callable[[str], object]) -> Callable[..., None]:

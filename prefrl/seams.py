@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefrl.errors import ANYTHING, UserError, near_names
+from prefrl.program import own_program
 
 T = TypeVar("T")
 
@@ -201,11 +202,12 @@ def _import_file(path: Path, what: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses in the file look themselves up there
-    try:
-        spec.loader.exec_module(module)
-    except ANYTHING as error:
-        del sys.modules[name]
-        raise UserError(f"Importing {path} failed with {type(error).__name__}: {error}") from error
+    with own_program():
+        try:
+            spec.loader.exec_module(module)
+        except ANYTHING as error:
+            del sys.modules[name]
+            raise UserError(f"Importing {path} failed with {type(error).__name__}: {error}") from error
     _files[resolved] = changed, module
     return module
 
@@ -214,17 +216,18 @@ def _import_module(name: str, what: str) -> ModuleType:
     here = os.getcwd()  # where modules are found too, after all installed ones
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            raise UserError(
-                f"There is no module {name!r} to load the {what} from (looked in {here} too). Install it, go to its "
-                "folder, or give the path of its file: path/to/file.py:name"
-            ) from None
-        raise UserError(f"Importing {name} failed with {type(error).__name__}: {error}") from error
-    except ANYTHING as error:
-        raise UserError(f"Importing {name} failed with {type(error).__name__}: {error}") from error
+    with own_program():
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+                raise UserError(
+                    f"There is no module {name!r} to load the {what} from (looked in {here} too). Install it, go to "
+                    "its folder, or give the path of its file: path/to/file.py:name"
+                ) from None
+            raise UserError(f"Importing {name} failed with {type(error).__name__}: {error}") from error
+        except ANYTHING as error:
+            raise UserError(f"Importing {name} failed with {type(error).__name__}: {error}") from error
 
 
 def place_of(thing: Any, what: str) -> str:

@@ -41,6 +41,7 @@ OPTIONAL = (
 )
 CORE = (
     "errors",
+    "program",
     "seams",
     "cpus",
     "threads",

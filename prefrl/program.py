@@ -1,0 +1,81 @@
+"""What code of others may change for the whole program and must not keep: where words go, which warnings are shown."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from prefrl.errors import UserError
+
+_TOLD: tuple[tuple[ModuleType, str], ...] = ((sys, "stdout"), (sys, "stderr"), (builtins, "print"))
+_SILENT: tuple[tuple[ModuleType, str], ...] = ((warnings, "warn"), (warnings, "showwarning"))
+
+
+@contextlib.contextmanager
+def own_program() -> Iterator[None]:
+    """Put back what code of others changes within it; see `put_back`."""
+    before = program_state()
+    try:
+        yield
+    finally:
+        put_back(before)
+
+
+def program_state() -> tuple[Any, ...]:
+    """Return what `put_back` puts back; it takes half a microsecond, so that every step can be looked after."""
+    return (
+        sys.stdout,
+        sys.stderr,
+        builtins.print,
+        warnings.warn,
+        warnings.showwarning,
+        sys.getrecursionlimit(),
+        warnings.filters[:],
+        getattr(sys.stdout, "closed", False),
+        getattr(sys.stderr, "closed", False),
+    )
+
+
+def put_back(before: tuple[Any, ...]) -> None:
+    """Put back where words go and how deep calls may be nested, and say so; and which warnings are shown.
+
+    Filters of warnings, which many set when they are imported, would hide what a run has to say, or end it. A limit of
+    calls that was raised stays.
+
+    Args:
+        before: what `program_state` gave before code of others ran.
+
+    Raises:
+        UserError: it has closed the standard output or the standard error.
+    """
+    if program_state() == before:
+        return
+    *held, limit, filters, out_closed, err_closed = before
+    did = [
+        f"put another {name} in place ({module.__name__}.{name})"
+        for (module, name), value in zip(_TOLD, held, strict=False)
+        if getattr(module, name) is not value
+    ]
+    if sys.getrecursionlimit() < limit:
+        sys.setrecursionlimit(limit)
+        did.append("let calls be nested less deeply (sys.setrecursionlimit)")
+    for (module, name), value in zip((*_TOLD, *_SILENT), held, strict=True):
+        setattr(module, name, value)
+    warnings.filters[:] = filters  # type: ignore[index]  # a list, which is changed in its place
+    for one in did:
+        warnings.warn(
+            f"The environment, or what it imports, {one} for the whole program. That was undone: let it do so only "
+            "where it computes, as with contextlib.redirect_stdout.",
+            stacklevel=1,  # a place in this package, whose warnings are shown
+        )
+    for name, was_closed in (("stdout", out_closed), ("stderr", err_closed)):
+        if getattr(getattr(sys, name), "closed", False) and not was_closed:
+            raise UserError(
+                f"The environment, or what it imports, closed sys.{name}, in which a run says what came of it. Let it "
+                "open a file of its own and close that."
+            )
