@@ -18,7 +18,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from prefrl.envs.conforming import Conforming, check_modes, own_folder, torch_modes
+from prefrl.envs.conforming import Conforming, check_modes, torch_modes
 from prefrl.envs.fixed_horizon import HOLD, FixedHorizon
 from prefrl.envs.loop import EnvLoop
 from prefrl.envs.memory import check_memory
@@ -239,7 +239,7 @@ def make_env(
     modes = torch_modes()
     try:
         limit = max_episode_steps if fixed_horizon is None else fixed_horizon
-        with own_folder(), own_program(), quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
+        with own_program(), quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
             given = {**drawn, **_checked_options(options)}
             env = gymnasium.make(spec, max_episode_steps=limit, disable_env_checker=True, **given)
     except (UserError, MemoryError):
@@ -255,7 +255,7 @@ def make_env(
         why = _why_not(error) + _to_change(spec, error)
         raise UserError(f"The environment {env_id!r} cannot be made{given_these}: {why}") from error
     try:
-        with own_folder(), own_program():
+        with own_program():
             env = _wrapped(env, wrapper)
         check_modes(modes)
         _check_spaces(env)

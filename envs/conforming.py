@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import traceback
@@ -45,7 +44,7 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Begin a new episode."""
         modes = torch_modes()
         try:
-            with own_stops(), own_folder(), own_program():
+            with own_stops(), own_program():
                 outcome: Any = self.env.reset(seed=seed, options=options)
         except (UserError, MemoryError):
             raise
@@ -104,24 +103,6 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
                 self.env.close()
         except ANYTHING as error:
             warnings.warn(f"Closing the environment failed with {_said(error)}.", stacklevel=2)
-
-
-@contextlib.contextmanager
-def own_folder() -> Iterator[None]:
-    """Come back to the working directory after code of others that may leave it, as to find its files.
-
-    A run, its record and what the user named lie where they were named from.
-    """
-    try:
-        here = os.getcwd()
-    except OSError:  # it is gone
-        yield
-        return
-    try:
-        yield
-    finally:
-        if os.getcwd() != here:
-            os.chdir(here)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
-"""What code of others may change for the whole program and must not keep: where words go, which warnings are shown."""
+"""What code of others changes for the whole program and must not keep: where words and files go, what warns."""
 
 from __future__ import annotations
 
 import builtins
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -18,12 +19,31 @@ _SILENT: tuple[tuple[ModuleType, str], ...] = ((warnings, "warn"), (warnings, "s
 
 @contextlib.contextmanager
 def own_program() -> Iterator[None]:
-    """Put back what code of others changes within it; see `put_back`."""
-    before = program_state()
+    """Put back what code of others changes within it: the working directory, and what `put_back` says."""
+    with own_folder():
+        before = program_state()
+        try:
+            yield
+        finally:
+            put_back(before)
+
+
+@contextlib.contextmanager
+def own_folder() -> Iterator[None]:
+    """Come back to the working directory after code of others that may leave it, as to find its files.
+
+    A run, its record and what the user named lie where they were named from.
+    """
+    try:
+        here = os.getcwd()
+    except OSError:  # it is gone
+        yield
+        return
     try:
         yield
     finally:
-        put_back(before)
+        if os.getcwd() != here:
+            os.chdir(here)
 
 
 def program_state() -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from prefrl.envs.measures import Measure
 from prefrl.errors import UserError
+from prefrl.program import own_folder
 from prefrl.rewards import RewardEnsemble
 from prefrl.rewards.function import RewardFunction
 from prefrl.runs.metrics import mean_of_known
@@ -97,6 +98,7 @@ class _Untold(gymnasium.Wrapper[Any, Any, Any, Any]):
         return (*self.env.step(action)[:4], {})
 
 
+@own_folder()
 def evaluate(
     make_env: Callable[[], gymnasium.Env[Any, Any]],
     act: Callable[[Batch], Array],

@@ -34,6 +34,7 @@ from prefrl.control.strip import is_due, policy_name
 from prefrl.control.teaching import Teaching, TrueReward
 from prefrl.errors import UserError
 from prefrl.history import Episode, History
+from prefrl.program import own_folder
 from prefrl.rewards.particle_entropy import ParticleEntropy
 from prefrl.runs.checkpoint import Checkpoint, State, checkpoint_to_go_on_from, save_checkpoint
 from prefrl.runs.device import choose_device, device_to_go_on_with
@@ -191,16 +192,19 @@ class Trainer:
         rng, uniform = stream(settings.seed, "explore"), settings.warmup == "uniform"
         if settings.clone_demonstrations and not uniform:
             # A clone does much as the demonstrations do: what these are preferred to is something else.
-            rollout = self.agent.explore(steps // 2, rng, uniform=True)
+            with own_folder():
+                rollout = self.agent.explore(steps // 2, rng, uniform=True)
             self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
             steps -= rollout.num_steps
         if self.demonstrations is not None and self.history.num_steps:
             self.demonstrations.compare_with(self.history)
-        rollout = self.agent.explore(steps, rng, uniform=uniform)
+        with own_folder():
+            rollout = self.agent.explore(steps, rng, uniform=uniform)
         self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
         while novelty is not None and self.agent.num_env_steps < settings.warmup_steps:
             novelty.remember(join_axes(take(rollout.observations, slice(1, None))))
-            rollout = self.agent.improve(novelty).rollout
+            with own_folder():
+                rollout = self.agent.improve(novelty).rollout
             self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
         if self.folder.baseline is not None:
             check_true_rewards(rollout)
@@ -209,7 +213,8 @@ class Trainer:
     def _iterate(self) -> None:
         begin = time.perf_counter()
         halfway = self.agent.num_env_steps < self.total_env_steps / 2
-        improvement = self.agent.improve(self.teaching.reward)
+        with own_folder():
+            improvement = self.agent.improve(self.teaching.reward)
         if self.is_baseline:
             check_true_rewards(improvement.rollout)
         improved = time.perf_counter()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from prefrl.clips.pictures import as_picture, check_one_size
 from prefrl.errors import ANYTHING, UserError, first_line, require
+from prefrl.program import own_folder
 from prefrl.rewards.function import RewardFunction
 from prefrl.spaces import Batch, map_batch, zip_batches
 
@@ -48,6 +49,7 @@ class EpisodeClip:
                 raise UserError(f"Expected one reward for each of {n} frames; got rewards {rewards.shape}.")
 
 
+@own_folder()
 def record_episode(
     env: gymnasium.Env[Any, Any],
     act: Callable[[Any], Any],

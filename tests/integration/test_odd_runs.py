@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +149,26 @@ class Leaves(Point):
 class Chats(Point):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         print("step", self.t)  # noqa: T201
+        return super().step(action)
+
+
+class GoesElsewhere(Point):
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        os.chdir("/")
+        return super().step(action)
+
+
+class Silences(Point):
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        sys.stdout = io.StringIO()
+        warnings.simplefilter("error")
+        sys.setrecursionlimit(200)
+        return super().step(action)
+
+
+class ClosesTheOutput(Point):
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        sys.stdout.close()
         return super().step(action)
 
 
@@ -306,3 +330,21 @@ def test_what_an_environment_prints_is_not_in_the_json(tmp_path: Path, capsys: p
         capsys.readouterr()
         assert run(verb, out, "--json") == 0
         assert json.loads(capsys.readouterr().out)
+
+
+def test_an_environment_that_changes_the_whole_program_leaves_the_run_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for env_id in ("OddGoesElsewhere-v0", "OddSilences-v0"):
+        assert run("train", env_id, "--no-video", "--out", env_id, *QUICK) == 0
+        assert "random actions" in capsys.readouterr().out and (tmp_path / env_id / "report.json").is_file()
+        assert run("evaluate", env_id) == 0 and "random actions" in capsys.readouterr().out
+
+
+def test_an_environment_that_closes_the_output_is_an_error_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert run("train", "OddClosesTheOutput-v0", "--no-video", "--out", tmp_path / "run", *QUICK) == 2
+    assert "closed sys.stdout" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -57,8 +58,9 @@ def as_before() -> Iterator[None]:
     """Leave the program of the tests as it was, also where one fails."""
     gymnasium.register(NAME, Changes)
     state = sys.stdout, sys.stderr, builtins.print, warnings.warn, warnings.showwarning
-    limit, filters = sys.getrecursionlimit(), warnings.filters[:]
+    limit, filters, folder = sys.getrecursionlimit(), warnings.filters[:], os.getcwd()
     yield
+    os.chdir(folder)
     sys.stdout, sys.stderr, builtins.print, warnings.warn, warnings.showwarning = state
     sys.setrecursionlimit(limit)
     warnings.filters[:] = filters  # type: ignore[index]
@@ -92,6 +94,7 @@ def test_where_words_go_and_how_deep_calls_nest_is_put_back_and_said(said: str, 
 
 
 SILENT: dict[str, Callable[[], object]] = {
+    "another working directory": lambda: os.chdir("/"),
     "all are hidden": lambda: warnings.filterwarnings("ignore"),
     "all are errors": lambda: warnings.simplefilter("error"),
     "warn does nothing": lambda: setattr(warnings, "warn", lambda *_, **__: None),
@@ -101,8 +104,8 @@ SILENT: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("what", SILENT)
-def test_which_warnings_are_shown_is_put_back(what: str, where: str) -> None:
-    """Else what a run has to say would be lost, or end it."""
+def test_which_warnings_are_shown_and_where_files_lie_is_put_back(what: str, where: str) -> None:
+    """Else what a run has to say would be lost, or end it, and its files would go elsewhere."""
     before = program_state()
     use(where, SILENT[what])
     assert program_state() == before
