@@ -123,7 +123,7 @@ def own_stops() -> Iterator[None]:
                 warnings.warn(
                     f"The environment put a handler of its own in place for {number.name} in reset. It was taken out "
                     "again: stopping must save what was learned.",
-                    stacklevel=2,
+                    stacklevel=1,  # a place in this package, whose warnings are shown: the caller is contextlib
                 )
 
 

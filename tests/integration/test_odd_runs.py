@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -150,6 +151,12 @@ class Chats(Point):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         print("step", self.t)  # noqa: T201
         return super().step(action)
+
+
+class TakesTheSignals(Point):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        signal.signal(signal.SIGINT, lambda *_: None)
+        return super().reset(seed=seed, options=options)
 
 
 class GoesElsewhere(Point):
@@ -338,7 +345,9 @@ def test_an_environment_that_changes_the_whole_program_leaves_the_run_as_it_is(
     monkeypatch.chdir(tmp_path)
     for env_id in ("OddGoesElsewhere-v0", "OddSilences-v0"):
         assert run("train", env_id, "--no-video", "--out", env_id, *QUICK) == 0
-        assert "random actions" in capsys.readouterr().out and (tmp_path / env_id / "report.json").is_file()
+        said = capsys.readouterr()
+        assert "random actions" in said.out and (tmp_path / env_id / "report.json").is_file()
+        assert ("sys.stdout" in said.err) == (env_id == "OddSilences-v0")
         assert run("evaluate", env_id) == 0 and "random actions" in capsys.readouterr().out
 
 
@@ -348,3 +357,8 @@ def test_an_environment_that_closes_the_output_is_an_error_of_the_run(
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert run("train", "OddClosesTheOutput-v0", "--no-video", "--out", tmp_path / "run", *QUICK) == 2
     assert "closed sys.stdout" in capsys.readouterr().err
+
+
+def test_that_an_environment_took_the_signals_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "OddTakesTheSignals-v0", "--no-video", "--out", tmp_path / "run", *QUICK) == 0
+    assert capsys.readouterr().err.count("handler of its own in place for SIGINT") == 1
