@@ -47,7 +47,7 @@ def own_folder() -> Iterator[None]:
 
 
 def program_state() -> tuple[Any, ...]:
-    """Return what `put_back` puts back; it takes half a microsecond, so that every step can be looked after."""
+    """Return what `put_back` puts back; the two take one or two microseconds, so that every step is looked after."""
     return (
         sys.stdout,
         sys.stderr,

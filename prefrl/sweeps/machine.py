@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import prefrl
 from prefrl.cpus import available_cpus
 
 SECONDS_FOR_GIT = 5.0
@@ -17,7 +16,7 @@ def described_machine() -> dict[str, Any]:
     """Return the processor and how many there are, the system, and the commit; of a cluster, those of its head."""
     return {
         "processor": processor(), "processors": available_cpus(), "system": platform.platform(terse=True),
-        "commit": commit_of(Path(prefrl.__file__).parent),
+        "commit": commit_of(Path(__file__).parents[1]),
     }  # fmt: skip
 
 
