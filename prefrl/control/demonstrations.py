@@ -124,7 +124,7 @@ def check_length(history: History, settings: RunSettings) -> None:
     if longest < length:
         raise UserError(
             f"The longest of the demonstrations in {settings.demonstrations} has {longest} steps, and a segment has "
-            f"{length}. Use --segment-length {longest} or less, or longer demonstrations."
+            f"{length}. Use --segment-length {longest}{' or less' * (longest > 1)}, or longer demonstrations."
         )
 
 

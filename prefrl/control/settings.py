@@ -322,7 +322,7 @@ class TrainSettings:
         if longest is not None and length > longest:
             raise UserError(
                 f"Segments of {length} steps are longer than an episode of {self.env_id} ({longest} steps). "
-                f"Use --segment-length {longest} or less."
+                f"Use --segment-length {longest}{' or less' * (longest > 1)}."
             )
         steps = self.steps or defaults.steps
         num_envs = self.num_envs or defaults.num_envs

@@ -181,7 +181,7 @@ class OfflineSettings:
         if length > longest:
             raise UserError(
                 f"Segments of {length} steps are longer than every episode of {self.dataset} ({longest} at most). "
-                f"Use --segment-length {longest} or less."
+                f"Use --segment-length {longest}{' or less' * (longest > 1)}."
             )
         members = self.reward.num_members or known.num_members
         queries = self.queries
