@@ -17,6 +17,7 @@ from prefrl.agents.adam import FlatAdam
 from prefrl.agents.distributions import DiagonalGaussian, make_distribution
 from prefrl.agents.inputs import PolicyInputs
 from prefrl.agents.networks import MlpActorCritic, flatten_parameters
+from prefrl.agents.ppo_arrays import ArrayTower
 from prefrl.errors import UserError
 from prefrl.spaces import Array, Batch, is_image
 
@@ -71,6 +72,7 @@ class OfflinePolicy:
         )
         trained = [*self._network.actor.parameters(), *self.actions.parameters()]
         self._adam = FlatAdam(*flatten_parameters(trained), None)
+        self._acting = ArrayTower(self._network.actor)  # as the PPO agent acts that takes the policy over
         self._learning_rate = learning_rate
 
     def see(self, observations: Batch) -> None:
@@ -109,7 +111,7 @@ class OfflinePolicy:
     @torch.no_grad()
     def act(self, observations: Batch, generator: torch.Generator) -> Array:
         """Return actions for observations `(B, ...)`: without noise where continuous, drawn where discrete."""
-        outputs = self._network.policy(self.inputs.encode(observations))
+        outputs = torch.from_numpy(self._acting.forward(self.inputs.encode_vectors(observations)))
         if isinstance(self.actions, DiagonalGaussian):
             return self.actions.to_env(self.actions.mode(outputs))
         return self.actions.to_env(self.actions.sample(outputs, self.actions.noise((len(outputs),), generator)))

@@ -1,7 +1,8 @@
 """Many people and several trainings in one database: is an answer lost, or there twice, and how long do people wait?
 
-    python scripts/benchmarks/benchmark_one_database.py --minutes 10
-    python scripts/benchmarks/benchmark_one_database.py --database postgresql://me@localhost/an_empty_database
+    python scripts/benchmarks/benchmark_one_database.py postgresql://me@localhost/an_empty_database --minutes 10
+
+The server may be that of `scripts/tools/postgres.py`.
 
 Each training is a run that people teach, with a page of its own and its record in a schema of its own; the people are
 programs, shared out among the pages, who do what a browser does and answer by the true returns. One training is killed
@@ -17,7 +18,6 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,6 @@ from benchmark_many_people import Judge, Visitor
 
 from prefrl.feedback import Answer
 from prefrl.store import PreferenceStore
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-from postgres import PostgresServer
 
 
 class Training:
@@ -74,13 +71,18 @@ class Training:
 
 
 def main(
-    database: str | None = None, env: str = "Pendulum-v1", trainings: int = 4, people: int = 50, minutes: float = 10.0,
-    think_seconds: float = 12.0, out: Path | None = None,
-) -> None:  # fmt: skip
+    database: tyro.conf.Positional[str],
+    env: str = "Pendulum-v1",
+    trainings: int = 4,
+    people: int = 50,
+    minutes: float = 10.0,
+    think_seconds: float = 12.0,
+    out: Path | None = None,
+) -> None:
     """Teach them all at once, and count.
 
     Args:
-        database: URL of an empty one; None: on a server that is started for the time of this.
+        database: URL of an empty one.
         env: trained in.
         trainings: at once.
         people: in all.
@@ -88,11 +90,11 @@ def main(
         think_seconds: that each looks at a question for, about.
         out: folder of the runs; None: a temporary one.
     """
-    with ExitStack() as held:
-        where = out or Path(held.enter_context(tempfile.TemporaryDirectory()))
-        url = database or held.enter_context(PostgresServer()).new_database("lab")
+    with tempfile.TemporaryDirectory() as folder:
+        where = out or Path(folder)
         runs = [
-            Training(env, number, f"{url}?schema=run_{number}", where / f"run_{number}") for number in range(trainings)
+            Training(env, number, f"{database}?schema=run_{number}", where / f"run_{number}")
+            for number in range(trainings)
         ]
         ports = [run.page() for run in runs]
         judges: list[list[Judge]] = [[] for _ in runs]
