@@ -69,6 +69,8 @@ class Visitor:
                     self._answer(question)
                 if not found["questions"]:
                     time.sleep(0.5)  # as the page does while it waits
+                if self.over.is_set():
+                    return
         except Exception as error:
             self.error = f"{type(error).__name__}: {error}"
 
