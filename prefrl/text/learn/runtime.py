@@ -51,14 +51,15 @@ class Runtime:
         accelerate = require("accelerate", "text")
         if bf16 is None:
             bf16 = on_gpu and torch.cuda.is_bf16_supported()
-        asked = os.environ.pop(ACCELERATES_FSDP, "false")  # its own has no place here, nor works on a CPU
+        asked = os.environ.pop(ACCELERATES_FSDP, None)  # its own has no place here, nor works on a CPU
         try:
             self._accelerator = accelerate.Accelerator(cpu=not on_gpu, mixed_precision="bf16" if bf16 else "no")
         finally:
-            os.environ[ACCELERATES_FSDP] = asked
+            if asked is not None:
+                os.environ[ACCELERATES_FSDP] = asked
         if self.num_processes > 1:  # a process that ends with its group's threads running is now and then aborted
             atexit.register(self._accelerator.end_training)
-        self.shares = asked.lower() == "true" if shares is None else shares
+        self.shares = (asked or "").lower() == "true" if shares is None else shares
         """Whether the weights of what is trained are shared among the processes."""
         if self.shares and self.num_processes == 1:
             raise UserError(
