@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from prefrl.errors import UserError
 
 _TOLD: tuple[tuple[ModuleType, str], ...] = ((sys, "stdout"), (sys, "stderr"), (builtins, "print"))
@@ -56,6 +58,8 @@ def program_state() -> tuple[Any, ...]:
         warnings.showwarning,
         sys.getrecursionlimit(),
         warnings.filters[:],
+        sys.path[:],
+        np.geterr(),
         getattr(sys.stdout, "closed", False),
         getattr(sys.stderr, "closed", False),
     )
@@ -64,8 +68,9 @@ def program_state() -> tuple[Any, ...]:
 def put_back(before: tuple[Any, ...]) -> None:
     """Put back where words go and how deep calls may be nested, and say so; and which warnings are shown.
 
-    Filters of warnings, which many set when they are imported, would hide what a run has to say, or end it. A limit of
-    calls that was raised stays.
+    Filters of warnings, which many set when they are imported, would hide what a run has to say, or end it; so would
+    errors in place of NumPy's warnings, since numbers too small to be told from 0 are no fault here. A limit of calls
+    that was raised stays, and so does what was added to where modules are looked for.
 
     Args:
         before: what `program_state` gave before code of others ran.
@@ -75,7 +80,7 @@ def put_back(before: tuple[Any, ...]) -> None:
     """
     if program_state() == before:
         return
-    *held, limit, filters, out_closed, err_closed = before
+    *held, limit, filters, places, numpy_errors, out_closed, err_closed = before
     did = [
         f"put another {name} in place ({module.__name__}.{name})"
         for (module, name), value in zip(_TOLD, held, strict=False)
@@ -84,6 +89,13 @@ def put_back(before: tuple[Any, ...]) -> None:
     if sys.getrecursionlimit() < limit:
         sys.setrecursionlimit(limit)
         did.append("let calls be nested less deeply (sys.setrecursionlimit)")
+    if not set(places) <= set(sys.path):
+        sys.path[:] = [*(place for place in sys.path if place not in places), *places]
+        did.append("removed places where modules are looked for (sys.path)")
+    strict = {name: was for name, was in numpy_errors.items() if np.geterr()[name] == "raise" != was}
+    if strict:
+        np.seterr(**strict)
+        did.append(f"made NumPy's warnings of {', '.join(strict)} errors (numpy.seterr)")
     for (module, name), value in zip((*_TOLD, *_SILENT), held, strict=True):
         setattr(module, name, value)
     warnings.filters[:] = filters  # type: ignore[index]  # a list, which is changed in its place

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,11 @@ def judge_name(settings: TrainSettings) -> str:
 
 def default_out(settings: TrainSettings) -> Path:
     """Return the folder of a run for which none was named."""
-    name = f"{settings.env_id}-{settings.agent}-{judge_name(settings)}-{settings.labels}-seed{settings.seed}"
+    return _out_of(settings, f"{judge_name(settings)}-{settings.labels}")
+
+
+def _out_of(settings: TrainSettings, taught: str) -> Path:
+    name = f"{settings.env_id}-{settings.agent}-{taught}-seed{settings.seed}"
     return Path("runs") / name.replace("/", "-").replace(":", "-")
 
 
@@ -113,16 +117,61 @@ def train(
         with closing(make_run_env(resolved)) as env:
             check_earlier(Path(resolved.from_run), (env.observation_space, env.action_space), resolved.segment_length)
     folder = ControlFolder.create(out or default_out(resolved), resolved, baseline=False, beside=baseline)
-    try:
+    with _taken_back(folder):
         if trackers:
             track(folder, trackers, project)
         _go_on(folder, quiet=quiet, annotator=annotator, viewer=viewer, serve=serve, demonstrate=demonstrate)
+    return folder
+
+
+@contextmanager
+def _taken_back(folder: ControlFolder) -> Iterator[None]:
+    """Within it a run begins; one that is refused before anything happened leaves no folder."""
+    try:
+        yield
     except Interrupted:
         raise
     except Exception:
         _remove_if_nothing_happened(folder)
         raise
+
+
+def train_baseline(
+    settings: TrainSettings,
+    out: Path | None = None,
+    *,
+    quiet: bool = False,
+    trackers: Sequence[str] = (),
+    project: str = PROJECT,
+) -> ControlFolder:
+    """Train an agent on the environment's own reward alone, into a new run folder.
+
+    Args:
+        settings: the run; what it says of answers must be as it is by default.
+        out: the folder; None: a name made of the settings, under `runs/`.
+        quiet: no progress.
+        trackers: as of `train`.
+        project: as of `train`.
+
+    Raises:
+        UserError: the settings cannot work here, that reward is not a number, or the folder is taken.
+        Interrupted: the user stopped it; it can be resumed.
+    """
+    settings.refuse_answers()
+    folder = ControlFolder.create(out or _out_of(settings, "true-reward"), settings.resolve(), baseline=True)
+    with _taken_back(folder):
+        if trackers:
+            track(folder, trackers, project)
+        _go_on_alone(folder, quiet=quiet)
     return folder
+
+
+def _go_on_alone(folder: ControlFolder, *, quiet: bool) -> None:
+    with locked(folder.path), followed(folder):
+        if not _train_one(folder, f"{folder.settings.env_id} on the true reward", quiet, None):
+            raise _stopped(folder)
+        folder.finish(summarise(folder, quiet=quiet))
+        plot_curves(folder)
 
 
 def resume(
@@ -160,9 +209,16 @@ def resume(
     """
     folder = ControlFolder.open(path, trust=trust)
     folder.accept_lost, folder.accept_changed = accept_lost, accept_changed
-    if folder.config["baseline"]:
-        main = path.resolve().parent
+    main = path.resolve().parent
+    if folder.config["baseline"] and path.resolve().name == "baseline" and (main / "config.json").is_file():
         raise UserError(f"{path} is the baseline of the run in {main}. Resume both with: {RESUME} {main}")
+    if folder.config["baseline"]:
+        if labels is not None or steps is not None:
+            raise UserError(f"The run in {path} trains on the environment's own reward; --labels has no meaning for it.")
+        folder.refuse_if_finished()
+        _check_serve(serve, folder.settings)
+        _go_on_alone(folder, quiet=quiet)
+        return folder
     if steps is not None and labels is None:
         raise UserError("--steps goes with --labels, e.g. --labels +200 --steps +50000.")
     if labels is not None:
@@ -215,11 +271,15 @@ def _go_on(
             except TrueRewardUnknown as error:
                 warnings.warn(f"No baseline: {error}", stacklevel=2)
         if not over:
-            raise Interrupted(f"Stopped; everything is saved. Resume with: {RESUME} {folder.path}")
+            raise _stopped(folder)
         if settings.by_own_measure:
             _ask_duels(folder)
         folder.finish(summarise(folder, quiet=quiet))
         plot_curves(folder)
+
+
+def _stopped(folder: ControlFolder) -> Interrupted:
+    return Interrupted(f"Stopped; everything is saved. Resume with: {RESUME} {folder.path}")
 
 
 def _ask_duels(folder: ControlFolder) -> None:
@@ -424,15 +484,16 @@ def summarise(
 
     reward = folder.load_reward()
     run = partial(evaluate_run, seed=seed, bounds=bounds, quiet=quiet, reward=reward)
+    best = {} if folder.config["baseline"] else figures("best_", "best learned return", lambda: run(folder, "best"), False)
     summary: dict[str, Any] = {
         "env_id": settings.env_id,
         "agent": settings.agent,
-        "teacher": judge_name(settings),
+        "teacher": None if folder.config["baseline"] else judge_name(settings),
         "seed": settings.seed,
         "policy": policy,
         "num_episodes": bounds.num_episodes,
         **figures("", policy, lambda: run(folder, policy), True),
-        **figures("best_", "best learned return", lambda: run(folder, "best"), False),
+        **best,
         **figures(
             "random_",
             "random actions",
@@ -510,6 +571,10 @@ def plot_curves(folder: ControlFolder) -> Path:
     """
     settings = folder.settings
     path = folder.path / "curves.png"
+    if folder.config["baseline"]:
+        title = f"{settings.env_id}, seed {settings.seed}"
+        plot_learning_curves({"trained on the true reward": folder.read_metrics()}, path, title)
+        return path
     title = f"{settings.env_id}, taught by {judge_name(settings)}, seed {settings.seed}"
     if settings.by_own_measure:
         beside = () if folder.baseline is None else folder.baseline.read_metrics()

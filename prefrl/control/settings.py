@@ -23,6 +23,12 @@ from tyro import conf  # noqa: E402
 
 EVALUATION_EPISODES = 20
 FIRST_ANSWERS = 20  # of people, after which they see the agent change
+ABOUT_ANSWERS = (
+    "labels", "teacher", "reward_function", "panel", "record", "without", "annotator", "instruction", "wait",
+    "teacher_share", "shared_share", "from_run", "from_offline", "demonstrations", "demonstration_pairs",
+    "clone_demonstrations", "shows_true_reward", "queries", "reward", "fit", "reference_segments",
+)  # fmt: skip
+"""Settings without a meaning where an agent is trained on the environment's own reward alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +197,7 @@ class TrainSettings:
         if self.labels < 1:
             raise UserError(
                 f"labels must be at least 1. Received {self.labels}. "
-                "To train on the environment's own reward as well, use --baseline."
+                "To train on the environment's own reward as well, use --baseline; on that alone, --baseline-only."
             )
         for name in (
             "steps",
@@ -282,6 +288,22 @@ class TrainSettings:
             raise UserError(
                 f"--reward.serve must be shares, worst or the name of somebody who answers: {', '.join(left)}. "
                 f"Received {self.reward.serve!r}"
+            )
+
+    def refuse_answers(self) -> None:
+        """Refuse settings about answers: of a run on the environment's own reward alone, where nobody is asked.
+
+        Raises:
+            UserError: one was changed.
+        """
+        plain = TrainSettings(env_id=self.env_id)
+        changed = [name for name in ABOUT_ANSWERS if getattr(self, name) != getattr(plain, name)]
+        if self.warmup == "entropy":
+            changed.append("warmup")
+        if changed:
+            raise UserError(
+                "With --baseline-only an agent is trained on the environment's own reward and nobody is asked, so "
+                f"these settings have no meaning: {', '.join(changed)}. Leave them out."
             )
 
     @property

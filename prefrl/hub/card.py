@@ -79,6 +79,9 @@ def _taught(folder: RunFolder, num_people: int) -> list[str]:
     if not isinstance(folder, ControlFolder):
         verb = f"{folder.COMMAND} {folder.config.get('command')}"
         return [f"Made by `{verb}` from `{settings.get('model', 'nothing')}` on `{settings.get('data')}`."]
+    if folder.config["baseline"]:
+        agent = settings.get("agent")
+        return [f"A policy for `{settings.get('env_id')}`, trained by {agent} on the environment's own reward."]
     if isinstance(folder, OfflineFolder):
         what = f"A policy for the data `{settings.get('dataset')}`, learned by {settings.get('method')}"
     else:

@@ -230,7 +230,7 @@ def _unknown_card(num: int, num_unknown: int, gamma: float, error_rate: float, l
     figures = ("accuracy", "log_loss", "calibration", "epic_distance", "direct_distance", "true_reward_r2")
     correlations = [f"{kind}_per_{unit}" for kind in ("pearson", "spearman") for unit in ("step", "segment")]
     nothing: dict[str, Any] = dict.fromkeys([*figures, *correlations, "true_reward_model"])
-    why = f"The true reward is unknown (NaN or infinite) in {num_unknown} of {num} segments."
+    why = f"The true reward is unknown (NaN, None or infinite) in {num_unknown} of {num} segments."
     return ReportCard(
         num_segments=num - num_unknown,
         segment_length=length,

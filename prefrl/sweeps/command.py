@@ -255,14 +255,15 @@ def _stand_ins(kind: Kind, arguments: Sequence[str], varied: dict[str, list[Any]
 
 def _train(
     settings: Annotated[TrainSettings, Whole], *, hyper: tuple[str, ...] = (), env: tuple[str, ...] = (),
-    baseline: bool = False, track: tuple[str, ...] = (), project: str = tracking.PROJECT,
+    baseline: bool = False, baseline_only: bool = False, track: tuple[str, ...] = (),
+    project: str = tracking.PROJECT,
 ) -> tuple[TrainSettings, dict[str, Any]]:  # fmt: skip
     settings = replace(
         settings,
         hyperparameters={**settings.hyperparameters, **pairs(hyper, "hyper-parameters", "learning_rate=0.001")},
         env_options={**settings.env_options, **pairs(env, "options of the environment", "hide_life_loss=false")},
     )
-    return settings, {"baseline": baseline, "track": track, "project": project}
+    return settings, {"baseline": baseline, "baseline_only": baseline_only, "track": track, "project": project}
 
 
 def _offline(

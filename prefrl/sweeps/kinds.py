@@ -36,7 +36,7 @@ class Kind(Protocol):
     task: str
     """The setting that says what is to be learned; runs of different ones have figures on different scales."""
 
-    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def check(self, values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """Return settings as the folder of their run will hold them.
 
         Raises:
@@ -59,23 +59,33 @@ class ControlKind:
     name = "train"
     settings: type[Any] = TrainSettings
     folder: type[RunFolder] = ControlFolder
-    options: Mapping[str, Any] = {"baseline": False, "track": (), "project": tracking.PROJECT}
+    options: Mapping[str, Any] = {"baseline": False, "baseline_only": False, "track": (), "project": tracking.PROJECT}
     aliases: Mapping[str, str] = {"hyper": "hyperparameters", "env": "env_options"}
     measures: tuple[str, ...] = ("true_return_mean",)
     task = "env_id"
 
-    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def check(self, values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """Resolve the settings; see `Kind`."""
         settings: TrainSettings = from_json(TrainSettings, dict(values))
         if settings.asks_people:
             raise UserError("A sweep asks no people. Leave --annotator out.")
         if settings.record is not None:
             raise UserError("The runs of a sweep have a record each, in their folders. Leave --record out.")
+        if options["baseline_only"]:
+            if options["baseline"]:
+                raise UserError("Runs on the true reward alone need no baseline beside them. Leave one of them out.")
+            settings.refuse_answers()
         resolved: dict[str, Any] = to_json(control_runs.settle(settings))
         return resolved
 
     def begin(self, values: Mapping[str, Any], path: Path, options: Mapping[str, Any]) -> None:
         """Train; see `Kind`."""
+        if options["baseline_only"]:
+            control_runs.train_baseline(
+                from_json(TrainSettings, dict(values)), path, quiet=True, trackers=options["track"],
+                project=options["project"],
+            )  # fmt: skip
+            return
         control_runs.train(
             from_json(TrainSettings, dict(values)), path, quiet=True, baseline=options["baseline"],
             trackers=options["track"], project=options["project"], demonstrate=demonstrate,
@@ -88,7 +98,8 @@ class ControlKind:
     def judge(self, path: Path) -> None:
         """Write the report of the reward; see `Kind`."""
         folder = ControlFolder.open(path)
-        _report(folder)
+        if folder.learns_reward:
+            _report(folder)
         tracking.finish(folder)
 
 
@@ -103,7 +114,7 @@ class OfflineKind:
     measures: tuple[str, ...] = ("true_return_mean", "held_out_accuracy")
     task = "dataset"
 
-    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def check(self, values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """Check the settings, without the data; see `Kind`."""
         settings: OfflineSettings = from_json(OfflineSettings, dict(values))
         if settings.annotator != "teacher":
@@ -147,7 +158,7 @@ class TextKind:
         self.name, self.settings = f"text {verb}", _of_verb(JOBS, "text", verb)
         self.folder: type[RunFolder] = TextFolder
 
-    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def check(self, values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """Check the settings, without the data; see `Kind`."""
         job = from_json(self.settings, dict(values))
         method = default_values(self.settings).get("training", {}).get("method")
@@ -199,7 +210,7 @@ class ImageKind:
         self.name, self.settings = f"image {verb}", _of_verb(JOBS, "image", verb)
         self.folder: type[RunFolder] = ImageFolder
 
-    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def check(self, values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """Check the settings, without the data; see `Kind`."""
         from prefrl.image.jobs import with_places
 

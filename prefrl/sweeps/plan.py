@@ -68,6 +68,7 @@ class CellMaker:
     """Makes the runs of one combination of values, checked."""
 
     kind: Kind
+    options: Mapping[str, Any]
     base: dict[str, Any]
     """Settings of all runs."""
     places: Mapping[str, tuple[str, ...]]
@@ -89,7 +90,7 @@ class CellMaker:
         for name, value in varied.items():
             given = put(given, self.places[name], value)
         variant = ", ".join(f"{name}={shown(value)}" for name, value in varied.items())
-        resolved = _checked(self.kind, given, variant)
+        resolved = _checked(self.kind, given, self.options, variant)
         return [
             Cell(
                 name=f"{folder}/seed-{seed}",
@@ -144,7 +145,9 @@ class Plan:
         seeds = range(first, first + sweep.seeds)
         if sweep.search and sweep.seeds * sweep.trials > MOST_RUNS:
             raise UserError(f"That would be {sweep.seeds * sweep.trials:,} runs; at most {MOST_RUNS:,} are made.")
-        maker = CellMaker(kind=kind, base=base, places=places, seed_place=seed_place, seeds=seeds)
+        maker = CellMaker(
+            kind=kind, options=options, base=base, places=places, seed_place=seed_place, seeds=seeds
+        )
         search = {name: range_of(name, given) for name, given in sweep.search.items()}
         described: dict[str, Any] = {
             "format": FORMAT, "version": 1, "made_by": "prefrl sweep", "command": kind.name,
@@ -313,9 +316,9 @@ def _check_places(places: Mapping[str, tuple[str, ...]], seed_place: tuple[str, 
         by_place[place] = name
 
 
-def _checked(kind: Kind, values: dict[str, Any], variant: str) -> dict[str, Any]:
+def _checked(kind: Kind, values: dict[str, Any], options: Mapping[str, Any], variant: str) -> dict[str, Any]:
     try:
-        return kind.check(values)
+        return kind.check(values, options)
     except UserError as error:
         raise UserError(f"The runs with {variant} cannot be: {error}" if variant else str(error)) from error
 

@@ -47,7 +47,8 @@ def show_summary(folder: ControlFolder, summary: dict[str, Any], *, as_json: boo
     answers = "an unknown number of" if labels is None else labels
     taught = "trained on the true reward" if folder.config["baseline"] else f"from {answers} answers"
     add(f"{summary['policy']}, {taught}", "")
-    add("best learned return", "best_")
+    if "best_true_return_mean" in summary:
+        add("best learned return", "best_")
     if "baseline_true_return_mean" in summary:
         add(f"trained on the {whose} reward", "baseline_")
     console = Console()

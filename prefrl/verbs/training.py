@@ -35,6 +35,7 @@ def train(
     env: tuple[str, ...] = (),
     out: Path | None = None,
     baseline: bool = False,
+    baseline_only: bool = False,
     viewer: bool = True,
     serve: bool = False,
     video: bool = True,
@@ -51,6 +52,7 @@ def train(
         env: options of the environment's constructor, as NAME=VALUE ..., e.g. hide_life_loss=false of an Atari game.
         out: folder of the run; default: a name made of the settings, under runs/.
         baseline: also train on the environment's own reward with the same settings, and draw both curves.
+        baseline_only: train on the environment's own reward alone: nothing is asked and no reward learned.
         viewer: where people are asked, open the viewer if there is a screen.
         serve: where people are asked, also serve the questions to browsers; links for them are made by prefrl invite.
         video: record the agent before, during and after training.
@@ -64,10 +66,15 @@ def train(
         hyperparameters={**settings.hyperparameters, **pairs(hyper, "hyper-parameters", "learning_rate=0.001")},
         env_options={**settings.env_options, **pairs(env, "options of the environment", "hide_life_loss=false")},
     )
-    folder = runs.train(
-        settings, out, baseline=baseline, quiet=quiet, viewer=viewer, serve=serve, trackers=track, project=project,
-        demonstrate=demonstrate,
-    )  # fmt: skip
+    if baseline_only:
+        if baseline or serve:
+            raise UserError(f"--baseline-only is a run in itself: leave out {'--baseline' if baseline else '--serve'}.")
+        folder = runs.train_baseline(settings, out, quiet=quiet, trackers=track, project=project)
+    else:
+        folder = runs.train(
+            settings, out, baseline=baseline, quiet=quiet, viewer=viewer, serve=serve, trackers=track, project=project,
+            demonstrate=demonstrate,
+        )  # fmt: skip
     _after_training(folder, video=video, quiet=quiet, as_json=json)
 
 
@@ -169,7 +176,7 @@ def resume(
 
 def _after_training(folder: ControlFolder, *, video: bool, quiet: bool, as_json: bool) -> None:
     """Judge and film what was learned, and show the figures; a failure in one leaves the others."""
-    card = or_warn("No report", lambda: report_run(folder))
+    card = or_warn("No report", lambda: report_run(folder)) if folder.learns_reward else None
     if video:
         or_warn("No video", lambda: record_video(folder))
     or_warn("Nothing is tracked", lambda: tracking.finish(folder))

@@ -59,11 +59,14 @@ def as_before() -> Iterator[None]:
     gymnasium.register(NAME, Changes)
     state = sys.stdout, sys.stderr, builtins.print, warnings.warn, warnings.showwarning
     limit, filters, folder = sys.getrecursionlimit(), warnings.filters[:], os.getcwd()
+    places, numpy_errors = sys.path[:], np.geterr()
     yield
     os.chdir(folder)
     sys.stdout, sys.stderr, builtins.print, warnings.warn, warnings.showwarning = state
     sys.setrecursionlimit(limit)
     warnings.filters[:] = filters  # type: ignore[index]
+    sys.path[:] = places
+    np.seterr(**numpy_errors)
     del gymnasium.registry[NAME]
 
 
@@ -77,6 +80,8 @@ def use(where: str, what: Callable[[], object]) -> None:
 
 
 TOLD: dict[str, Callable[[], object]] = {
+    r"sys\.path": lambda: sys.path.clear(),
+    r"numpy\.seterr": lambda: np.seterr(all="raise"),
     r"sys\.stdout": lambda: setattr(sys, "stdout", io.StringIO()),
     r"sys\.stderr": lambda: setattr(sys, "stderr", io.StringIO()),
     r"builtins\.print": lambda: setattr(builtins, "print", lambda *_: None),
