@@ -213,6 +213,7 @@ class Trainer:
     def _iterate(self) -> None:
         begin = time.perf_counter()
         halfway = self.agent.num_env_steps < self.total_env_steps / 2
+        self.teaching.begin_rollout(self.history)
         with own_folder():
             improvement = self.agent.improve(self.teaching.reward)
         if self.is_baseline:
@@ -398,7 +399,7 @@ def make_teaching(
     answering: Annotator = People(teacher) if by_people or teacher is None else teacher
     spaces = observation_space, action_space
     learner = RewardLearner(
-        folder, settings, *spaces, annotator=answering, device=device, fit_threads=fit_threads,
+        folder, settings, *spaces, annotator=answering, device=device, fit_threads=fit_threads, beside=not by_people,
         demonstrations=demonstrations,
     )  # fmt: skip
     if by_people:

@@ -7,8 +7,10 @@ in is its own state.
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import gymnasium
 from prefrl.annotators import Annotator, load_reward_function, make_panel, make_teacher
 from prefrl.control.demonstrations import ANNOTATOR, Demonstrations
 from prefrl.control.earlier import copy_answers
+from prefrl.control.fit_worker import FitDone, FitJob, FitWorker
 from prefrl.control.folder import ControlFolder
 from prefrl.control.intake import Change, Intake
 from prefrl.control.lost import find_lost, what_is_known
@@ -30,6 +33,7 @@ from prefrl.feedback.queries import AskedPairs
 from prefrl.history import Episode, History
 from prefrl.queries import METHODS, propose_pairs, reads_asked
 from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
+from prefrl.rewards.networks import EnsembleMLP
 from prefrl.runs import State
 from prefrl.runs.folder import RESUME
 from prefrl.runs.metrics import mean_of_known
@@ -41,6 +45,7 @@ from prefrl.threads import torch_threads
 PATIENCE_SECONDS = 600.0  # for the record's server, once it was there: hours of training outlast its restart
 INPUTS_FROM = 0.1  # share of the run, the newest, that the scales of the reward's inputs are taken from
 INPUT_STEPS = 1_000  # drawn from there
+LONG_FIT_SECONDS = 0.1  # from which on a process of their own is begun for fits, where there are cores for it
 MANY_TIES = 0.25  # share of ties from which on what the agent usually does is not what the answers are about
 
 Prepare = Callable[[Query, History], Query]
@@ -57,6 +62,7 @@ class RewardLearner:
         annotator: who answers.
         device: where the reward lives.
         fit_threads: threads that a fit may use.
+        beside: fits may go on beside the agent (`begin_fit`), as those of perceptrons on the CPU then do.
         follows_agent: the scales of the reward's inputs follow what the agent did lately; not where data are given.
         demonstrations: that are preferred to what the untaught agent did; None: there are none.
     """
@@ -71,6 +77,7 @@ class RewardLearner:
         annotator: Annotator,
         device: str,
         fit_threads: int = 1,
+        beside: bool = False,
         follows_agent: bool = True,
         demonstrations: Demonstrations | None = None,
     ) -> None:
@@ -81,6 +88,13 @@ class RewardLearner:
         self.store.check()
         seed = stream_seed(settings.seed, "reward")
         self.reward = RewardEnsemble(observation_space, action_space, settings.reward, seed=seed, device=device)
+        simple = isinstance(self.reward.network, EnsembleMLP) and self.reward.device.type == "cpu"
+        alone = self.reward.num_groups == 1 and demonstrations is None  # else others look at the reward in between
+        self.fits_beside = beside and simple and alone
+        self._begun: FitJob | None = None
+        self._fitting: Future[FitDone] | None = None  # where it is made by another process
+        self._worker: FitWorker | None = None
+        self._worth_a_worker = fit_threads > 1
         self.fitter = Fitter(self.reward, settings.fit)
         self.data = self._empty_data()
         self.fit_report: FitReport | None = None
@@ -283,29 +297,92 @@ class RewardLearner:
 
     def fit(self, history: History) -> None:
         """Fit the reward to all answers that count; where the agent has overtaken the demonstrations, once more."""
-        self._fit(history)
+        self._fit(self._fit_job(history))
+        self._take_over(history)
         shown, names = self.demonstrations, set(self.data.annotators)
         both = ANNOTATOR in names and len(names) > 1
         if shown is not None and both and shown.look(self.reward, history, self.fitter.num_fits):
             self._drop_demonstrations()
-            self._fit(history)
+            self._fit(self._fit_job(history))
+            self._take_over(history)
 
-    def _fit(self, history: History) -> None:
-        seed, number = self.settings.seed, self.fitter.num_fits
-        many_ties = (self.data.share_of_ties() or 0.0) >= MANY_TIES
-        if self._follows_agent and self.fitted and self.reward.num_inputs and not many_ties:
-            recent = max(1, int(INPUTS_FROM * self.settings.steps))
-            steps = history.sample_steps(INPUT_STEPS, stream(seed, "inputs", number), last_steps=recent)
-            self.reward.follow_inputs(*stack_transitions(steps))
-        with torch_threads(self.fit_threads):
-            self.fit_report = self.fitter.fit(self.data, torch_stream(seed, "fit", number))
-        reference, length = stream(seed, "reference", number), self.settings.segment_length
-        if not many_ties:
-            segments = history.sample(self.settings.reference_segments, length, reference)
-            self.reward.normalise(*stack_transitions(segments))
+    def begin_fit(self, history: History) -> None:
+        """Begin to fit the reward to all answers that count, beside whatever comes next; `finish_fit` ends it.
+
+        Until then the reward is that of before. The fit is made by another process where that is ready, else at the
+        end: the result is the same.
+        """
+        assert self.fits_beside and self._begun is None
+        self._begun = job = self._fit_job(history)
+        if self._worker is not None and self._worker.ready and job.can_move:
+            self._fitting = self._worker.submit(job)
+
+    def finish_fit(self, history: History) -> bool:
+        """Wait for the fit that was begun and put its reward in place of the one before; return whether there was one.
+
+        When it is over decides nothing: where a run is made again, the reward changes after the same step.
+        """
+        job, fitting = self._begun, self._fitting
+        if job is None:
+            return False
+        self._begun = self._fitting = None
+        done = None
+        if fitting is not None:
+            try:
+                done = fitting.result()
+            except (OSError, EOFError):
+                self._do_without_worker()
+        if done is None:
+            self._fit(job)
         else:
-            asked = self.data.sample_features(self.settings.reference_segments, reference)
-            self.reward.normalise_on_asked(asked, length)
+            self.fit_report = done.report
+            self.reward.load_state_dict(done.reward)
+            self.fitter.restore(done.fitter)
+        self._take_over(history)
+        return True
+
+    def _do_without_worker(self) -> None:
+        warnings.warn(
+            "The process that fits the reward beside the agent has ended, or could not begin. The training makes the "
+            "fits itself from now on, with the same result.",
+            stacklevel=2,
+        )
+        if self._worker is not None:
+            self._worker.close()
+        self._worker, self._worth_a_worker = None, False
+
+    def _fit(self, job: FitJob) -> None:
+        begin = time.perf_counter()
+        with torch_threads(self.fit_threads):
+            self.fit_report = job.run()
+        if self.fits_beside and self._worth_a_worker and self._worker is None:
+            if time.perf_counter() - begin > LONG_FIT_SECONDS:
+                try:
+                    self._worker = FitWorker()
+                except OSError:
+                    self._do_without_worker()
+
+    def _fit_job(self, history: History) -> FitJob:
+        """Return a fit to the answers that count; what it reads of the history is drawn here."""
+        settings, number = self.settings, self.fitter.num_fits
+        many_ties = (self.data.share_of_ties() or 0.0) >= MANY_TIES
+        recently = reference = None
+        draw = stream(settings.seed, "reference", number)
+        if self._follows_agent and self.fitted and self.reward.num_inputs and not many_ties:
+            recent = max(1, int(INPUTS_FROM * settings.steps))
+            steps = history.sample_steps(INPUT_STEPS, stream(settings.seed, "inputs", number), last_steps=recent)
+            recently = stack_transitions(steps)
+        if not many_ties:
+            segments = history.sample(settings.reference_segments, settings.segment_length, draw)
+            reference = stack_transitions(segments)
+        return FitJob(
+            fitter=self.fitter, data=self.data, length=settings.segment_length, seed=settings.seed, recently=recently,
+            reference=reference, num_reference=settings.reference_segments, draw=draw,
+        )  # fmt: skip
+
+    def _take_over(self, history: History) -> None:
+        """Do what comes after a fit: weigh groups, and tell those who watch how good the reward is by now."""
+        seed, number, length = self.settings.seed, self.fitter.num_fits - 1, self.settings.segment_length
         if self.serving is not None and self.fitter.groups is not None:
             self.serving.weigh(self.fitter.groups, history, stream(seed, "serving", number))
         self._tell(lambda: history.sample(self.settings.reference_segments, length, stream(seed, "steady", number)))
@@ -337,7 +414,8 @@ class RewardLearner:
     # ------------------------------------------------------------------------------------------------ going on
 
     def state(self) -> State:
-        """Return what a checkpoint must hold; the segments stay in the record."""
+        """Return what a checkpoint must hold, while no fit is under way; the segments stay in the record."""
+        assert self._begun is None
         values: dict[str, Any] = {
             **self.intake.state(),
             "known": what_is_known(self.intake.answers(), self.intake.num_read, self.intake.asked(self.session)),
@@ -427,6 +505,8 @@ class RewardLearner:
 
     def close(self) -> None:
         """Close the record."""
+        if self._worker is not None:
+            self._worker.close()
         self.store.close()
 
 

@@ -21,6 +21,9 @@ ATTEMPTS = 5  # times a session asks again for what its annotator skipped
 class ScheduledTeaching(AnswerTeaching):
     """Asks what is due, and fits the reward whenever an answer has come.
 
+    Fits of perceptrons on the CPU are made beside the next rollout and update, on another core if there is one, so
+    that the agent has their reward from the rollout after that on. The first fit, and the last, are waited for.
+
     Args:
         learner: the reward and its record.
         settings: of the run.
@@ -36,7 +39,8 @@ class ScheduledTeaching(AnswerTeaching):
         """Take the statistics of the inputs from the warm-up, ask the labels due before training and fit."""
         self.learner.begin(warmup, history)
         self._ask_up_front(history, num_env_steps)
-        self._learn(history, num_env_steps)
+        if self._answers_came(history, num_env_steps):
+            self.learner.fit(history)
 
     def hold(self, history: History, num_env_steps: int, stopping: Callable[[], bool]) -> RewardFunction | None:
         """Wait for nothing: answers that come later are taken in when they are there."""
@@ -48,13 +52,26 @@ class ScheduledTeaching(AnswerTeaching):
 
     def after_rollout(self, history: History, num_env_steps: int) -> Lesson:
         """Ask for labels that are due, take in answers that have come, and fit if there are any."""
+        learner, last = self.learner, num_env_steps >= self.total_env_steps
+        fitted = learner.finish_fit(history)
         due = self._num_missing(num_env_steps) > 0
-        fitted = (due or self.learner.num_open > 0) and self._learn(history, num_env_steps)
-        judge = due or fitted or num_env_steps >= self.total_env_steps
-        return Lesson(self.learner.reward if fitted else None, self.learner.reward if judge else None)
+        came = (due or learner.num_open > 0) and self._answers_came(history, num_env_steps)
+        if came and (last or not self._fits_beside):
+            learner.fit(history)
+            fitted = True
+        return Lesson(learner.reward if fitted else None, learner.reward if due or fitted or last else None)
 
-    def _learn(self, history: History, num_env_steps: int) -> bool:
-        """Ask for the labels that are due and fit the reward to new answers; return whether there were any."""
+    def begin_rollout(self, history: History) -> None:
+        """Begin a fit to the answers that came after the last rollout, beside the next one."""
+        if self._fits_beside and len(self.learner.data) != self.learner.num_fitted:
+            self.learner.begin_fit(history)
+
+    @property
+    def _fits_beside(self) -> bool:
+        return self.learner.fits_beside and self.learner.fitted
+
+    def _answers_came(self, history: History, num_env_steps: int) -> bool:
+        """Ask for the labels that are due; return whether there are answers that the reward was not fitted to."""
         learner, known = self.learner, self.learner.num_fitted
         for _ in range(ATTEMPTS):
             missing = self._num_missing(num_env_steps)
@@ -62,10 +79,7 @@ class ScheduledTeaching(AnswerTeaching):
             learner.take_answers()
             if num_asked == 0 or learner.num_open > 0:
                 break
-        if len(learner.data) == known:
-            return False
-        learner.fit(history)
-        return True
+        return len(learner.data) != known
 
     def _ask_up_front(self, history: History, num_env_steps: int) -> None:
         """Ask the labels due before training, a few at a time.

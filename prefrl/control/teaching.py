@@ -50,6 +50,9 @@ class Teaching(Protocol):
     def after_rollout(self, history: History, num_env_steps: int) -> Lesson:
         """Ask what is due, take in answers that have come, and fit if there is reason to."""
 
+    def begin_rollout(self, history: History) -> None:
+        """Begin what goes on beside the next rollout and is over with it; no checkpoint is made in between."""
+
     def at_end(self, num_env_steps: int) -> bool:
         """Tell whether the training is over."""
 
@@ -95,6 +98,9 @@ class AnswerTeaching:
         """Tell the annotator of training episodes that ended."""
         self.learner.observe(episodes)
 
+    def begin_rollout(self, history: History) -> None:
+        """Do nothing: fits are waited for."""
+
     def finish(self, folder: ControlFolder, best_policy: dict[str, Any]) -> None:
         """Keep the best policy and the reward."""
         folder.save_policy("best", best_policy)
@@ -136,6 +142,9 @@ class TrueReward:
     def after_rollout(self, history: History, num_env_steps: int) -> Lesson:
         """Do nothing: no question is ever due."""
         return Lesson()
+
+    def begin_rollout(self, history: History) -> None:
+        """Do nothing: nothing goes on beside."""
 
     def at_end(self, num_env_steps: int) -> bool:
         """Tell whether all steps are made."""

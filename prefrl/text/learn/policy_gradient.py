@@ -263,7 +263,8 @@ class PolicyGradientTrainer(ModelTrainer, Generic[_Settings, _Rollout]):
         uniforms = torch.rand(self.settings.batch_size, length, generator=generator)
         of_prompts = uniforms.view(self._num_prompts, self.samples_per_prompt, length)
         ours = of_prompts[self.runtime.index :: self.runtime.num_processes].to(self.runtime.device)
-        if not (self._side_by_side and self._lanes.side_by_side and len(index) > 1):
+        one_engine = self.settings.sampling.engine != "own"
+        if one_engine or not (self._side_by_side and self._lanes.side_by_side and len(index) > 1):
             return self._draw(index, ours)
         half = len(index) // 2
         halves = self._lanes.run(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError
 from prefrl.text.model.inputs import position_ids
 from prefrl.text.model.options import NoOption
-from prefrl.text.model.sequences import Sequences, joined, pad_left
+from prefrl.text.model.sequences import Sequences, joined, make_sequences, pad_left, response_log_probs
 from prefrl.text.model.tokens import end_ids_of
 from prefrl.text.model.traits import reads_padding
 
@@ -48,6 +48,10 @@ class SamplingSettings:
     """Draw from the likeliest tokens that hold this probability together; 1: from all."""
     greedy: bool = False
     """Take the likeliest token."""
+    engine: Literal["own", "paged"] = "own"
+    """Who draws: prefrl, or for large models on a GPU transformers' continuous batching over a cache in pages. What that
+    draws depends on its own clock as well as on the seed, so that a run that is resumed does not end as one that was
+    not."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -114,6 +118,8 @@ def sample(
     """
     if generator is None and uniforms is None and not settings.greedy:
         raise ValueError("sample needs a generator, unless it is greedy: nothing draws from the global stream.")
+    if settings.engine == "paged":
+        return _sample_paged(model, prompts, settings, end_id, pad_id, samples_per_prompt, generator, uniforms)
     lengths_of_prompts = {len(prompt) for prompt in prompts}
     if len(lengths_of_prompts) > 1 and not reads_padding(model):
         return _sample_by_length(model, prompts, settings, end_id, pad_id, samples_per_prompt, generator, uniforms)
@@ -160,6 +166,25 @@ def sample(
         response_mask=response_mask,
     )
     return Sampled(sequences=sequences, log_probs=drawn_log_probs[:, :longest].masked_fill_(~response_mask, 0.0))
+
+
+def _sample_paged(
+    model: Any, prompts: Sequence[Sequence[int]], settings: SamplingSettings, end_id: int | Collection[int],
+    pad_id: int, samples_per_prompt: int, generator: torch.Generator | None, uniforms: Tensor | None,
+) -> Sampled:  # fmt: skip
+    """Let the engine of `transformers` draw; log-probabilities are those of a full pass, without truncation."""
+    from prefrl.text.model.paged import draw_paged
+
+    seed = 0
+    if uniforms is not None:
+        seed = int(uniforms.flatten()[0].double() * 2**31)
+    elif generator is not None:
+        seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    repeated = [list(prompt) for prompt in prompts for _ in range(samples_per_prompt)]
+    ends = {end_id} if isinstance(end_id, int) else set(end_id)
+    responses = draw_paged(model, repeated, settings, ends=ends, pad_id=pad_id, seed=seed)
+    sequences = make_sequences(repeated, responses, pad_id).to(next(model.parameters()).device)
+    return Sampled(sequences=sequences, log_probs=response_log_probs(model, sequences, settings.temperature))
 
 
 def _sample_by_length(

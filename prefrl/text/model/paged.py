@@ -1,0 +1,88 @@
+"""Sampling by the engine of `transformers` for large models: continuous batching over a cache in pages.
+
+Responses of any lengths share one cache, in pages that are given back as they end, and prompts are read while others are
+drawn. On a GPU with flash attention that is what large models are sampled with; our own sampler is the faster one for
+small models and on CPUs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from prefrl.errors import UserError, first_line, require
+from prefrl.runs.sharding import is_sharded
+
+if TYPE_CHECKING:
+    from prefrl.text.model.generation import SamplingSettings
+
+PAGE = 32  # tokens
+MEND = "Leave the option sampling.engine out: prefrl's own sampler takes any model."
+
+
+def draw_paged(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    *,
+    ends: Collection[int],
+    pad_id: int,
+    seed: int,
+) -> list[list[int]]:
+    """Draw a response to each prompt.
+
+    What is drawn beside what depends on the engine's own clock, so that one seed does not always give the same responses.
+
+    Args:
+        model: a causal language model of `transformers` in evaluation mode.
+        prompts: B lists of ids.
+        settings: how they are drawn.
+        ends: ids that end a response.
+        pad_id: of the model's tokeniser.
+        seed: of the engine.
+
+    Returns:
+        B lists of ids, the end included where there is one.
+
+    Raises:
+        UserError: the engine does not take this model, or gave up.
+    """
+    transformers = require("transformers", "text")
+    if is_sharded(model) or not hasattr(model, "generate_batch"):
+        raise UserError(f"The paged engine takes whole models of transformers. {MEND}")
+    longest = max(map(len, prompts)) + settings.max_tokens
+    config = transformers.GenerationConfig(
+        max_new_tokens=settings.max_tokens, do_sample=not settings.greedy, eos_token_id=sorted(ends), pad_token_id=pad_id,
+        **({} if settings.greedy else {
+            "temperature": settings.temperature, "top_k": settings.top_k or None, "top_p": settings.top_p,
+        }),
+    )  # fmt: skip
+    paging = transformers.ContinuousBatchingConfig(
+        page_size=PAGE, num_blocks=len(prompts) * (-(-longest // PAGE) + 1), max_batch_tokens=max(2 * longest, 512),
+        seed=seed,
+    )
+    try:
+        with _quiet(), torch.random.fork_rng():  # it draws from the global stream
+            found = model.generate_batch([list(prompt) for prompt in prompts], config, paging, progress_bar=False)
+    except (ValueError, RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
+        raise UserError(f"The paged engine of transformers does not take this model: {first_line(error)}. {MEND}") from error
+    responses = [list(one.generated_tokens) for one in found.values() if one.error is None]
+    if len(responses) != len(prompts) or not all(responses):
+        raise UserError(f"The paged engine gave {len(responses)} of {len(prompts)} responses. {MEND}")
+    return responses
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what the engine tells of itself: what went wrong is told by what it gives."""
+    logger = logging.getLogger("ContinuousBatchingLogger")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
