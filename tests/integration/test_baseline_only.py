@@ -45,7 +45,7 @@ def test_it_is_the_baseline_of_a_run_with_questions_and_has_all_but_a_reward(
     summary = json.loads((alone / "summary.json").read_text())
     assert summary["teacher"] is None and summary["labels"] == 0 and summary["failures"] == {}
     capsys.readouterr()
-    assert main(["evaluate", str(alone), "--episodes", "2", "--quiet"]) == 0
+    assert main(["evaluate", str(alone), "--episodes", "2"]) == 0
     assert main(["resume", str(alone)]) == 2
     assert "finished" in capsys.readouterr().err
 

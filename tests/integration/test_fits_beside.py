@@ -145,13 +145,13 @@ def test_the_agent_has_a_reward_from_the_rollout_after_the_next_on(
 
     noted(RewardLearner, "begin_fit", "begun")
     noted(RewardLearner, "finish_fit", "over")
-    noted(Trainer, "_iterate", "iterated")
+    noted(Trainer, "_take_in", "acted")
     noted(Trainer, "_save_checkpoint", "saved")
     train(TINY, tmp_path / "run", quiet=True)
     assert "begun" in events
     for place, event in enumerate(events):
         if event == "begun":  # with a rollout, with which it is over: no checkpoint lies between
-            assert events[place + 1 : place + 3] == ["over", "iterated"]
+            assert events[place + 1 : place + 3] == ["acted", "over"]
 
 
 def test_a_run_that_is_stopped_while_a_fit_is_under_way_waits_for_it_and_goes_on(
