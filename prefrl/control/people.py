@@ -143,21 +143,27 @@ class PeopleTeaching(AnswerTeaching):
         due, fitted = self._num_missing() > 0, False
         if due or self.learner.num_open > 0:
             self._look(history, num_env_steps)
-            self.tell(num_env_steps, f"training: {num_env_steps:,} steps, {self.labels} answers learned from")
+            self.tell(num_env_steps, self._progress(num_env_steps))
             fitted = self._fit_if_due(history, num_env_steps)
         judge = due or fitted or num_env_steps >= self.total_env_steps
         return Lesson(self.learner.reward if fitted else None, self.learner.reward if judge else None)
 
     def hold(self, history: History, num_env_steps: int, stopping: Callable[[], bool]) -> RewardFunction | None:
         """Wait for the first answers, and whenever none has come for long; return the reward if it was fitted."""
-        fitted = False
+        fitted = waited = False
         while not stopping() and (reason := self._reason_to_wait(num_env_steps)):
+            waited = True
             self._refuse_to_wait_for_nothing(history)
             self.tell(num_env_steps, reason)
             time.sleep(POLL_SECONDS)
             self._look(history, num_env_steps)
             fitted |= self._fit_if_due(history, num_env_steps)
+        if waited:  # the next rollout may take long
+            self.tell(num_env_steps, self._progress(num_env_steps), at_once=True)
         return self.learner.reward if fitted else None
+
+    def _progress(self, num_env_steps: int) -> str:
+        return f"training: {num_env_steps:,} steps, {self.labels} answers learned from"
 
     def _refuse_to_wait_for_nothing(self, history: History) -> None:
         if (
