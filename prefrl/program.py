@@ -92,9 +92,10 @@ def put_back(before: tuple[Any, ...]) -> None:
     if not set(places) <= set(sys.path):
         sys.path[:] = [*(place for place in sys.path if place not in places), *places]
         did.append("removed places where modules are looked for (sys.path)")
-    strict = {name: was for name, was in numpy_errors.items() if np.geterr()[name] == "raise" != was}
+    now: dict[str, Any] = dict(np.geterr())
+    strict = [name for name, was in numpy_errors.items() if now[name] == "raise" != was]
     if strict:
-        np.seterr(**strict)
+        np.seterr(**{name: numpy_errors[name] for name in strict})
         did.append(f"made NumPy's warnings of {', '.join(strict)} errors (numpy.seterr)")
     for (module, name), value in zip((*_TOLD, *_SILENT), held, strict=True):
         setattr(module, name, value)

@@ -244,8 +244,8 @@ class SimulatedTeacher:
         segment = next(segment for segment in segments if not np.isfinite(segment.true_rewards).all())
         step = segment.start + int(np.argmin(np.isfinite(segment.true_rewards)))
         found = (
-            f"The environment's true reward is NaN, None or infinite at step {step} of episode {segment.episode}, and the "
-            f"teacher {self.name!r} judges by it"
+            f"The environment's true reward is NaN, None or infinite at step {step} of episode {segment.episode}, and "
+            f"the teacher {self.name!r} judges by it"
         )
         self._knows = self._knows or any(np.isfinite(segment.true_rewards).any() for segment in segments)
         if not self._knows:

@@ -37,7 +37,7 @@ from prefrl.rewards.networks import EnsembleMLP
 from prefrl.runs import State
 from prefrl.runs.folder import RESUME
 from prefrl.runs.metrics import mean_of_known
-from prefrl.runs.streams import stream, stream_seed, torch_stream
+from prefrl.runs.streams import stream, stream_seed
 from prefrl.segments import Rollout, Segment, stack_transitions
 from prefrl.spaces import Array
 from prefrl.threads import torch_threads
@@ -355,12 +355,12 @@ class RewardLearner:
         begin = time.perf_counter()
         with torch_threads(self.fit_threads):
             self.fit_report = job.run()
-        if self.fits_beside and self._worth_a_worker and self._worker is None:
-            if time.perf_counter() - begin > LONG_FIT_SECONDS:
-                try:
-                    self._worker = FitWorker()
-                except OSError:
-                    self._do_without_worker()
+        missing = self.fits_beside and self._worth_a_worker and self._worker is None
+        if missing and time.perf_counter() - begin > LONG_FIT_SECONDS:
+            try:
+                self._worker = FitWorker()
+            except OSError:
+                self._do_without_worker()
 
     def _fit_job(self, history: History) -> FitJob:
         """Return a fit to the answers that count; what it reads of the history is drawn here."""

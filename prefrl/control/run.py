@@ -214,7 +214,9 @@ def resume(
         raise UserError(f"{path} is the baseline of the run in {main}. Resume both with: {RESUME} {main}")
     if folder.config["baseline"]:
         if labels is not None or steps is not None:
-            raise UserError(f"The run in {path} trains on the environment's own reward; --labels has no meaning for it.")
+            raise UserError(
+                f"The run in {path} trains on the environment's own reward; --labels has no meaning for it."
+            )
         folder.refuse_if_finished()
         _check_serve(serve, folder.settings)
         _go_on_alone(folder, quiet=quiet)
@@ -484,7 +486,9 @@ def summarise(
 
     reward = folder.load_reward()
     run = partial(evaluate_run, seed=seed, bounds=bounds, quiet=quiet, reward=reward)
-    best = {} if folder.config["baseline"] else figures("best_", "best learned return", lambda: run(folder, "best"), False)
+    best = (
+        {} if folder.config["baseline"] else figures("best_", "best learned return", lambda: run(folder, "best"), False)
+    )
     summary: dict[str, Any] = {
         "env_id": settings.env_id,
         "agent": settings.agent,

@@ -145,9 +145,7 @@ class Plan:
         seeds = range(first, first + sweep.seeds)
         if sweep.search and sweep.seeds * sweep.trials > MOST_RUNS:
             raise UserError(f"That would be {sweep.seeds * sweep.trials:,} runs; at most {MOST_RUNS:,} are made.")
-        maker = CellMaker(
-            kind=kind, options=options, base=base, places=places, seed_place=seed_place, seeds=seeds
-        )
+        maker = CellMaker(kind=kind, options=options, base=base, places=places, seed_place=seed_place, seeds=seeds)
         search = {name: range_of(name, given) for name, given in sweep.search.items()}
         described: dict[str, Any] = {
             "format": FORMAT, "version": 1, "made_by": "prefrl sweep", "command": kind.name,

@@ -75,5 +75,5 @@ def test_what_the_engine_does_not_take_is_said(tokens: Tokens) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.zeros(1))
 
-    with pytest.raises(UserError, match="takes whole models of transformers. Leave the option sampling.engine out"):
+    with pytest.raises(UserError, match=r"takes whole models of transformers\. Leave the option sampling\.engine out"):
         draw(Own(), tokens, [[1, 2]])

@@ -49,9 +49,8 @@ class SamplingSettings:
     greedy: bool = False
     """Take the likeliest token."""
     engine: Literal["own", "paged"] = "own"
-    """Who draws: prefrl, or for large models on a GPU transformers' continuous batching over a cache in pages. What that
-    draws depends on its own clock as well as on the seed, so that a run that is resumed does not end as one that was
-    not."""
+    """Who draws: prefrl, or for large models on a GPU transformers' continuous batching over a cache in pages. What
+    that draws depends on its own clock too, so that a run that is resumed does not end as one that was not."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:

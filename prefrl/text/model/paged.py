@@ -1,8 +1,8 @@
 """Sampling by the engine of `transformers` for large models: continuous batching over a cache in pages.
 
-Responses of any lengths share one cache, in pages that are given back as they end, and prompts are read while others are
-drawn. On a GPU with flash attention that is what large models are sampled with; our own sampler is the faster one for
-small models and on CPUs.
+Responses of any lengths share one cache, in pages that are given back as they end, and prompts are read while others
+are drawn. On a GPU with flash attention that is what large models are sampled with; our own sampler is the faster one
+for small models and on CPUs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def draw_paged(
 ) -> list[list[int]]:
     """Draw a response to each prompt.
 
-    What is drawn beside what depends on the engine's own clock, so that one seed does not always give the same responses.
+    What is drawn beside what depends on the engine's own clock: one seed does not always give the same responses.
 
     Args:
         model: a causal language model of `transformers` in evaluation mode.
@@ -55,21 +55,25 @@ def draw_paged(
     if is_sharded(model) or not hasattr(model, "generate_batch"):
         raise UserError(f"The paged engine takes whole models of transformers. {MEND}")
     longest = max(map(len, prompts)) + settings.max_tokens
+    drawing: dict[str, Any] = {"do_sample": False}
+    if not settings.greedy:
+        drawing = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
+        drawing["top_k"] = settings.top_k or None
     config = transformers.GenerationConfig(
-        max_new_tokens=settings.max_tokens, do_sample=not settings.greedy, eos_token_id=sorted(ends), pad_token_id=pad_id,
-        **({} if settings.greedy else {
-            "temperature": settings.temperature, "top_k": settings.top_k or None, "top_p": settings.top_p,
-        }),
-    )  # fmt: skip
+        max_new_tokens=settings.max_tokens, eos_token_id=sorted(ends), pad_token_id=pad_id, **drawing
+    )
     paging = transformers.ContinuousBatchingConfig(
-        page_size=PAGE, num_blocks=len(prompts) * (-(-longest // PAGE) + 1), max_batch_tokens=max(2 * longest, 512),
+        page_size=PAGE,
+        num_blocks=len(prompts) * (-(-longest // PAGE) + 1),
+        max_batch_tokens=max(2 * longest, 512),
         seed=seed,
     )
     try:
         with _quiet(), torch.random.fork_rng():  # it draws from the global stream
             found = model.generate_batch([list(prompt) for prompt in prompts], config, paging, progress_bar=False)
     except (ValueError, RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
-        raise UserError(f"The paged engine of transformers does not take this model: {first_line(error)}. {MEND}") from error
+        reason = first_line(error).rstrip(".")
+        raise UserError(f"The paged engine of transformers does not take this model: {reason}. {MEND}") from error
     responses = [list(one.generated_tokens) for one in found.values() if one.error is None]
     if len(responses) != len(prompts) or not all(responses):
         raise UserError(f"The paged engine gave {len(responses)} of {len(prompts)} responses. {MEND}")
