@@ -235,8 +235,11 @@ def test_nothing_is_imported_that_only_unix_has() -> None:
 
 
 def test_nothing_is_pickled() -> None:
+    """But what goes through a pipe between a training and the process that it began itself, which no file comes into."""
     wrong = []
     for module, tree in trees().items():
+        if module == "prefrl.control.fit_worker":
+            continue
         wrong += [
             f"{module}, line {imported.line}: imports {imported.name}"
             for imported in imports_of(tree)

@@ -21,6 +21,7 @@ from prefrl.envs.text_tokens import TextTokenizer
 from prefrl.errors import UserError
 from prefrl.text.model.inputs import position_ids
 from prefrl.text.model.options import NoOption
+from prefrl.text.model.paged import draw_paged
 from prefrl.text.model.sequences import Sequences, joined, make_sequences, pad_left, response_log_probs
 from prefrl.text.model.tokens import end_ids_of
 from prefrl.text.model.traits import reads_padding
@@ -172,8 +173,6 @@ def _sample_paged(
     pad_id: int, samples_per_prompt: int, generator: torch.Generator | None, uniforms: Tensor | None,
 ) -> Sampled:  # fmt: skip
     """Let the engine of `transformers` draw; log-probabilities are those of a full pass, without truncation."""
-    from prefrl.text.model.paged import draw_paged
-
     seed = 0
     if uniforms is not None:
         seed = int(uniforms.flatten()[0].double() * 2**31)
@@ -181,7 +180,10 @@ def _sample_paged(
         seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     repeated = [list(prompt) for prompt in prompts for _ in range(samples_per_prompt)]
     ends = {end_id} if isinstance(end_id, int) else set(end_id)
-    responses = draw_paged(model, repeated, settings, ends=ends, pad_id=pad_id, seed=seed)
+    responses = draw_paged(
+        model, repeated, max_tokens=settings.max_tokens, temperature=None if settings.greedy else settings.temperature,
+        top_k=settings.top_k, top_p=settings.top_p, ends=ends, pad_id=pad_id, seed=seed,
+    )  # fmt: skip
     sequences = make_sequences(repeated, responses, pad_id).to(next(model.parameters()).device)
     return Sampled(sequences=sequences, log_probs=response_log_probs(model, sequences, settings.temperature))
 

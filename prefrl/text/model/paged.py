@@ -10,15 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from prefrl.errors import UserError, first_line, require
 from prefrl.runs.sharding import is_sharded
-
-if TYPE_CHECKING:
-    from prefrl.text.model.generation import SamplingSettings
 
 PAGE = 32  # tokens
 MEND = "Leave the option sampling.engine out: prefrl's own sampler takes any model."
@@ -27,8 +24,11 @@ MEND = "Leave the option sampling.engine out: prefrl's own sampler takes any mod
 def draw_paged(
     model: Any,
     prompts: Sequence[Sequence[int]],
-    settings: SamplingSettings,
     *,
+    max_tokens: int,
+    temperature: float | None,
+    top_k: int,
+    top_p: float,
     ends: Collection[int],
     pad_id: int,
     seed: int,
@@ -40,7 +40,10 @@ def draw_paged(
     Args:
         model: a causal language model of `transformers` in evaluation mode.
         prompts: B lists of ids.
-        settings: how they are drawn.
+        max_tokens: of a response, its end included.
+        temperature: logits are divided by it; None: the likeliest token is taken.
+        top_k: as `SamplingSettings` has it.
+        top_p: as there.
         ends: ids that end a response.
         pad_id: of the model's tokeniser.
         seed: of the engine.
@@ -54,13 +57,12 @@ def draw_paged(
     transformers = require("transformers", "text")
     if is_sharded(model) or not hasattr(model, "generate_batch"):
         raise UserError(f"The paged engine takes whole models of transformers. {MEND}")
-    longest = max(map(len, prompts)) + settings.max_tokens
+    longest = max(map(len, prompts)) + max_tokens
     drawing: dict[str, Any] = {"do_sample": False}
-    if not settings.greedy:
-        drawing = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
-        drawing["top_k"] = settings.top_k or None
+    if temperature is not None:
+        drawing = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k or None}
     config = transformers.GenerationConfig(
-        max_new_tokens=settings.max_tokens, eos_token_id=sorted(ends), pad_token_id=pad_id, **drawing
+        max_new_tokens=max_tokens, eos_token_id=sorted(ends), pad_token_id=pad_id, **drawing
     )
     paging = transformers.ContinuousBatchingConfig(
         page_size=PAGE,
