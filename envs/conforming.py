@@ -16,7 +16,7 @@ import numpy as np
 
 from prefrl.errors import ANYTHING, UserError
 from prefrl.program import own_program, program_state, put_back
-from prefrl.spaces import exchangeable
+from prefrl.spaces import exchangeable, native
 from prefrl.values import MEND, read_end, read_info, read_reward, read_value
 
 
@@ -24,7 +24,8 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Reads what an environment returns: observations of its space, the reward a float, the ends bools, info a mapping.
 
     Observations are copies, and so are the actions that it is given: environments may use their arrays again, and write
-    into what they get. A reward that is None, for one that nobody knows, is NaN.
+    into what they get. Numbers in another machine's byte order, or of more than eight bytes, are translated both ways:
+    neither PyTorch nor files of arrays know them. A reward that is None, for one that nobody knows, is NaN.
 
     Args:
         env: anybody's environment. Its spaces are those that it has when it is made.
@@ -37,7 +38,10 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
-        self._space, self._actions = env.observation_space, env.action_space
+        self._given = {name: getattr(env, name) for name in ("observation_space", "action_space")}
+        self._space, actions = native(env.observation_space), native(env.action_space)
+        self.observation_space, self.action_space = self._space, actions
+        self._dtype = None if actions is env.action_space else env.action_space.dtype
         _check_torch()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -62,7 +66,7 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Take one step."""
         before = program_state()
         try:
-            outcome: Any = self.env.step(action.copy() if type(action) is np.ndarray else action)
+            outcome: Any = self.env.step(self._action(action))
         except (UserError, MemoryError):
             raise
         except ANYTHING as error:
@@ -81,9 +85,15 @@ class Conforming(gymnasium.Wrapper[Any, Any, Any, Any]):
             read_info(info),
         )
 
+    def _action(self, action: Any) -> Any:
+        """Return an action as the environment has it, and a copy."""
+        if self._dtype is not None:
+            return np.asarray(action).astype(self._dtype)
+        return action.copy() if type(action) is np.ndarray else action
+
     def _check_spaces(self) -> None:
         """Refuse spaces that reset has changed: networks and records were made for those before."""
-        for what, before in (("observation_space", self._space), ("action_space", self._actions)):
+        for what, before in self._given.items():
             now = getattr(self.env, what)
             if now is not before and not exchangeable(what, before, now):
                 raise UserError(

@@ -251,6 +251,28 @@ def same_bounds(a: spaces.Space[Any], b: spaces.Space[Any]) -> bool:
     return True
 
 
+def native(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """Return a space whose arrays are in this machine's byte order, a number of eight bytes at most; itself if it is so.
+
+    Args:
+        space: Box, MultiDiscrete or a Dict of these is translated; any other is returned.
+    """
+    if isinstance(space, spaces.Dict):
+        inside = {key: native(leaf) for key, leaf in space.spaces.items()}
+        same = all(inside[key] is leaf for key, leaf in space.spaces.items())
+        return space if same else spaces.Dict(inside)
+    if not isinstance(space, spaces.Box | spaces.MultiDiscrete):
+        return space
+    dtype = np.dtype(space.dtype).newbyteorder("=")
+    if dtype.kind == "f" and dtype.itemsize > 8:
+        dtype = np.dtype(np.float64)
+    if dtype == space.dtype:
+        return space
+    if isinstance(space, spaces.Box):
+        return spaces.Box(space.low.astype(dtype), space.high.astype(dtype), dtype=dtype.type)
+    return spaces.MultiDiscrete(space.nvec, dtype=dtype.type, start=space.start)
+
+
 def exchangeable(what: str, a: spaces.Space[Any], b: spaces.Space[Any]) -> bool:
     """Tell whether one environment's space can stand for another's: actions must have the same bounds as well.
 

@@ -235,7 +235,7 @@ def test_nothing_is_imported_that_only_unix_has() -> None:
 
 
 def test_nothing_is_pickled() -> None:
-    """But what goes through a pipe between a training and the process that it began itself, which no file comes into."""
+    """But what goes through a pipe between a training and the process that it began itself: no file comes into it."""
     wrong = []
     for module, tree in trees().items():
         if module == "prefrl.control.fit_worker":

@@ -423,3 +423,47 @@ def test_an_environment_that_leaves_the_working_directory_takes_nobody_along(
     finally:
         del gymnasium.registry["LeavesFolder-v0"]
     assert Path.cwd() == here
+
+
+class OfAnotherMachine(gymnasium.Env[Any, Any]):
+    """Observations and actions of dtypes that PyTorch does not know."""
+
+    def __init__(self, seen: str, done: str) -> None:
+        box = spaces.Box(0, 100, (2,), np.dtype(seen).type)
+        self.observation_space = spaces.Dict({"far": spaces.Box(box.low, box.high, dtype=np.dtype(seen))})  # type: ignore[arg-type]
+        self.action_space = spaces.Box(-1, 1, (1,), np.dtype(done))  # type: ignore[arg-type]
+        self.done = np.dtype(done)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return {"far": np.array([3, 4], self.observation_space["far"].dtype)}, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert action.dtype == self.done and action.shape == (1,)
+        observation, info = self.reset()
+        return observation, float(action[0]), False, False, info
+
+
+@pytest.mark.parametrize(
+    ("seen", "done", "as_seen", "as_done"),
+    [
+        (">f4", ">f8", np.float32, np.float64),
+        (">i4", "<f4", np.int32, np.float32),
+        ("longdouble", "longdouble", np.float64, np.float64),
+    ],
+)
+def test_numbers_that_pytorch_does_not_know_are_translated_both_ways(
+    seen: str, done: str, as_seen: Any, as_done: Any
+) -> None:
+    env = Conforming(OfAnotherMachine(seen, done))
+    space = env.observation_space["far"]
+    assert space.dtype == as_seen and space.dtype.isnative and (space.low == 0).all() and (space.high == 100).all()
+    assert env.action_space.dtype == as_done and env.action_space.dtype.isnative
+    observation, _ = env.reset()
+    assert observation["far"].dtype.isnative and torch.from_numpy(observation["far"]).tolist() == [3, 4]
+    assert env.step(np.array([0.5], as_done))[1] == 0.5
+
+
+def test_spaces_that_pytorch_knows_stay_the_ones_they_are() -> None:
+    env = gymnasium.make("Pendulum-v1")
+    conforming = Conforming(env)
+    assert conforming.observation_space is env.observation_space and conforming.action_space is env.action_space
