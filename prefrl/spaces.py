@@ -252,7 +252,7 @@ def same_bounds(a: spaces.Space[Any], b: spaces.Space[Any]) -> bool:
 
 
 def native(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """Return a space whose arrays are in this machine's byte order, a number of eight bytes at most; itself if it is so.
+    """Return a space whose arrays are in this machine's byte order, of at most eight bytes a number; itself if it is.
 
     Args:
         space: Box, MultiDiscrete or a Dict of these is translated; any other is returned.
