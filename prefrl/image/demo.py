@@ -34,6 +34,7 @@ from prefrl.runs.beside import finish_runs, places
 from prefrl.runs.codec import to_json
 from prefrl.runs.device import choose_device
 from prefrl.runs.guard import Interrupted
+from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.runs.plotting import make_figure, save_figure, set_style
 from prefrl.runs.streams import stream_seed
 
@@ -55,9 +56,11 @@ class DemoSettings:
     """Over these pictures."""
     comparisons: int = 1000
     """Pairs of the pretrained model's pictures that the reward is learned from."""
-    steps: int = 60
+    steps: int = 120
     """Batches of DDPO and DPOK."""
-    beta: float = 0.01
+    learning_rate: float = 1e-4
+    """Of DDPO and DPOK."""
+    beta: float = 0.02
     """Weight of the KL divergence in DPOK, and in DDPO with KL."""
     sampling_steps: int = 12
     judge_temperature: float = 0.1
@@ -116,7 +119,8 @@ class Demo:
         settings, place = self.settings, self.place
         watch = replace(settings.watch, proxy=reward)
         shared: dict[str, Any] = {"model": base, "reward": reward, "place": place, "watch": watch}
-        policy = PolicySettings(steps=settings.steps, prompts=16, images=4, minibatch_size=256)
+        rate = OptimiserSettings(learning_rate=settings.learning_rate)
+        policy = PolicySettings(steps=settings.steps, prompts=16, images=4, minibatch_size=256, optimiser=rate)
         value, kept = replace(policy, baseline="value"), min(4000, settings.pictures)
         return {
             "dpok": jobs.DPOKJob(**shared, training=replace(value, beta=settings.beta)),
