@@ -25,9 +25,6 @@ def one_thread() -> Iterator[int]:
 def torch_threads(number: int) -> Iterator[int]:
     """Let PyTorch use `number` threads within; gives the number that it used before."""
     before = torch.get_num_threads()
-    if number == before:  # nothing is set, for other threads of the program
-        yield before
-        return
     torch.set_num_threads(number)
     try:
         yield before

@@ -13,8 +13,7 @@ every member.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -160,20 +159,6 @@ class Fitter:
         with torch_threads(1 if alone else torch.get_num_threads()):
             return self._fit(data, generator, on_step)
 
-    @contextmanager
-    def _global_stream(self, seed: int) -> Iterator[None]:
-        """Let torch's global stream, from which dropout draws, begin anew, and go on after as if nothing had happened.
-
-        Perceptrons have no dropout: they may be fitted beside what draws from that stream.
-        """
-        if isinstance(self.ensemble.network, EnsembleMLP):
-            yield
-            return
-        device = self.ensemble.device
-        with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
-            torch.manual_seed(seed)
-            yield
-
     def _fit(
         self, data: ComparisonData, generator: torch.Generator, on_step: Callable[[int], None] | None
     ) -> FitReport:
@@ -195,7 +180,9 @@ class Fitter:
         best_loss, best_state, since_best = float("inf"), None, 0
         order, cursor, made = torch.empty(0, dtype=torch.int64), 0, 0
         self.ensemble.network.train()
-        with self._global_stream(int(torch.randint(2**62, (1,), generator=generator))):
+        with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
+            # dropout draws from the global stream
+            torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
             while made < num_steps:
                 if cursor >= len(order):
                     order, cursor = torch.randperm(len(data), generator=generator), 0
