@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
+from gymnasium.envs.classic_control import PendulumEnv
 
 from prefrl.cli import main
 from prefrl.control import ControlFolder, Interrupted, TrainSettings, resume
@@ -126,3 +130,20 @@ def test_where_its_environment_cannot_be_played_in_nothing_is_shown(
     monkeypatch.setattr(runs, "_evaluate", fails)
     assert main(["evaluate", str(folder.path)]) == 2
     assert "cannot be evaluated: There is no world" in capsys.readouterr().err
+
+
+class Unrewarded(PendulumEnv):
+    """Its reward is known to nobody."""
+
+    def step(self, action: Any) -> Any:
+        observation, _, *ends = super().step(action)
+        return observation, math.nan, *ends
+
+
+def test_a_reward_that_is_no_number_is_said_before_anything_is_learned_from_it(tmp_path: Path) -> None:
+    gymnasium.register("Unrewarded-v0", Unrewarded, max_episode_steps=200)
+    try:
+        with pytest.raises(UserError, match="reward is NaN, None or infinite"):
+            train_baseline(replace(TINY, env_id="Unrewarded-v0"), tmp_path / "run", quiet=True)
+    finally:
+        del gymnasium.registry["Unrewarded-v0"]
