@@ -128,6 +128,11 @@ def find_record(run: str, *, trust: bool = False) -> tuple[Path | str, str, dict
     check_trust(path, config, trust=trust)
     where: Path | str = settings.get("record") or path / "record.sqlite"
     if isinstance(where, Path) and not where.is_file():
+        if config.get("baseline"):
+            raise UserError(
+                f"The run in {path} was trained on the environment's own reward alone: nobody was asked, so it has no "
+                f"record. Put questions about what it does into one with: prefrl ask {path} --of {path}"
+            )
         raise UserError(
             f"The run in {path} has no record yet. Its first queries come when the training has begun: "
             f"prefrl resume {path}"

@@ -7,8 +7,8 @@ it takes Python's lock from the agent's small steps.
 
 from __future__ import annotations
 
+import os
 import pickle
-import signal
 import struct
 import subprocess
 import sys
@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
+import gymnasium
 import numpy as np
 
 from prefrl.rewards import ComparisonData, FitReport, Fitter
@@ -25,6 +26,18 @@ from prefrl.spaces import Array, Batch
 from prefrl.threads import torch_threads
 
 SIZE = struct.Struct("<Q")  # of what follows it in a pipe, in bytes
+
+PROGRAM = """
+import sys
+sys.path[:] = {path!r}
+import signal
+for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+from prefrl.control.fit_worker import main
+main()
+"""
+"""Signals are left to the training, which ends this process, already while the imports take their seconds."""
 
 Transitions = tuple[Batch, Array, Batch]
 
@@ -76,7 +89,9 @@ class FitJob:
     def can_move(self) -> bool:
         """Another process knows everything in it: nothing is of a user's own making."""
         ensemble = self.fitter.ensemble
-        parts = [ensemble.observation_space, ensemble.action_space, *self.data.answers]
+        seen = ensemble.observation_space
+        leaves = seen.spaces.values() if isinstance(seen, gymnasium.spaces.Dict) else ()
+        parts = [seen, *leaves, ensemble.action_space, *self.data.answers]
         return all(type(part).__module__.partition(".")[0] in ("gymnasium", "prefrl") for part in parts)
 
 
@@ -88,12 +103,10 @@ class FitWorker:
     """
 
     def __init__(self) -> None:
-        program = "from prefrl.control.fit_worker import main; main()"
         # This program again, without a shell.
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {program}"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
+            [sys.executable, "-c", PROGRAM.format(path=sys.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._jobs, self._results = self._process.stdin, self._process.stdout
         self._thread = ThreadPoolExecutor(1, "fit")  # it waits for the pipes
@@ -105,7 +118,7 @@ class FitWorker:
         return self._begun.done()
 
     def submit(self, job: FitJob) -> Future[FitDone]:
-        """Begin a fit; its result raises EOFError or OSError where the process ended before it was over."""
+        """Begin a fit; its result raises an error where the process ended before it was over, or gave no result."""
         return self._thread.submit(self._exchange, pickle.dumps(job))
 
     def _exchange(self, job: bytes) -> FitDone:
@@ -163,10 +176,9 @@ def work(jobs: IO[bytes], results: IO[bytes]) -> None:
 
 
 def main() -> None:
-    """Run the process: it ends with the one that started it, whatever signals come to both."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    results, sys.stdout = sys.stdout.buffer, sys.stderr  # whatever prints must not come between
+    """Run the process: it ends with the one that started it."""
+    results = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever prints must not come between, libraries in C among it
+    sys.stdout = sys.stderr
     with torch_threads(1), suppress(BrokenPipeError):
         work(sys.stdin.buffer, results)

@@ -89,6 +89,11 @@ class ControlFolder(RunFolder):
         Raises:
             UserError: it is not there, or a database on a server holds the record of another run.
         """
+        if self.config.get("baseline") and isinstance(self.record, Path) and not self.record.is_file():
+            raise UserError(
+                f"The run in {self.path} is trained on the environment's own reward alone: nobody is asked, so it has "
+                "no record of answers."
+            )
         may_be_new = begins and (self.accept_lost or not self.metrics_path.exists())
         store, run_id = PreferenceStore(self.record, create=may_be_new), self.run_id
         if isinstance(self.record, str):  # a file in the folder can only be its own

@@ -206,7 +206,7 @@ class Trainer:
             with own_folder():
                 rollout = self.agent.improve(novelty).rollout
             self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
-        if self.folder.baseline is not None:
+        if self.is_baseline or self.folder.baseline is not None:
             check_true_rewards(rollout)
         return rollout
 
@@ -423,7 +423,7 @@ def check_true_rewards(rollout: Rollout) -> None:
     if not np.isfinite(rollout.true_rewards).all():
         raise TrueRewardUnknown(
             "The environment's own reward is NaN, None or infinite, and a baseline trains on it: expected finite "
-            "numbers. Leave out --baseline, or fix the environment."
+            "numbers. Leave out --baseline or --baseline-only, or fix the environment."
         )
 
 

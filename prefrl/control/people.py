@@ -158,7 +158,7 @@ class PeopleTeaching(AnswerTeaching):
             time.sleep(POLL_SECONDS)
             self._look(history, num_env_steps)
             fitted |= self._fit_if_due(history, num_env_steps)
-        if waited:  # the next rollout may take long
+        if waited and not stopping():  # the next rollout may take long
             self.tell(num_env_steps, self._progress(num_env_steps), at_once=True)
         return self.learner.reward if fitted else None
 

@@ -330,7 +330,7 @@ class RewardLearner:
         if fitting is not None:
             try:
                 done = fitting.result()
-            except (OSError, EOFError):
+            except Exception:  # it is gone, or something printed into the pipe, which is then no result
                 self._do_without_worker()
         if done is None:
             self._fit(job)
@@ -353,7 +353,7 @@ class RewardLearner:
 
     def _fit(self, job: FitJob) -> None:
         begin = time.perf_counter()
-        with torch_threads(self.fit_threads):
+        with torch_threads(1 if self.fits_beside else self.fit_threads):  # as many as the other process uses
             self.fit_report = job.run()
         missing = self.fits_beside and self._worth_a_worker and self._worker is None
         if missing and time.perf_counter() - begin > LONG_FIT_SECONDS:

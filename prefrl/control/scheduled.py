@@ -63,7 +63,7 @@ class ScheduledTeaching(AnswerTeaching):
 
     def begin_rollout(self, history: History) -> None:
         """Begin a fit to the answers that came after the last rollout, beside the next one."""
-        if self._fits_beside and len(self.learner.data) != self.learner.num_fitted:
+        if self._fits_beside and 0 < len(self.learner.data) != self.learner.num_fitted:  # none: all were lost
             self.learner.begin_fit(history)
 
     @property

@@ -83,6 +83,8 @@ def people_of(folder: RunFolder) -> list[str]:
     """
     if not isinstance(folder, ControlFolder):
         return []
+    if folder.config["baseline"] and isinstance(folder.record, Path) and not folder.record.is_file():
+        return []  # nobody was asked
     with closing(folder.open_record()) as store:
         return _people_in(store)
 

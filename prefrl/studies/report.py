@@ -41,6 +41,11 @@ def report_run(folder: ControlFolder) -> ReportCard:
         UserError: the run has no reward or no readable checkpoint yet.
     """
     settings = folder.settings
+    if folder.config.get("baseline"):
+        raise UserError(
+            f"The run in {folder.path} is trained on the environment's own reward alone, so there is no learned reward "
+            f"to judge. Measure what the agent does with: prefrl evaluate {folder.path}"
+        )
     history = history_of(folder)
     reward = RewardEnsemble.load(folder.reward_path)
     rng = stream(settings.seed, "report")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -10,8 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from prefrl.control import ControlFolder, Interrupted, TrainSettings, fit_worker, resume, reward_learner, train
 from prefrl.control.fit_worker import FitJob, FitWorker
@@ -19,7 +23,7 @@ from prefrl.control.loop import Trainer
 from prefrl.control.reward_learner import RewardLearner
 from prefrl.control.settings import QuerySettings
 from prefrl.errors import UserError
-from prefrl.rewards import FitSettings, Fitter
+from prefrl.rewards import ComparisonData, FitSettings, Fitter, RewardEnsemble
 from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.threads import one_thread
 
@@ -216,3 +220,70 @@ def test_fits_that_others_look_into_or_that_draw_from_global_streams_are_waited_
     monkeypatch.setattr(RewardLearner, "begin_fit", lambda *_: begun.append(1))
     train(replace(settings, steps=1200), tmp_path / "run", quiet=True)
     assert not begun
+
+
+class Noise:
+    """Writes into the standard output of whoever unpickles it, as a library in C does."""
+
+    def __reduce__(self) -> Any:
+        return os.write, (1, b"noise from a library, longer than the size of what follows")
+
+
+def test_it_is_the_same_where_more_threads_would_add_up_in_another_order(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A sum of more than 32,768 numbers is one that PyTorch divides among its threads."""
+    settings = replace(TINY, reward=replace(TINY.reward, num_members=1), reference_segments=2_000)
+    settings = replace(settings, queries=QuerySettings(method="uniform"))
+    own = run(tmp_path / "own", settings)
+    jobs = request.getfixturevalue("in_a_process")
+    other = run(tmp_path / "other", settings)
+    assert len(jobs) > 3
+    for one, another in zip(outcome(own), outcome(other), strict=True):
+        assert_same(one, another)
+
+
+def test_what_a_library_prints_is_no_result(
+    tmp_path: Path, in_a_process: list[FitJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = FitWorker.submit
+    monkeypatch.setattr(FitWorker, "submit", lambda worker, job: submit(worker, replace(job, draw=Noise())))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(tmp_path / "run")
+    assert len(in_a_process) > 3
+
+
+def test_what_is_no_result_leaves_the_fits_to_the_training(
+    tmp_path: Path, in_a_process: list[FitJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FitWorker, "_exchange", lambda *_: pickle.loads(b"noise"))
+    with pytest.warns(UserWarning, match="The training makes the fits itself"):
+        folder = run(tmp_path / "run")
+    assert len(in_a_process) == 1 and folder.read_metrics()[-1]["labels"] == 24
+
+
+def test_signals_do_not_reach_it_while_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = tmp_path / "told"
+    (tmp_path / "prefrl").mkdir()
+    (tmp_path / "prefrl" / "__init__.py").write_text(
+        f"import signal; open({str(told)!r}, 'w').write(str(signal.getsignal(signal.SIGINT) == signal.SIG_IGN))"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    worker = FitWorker()
+    assert isinstance(worker._begun.exception(), EOFError)
+    worker.close()
+    assert told.read_text() == "True"
+
+
+def test_a_space_of_a_users_own_within_another_stays_here() -> None:
+    class Own(spaces.Box):
+        pass
+
+    seen = spaces.Dict({"own": Own(-1, 1, (2,))})
+    ensemble = RewardEnsemble(seen, spaces.Box(-1, 1, (1,)))
+    job = FitJob(
+        fitter=Fitter(ensemble), data=ComparisonData(ensemble, 5), length=5, seed=0, recently=None, reference=None,
+        num_reference=1, draw=np.random.default_rng(0),
+    )  # fmt: skip
+    assert not job.can_move

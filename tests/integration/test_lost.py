@@ -93,6 +93,22 @@ def test_an_emptied_record_can_be_gone_on_from_and_asks_anew(run: Path) -> None:
         assert resume(run, quiet=True, accept_lost=True).finished
 
 
+def test_on_the_way_an_emptied_record_is_asked_before_anything_is_fitted(run: Path) -> None:
+    first, _ = sorted((run / "checkpoints").iterdir())
+    shutil.copytree(
+        run,
+        run.parent / "way",
+        ignore=lambda folder, names: [
+            name
+            for name in names
+            if name.startswith("record.sqlite") or (Path(folder).name == "checkpoints" and name != first.name)
+        ],
+    )
+    with pytest.warns(UserWarning, match="lacks . of . answers"):
+        folder = resume(run.parent / "way", quiet=True, accept_lost=True)
+    assert folder.finished and folder.read_summary()["labels"] == 6
+
+
 def test_the_record_of_another_run_is_not_taken_for_ones_own(run: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in run.glob("record.sqlite*"):

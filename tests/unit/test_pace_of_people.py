@@ -8,6 +8,7 @@ import pytest
 
 from prefrl.control import TrainSettings
 from prefrl.control.people import AHEAD, LAST_STRETCH, PeopleTeaching
+from prefrl.history import History
 
 SETTINGS = TrainSettings(env_id="Pendulum-v1", annotator="human", labels=100, steps=100_000)
 
@@ -59,3 +60,38 @@ def test_who_waits_for_fewer_answers_goes_on_with_fewer() -> None:
     assert rests(5, 20_000, early)
     free = TrainSettings(env_id="Pendulum-v1", annotator="human", labels=100, steps=100_000, wait=0)
     assert not rests(0, 4_000, free)
+
+
+class Waiting(PeopleTeaching):
+    """Rests once, and notes what it tells."""
+
+    def __init__(self) -> None:
+        self.reasons, self.told = ["training rests", ""], list[str]()
+        self.learner: Any = None
+
+    def _reason_to_wait(self, num_env_steps: int) -> str:
+        return self.reasons.pop(0) if self.reasons else ""
+
+    def _look(self, *_: object) -> None: ...
+
+    def _refuse_to_wait_for_nothing(self, *_: object) -> None: ...
+
+    def _fit_if_due(self, *_: object) -> bool:
+        return False
+
+    def _progress(self, num_env_steps: int) -> str:
+        return "training"
+
+    def tell(self, num_env_steps: int, training: str, *, at_once: bool = False, state: str = "running") -> None:
+        self.told.append(training)
+
+
+def test_people_are_told_that_it_goes_on_when_it_does_and_not_when_it_stops() -> None:
+    going_on, stopping, free = Waiting(), Waiting(), Waiting()
+    going_on.hold(History(1_000), 0, lambda: False)
+    assert going_on.told == ["training rests", "training"]
+    stopping.hold(History(1_000), 0, lambda: bool(stopping.told))
+    assert stopping.told == ["training rests"]
+    free.reasons = []
+    free.hold(History(1_000), 0, lambda: False)
+    assert free.told == []
