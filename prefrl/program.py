@@ -49,7 +49,7 @@ def own_folder() -> Iterator[None]:
 
 
 def program_state() -> tuple[Any, ...]:
-    """Return what `put_back` puts back; the two take one or two microseconds, so that every step is looked after."""
+    """Return what `put_back` puts back; the two take two or three microseconds, so that every step is looked after."""
     return (
         sys.stdout,
         sys.stderr,
@@ -58,7 +58,7 @@ def program_state() -> tuple[Any, ...]:
         warnings.showwarning,
         sys.getrecursionlimit(),
         warnings.filters[:],
-        sys.path[:],
+        list(sys.path or ()),  # None where somebody's code says so
         np.geterr(),
         getattr(sys.stdout, "closed", False),
         getattr(sys.stderr, "closed", False),
@@ -89,8 +89,9 @@ def put_back(before: tuple[Any, ...]) -> None:
     if sys.getrecursionlimit() < limit:
         sys.setrecursionlimit(limit)
         did.append("let calls be nested less deeply (sys.setrecursionlimit)")
-    if not set(places) <= set(sys.path):
-        sys.path[:] = [*(place for place in sys.path if place not in places), *places]
+    found = list(sys.path or ())
+    if not set(places) <= set(found):
+        sys.path = [*(place for place in found if place not in places), *places]
         did.append("removed places where modules are looked for (sys.path)")
     now: dict[str, Any] = dict(np.geterr())
     strict = [name for name, was in numpy_errors.items() if now[name] == "raise" != was]

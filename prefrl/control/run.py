@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -327,10 +328,14 @@ def _train_one(
 def _remove_if_nothing_happened(folder: ControlFolder) -> None:
     """Take back the folder of a run that was refused before it began."""
     for run in (folder.baseline, folder):
-        if run is None or run.metrics_path.exists() or run.record_path.exists():
+        metrics = None if run is None else run.metrics_path
+        begun = metrics is not None and metrics.exists() and metrics.stat().st_size > 0
+        if run is None or begun or run.record_path.exists():
             continue
-        for name in (".lock", "config.json", "tracking.json"):
+        for name in (".lock", "config.json", "tracking.json", "metrics.jsonl", "policies/before.pt"):
             (run.path / name).unlink(missing_ok=True)
+        for written in (run.path / "tensorboard", run.policies):
+            shutil.rmtree(written, ignore_errors=True)
         if run.path.is_dir() and not any(run.path.iterdir()):
             run.path.rmdir()
 

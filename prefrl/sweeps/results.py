@@ -192,6 +192,19 @@ def _variant(plan: Plan, cell: Cell) -> str:
     return ", ".join(f"{name}={shown(value)}" for name, value in others.items()) or "as given"
 
 
+def check_measure(plan: Plan, measure: str | None) -> None:
+    """Refuse a figure that no run will have, before any is made.
+
+    Raises:
+        UserError: it is the share of what agents on the true reward gain, and none are trained.
+    """
+    if measure == SHARE and not plan.options.get("baseline"):
+        raise UserError(
+            "The share is of what the same agent gains on the true reward: --measure share needs --baseline, with "
+            "which that is trained beside each run."
+        )
+
+
 def _add_shares(rows: list[dict[str, Any]]) -> None:
     """Add the share of the gain that is possible, where runs on the true reward stand beside."""
     needed = ("true_return_mean", "random_true_return_mean", "baseline_true_return_mean")

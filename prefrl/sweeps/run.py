@@ -19,7 +19,7 @@ from prefrl.sweeps.cells import Outcome, attempts, check_cell, steps_so_far
 from prefrl.sweeps.engine import Resources, log_of, run_cells
 from prefrl.sweeps.picture import plot_results
 from prefrl.sweeps.plan import Plan, Sweep
-from prefrl.sweeps.results import Results, results_of, rows_of
+from prefrl.sweeps.results import Results, check_measure, results_of, rows_of
 
 SECONDS_BETWEEN_TABLES = 2.0
 
@@ -55,6 +55,7 @@ def run_sweep(
         KeyboardInterrupt: the user stopped it; all runs are saved.
     """
     plan = Plan.of(sweep)
+    check_measure(plan, measure)
     plan.begin(out)
     with locked(out):
         missing = []

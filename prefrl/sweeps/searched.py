@@ -24,7 +24,7 @@ from prefrl.runs.plotting import BLUE, GREY, ORANGE, make_figure, save_figure, s
 from prefrl.sweeps.cells import attempts, steps_so_far
 from prefrl.sweeps.engine import Resources, log_of
 from prefrl.sweeps.plan import Plan, Sweep, shown
-from prefrl.sweeps.results import rows_of
+from prefrl.sweeps.results import check_measure, rows_of
 from prefrl.sweeps.search import DONE, FAILED, OPEN, STOPPED, Search, SearchSettings, Trial
 
 MOST_LINES = 10  # of the table
@@ -95,6 +95,7 @@ def run_search(
         KeyboardInterrupt: the user stopped it; all runs are saved.
     """
     plan = Plan.of(sweep)
+    check_measure(plan, measure)
     plan.begin(out)
     with locked(out):
         search = Search(plan, out, settings, measure)

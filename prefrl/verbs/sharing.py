@@ -11,7 +11,7 @@ import tyro
 from prefrl.hub.client import DATASETS, PREFIX
 from prefrl.hub.client import pull as bring
 from prefrl.hub.client import push as share
-from prefrl.verbs.common import RecordPlace
+from prefrl.verbs.common import RecordPlace, other_kind
 
 Repo = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="USER/NAME")]]
 
@@ -35,7 +35,9 @@ def push(
     if left_out:
         print(f"prefrl: Left out: {', '.join(left_out)}.", file=sys.stderr)
     name = repo.removeprefix(PREFIX)
-    use = f"prefrl import hub:{name} --to answers.sqlite" if name.startswith(DATASETS) else f"prefrl report hub:{name}"
+    use = f"prefrl {'report' if other_kind(Path(run)) else 'evaluate'} hub:{name}"
+    if name.startswith(DATASETS):
+        use = f"prefrl import hub:{name} --to answers.sqlite"
     print(f"Shared as {name}; others use it as hub:{name}, e.g. {use}")
 
 

@@ -81,6 +81,7 @@ def use(where: str, what: Callable[[], object]) -> None:
 
 TOLD: dict[str, Callable[[], object]] = {
     r"sys\.path": lambda: sys.path.clear(),
+    r"removed places .*sys\.path": lambda: setattr(sys, "path", None),
     r"numpy\.seterr": lambda: np.seterr(all="raise"),
     r"sys\.stdout": lambda: setattr(sys, "stdout", io.StringIO()),
     r"sys\.stderr": lambda: setattr(sys, "stderr", io.StringIO()),

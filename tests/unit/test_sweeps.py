@@ -167,6 +167,11 @@ def test_a_file_says_the_same_as_the_command(form: str, tmp_path: Path) -> None:
         ("--vary segment-length=10,9999", "longer than an episode"),
         ("--annotator human", "A sweep asks no people"),
         ("--record postgresql://h/d", "have a record each"),
+        ("--measure share", "--measure share needs --baseline"),
+        ("--measure share --baseline-only", "--measure share needs --baseline"),
+        ("--baseline-only --labels 8", "these settings have no meaning: labels"),
+        ("--baseline-only --vary labels=6,8", "these settings have no meaning: labels"),
+        ("--baseline-only --baseline", "need no baseline beside them"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(

@@ -38,8 +38,16 @@ def draw(model: Any, tokens: Tokens, prompts: Sequence[Sequence[int]], *, sample
 
 def test_greedy_responses_are_our_own(model: Any, tokens: Tokens) -> None:
     prompts = [tokens.encode_prompt(text) for text in PROMPTS]  # of different lengths
-    paged, own = (draw(model, tokens, prompts, greedy=True, engine=engine).sequences for engine in ("paged", "own"))
+    ends = set(range(0, model.config.vocab_size, 4))  # so that they end at different steps
+    paged, own = (
+        sample(
+            model, prompts, SamplingSettings(max_tokens=12, greedy=True, engine=engine), end_id=ends,
+            pad_id=tokens.pad_id, samples_per_prompt=2,
+        ).sequences
+        for engine in ("paged", "own")
+    )  # fmt: skip
     assert torch.equal(paged.response_ids, own.response_ids) and torch.equal(paged.prompt_ids, own.prompt_ids)
+    assert len(set(own.lengths.tolist())) > 2
 
 
 def test_samples_of_a_prompt_lie_beside_each_other_and_are_drawn_with_their_probabilities(

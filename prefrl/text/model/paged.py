@@ -7,9 +7,10 @@ for small models and on CPUs.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -73,6 +74,8 @@ def draw_paged(
     try:
         with _quiet(), torch.random.fork_rng():  # it draws from the global stream
             found = model.generate_batch([list(prompt) for prompt in prompts], config, paging, progress_bar=False)
+    except torch.OutOfMemoryError:
+        raise
     except (ValueError, RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
         reason = first_line(error).rstrip(".")
         raise UserError(f"The paged engine of transformers does not take this model: {reason}. {MEND}") from error
@@ -82,13 +85,14 @@ def draw_paged(
     return responses
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what the engine tells of itself: what went wrong is told by what it gives."""
+    """Leave out what the engine tells of itself, and what it prints out of the output: what it gives tells enough."""
     logger = logging.getLogger("ContinuousBatchingLogger")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     finally:
         logger.setLevel(before)
