@@ -319,11 +319,11 @@ def conclusions(found: dict[str, list[dict[str, Any]]], quality: dict[str, float
         for name, rows in learned.items()
         if rows[-1]["proxy"] >= max(row["proxy"] for row in rows) - 0.05
     }
-    over = sorted((name for name, fall in falls.items() if fall > 0.1), key=lambda name: -falls[name])
+    over = sorted((name for name, fall in falls.items() if fall > 0.05), key=lambda name: -falls[name])
     if over:
         said.append(f"The reward rose to the end while gold fell by {falls[over[0]]:.2f} at most: {_names(over)}.")
     else:
-        said.append("Nowhere did gold fall by more than 0.1 while the reward still rose: no over-optimisation yet.")
+        said.append("Nowhere did gold fall by more than 0.05 while the reward still rose: no over-optimisation yet.")
     if "base" in quality:
         drift = {name: value - quality["base"] for name, value in quality.items() if name in learned}
         if drift:

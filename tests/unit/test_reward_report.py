@@ -188,7 +188,7 @@ def test_where_the_true_reward_is_unknown_the_card_says_so_and_is_none_the_less_
     got = card(Formulas(truth), segments(lambda s, a, s2: np.full(len(s), np.nan), num=12))
     assert (got.num_segments, got.num_unknown) == (0, 12)
     assert got.accuracy is None and got.epic_distance is None
-    assert "unknown (NaN or infinite) in 12 of 12 segments" in got.missing["accuracy"]
+    assert "unknown (NaN, None or infinite) in 12 of 12 segments" in got.missing["accuracy"]
     assert "unknown" in got.to_text()
 
 

@@ -340,12 +340,12 @@ def test_no_queries_give_no_answers() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_true_reward_that_is_never_finite_is_refused(bad: float) -> None:
-    with pytest.raises(UserError, match=r"NaN or infinite at step 100 of episode 7.*'oracle' judges by it.*Fix"):
+    with pytest.raises(UserError, match=r"NaN, None or infinite at step 100 of episode 7.*'oracle' judges by it.*Fix"):
         ask(make_teacher("oracle", seed=0), query([bad, bad], [bad, bad]))
     for name in ("equal", "oracle", "myopic"):
         unsure = make_teacher(name, seed=0)
         unsure.observe([episode([bad, bad])])
-        with pytest.raises(UserError, match=f"NaN or infinite at step 100 of episode 7.*{name!r}"):
+        with pytest.raises(UserError, match=f"NaN, None or infinite at step 100 of episode 7.*{name!r}"):
             ask(unsure, query([bad, bad], [bad, bad]), query([bad], [bad], 1))
 
 
