@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +28,7 @@ from prefrl.image.denoising import DenoisingSettings
 from prefrl.image.direct import DiffusionDPOSettings, ReFLSettings
 from prefrl.image.evaluation import draw, grid
 from prefrl.image.folder import ImageFolder
-from prefrl.image.jobs import Place, Watch, save_picture
+from prefrl.image.jobs import SAMPLED_COLUMNS, Place, Watch, save_picture
 from prefrl.image.policy import PolicySettings
 from prefrl.image.quality import Features
 from prefrl.image.reward_model import RewardModel, rank_by_scores
@@ -249,6 +251,41 @@ class Demo:
             )
             shown.append(pictures)
         save_picture(self.out / "pictures.png", grid(np.concatenate(shown), len(asked)))
+        self._draw_at_equal_kl()
+
+    def _draw_at_equal_kl(self) -> None:
+        """Put a row of each method's pictures where it was about as far from the pretrained model as the others."""
+        chosen = at_equal_kl(curves(self.out))
+        rows: list[NDArray[np.uint8]] = []
+        for name in ROWS[1:]:
+            if name in chosen:
+                if not rows:
+                    rows.append(_first_row(self.out / name / "samples" / "00.png"))  # before anything was trained
+                rows.append(_first_row(self.out / name / "samples" / f"{chosen[name]:02d}.png"))
+        if rows:
+            save_picture(self.out / "equal_kl.png", np.concatenate(rows))
+
+
+def _first_row(path: Path) -> NDArray[np.uint8]:
+    """Return the first row of pictures of a grid that a run left."""
+    whole = np.asarray(Image.open(path).convert("RGB"))
+    return whole[: whole.shape[1] // SAMPLED_COLUMNS]
+
+
+def at_equal_kl(found: dict[str, list[dict[str, Any]]]) -> dict[str, int]:
+    """Return for each method the number of the evaluation at which its KL is nearest to what all of them reach.
+
+    Args:
+        found: the evaluations of each method, as `curves` returns them; best of n, which trains nothing, is left out.
+    """
+    learned = {name: rows for name, rows in found.items() if name != "best of n" and len(rows) > 1}
+    if not learned:
+        return {}
+    reached = min(max(row["kl_nats"] for row in rows) for rows in learned.values())
+    return {
+        name: min(range(1, len(rows)), key=lambda number: abs(rows[number]["kl_nats"] - reached))
+        for name, rows in learned.items()
+    }
 
 
 def curves(out: Path) -> dict[str, list[dict[str, Any]]]:
@@ -282,7 +319,11 @@ def show_results(out: Path) -> None:
     Console().print(table)
     for sentence in conclusions(curves(out), quality):
         print(sentence)
+    drawn = curves(out)
+    nats = {name: drawn[name][number]["kl_nats"] for name, number in at_equal_kl(drawn).items()}
+    told = ", ".join(f"{name} at {nats[name]:.0f} nats" for name in ROWS if name in nats)
     print(f"Look at: {out / 'curve.png'}, {out / 'pictures.png'} (rows: {', '.join(ROWS)})")
+    print(f"At the nearest to equal KL: {out / 'equal_kl.png'} (rows: the pretrained model, {told})")
 
 
 def conclusions(found: dict[str, list[dict[str, Any]]], quality: dict[str, float]) -> list[str]:

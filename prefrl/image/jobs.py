@@ -42,6 +42,8 @@ NAMED = ("model", "reward", "data")
 SUMMARISED = ("kl_nats", "kl_standard_error", "gold", "proxy", "diversity")
 """Figures of the last evaluation that are in the summary."""
 
+SAMPLED_COLUMNS = 16  # of the grids of pictures that runs leave
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -474,7 +476,7 @@ class _Watching:
         if self.reference is None:
             figures = {name: value for name, value in figures.items() if not name.startswith("kl_")}
         count = len(self.folder.read_evaluations()) if self.folder.evaluations_path.is_file() else 0
-        save_picture(self.folder.path / "samples" / f"{count:02d}.png", grid(pictures[:64], 16))
+        save_picture(self.folder.path / "samples" / f"{count:02d}.png", grid(pictures[:64], SAMPLED_COLUMNS))
         return figures
 
 

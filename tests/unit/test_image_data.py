@@ -15,7 +15,7 @@ from prefrl.envs.scenes import Scene, Scenes, draw
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison
 from prefrl.image.data import read_rankings, write_rankings
-from prefrl.image.demo import conclusions
+from prefrl.image.demo import at_equal_kl, conclusions
 from prefrl.image.denoising import reward_weights
 from prefrl.image.evaluation import diversity, grid
 from prefrl.image.model import SHAPES, build_model, to_floats
@@ -267,3 +267,17 @@ def test_diversity_is_the_distance_of_pictures_of_one_prompt() -> None:
     assert diversity(["a", "a", "b"], np.stack([dark, light, light])) == pytest.approx(30.0)
     assert np.isnan(diversity(["a", "b"], np.stack([dark, light])))
     assert grid(np.stack([dark, light, dark]), 2).shape == (2 + 2 * 66, 2 + 2 * 66, 3)
+
+
+def test_methods_are_shown_where_they_are_about_as_far_from_the_start_as_each_other() -> None:
+    def points(*nats: float) -> list[dict[str, float]]:
+        return [{"kl_nats": value, "gold": 0.0, "proxy": 0.0} for value in nats]
+
+    found = {
+        "ddpo": points(0, 9, 40, 90),
+        "dpok": points(0, 4, 11, 14),
+        "rwr": points(0, 8, 12),
+        "best of n": points(0, 2),
+    }
+    assert at_equal_kl(found) == {"ddpo": 1, "dpok": 2, "rwr": 2}
+    assert at_equal_kl({"dpok": points(0)}) == {}
