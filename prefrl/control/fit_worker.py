@@ -60,8 +60,6 @@ class FitJob:
     fitter: Fitter
     """Its ensemble is what is fitted."""
     data: ComparisonData
-    length: int
-    """Steps of a segment."""
     seed: int
     """Of the run."""
     recently: Transitions | None
@@ -82,7 +80,8 @@ class FitJob:
         if self.reference is not None:
             ensemble.normalise(*self.reference)
         else:
-            ensemble.normalise_on_asked(self.data.sample_features(self.num_reference, self.draw), self.length)
+            asked = self.data.sample_features(self.num_reference, self.draw)
+            ensemble.normalise_on_asked(asked, self.data.length)
         return report
 
     @property

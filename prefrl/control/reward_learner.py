@@ -376,7 +376,7 @@ class RewardLearner:
             segments = history.sample(settings.reference_segments, settings.segment_length, draw)
             reference = stack_transitions(segments)
         return FitJob(
-            fitter=self.fitter, data=self.data, length=settings.segment_length, seed=settings.seed, recently=recently,
+            fitter=self.fitter, data=self.data, seed=settings.seed, recently=recently,
             reference=reference, num_reference=settings.reference_segments, draw=draw,
         )  # fmt: skip
 

@@ -328,11 +328,9 @@ def _train_one(
 def _remove_if_nothing_happened(folder: ControlFolder) -> None:
     """Take back the folder of a run that was refused before it began."""
     for run in (folder.baseline, folder):
-        metrics = None if run is None else run.metrics_path
-        begun = metrics is not None and metrics.exists() and metrics.stat().st_size > 0
-        if run is None or begun or run.record_path.exists():
+        if run is None or run.record_path.exists() or (run.metrics_path.exists() and run.read_metrics()):
             continue
-        for name in (".lock", "config.json", "tracking.json", "metrics.jsonl", "policies/before.pt"):
+        for name in (".lock", "config.json", "tracking.json", run.metrics_path.name):
             (run.path / name).unlink(missing_ok=True)
         for written in (run.path / "tensorboard", run.policies):
             shutil.rmtree(written, ignore_errors=True)

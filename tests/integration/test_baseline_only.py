@@ -20,6 +20,7 @@ from prefrl.control.run import train_baseline
 from prefrl.errors import UserError
 from prefrl.hub.card import card_of
 from prefrl.hub.packing import pack, people_of
+from tests.outcomes import figures
 
 QUICK = [
     "--steps", "3200", "--num-envs", "2", "--segment-length", "20", "--warmup-steps", "400",
@@ -31,13 +32,6 @@ TINY = TrainSettings(
 )  # fmt: skip
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [
-        {name: value for name, value in row.items() if name not in ("seconds", "steps_per_second")}
-        for row in ControlFolder.open(path).read_metrics()
-    ]
-
-
 def test_it_is_the_baseline_of_a_run_with_questions_and_has_all_but_a_reward(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -46,7 +40,7 @@ def test_it_is_the_baseline_of_a_run_with_questions_and_has_all_but_a_reward(
     said = capsys.readouterr()
     assert "trained on the true reward" in said.out and "best learned" not in said.out and said.err == ""
     assert main(["train", "Pendulum-v1", "--labels", "12", "--baseline", "--out", str(both), *QUICK]) == 0
-    assert rows(alone) == rows(both / "baseline")
+    assert figures(ControlFolder.open(alone)) == figures(ControlFolder.open(both / "baseline"))
     assert (alone / "curves.png").is_file() and (alone / "videos" / "training.mp4").is_file()
     assert not (alone / "reward.safetensors").exists() and not (alone / "record.sqlite").exists()
     summary = json.loads((alone / "summary.json").read_text())
@@ -73,7 +67,7 @@ def test_stopped_it_goes_on_as_if_nothing_had_happened(tmp_path: Path, monkeypat
     with pytest.raises(UserError, match="has no meaning"):
         resume(tmp_path / "stopped", quiet=True, labels="+10")
     stopped = resume(tmp_path / "stopped", quiet=True)
-    assert len(rows(stopped.path)) == len(rows(whole.path)) and stopped.finished
+    assert len(figures(stopped)) == len(figures(whole)) and stopped.finished
     assert stopped.read_summary()["labels"] == 0
 
 

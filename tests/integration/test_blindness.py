@@ -12,7 +12,8 @@ import pytest
 
 from prefrl.control import TrainSettings, train
 from prefrl.runs.checkpoint import newest_checkpoint
-from tests.integration.test_resume import TINY, TINY_SAC, assert_same
+from tests.integration.test_resume import TINY, TINY_SAC
+from tests.outcomes import assert_same
 
 HEIGHT = "def upright(segment):\n    return segment.observations[1:, 0]\n"
 

@@ -18,7 +18,7 @@ from prefrl.errors import UserError
 from prefrl.rewards import RewardEnsemble, RewardSettings
 from prefrl.store import PreferenceStore
 from tests.documents import write_files
-from tests.integration.test_resume import assert_same, outcome
+from tests.outcomes import assert_same, outcome
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 OWN = TrainSettings(

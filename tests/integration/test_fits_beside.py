@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from gymnasium import spaces
 
 from prefrl.control import ControlFolder, Interrupted, TrainSettings, fit_worker, resume, reward_learner, train
@@ -24,34 +23,13 @@ from prefrl.control.reward_learner import RewardLearner
 from prefrl.control.settings import QuerySettings
 from prefrl.errors import UserError
 from prefrl.rewards import ComparisonData, FitSettings, Fitter, RewardEnsemble
-from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.threads import one_thread
+from tests.outcomes import assert_same, outcome
 
 TINY = TrainSettings(
     env_id="Pendulum-v1", labels=24, steps=3200, num_envs=2, segment_length=20, warmup_steps=400, num_checkpoints=3,
     hyperparameters={"n_steps": 100, "batch_size": 50, "n_epochs": 2},
 )  # fmt: skip
-
-
-def outcome(folder: ControlFolder) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    checkpoint, _ = newest_checkpoint(folder)
-    assert checkpoint is not None
-    rows = [{k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in folder.read_metrics()]
-    return rows, checkpoint.state.tensors
-
-
-def assert_same(first: Any, second: Any) -> None:
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second)
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for name in first:
-            assert_same(first[name], second[name])
-    elif isinstance(first, list | tuple):
-        for one, other in zip(first, second, strict=True):
-            assert_same(one, other)
-    else:
-        assert first == second
 
 
 @pytest.fixture
@@ -88,7 +66,12 @@ def run(path: Path, settings: TrainSettings = TINY) -> ControlFolder:
 MIXED = replace(TINY, queries=QuerySettings(feedback="mixed", num_ranked=3), fit=FitSettings(estimate_reliability=True))
 
 
-@pytest.mark.parametrize("settings", [TINY, MIXED, replace(TINY, env_id="MountainCar-v0", segment_length=10)])
+MANY = replace(  # a sum of more than 32,768 numbers is one that PyTorch divides among its threads
+    TINY, reward=replace(TINY.reward, num_members=1), reference_segments=2_000, queries=QuerySettings(method="uniform")
+)
+
+
+@pytest.mark.parametrize("settings", [TINY, MIXED, replace(TINY, env_id="MountainCar-v0", segment_length=10), MANY])
 def test_it_is_the_same_whoever_makes_the_fits(
     settings: TrainSettings, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -97,8 +80,7 @@ def test_it_is_the_same_whoever_makes_the_fits(
     jobs = request.getfixturevalue("in_a_process")
     other = run(tmp_path / "other", settings)
     assert len(jobs) > 3
-    for one, another in zip(outcome(own), outcome(other), strict=True):
-        assert_same(one, another)
+    assert_same(outcome(own), outcome(other))
 
 
 def test_where_the_process_ends_the_training_makes_the_fits_itself(
@@ -116,8 +98,7 @@ def test_where_the_process_ends_the_training_makes_the_fits_itself(
     with pytest.warns(UserWarning, match="has ended, or could not begin. The training makes the fits itself"):
         other = run(tmp_path / "other")
     assert len(in_a_process) == 3
-    for one, another in zip(outcome(own), outcome(other), strict=True):
-        assert_same(one, another)
+    assert_same(outcome(own), outcome(other))
 
 
 @pytest.mark.parametrize("where", [["/nonexistent/python"], [sys.executable, "-c", "import sys; sys.exit(3)"]])
@@ -229,20 +210,6 @@ class Noise:
         return os.write, (1, b"noise from a library, longer than the size of what follows")
 
 
-def test_it_is_the_same_where_more_threads_would_add_up_in_another_order(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    """A sum of more than 32,768 numbers is one that PyTorch divides among its threads."""
-    settings = replace(TINY, reward=replace(TINY.reward, num_members=1), reference_segments=2_000)
-    settings = replace(settings, queries=QuerySettings(method="uniform"))
-    own = run(tmp_path / "own", settings)
-    jobs = request.getfixturevalue("in_a_process")
-    other = run(tmp_path / "other", settings)
-    assert len(jobs) > 3
-    for one, another in zip(outcome(own), outcome(other), strict=True):
-        assert_same(one, another)
-
-
 def test_what_a_library_prints_is_no_result(
     tmp_path: Path, in_a_process: list[FitJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,7 +234,8 @@ def test_signals_do_not_reach_it_while_it_imports(tmp_path: Path, monkeypatch: p
     told = tmp_path / "told"
     (tmp_path / "prefrl").mkdir()
     (tmp_path / "prefrl" / "__init__.py").write_text(
-        f"import signal; open({str(told)!r}, 'w').write(str(signal.getsignal(signal.SIGINT) == signal.SIG_IGN))"
+        f"import signal; open({str(told)!r}, 'w').write(str(signal.getsignal(signal.SIGINT) == signal.SIG_IGN))\n"
+        "raise SystemExit\n"
     )
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     worker = FitWorker()
@@ -283,7 +251,7 @@ def test_a_space_of_a_users_own_within_another_stays_here() -> None:
     seen = spaces.Dict({"own": Own(-1, 1, (2,))})
     ensemble = RewardEnsemble(seen, spaces.Box(-1, 1, (1,)))
     job = FitJob(
-        fitter=Fitter(ensemble), data=ComparisonData(ensemble, 5), length=5, seed=0, recently=None, reference=None,
+        fitter=Fitter(ensemble), data=ComparisonData(ensemble, 5), seed=0, recently=None, reference=None,
         num_reference=1, draw=np.random.default_rng(0),
     )  # fmt: skip
     assert not job.can_move

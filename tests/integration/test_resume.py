@@ -29,6 +29,7 @@ from prefrl.rewards import FitSettings, RewardSettings
 from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.runs.codec import to_json
 from prefrl.store import PreferenceStore
+from tests.outcomes import assert_same, outcome
 
 TINY = TrainSettings(
     env_id="Pendulum-v1", labels=12, steps=3200, num_envs=2, segment_length=20, warmup_steps=400, num_checkpoints=5,
@@ -47,34 +48,6 @@ TINY_MIXED = replace(
 TINY_GROUPS = replace(
     TINY, steps=1600, panel=("oracle", "inverted", "oracle"), reward=RewardSettings(groups=2, serve="worst")
 )
-
-
-def outcome(folder: ControlFolder) -> dict[str, Any]:
-    """Return weights and metrics, without what depends on the clock."""
-    checkpoint, refused = newest_checkpoint(folder)
-    assert checkpoint is not None and not refused
-    rows = [{k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in folder.read_metrics()]
-    with PreferenceStore(folder.record_path) as store:
-        answers = [(answer.query_id, answer.value) for _, answer in store.answers()]
-    state = checkpoint.state
-    return {"tensors": state.tensors, "arrays": state.arrays, "metrics": rows, "answers": answers}
-
-
-def assert_same(first: Any, second: Any, where: str = "") -> None:
-    if isinstance(first, dict):
-        assert first.keys() == second.keys(), where
-        for key in first:
-            assert_same(first[key], second[key], f"{where}/{key}")
-    elif isinstance(first, list | tuple):
-        assert len(first) == len(second), where
-        for index, pair in enumerate(zip(first, second, strict=True)):
-            assert_same(*pair, f"{where}/{index}")
-    elif isinstance(first, torch.Tensor):
-        assert torch.equal(first, second), where
-    elif hasattr(first, "tobytes"):
-        assert first.tobytes() == second.tobytes(), where
-    else:
-        assert first == second, where
 
 
 def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:

@@ -30,6 +30,7 @@ from prefrl.rewards import FitSettings, RewardSettings
 from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.segments import Rollout, Segment
 from prefrl.store import PreferenceStore
+from tests.outcomes import figures
 
 FEW = TrainSettings(
     env_id="Pendulum-v1", labels=10, steps=1600, num_envs=2, segment_length=10, warmup_steps=200, num_checkpoints=4,
@@ -211,7 +212,7 @@ def test_settings_that_cannot_be_meant_are_refused(changes: dict[str, Any], said
 
 def outcome(folder: ControlFolder) -> tuple[list[dict[str, Any]], list[Any], dict[str, Any]]:
     """Return metrics, answers and weights, without what depends on the clock."""
-    rows = [{k: v for k, v in row.items() if k not in ("seconds", "steps_per_second")} for row in folder.read_metrics()]
+    rows = figures(folder)
     with PreferenceStore(folder.record_path) as store:
         answers = [(answer.query_id, answer.annotator, answer.value) for _, answer in store.answers()]
     return rows, answers, folder.load_policy("last")["network"]
