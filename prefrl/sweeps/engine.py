@@ -95,7 +95,7 @@ class Runs:
             "log": str(log_of(self._out, cell)),
         }
         plan = self._plan
-        begun = self._task.remote(plan.kind.name, cell.settings, cell.expected, plan.options, place)
+        begun = self._task.remote(plan.kind.name, cell.settings, cell.expected, plan.options_of(cell), place)
         self._waiting[begun] = cell.name
 
     def collect(self, seconds: float = SECONDS_BETWEEN_LOOKS) -> dict[str, Outcome]:

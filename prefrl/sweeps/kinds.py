@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 from prefrl.control import run as control_runs
 from prefrl.control.folder import ControlFolder
-from prefrl.control.settings import TrainSettings
+from prefrl.control.settings import ABOUT_ANSWERS, TrainSettings
 from prefrl.errors import ANYTHING, UserError, first_line, near_names, require
 from prefrl.offline import run as offline_runs
 from prefrl.offline.demonstrations import demonstrate
@@ -19,6 +19,10 @@ from prefrl.runs import RunFolder, tracking
 from prefrl.runs.codec import from_json, to_json
 from prefrl.studies.report import report_run
 from prefrl.sweeps.naming import default_values, get, option_paths, put
+
+
+_OF_BOTH = ("demonstrations", "demonstration_pairs", "clone_demonstrations", "from_offline")
+"""Settings about answers that may bring a policy to begin with, the baseline too."""
 
 
 class Kind(Protocol):
@@ -77,6 +81,10 @@ class ControlKind:
             settings.refuse_answers()
         resolved: dict[str, Any] = to_json(control_runs.settle(settings))
         return resolved
+
+    def baseline_settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of the settings of a run that its baseline depends on."""
+        return {name: value for name, value in values.items() if name not in ABOUT_ANSWERS or name in _OF_BOTH}
 
     def begin(self, values: Mapping[str, Any], path: Path, options: Mapping[str, Any]) -> None:
         """Train; see `Kind`."""

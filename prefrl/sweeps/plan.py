@@ -18,7 +18,7 @@ from prefrl.files import parse_json, read_json, read_plain, write_json
 from prefrl.runs.codec import to_json
 from prefrl.runs.folder import installed_versions
 from prefrl.runs.streams import check_seed
-from prefrl.sweeps.kinds import Kind, kind_named
+from prefrl.sweeps.kinds import ControlKind, Kind, kind_named
 from prefrl.sweeps.machine import described_machine
 from prefrl.sweeps.naming import default_values, get, option_paths, place_of, put
 from prefrl.sweeps.ranges import Range, range_of
@@ -61,6 +61,8 @@ class Cell:
     settings: dict[str, Any]
     expected: dict[str, Any]
     """Settings as `config.json` of its folder will hold them; empty where only the run can tell."""
+    baseline_of: str | None = None
+    """The run whose baseline would be this one's as well and is not trained again; None: its own, where it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +158,13 @@ class Plan:
             described["search"] = {name: one.to_json() for name, one in search.items()}
             _check_ends(maker, search)
         return cls(
-            kind=kind, maker=maker, cells=() if search else tuple(_every_cell(maker, sweep)), search=search,
+            kind=kind, maker=maker, cells=() if search else _with_baselines(maker, _every_cell(maker, sweep)), search=search,
             trials=sweep.trials, options=options, described=json.loads(json.dumps(described)),
         )  # fmt: skip
+
+    def options_of(self, cell: Cell) -> dict[str, Any]:
+        """Return what a run is told beside its settings."""
+        return self.options if cell.baseline_of is None else {**self.options, "baseline": False}
 
     def begin(self, out: Path) -> None:
         """Write down what the sweep is, or check that the folder is of this one.
@@ -294,6 +300,19 @@ def _every_cell(maker: CellMaker, sweep: Sweep) -> Iterator[Cell]:
     for values in itertools.product(*sweep.vary.values()):
         varied = dict(zip(sweep.vary, values, strict=True))
         yield from maker.of(varied, _folder_name(varied, names))
+
+
+def _with_baselines(maker: CellMaker, cells: Iterator[Cell]) -> tuple[Cell, ...]:
+    """Let runs that differ in what is asked alone have the baseline of the first of them, which is the same."""
+    if not (isinstance(maker.kind, ControlKind) and maker.options["baseline"]):
+        return tuple(cells)
+    trained: dict[str, str] = {}
+    shared = []
+    for cell in cells:
+        key = json.dumps(maker.kind.baseline_settings(cell.settings), sort_keys=True)
+        first = trained.setdefault(key, cell.name)
+        shared.append(cell if first == cell.name else dataclasses.replace(cell, baseline_of=first))
+    return tuple(shared)
 
 
 def _check_ends(maker: CellMaker, search: Mapping[str, Range]) -> None:

@@ -104,6 +104,7 @@ def rows_of(
                 "figures": dict(numbers(finite(folder.read_summary()))) if over else {},
             }
         )
+    _add_baselines(rows, plan.cells if cells is None else cells)
     _add_shares(rows)
     return rows
 
@@ -203,6 +204,19 @@ def check_measure(plan: Plan, measure: str | None) -> None:
             "The share is of what the same agent gains on the true reward: --measure share needs --baseline, with "
             "which that is trained beside each run."
         )
+
+
+def _add_baselines(rows: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> None:
+    """Give runs without a baseline of their own the figures of the one that is theirs too; its time counts once."""
+    by_name = {row["run"]: row["figures"] for row in rows}
+    for row, cell in zip(rows, cells, strict=True):
+        if cell.baseline_of is not None and row["figures"]:
+            beside = by_name.get(cell.baseline_of, {})
+            row["figures"] |= {
+                name: value
+                for name, value in beside.items()
+                if name.startswith("baseline_") and name != "baseline_seconds"
+            }
 
 
 def _add_shares(rows: list[dict[str, Any]]) -> None:

@@ -56,6 +56,26 @@ def test_every_combination_is_a_run_for_each_seed_with_a_folder_of_its_own() -> 
     assert last.expected["warmup_steps"] > 0, "as config.json will hold it: resolved"
 
 
+def test_runs_that_differ_in_what_is_asked_alone_have_one_baseline(tmp_path: Path) -> None:
+    plan = swept(
+        "train Pendulum-v1 --steps 16000 --baseline --vary labels=6,8 hyper.gamma=0.9,0.97 reward.num-members=2,3"
+    )
+    own = [cell for cell in plan.cells if cell.baseline_of is None]
+    assert {(cell.varied["hyper.gamma"], cell.seed) for cell in own} == {(0.9, 0), (0.9, 1), (0.97, 0), (0.97, 1)}
+    assert len(own) == 4 and all(plan.options_of(cell)["baseline"] for cell in own)
+    by_name = {cell.name: cell for cell in own}
+    for cell in plan.cells:
+        if cell.baseline_of is not None:
+            first = by_name[cell.baseline_of]
+            assert (first.varied["hyper.gamma"], first.seed) == (cell.varied["hyper.gamma"], cell.seed)
+            assert plan.options_of(cell)["baseline"] is False
+    brought = swept(
+        "train Pendulum-v1 --steps 16000 --baseline --labels 8 --vary demonstration-pairs=0,2 --demonstrations x"
+    )
+    assert all(cell.baseline_of is None for cell in brought.cells), "a clone is where the baseline begins too"
+    assert all(cell.baseline_of is None for cell in swept("train Pendulum-v1 --steps 16000 --vary labels=6,8").cells)
+
+
 def test_words_after_vary_that_are_no_values_are_those_of_the_run() -> None:
     plan = swept("train --vary labels=6,8 Pendulum-v1 --steps 16000")
     assert {cell.settings["env_id"] for cell in plan.cells} == {"Pendulum-v1"}
@@ -307,6 +327,37 @@ def finished(out: Path, plan: Plan, figures: Any) -> None:
                 out / cell.name, from_json(TrainSettings, cell.settings).resolve(), baseline=False
             )
             folder.finish({"true_return_mean": value, "steps": 10, "measures": {"upright": 0.5}})
+
+
+def test_a_baseline_that_runs_share_counts_for_each_and_its_time_once(tmp_path: Path) -> None:
+    plan = swept("train Pendulum-v1 --steps 16000 --baseline --vary labels=6,8", seeds=2)
+    for cell in plan.cells:
+        settings = from_json(TrainSettings, cell.settings).resolve()
+        beside = {"baseline_true_return_mean": 110.0, "baseline_seconds": 5.0} if cell.baseline_of is None else {}
+        figures = {"true_return_mean": 60.0, "random_true_return_mean": 10.0, **beside}
+        if cell.name != "labels-6/seed-1":  # still to be made, and the baseline of labels-8/seed-1 with it
+            ControlFolder.create(tmp_path / cell.name, settings, baseline=False).finish(figures)
+    rows = {row["run"]: row["figures"] for row in rows_of(plan, tmp_path, {})}
+    assert rows["labels-8/seed-0"]["baseline_true_return_mean"] == 110.0
+    assert "baseline_seconds" not in rows["labels-8/seed-0"] and rows["labels-6/seed-0"]["baseline_seconds"] == 5.0
+    assert rows["labels-8/seed-0"]["share"] == rows["labels-6/seed-0"]["share"] == 0.5
+    assert "baseline_true_return_mean" not in rows["labels-8/seed-1"] and rows["labels-6/seed-1"] == {}
+
+
+@pytest.mark.slow
+def test_the_baseline_does_not_depend_on_what_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    vary = {"labels": [6, 9], "fit.crop": [0.0, 0.3], "queries.method": ["disagreement", "uniform"]}
+    plan = Plan.of(Sweep(settings=SMALL, seeds=1, vary=vary, options={"baseline": True}))
+    assert sum(cell.baseline_of is None for cell in plan.cells) == 1
+    policies = []
+    for number in (0, -1):
+        place = {**placed(tmp_path), "path": str(tmp_path / f"run{number}")}
+        cell = plan.cells[number]
+        assert make_cell("train", cell.settings, cell.expected, plan.options, place) == ("done", "")
+        policies.append(ControlFolder.open(Path(place["path"]) / "baseline").load_policy("last"))
+    assert str(policies[0]) == str(policies[1])
+    assert ControlFolder.open(tmp_path / "run0").read_metrics() != ControlFolder.open(tmp_path / "run-1").read_metrics()
 
 
 def test_a_table_has_the_middle_half_of_the_seeds_and_who_is_above_whom(tmp_path: Path) -> None:
