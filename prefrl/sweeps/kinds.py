@@ -20,7 +20,6 @@ from prefrl.runs.codec import from_json, to_json
 from prefrl.studies.report import report_run
 from prefrl.sweeps.naming import default_values, get, option_paths, put
 
-
 _OF_BOTH = ("demonstrations", "demonstration_pairs", "clone_demonstrations", "from_offline")
 """Settings about answers that may bring a policy to begin with, the baseline too."""
 

@@ -157,8 +157,9 @@ class Plan:
         if search:
             described["search"] = {name: one.to_json() for name, one in search.items()}
             _check_ends(maker, search)
+        cells = () if search else _with_baselines(maker, _every_cell(maker, sweep))
         return cls(
-            kind=kind, maker=maker, cells=() if search else _with_baselines(maker, _every_cell(maker, sweep)), search=search,
+            kind=kind, maker=maker, cells=cells, search=search,
             trials=sweep.trials, options=options, described=json.loads(json.dumps(described)),
         )  # fmt: skip
 
