@@ -111,7 +111,12 @@ _KNOWN: dict[str, Task] = {
         Task(env_id="Reacher-v5", segment_length=10, note=f"{_NEVER_ENDS}; 50 steps"),
         Task(env_id="Pendulum-v1", note=f"{_NEVER_ENDS}; 200 steps"),
         Task(
-            env_id="Hopper-v5", fixed_horizon=1000, terminal_reward=-1.0, hold=FALL_HOLD, segment_length=25, note=_FALLS
+            env_id="Hopper-v5",
+            fixed_horizon=1000,
+            terminal_reward=-1.0,
+            hold=FALL_HOLD,
+            segment_length=100,  # 0.8 seconds: a hop or two, so that segments differ by the gait and not by its phase
+            note=_FALLS,
         ),
         Task(env_id="Walker2d-v5", fixed_horizon=1000, terminal_reward=-1.0, hold=FALL_HOLD, note=_FALLS),
         Task(env_id="Ant-v5", fixed_horizon=1000, terminal_reward=-1.0, hold=FALL_HOLD, note=_FALLS),

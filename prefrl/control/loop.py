@@ -26,7 +26,7 @@ from prefrl.control.demonstrations import Demonstrations, start_clone
 from prefrl.control.folder import ControlFolder
 from prefrl.control.offline_start import start_policy
 from prefrl.control.people import People, PeopleTeaching
-from prefrl.control.policies import make_run_agent, make_run_env
+from prefrl.control.policies import make_run_agent, make_run_env, warn_of_short_segments
 from prefrl.control.reward_learner import RewardLearner, make_run_teacher
 from prefrl.control.scheduled import ScheduledTeaching
 from prefrl.control.settings import RunSettings
@@ -109,6 +109,8 @@ class Trainer:
         probe = make_run_env(settings)
         choose = device_to_go_on_with if folder.metrics_path.is_file() else choose_device
         self.device = choose(settings.device, prefer_gpu=is_image(probe.observation_space))
+        if not (self.is_baseline or folder.metrics_path.is_file()):
+            warn_of_short_segments(settings, probe)
         probe.close()
         self.agent: Agent = make_run_agent(
             settings, seed=stream_seed(settings.seed, "agent"), device=self.device, pass_true_reward=self.is_baseline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -14,7 +15,7 @@ from prefrl.clips.worlds import needs_pictures
 from prefrl.control.folder import ControlFolder
 from prefrl.control.rendering import prepare_pictures
 from prefrl.control.settings import RunSettings
-from prefrl.envs import EnvLoop, make_env, make_vector_env
+from prefrl.envs import TASKS, EnvLoop, episode_length, make_env, make_vector_env
 from prefrl.errors import UserError
 from prefrl.runs.streams import stream_seed
 from prefrl.spaces import Array, Batch
@@ -35,6 +36,35 @@ def _form(settings: RunSettings) -> dict[str, Any]:
     if settings.fixed_horizon:
         form |= {"fixed_horizon": settings.fixed_horizon, "terminal_reward": settings.terminal_reward}
     return form
+
+
+SHORT_SECONDS = 0.4
+"""Segments shorter than this, by the clock of the environment, are said."""
+
+
+def warn_of_short_segments(settings: RunSettings, env: gymnasium.Env[Any, Any]) -> None:
+    """Say so where a segment lasts a moment only, so that it shows where in a stride a robot is and not how it walks.
+
+    Args:
+        settings: of the run, resolved.
+        env: its environment, whose `metadata["render_fps"]` are its steps in a second; where there are none, or the
+            length is the one that `TASKS` has for it, nothing is said.
+    """
+    rate, length = env.metadata.get("render_fps"), settings.segment_length
+    if not isinstance(rate, int | float) or not math.isfinite(rate) or length / max(rate, 1) >= SHORT_SECONDS:
+        return
+    known = TASKS.find(settings.env_id)
+    if known.env_id in TASKS and length == known.segment_length:
+        return
+    longest = settings.fixed_horizon or settings.max_episode_steps or episode_length(settings.env_id) or math.inf
+    wanted = math.ceil(rate)
+    if longest > length:
+        warnings.warn(
+            f"A segment of {length} steps lasts {length / rate:.2g} seconds by the environment's clock ({rate:g} steps "
+            "a second), so little that two of them may not show which behaviour is better. Consider "
+            f"--segment-length {min(wanted, longest)}.",
+            stacklevel=2,
+        )
 
 
 def make_shown_env(settings: RunSettings) -> gymnasium.Env[Any, Any]:
