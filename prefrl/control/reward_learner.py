@@ -46,6 +46,7 @@ PATIENCE_SECONDS = 600.0  # for the record's server, once it was there: hours of
 INPUTS_FROM = 0.1  # share of the run, the newest, that the scales of the reward's inputs are taken from
 INPUT_STEPS = 1_000  # drawn from there
 LONG_FIT_SECONDS = 0.1  # from which on a process of their own is begun for fits, where there are cores for it
+DYNAMICS_STEPS = 4_000  # that a reward which learns the dynamics draws for each fit, at least
 MANY_TIES = 0.25  # share of ties from which on what the agent usually does is not what the answers are about
 
 Prepare = Callable[[Query, History], Query]
@@ -366,7 +367,7 @@ class RewardLearner:
         """Return a fit to the answers that count; what it reads of the history is drawn here."""
         settings, number = self.settings, self.fitter.num_fits
         many_ties = (self.data.share_of_ties() or 0.0) >= MANY_TIES
-        recently = reference = None
+        recently = reference = transitions = None
         draw = stream(settings.seed, "reference", number)
         if self._follows_agent and self.fitted and self.reward.num_inputs and not many_ties:
             recent = max(1, int(INPUTS_FROM * settings.steps))
@@ -375,8 +376,12 @@ class RewardLearner:
         if not many_ties:
             segments = history.sample(settings.reference_segments, settings.segment_length, draw)
             reference = stack_transitions(segments)
+        if self.fitter.dynamics is not None:
+            num = -(-DYNAMICS_STEPS // settings.segment_length)
+            seen = history.sample(num, settings.segment_length, stream(settings.seed, "dynamics", number))
+            transitions = stack_transitions(seen)
         return FitJob(
-            fitter=self.fitter, data=self.data, seed=settings.seed, recently=recently,
+            fitter=self.fitter, data=self.data, seed=settings.seed, recently=recently, transitions=transitions,
             reference=reference, num_reference=settings.reference_segments, draw=draw,
         )  # fmt: skip
 
@@ -407,6 +412,7 @@ class RewardLearner:
             "reward_train_loss": mean_of_known(self.fit_report.train_loss),
             "held_out_agreement": None if (share := self.fit_report.held_out_agreement) is None else share.share,
             "held_out_answers": self.fit_report.num_judged,
+            **({} if (loss := self.fit_report.dynamics_loss) is None else {"dynamics_loss": loss}),
             **({} if self.serving is None else self.serving.metrics()),
             **({} if self.demonstrations is None else self.demonstrations.metrics()),
         }

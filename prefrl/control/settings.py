@@ -14,7 +14,7 @@ from prefrl.envs import TASKS, episode_length, task
 from prefrl.errors import UserError, near_names, require
 from prefrl.feedback import FEWEST_RANKED, KINDS, SMALLEST_SCALE
 from prefrl.queries import METHODS, MIXED, SCHEDULES, LabelSchedule, QueryMaker, check_members
-from prefrl.rewards import FitSettings, RewardSettings
+from prefrl.rewards import FitSettings, RewardSettings, check_dynamics
 from prefrl.runs.streams import check_seed
 from prefrl.seams import Named, place_of
 
@@ -233,6 +233,7 @@ class TrainSettings:
             raise UserError(f"--without {self.teacher} leaves nobody to learn from: the teacher is the only annotator.")
         self._check_panel()
         self._check_demonstrations()
+        check_dynamics(self.reward, self.fit)
         if self.fixed_horizon is not None and self.fixed_horizon < 0:
             raise UserError(f"fixed_horizon must be a number of steps, or 0 for none. Received {self.fixed_horizon}")
 

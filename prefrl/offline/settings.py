@@ -13,7 +13,7 @@ from prefrl.errors import UserError, require
 from prefrl.offline.data import OfflineData
 from prefrl.offline.policy import policy_hyperparameters
 from prefrl.queries import METHODS, check_members
-from prefrl.rewards import FitSettings, RewardSettings
+from prefrl.rewards import FitSettings, RewardSettings, check_dynamics
 from prefrl.runs.streams import check_seed
 from prefrl.seams import Named
 
@@ -145,6 +145,7 @@ class OfflineSettings:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        check_dynamics(self.reward, self.fit)
         if self.reward_from != "answers" and self.method != "iql":
             raise UserError(f"--reward-from {self.reward_from} is for --method iql; {self.method} reads no reward.")
         if self.reward.groups > 1:

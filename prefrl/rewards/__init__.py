@@ -5,6 +5,7 @@ from prefrl.rewards.ensemble import RewardEnsemble as RewardEnsemble
 from prefrl.rewards.fit import FitReport as FitReport
 from prefrl.rewards.fit import FitSettings as FitSettings
 from prefrl.rewards.fit import Fitter as Fitter
+from prefrl.rewards.fit import check_dynamics as check_dynamics
 from prefrl.rewards.function import RewardFunction as RewardFunction
 from prefrl.rewards.registry import NETWORKS as NETWORKS
 from prefrl.rewards.registry import NetworkInputs as NetworkInputs

@@ -99,6 +99,8 @@ class RewardEnsemble:
         )  # fmt: skip
         seen = [] if self.images else self._observations.sizes
         widths = [self.num_inputs or int(np.prod(observation_space.shape or ())), *settings.hidden]
+        if settings.network == "dynamics":
+            widths.insert(1, sum(settings.encoders))
         if (weights := self.num_members * sum(a * b for a, b in pairwise(widths))) > MOST_WEIGHTS:
             raise UserError(
                 f"{self.num_members} networks of {widths[0]:,} inputs and {settings.hidden} units would have "
@@ -112,7 +114,13 @@ class RewardEnsemble:
             self.network = members_of(factory, self.num_members, seed)
         else:
             shape = self._image_shape() if self.images else None
-            inputs = NetworkInputs(num_inputs=self.num_inputs, image_shape=shape, hidden=settings.hidden)
+            inputs = NetworkInputs(
+                num_inputs=self.num_inputs,
+                image_shape=shape,
+                hidden=settings.hidden,
+                num_action_inputs=self._actions.size if self.inputs == "sa" else 0,
+                encoders=settings.encoders,
+            )
             self.network = NETWORKS.find(settings.network)(inputs, self.num_members, generator)
         self.network.to(self.device).eval()
         self.input_mean = torch.zeros(self.num_inputs, device=self.device)
@@ -452,7 +460,7 @@ class RewardEnsemble:
             raise UserError(f"{path} holds a network of your own: pass the factory that makes it.")
         settings = dict(description["settings"])
         NETWORKS.check_read(settings.get("network", "auto"))
-        settings["hidden"] = tuple(settings["hidden"])
+        settings |= {name: tuple(settings[name]) for name in ("hidden", "encoders") if name in settings}
         ensemble = cls(
             space_from_json(description["observation_space"]),
             space_from_json(description["action_space"]),

@@ -29,7 +29,10 @@ class RewardSettings:
     """Units of the hidden layers of the multilayer perceptron (Christiano et al. 2017, app. A.1)."""
     network: Named = "auto"
     """auto (cnn for images, else mlp), mlp, cnn, transformer (rewards that depend on the steps before: for prefrl
-    offline), or module:Name for your own (see `prefrl.rewards.registry`)."""
+    offline), dynamics (a perceptron that learns from unanswered steps too: Metcalf et al. 2024), or module:Name for
+    your own (see `prefrl.rewards.registry`)."""
+    encoders: tuple[int, int] = (20, 10)
+    """Units that encode the state and the action in the network dynamics, before its hidden layers."""
     target_std: float = 1.0
     """Standard deviation of each member's rewards after normalisation (Christiano et al. 2017: 1, Atari 0.05)."""
     centre: bool = True
@@ -56,6 +59,17 @@ class RewardSettings:
             raise UserError(f"num_members must be at most {MOST_MEMBERS}. Received {self.num_members}")
         if not all(1 <= units <= MOST_UNITS for units in self.hidden):
             raise UserError(f"hidden must be numbers of units from 1 to {MOST_UNITS}. Received {self.hidden}")
+        if not all(1 <= units <= MOST_UNITS for units in self.encoders):
+            raise UserError(f"encoders must be two numbers of units from 1 to {MOST_UNITS}. Received {self.encoders}")
+        if self.network == "dynamics" and self.inputs not in ("sa", "auto"):
+            raise UserError(
+                "The network dynamics tells what follows a state and an action, so it reads these: --reward.inputs sa. "
+                f"Received {self.inputs!r}"
+            )
+        if self.network != "dynamics" and self.encoders != (20, 10):
+            raise UserError(
+                f"encoders are of --reward.network dynamics. Received {self.network!r} with {self.encoders}"
+            )
         if not 0 < self.target_std < float("inf"):
             raise UserError(f"target_std must be positive and finite. Received {self.target_std}")
         if not math.isfinite(self.pessimism):

@@ -50,6 +50,9 @@ TINY_GROUPS = replace(
 )
 
 
+TINY_DYNAMICS = replace(TINY, steps=1600, reward=RewardSettings(network="dynamics"), fit=FitSettings(dynamics_steps=10))
+
+
 def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
     code = (
         "import json, sys; from pathlib import Path; from prefrl.control import *; out = Path(sys.argv[2]); "
@@ -63,8 +66,8 @@ def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize(
     "settings",
-    [TINY, TINY_SAC, replace(TINY_SAC, agent="sb3-sac"), TINY_MIXED, TINY_GROUPS],
-    ids=["ppo", "sac", "sb3-sac", "mixed", "groups"],
+    [TINY, TINY_SAC, replace(TINY_SAC, agent="sb3-sac"), TINY_MIXED, TINY_GROUPS, TINY_DYNAMICS],
+    ids=["ppo", "sac", "sb3-sac", "mixed", "groups", "dynamics"],
 )
 def test_run_killed_at_random_moments_ends_bit_identical(settings: TrainSettings, tmp_path: Path) -> None:
     whole = train(settings, tmp_path / "whole", quiet=True)
