@@ -153,6 +153,8 @@ class OfflineSettings:
                 "Groups of annotators are told by what an agent in training gives them: --reward.groups is of prefrl "
                 "train. To learn from some of those who answered: --without NAME."
             )
+        if self.reward.bonus:
+            raise UserError("A bonus is for agents that explore: --reward.bonus is of prefrl train.")
         if self.method in ("ipl", "cpl") and self.queries.feedback in ("rating", "mixed", "strength"):
             raise UserError(
                 f"{self.method} learns from which segment is better: --queries.feedback comparison or ranking. "

@@ -252,6 +252,14 @@ class RewardEnsemble:
         return served.cpu().numpy()
 
     @torch.no_grad()
+    def with_bonus(
+        self, observations: Batch, actions: Array, next_observations: Batch, bonus: float
+    ) -> NDArray[np.float32]:
+        """Return what `__call__` returns and `bonus` standard deviations (biased) over the normalised members more."""
+        raw = self._raw_rewards(observations, actions, next_observations)
+        return self._served(self._of_groups(raw, bonus))
+
+    @torch.no_grad()
     def group_rewards(self, observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.float32]:
         """Return the learned reward of each group of annotators `(G, B)` float32."""
         return self._group_rewards(observations, actions, next_observations).cpu().numpy()
@@ -259,12 +267,12 @@ class RewardEnsemble:
     def _group_rewards(self, observations: Batch, actions: Array, next_observations: Batch) -> Tensor:
         return self._of_groups(self._raw_rewards(observations, actions, next_observations))
 
-    def _of_groups(self, raw: Tensor) -> Tensor:
-        """Return the reward of each group `(G, B)` of its members' raw ones `(M, B)`."""
+    def _of_groups(self, raw: Tensor, bonus: float = 0.0) -> Tensor:
+        """Return the reward of each group `(G, B)` of its members' raw ones `(M, B)`, `bonus` deviations more."""
         members = self._normalised(raw).unflatten(0, (self.num_groups, -1))
         rewards = members.mean(1)
-        if self.settings.pessimism:
-            rewards -= self.settings.pessimism * members.std(1, correction=0)
+        if less := self.settings.pessimism - bonus:
+            rewards -= less * members.std(1, correction=0)
         return rewards
 
     def of_few(self, observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.float32]:
