@@ -161,6 +161,10 @@ class OfflineSettings:
                 f"Received {self.queries.feedback!r}"
             )
 
+        if self.method in ("ipl", "cpl") and self.queries.drop_even:
+            raise UserError(
+                f"{self.method} fits no reward by which pairs could be even: leave out --queries.drop-even."
+            )
         if self.method in ("ipl", "cpl") and self.queries.method not in ("uniform", QuerySettings().method):
             raise UserError(
                 f"{self.method} fits no reward by which to choose questions: they are drawn uniformly. Leave out "

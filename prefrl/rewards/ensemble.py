@@ -134,6 +134,11 @@ class RewardEnsemble:
             self._statistics = (*STATISTICS, "group_weights")
         self._few: FewTransitions | None = None  # made when it is asked for
 
+    @property
+    def num_state_inputs(self) -> int:
+        """How many of the vector inputs, the first of them, tell the observation before a step; 0 for images."""
+        return 0 if self.images else self._observations.size
+
     def _image_shape(self) -> tuple[int, int, int]:
         space = self.observation_space
         assert isinstance(space, gymnasium.spaces.Box)
