@@ -236,8 +236,8 @@ class RewardLearner:
         if self.screen is not None and self.screen.fell_short and not self._told_short:
             self._told_short = True
             warnings.warn(
-                f"The agent has made too few different segments of {settings.segment_length} steps to leave out as many "
-                "pairs as --queries.drop-alike and --queries.drop-even say: fewer are left out.",
+                f"The agent has made too few different segments of {settings.segment_length} steps to leave out as "
+                "many pairs as --queries.drop-alike and --queries.drop-even say: fewer are left out.",
                 stacklevel=3,
             )
         return pairs
