@@ -176,7 +176,11 @@ class Segment:
         )
 
 
-def stack_transitions(segments: list[Segment]) -> tuple[Batch, Array, Batch]:
+Transitions = tuple[Batch, Array, Batch]
+"""Observations, actions and next observations of B steps: `(B, ...)` each."""
+
+
+def stack_transitions(segments: list[Segment]) -> Transitions:
     """Return observations, actions, next observations of B segments of k steps joined: `(B * k, ...)` each."""
     parts = [segment.transitions() for segment in segments]
     return (

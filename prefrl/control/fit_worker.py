@@ -22,7 +22,7 @@ import numpy as np
 
 from prefrl.rewards import ComparisonData, FitReport, Fitter
 from prefrl.runs.streams import torch_stream
-from prefrl.spaces import Array, Batch
+from prefrl.segments import Transitions
 from prefrl.threads import torch_threads
 
 SIZE = struct.Struct("<Q")  # of what follows it in a pipe, in bytes
@@ -38,8 +38,6 @@ from prefrl.control.fit_worker import main
 main()
 """
 """Signals are left to the training, which ends this process, already while the imports take their seconds."""
-
-Transitions = tuple[Batch, Array, Batch]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +62,8 @@ class FitJob:
     """Of the run."""
     recently: Transitions | None
     """What the agent did lately, that the scales of the inputs follow; None: they stay."""
+    transitions: Transitions | None
+    """What a network that knows the dynamics learns from first; None: it does not."""
     reference: Transitions | None
     """What the reward is normalised on; None: on segments that were asked about."""
     num_reference: int
@@ -76,7 +76,8 @@ class FitJob:
         ensemble = self.fitter.ensemble
         if self.recently is not None:
             ensemble.follow_inputs(*self.recently)
-        report = self.fitter.fit(self.data, torch_stream(self.seed, "fit", self.fitter.num_fits))
+        generator = torch_stream(self.seed, "fit", self.fitter.num_fits)
+        report = self.fitter.fit(self.data, generator, transitions=self.transitions)
         if self.reference is not None:
             ensemble.normalise(*self.reference)
         else:

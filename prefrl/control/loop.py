@@ -22,6 +22,7 @@ import numpy as np
 from prefrl.agents import Agent, Improvement
 from prefrl.annotators import Annotator
 from prefrl.control.best import BestPolicy
+from prefrl.control.bonus import without_bonus
 from prefrl.control.demonstrations import Demonstrations, start_clone
 from prefrl.control.folder import ControlFolder
 from prefrl.control.offline_start import start_policy
@@ -166,7 +167,12 @@ class Trainer:
         """Wait for answers where the teaching must."""
         fitted = self.teaching.hold(self.history, self.agent.num_env_steps, lambda: self._stop_wanted)
         if fitted is not None:
-            self.agent.relabel(fitted)
+            self._relabel()
+
+    def _relabel(self) -> None:
+        """Let the agent score anew what it keeps, by what it is given now."""
+        if (reward := self.teaching.given(self.agent.num_env_steps)) is not None:
+            self.agent.relabel(reward)
 
     def stop(self) -> None:
         """Ask the run to save and return after the iteration it is in."""
@@ -184,8 +190,7 @@ class Trainer:
         self.folder.save_policy("before", self.agent.policy_state())
         rollout = self._warm_up()
         self.teaching.begin(rollout, self.history, self.agent.num_env_steps)
-        if (reward := self.teaching.reward) is not None:
-            self.agent.relabel(reward)
+        self._relabel()
 
     def _warm_up(self) -> Rollout:
         """Make the first steps, before anything is asked; return the last rollout."""
@@ -214,10 +219,13 @@ class Trainer:
 
     def _iterate(self) -> None:
         begin = time.perf_counter()
-        halfway = self.agent.num_env_steps < self.total_env_steps / 2
+        steps = self.agent.num_env_steps
+        halfway = steps < self.total_env_steps / 2
         self.teaching.begin_rollout(self.history)
         with own_folder():
-            improvement = self.agent.improve(self.teaching.reward)
+            improvement = self.agent.improve(self.teaching.given(steps))
+        if self.teaching.bonus(steps) and (reward := self.teaching.reward) is not None:
+            improvement = without_bonus(improvement, reward)
         if self.is_baseline:
             check_true_rewards(improvement.rollout)
         improved = time.perf_counter()
@@ -278,8 +286,8 @@ class Trainer:
         """Ask, take in what was answered and fit, as the teaching sees fit; hold the policy against the best so far."""
         steps = self.agent.num_env_steps
         lesson = self.teaching.after_rollout(self.history, steps)
-        if lesson.fitted is not None:
-            self.agent.relabel(lesson.fitted)
+        if lesson.fitted is not None or self.teaching.bonus(steps) != self.teaching.bonus(steps - rollout.num_steps):
+            self._relabel()
         if lesson.judge is not None:
             self.best.offer(rollout, self.agent.policy_state(), lesson.judge, steps)
 

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ from prefrl.errors import UserError
 from prefrl.feedback import Entry, Query
 from prefrl.feedback.queries import AskedPairs
 from prefrl.history import Episode, History
-from prefrl.queries import METHODS, propose_pairs, reads_asked
-from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
+from prefrl.queries import METHODS, Pair, Screen, propose_pairs, reads_asked
+from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble, look_difference
 from prefrl.rewards.networks import EnsembleMLP
 from prefrl.runs import State
 from prefrl.runs.folder import RESUME
@@ -46,6 +47,7 @@ PATIENCE_SECONDS = 600.0  # for the record's server, once it was there: hours of
 INPUTS_FROM = 0.1  # share of the run, the newest, that the scales of the reward's inputs are taken from
 INPUT_STEPS = 1_000  # drawn from there
 LONG_FIT_SECONDS = 0.1  # from which on a process of their own is begun for fits, where there are cores for it
+DYNAMICS_STEPS = 4_000  # that a reward which learns the dynamics draws for each fit, at least
 MANY_TIES = 0.25  # share of ties from which on what the agent usually does is not what the answers are about
 
 Prepare = Callable[[Query, History], Query]
@@ -107,7 +109,11 @@ class RewardLearner:
         self.session = 0
         self.open_queries: dict[str, Query] = {}
         self.asked_pairs = AskedPairs()
-        self._warned = self._told_missing = False
+        self._warned = self._told_missing = self._told_short = False
+        alike, even = settings.queries.drop_alike, settings.queries.drop_even
+        self.screen: Screen | None = None
+        if alike or even:
+            self.screen = Screen(alike=alike, even=even, differ=partial(look_difference, self.reward))
         self.serving = Serving(self.reward, settings) if self.reward.num_groups > 1 else None
 
     def _empty_data(self) -> ComparisonData:
@@ -192,26 +198,11 @@ class RewardLearner:
             prepare: returns a query as it goes into the record.
         """
         queries = self.store.session_queries(self.session)
+        pairs: list[Pair] = []
+        if not queries or self.screen is not None:  # of a session in the record what was dropped is counted again
+            pairs = self._propose(history, num_queries)
         if not queries:
-            settings = self.settings
-            maker = settings.queries.maker
-            method = METHODS.find(settings.queries.method)
-            look_back = reads_asked(method) and len(self.data) > 0
-            pairs = propose_pairs(
-                history,
-                self.reward if self.fitted else None,
-                maker.num_pairs(num_queries),
-                length=settings.segment_length,
-                method=method,
-                candidates_per_query=settings.queries.candidates,
-                asked=self.asked_pairs,
-                last_steps=max(1, int(settings.queries.recent * settings.steps)),
-                recent_share=settings.queries.recent_share,
-                end_share=settings.queries.end_share,
-                asked_embeddings=self.data.pair_embeddings() if look_back else None,
-                rng=stream(settings.seed, "queries", self.session),
-                fewer=True,
-            )
+            maker = self.settings.queries.maker
             queries = maker.make(pairs, num_queries, session=self.session, num_env_steps=num_env_steps)
             self._note_missing(num_queries - len(queries))
             if prepare is not None:
@@ -220,6 +211,36 @@ class RewardLearner:
         self._note_asked(queries)
         self.session += bool(queries)  # one without queries cannot be told from one that was not asked
         return len(queries)
+
+    def _propose(self, history: History, num_queries: int) -> list[Pair]:
+        """Choose the pairs of the next session."""
+        settings = self.settings
+        method = METHODS.find(settings.queries.method)
+        look_back = reads_asked(method) and len(self.data) > 0
+        pairs = propose_pairs(
+            history,
+            self.reward if self.fitted else None,
+            settings.queries.maker.num_pairs(num_queries),
+            length=settings.segment_length,
+            method=method,
+            candidates_per_query=settings.queries.candidates,
+            asked=self.asked_pairs,
+            last_steps=max(1, int(settings.queries.recent * settings.steps)),
+            recent_share=settings.queries.recent_share,
+            end_share=settings.queries.end_share,
+            asked_embeddings=self.data.pair_embeddings() if look_back else None,
+            rng=stream(settings.seed, "queries", self.session),
+            fewer=True,
+            screen=self.screen,
+        )
+        if self.screen is not None and self.screen.fell_short and not self._told_short:
+            self._told_short = True
+            warnings.warn(
+                f"The agent has made too few different segments of {settings.segment_length} steps to leave out as "
+                "many pairs as --queries.drop-alike and --queries.drop-even say: fewer are left out.",
+                stacklevel=3,
+            )
+        return pairs
 
     def _note_missing(self, num_missing: int) -> None:
         if num_missing > 0 and not self._told_missing:
@@ -366,7 +387,7 @@ class RewardLearner:
         """Return a fit to the answers that count; what it reads of the history is drawn here."""
         settings, number = self.settings, self.fitter.num_fits
         many_ties = (self.data.share_of_ties() or 0.0) >= MANY_TIES
-        recently = reference = None
+        recently = reference = transitions = None
         draw = stream(settings.seed, "reference", number)
         if self._follows_agent and self.fitted and self.reward.num_inputs and not many_ties:
             recent = max(1, int(INPUTS_FROM * settings.steps))
@@ -375,8 +396,12 @@ class RewardLearner:
         if not many_ties:
             segments = history.sample(settings.reference_segments, settings.segment_length, draw)
             reference = stack_transitions(segments)
+        if self.fitter.dynamics is not None:
+            num = -(-DYNAMICS_STEPS // settings.segment_length)
+            seen = history.sample(num, settings.segment_length, stream(settings.seed, "dynamics", number))
+            transitions = stack_transitions(seen)
         return FitJob(
-            fitter=self.fitter, data=self.data, seed=settings.seed, recently=recently,
+            fitter=self.fitter, data=self.data, seed=settings.seed, recently=recently, transitions=transitions,
             reference=reference, num_reference=settings.reference_segments, draw=draw,
         )  # fmt: skip
 
@@ -397,16 +422,18 @@ class RewardLearner:
         self.store.set_facts(facts)
 
     def metrics(self) -> dict[str, float | None]:
-        """Return how well the reward fits, averaged over its members; nothing before the first fit."""
+        """Return how well the reward fits, averaged over its members, once it was; and what was dropped unasked."""
+        dropped = {} if self.screen is None else self.screen.metrics()
         if self.fit_report is None:
-            return {}
-        return {
+            return dropped
+        return dropped | {
             "reward_accuracy": mean_of_known(self.fit_report.held_out_accuracy),
             "reward_train_accuracy": mean_of_known(self.fit_report.train_accuracy),
             "reward_loss": mean_of_known(self.fit_report.held_out_loss),
             "reward_train_loss": mean_of_known(self.fit_report.train_loss),
             "held_out_agreement": None if (share := self.fit_report.held_out_agreement) is None else share.share,
             "held_out_answers": self.fit_report.num_judged,
+            **({} if (loss := self.fit_report.dynamics_loss) is None else {"dynamics_loss": loss}),
             **({} if self.serving is None else self.serving.metrics()),
             **({} if self.demonstrations is None else self.demonstrations.metrics()),
         }
@@ -426,6 +453,8 @@ class RewardLearner:
         }
         if self.demonstrations is not None:
             values["demonstrations"] = self.demonstrations.state()
+        if self.screen is not None:
+            values["screen"] = self.screen.state()
         steadiness = self.steadiness.state()
         tensors = {"reward": self.reward.state_dict(), "fitter": self.fitter.state(), "steadiness": steadiness.tensors}
         values["steadiness"] = steadiness.values
@@ -441,6 +470,8 @@ class RewardLearner:
         self.session, self._warned = values["session"], values.get("warned", False)
         self.annotator.restore(values["annotator"])
         self.fit_report = None if values["fit_report"] is None else FitReport(**values["fit_report"])
+        if self.screen is not None:
+            self.screen.restore(values["screen"])
         if self.serving is not None:
             self.serving.restore(state.arrays)
         if self.demonstrations is not None:

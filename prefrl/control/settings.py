@@ -14,7 +14,7 @@ from prefrl.envs import TASKS, episode_length, task
 from prefrl.errors import UserError, near_names, require
 from prefrl.feedback import FEWEST_RANKED, KINDS, SMALLEST_SCALE
 from prefrl.queries import METHODS, MIXED, SCHEDULES, LabelSchedule, QueryMaker, check_members
-from prefrl.rewards import FitSettings, RewardSettings
+from prefrl.rewards import FitSettings, RewardSettings, check_dynamics
 from prefrl.runs.streams import check_seed
 from prefrl.seams import Named, place_of
 
@@ -22,6 +22,7 @@ require("tyro", "train")
 from tyro import conf  # noqa: E402
 
 EVALUATION_EPISODES = 20
+MOST_DROPPED = 0.95  # of the candidates: 20 are drawn for one then
 FIRST_ANSWERS = 20  # of people, after which they see the agent change
 ABOUT_ANSWERS = (
     "labels", "teacher", "reward_function", "panel", "record", "without", "annotator", "instruction", "wait",
@@ -54,6 +55,12 @@ class QuerySettings:
     end_share: float = 0.5
     """Share of the segments drawn from those that show an end (of the episode, or of an attempt in the fixed-horizon
     form), where there are any."""
+    drop_alike: float = 0.0
+    """Share of the candidate pairs that is not asked about since their two segments look most alike. As many more are
+    drawn."""
+    drop_even: float = 0.0
+    """Share of the other candidates that is not asked about since the two are worth most nearly the same by the reward
+    so far, and so likely to tie; none before the first fit. As many more are drawn."""
     schedule: Named = "hyperbolic"
     """hyperbolic, constant, linear, or module:Name for your own."""
     initial_share: float = 0.25
@@ -86,6 +93,9 @@ class QuerySettings:
         for name in ("recent", "recent_share", "end_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"queries.{name} must be in [0, 1]. Received {getattr(self, name)}")
+        for name in ("drop_alike", "drop_even"):
+            if not 0 <= getattr(self, name) <= MOST_DROPPED:
+                raise UserError(f"queries.{name} must be in [0, {MOST_DROPPED}]. Received {getattr(self, name)}")
         for name, least in (("num_ranked", FEWEST_RANKED), ("scale", SMALLEST_SCALE)):
             if not least <= getattr(self, name) <= 9:
                 raise UserError(f"queries.{name} must be from {least} to 9. Received {getattr(self, name)}")
@@ -233,6 +243,7 @@ class TrainSettings:
             raise UserError(f"--without {self.teacher} leaves nobody to learn from: the teacher is the only annotator.")
         self._check_panel()
         self._check_demonstrations()
+        check_dynamics(self.reward, self.fit)
         if self.fixed_horizon is not None and self.fixed_horizon < 0:
             raise UserError(f"fixed_horizon must be a number of steps, or 0 for none. Received {self.fixed_horizon}")
 

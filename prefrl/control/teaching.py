@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from prefrl.control.bonus import Bonus, RewardWithBonus
 from prefrl.control.folder import ControlFolder
 from prefrl.control.reward_learner import RewardLearner
 from prefrl.control.settings import RunSettings
@@ -28,7 +29,13 @@ class Teaching(Protocol):
 
     @property
     def reward(self) -> RewardFunction | None:
-        """What the agent trains on; None: nothing is known yet, or it has the true reward."""
+        """What is known of the reward; None: nothing yet, or the agent has the true one."""
+
+    def bonus(self, num_env_steps: int) -> float:
+        """Return how much more the agent is given for what is uncertain, after so many steps; 0: nothing."""
+
+    def given(self, num_env_steps: int) -> RewardFunction | None:
+        """Return what the agent trains on after so many steps: the reward, with the bonus if there is one."""
 
     @property
     def labels(self) -> int:
@@ -83,11 +90,22 @@ class AnswerTeaching:
     def __init__(self, learner: RewardLearner, settings: RunSettings) -> None:
         self.learner, self.settings = learner, settings
         self.total_labels, self.total_env_steps = settings.labels, settings.steps
+        self._bonus = Bonus(settings.reward)
 
     @property
     def reward(self) -> RewardFunction | None:
         """The learned reward, once it has been fitted."""
         return self.learner.reward if self.learner.fitted else None
+
+    def bonus(self, num_env_steps: int) -> float:
+        """Return the standard deviations over members that the agent is given more after so many steps."""
+        return self._bonus.at(num_env_steps)
+
+    def given(self, num_env_steps: int) -> RewardFunction | None:
+        """Return what the agent trains on after so many steps, once the reward has been fitted."""
+        if self.reward is not None and (bonus := self.bonus(num_env_steps)):
+            return RewardWithBonus(self.learner.reward, bonus)
+        return self.reward
 
     @property
     def labels(self) -> int:
@@ -128,6 +146,14 @@ class TrueReward:
 
     def __init__(self, total_env_steps: int) -> None:
         self.total_env_steps = total_env_steps
+
+    def bonus(self, num_env_steps: int) -> float:
+        """Return 0: the true reward is certain."""
+        return 0.0
+
+    def given(self, num_env_steps: int) -> RewardFunction | None:
+        """Return None: the agent has the true reward."""
+        return None
 
     def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
         """Do nothing: no question is ever asked."""

@@ -13,7 +13,7 @@ from prefrl.errors import UserError, require
 from prefrl.offline.data import OfflineData
 from prefrl.offline.policy import policy_hyperparameters
 from prefrl.queries import METHODS, check_members
-from prefrl.rewards import FitSettings, RewardSettings
+from prefrl.rewards import FitSettings, RewardSettings, check_dynamics
 from prefrl.runs.streams import check_seed
 from prefrl.seams import Named
 
@@ -145,6 +145,7 @@ class OfflineSettings:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        check_dynamics(self.reward, self.fit)
         if self.reward_from != "answers" and self.method != "iql":
             raise UserError(f"--reward-from {self.reward_from} is for --method iql; {self.method} reads no reward.")
         if self.reward.groups > 1:
@@ -152,12 +153,18 @@ class OfflineSettings:
                 "Groups of annotators are told by what an agent in training gives them: --reward.groups is of prefrl "
                 "train. To learn from some of those who answered: --without NAME."
             )
+        if self.reward.bonus:
+            raise UserError("A bonus is for agents that explore: --reward.bonus is of prefrl train.")
         if self.method in ("ipl", "cpl") and self.queries.feedback in ("rating", "mixed", "strength"):
             raise UserError(
                 f"{self.method} learns from which segment is better: --queries.feedback comparison or ranking. "
                 f"Received {self.queries.feedback!r}"
             )
 
+        if self.method in ("ipl", "cpl") and self.queries.drop_even:
+            raise UserError(
+                f"{self.method} fits no reward by which pairs could be even: leave out --queries.drop-even."
+            )
         if self.method in ("ipl", "cpl") and self.queries.method not in ("uniform", QuerySettings().method):
             raise UserError(
                 f"{self.method} fits no reward by which to choose questions: they are drawn uniformly. Leave out "

@@ -15,3 +15,4 @@ from prefrl.queries.schedule import LabelSchedule as LabelSchedule
 from prefrl.queries.scores import disagreement as disagreement
 from prefrl.queries.scores import entropy as entropy
 from prefrl.queries.scores import k_center as k_center
+from prefrl.queries.screen import Screen as Screen

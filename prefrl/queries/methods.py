@@ -86,7 +86,7 @@ class LeastSure:
         Raises:
             UserError: disagreement of an ensemble of one.
         """
-        first, second = (_in_chunks(ensemble.segment_returns, [p[side] for p in pairs], axis=1) for side in (0, 1))
+        first, second = returns_of_both(ensemble, pairs)
         if self.score is disagreement and len(first) < 2:
             raise UserError(ONE_MEMBER)
         return np.argsort(-self.score(first, second), kind="stable")
@@ -123,6 +123,12 @@ def pair_embeddings(ensemble: SegmentScorer, pairs: Sequence[Pair]) -> NDArray[n
     """Return the features of C pairs for k-center `(C, 2 F)`: those of the first segment, then of the second."""
     both = [_in_chunks(ensemble.segment_embeddings, [pair[side] for pair in pairs], axis=0) for side in (0, 1)]
     return np.concatenate(both, axis=1)
+
+
+def returns_of_both(ensemble: SegmentScorer, pairs: Sequence[Pair]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the members' summed rewards of the first and of the second segments of C pairs: `(M, C)` each."""
+    first, second = (_in_chunks(ensemble.segment_returns, [p[side] for p in pairs], axis=1) for side in (0, 1))
+    return first, second
 
 
 def _in_chunks(

@@ -10,6 +10,7 @@ from prefrl.errors import UserError
 from prefrl.history import History
 from prefrl.queries.methods import METHODS, Pair, QueryMethod, SegmentScorer, Uniform
 from prefrl.queries.scores import Floats
+from prefrl.queries.screen import Screen
 from prefrl.segments import Segment
 
 _MAX_ROUNDS = 50  # of drawing more pairs where those drawn had been asked before
@@ -33,6 +34,7 @@ def propose_pairs(
     end_share: float = 0.0,
     segments: Sequence[Segment] | None = None,
     fewer: bool = False,
+    screen: Screen | None = None,
 ) -> list[Pair]:
     """Choose `num` pairs of segments to ask about, none of them asked before.
 
@@ -59,6 +61,8 @@ def propose_pairs(
             ten ends, a tenth of this share for each.
         segments: draw from these segments instead of windows of the history.
         fewer: where there are too few pairs that were not asked before, return those there are.
+        screen: drops candidates that could hardly be told apart; so many more are drawn that there are as many to
+            choose from. None: all are candidates.
 
     Returns:
         `num` different pairs, the most wanted first; with `fewer` perhaps not so many.
@@ -93,7 +97,8 @@ def propose_pairs(
         drawn += history.sample(how_many - len(drawn), length, rng)
         return [drawn[index] for index in rng.permutation(how_many)]
 
-    pairs = _draw_new_pairs(draw, wanted, asked)
+    drawn = wanted if screen is None else screen.num_to_draw(wanted, fitted=ensemble is not None)
+    pairs = _draw_new_pairs(draw, drawn, asked)
     if fewer:
         num = min(num, len(pairs))
     if len(pairs) < num:
@@ -101,6 +106,8 @@ def propose_pairs(
             f"Found only {len(pairs)} of {num} different pairs of {length}-step segments that were not asked before. "
             "Let the agent make more steps before it asks, ask for fewer labels at a time, or use shorter segments."
         )
+    if screen is not None:
+        pairs = screen.keep(pairs, num, ensemble)[:wanted]
     if ensemble is None or uniform or not pairs:
         return pairs
     return [pairs[index] for index in choose(pairs, ensemble, num, asked_embeddings)]

@@ -99,6 +99,8 @@ class RewardEnsemble:
         )  # fmt: skip
         seen = [] if self.images else self._observations.sizes
         widths = [self.num_inputs or int(np.prod(observation_space.shape or ())), *settings.hidden]
+        if settings.network == "dynamics":
+            widths.insert(1, sum(settings.encoders))
         if (weights := self.num_members * sum(a * b for a, b in pairwise(widths))) > MOST_WEIGHTS:
             raise UserError(
                 f"{self.num_members} networks of {widths[0]:,} inputs and {settings.hidden} units would have "
@@ -112,7 +114,13 @@ class RewardEnsemble:
             self.network = members_of(factory, self.num_members, seed)
         else:
             shape = self._image_shape() if self.images else None
-            inputs = NetworkInputs(num_inputs=self.num_inputs, image_shape=shape, hidden=settings.hidden)
+            inputs = NetworkInputs(
+                num_inputs=self.num_inputs,
+                image_shape=shape,
+                hidden=settings.hidden,
+                num_action_inputs=self._actions.size if self.inputs == "sa" else 0,
+                encoders=settings.encoders,
+            )
             self.network = NETWORKS.find(settings.network)(inputs, self.num_members, generator)
         self.network.to(self.device).eval()
         self.input_mean = torch.zeros(self.num_inputs, device=self.device)
@@ -125,6 +133,11 @@ class RewardEnsemble:
             self.group_weights = torch.full((self.num_groups,), 1 / self.num_groups, device=self.device)
             self._statistics = (*STATISTICS, "group_weights")
         self._few: FewTransitions | None = None  # made when it is asked for
+
+    @property
+    def num_state_inputs(self) -> int:
+        """How many of the vector inputs, the first of them, tell the observation before a step; 0 for images."""
+        return 0 if self.images else self._observations.size
 
     def _image_shape(self) -> tuple[int, int, int]:
         space = self.observation_space
@@ -244,6 +257,14 @@ class RewardEnsemble:
         return served.cpu().numpy()
 
     @torch.no_grad()
+    def with_bonus(
+        self, observations: Batch, actions: Array, next_observations: Batch, bonus: float
+    ) -> NDArray[np.float32]:
+        """Return what `__call__` returns and `bonus` standard deviations (biased) over the normalised members more."""
+        raw = self._raw_rewards(observations, actions, next_observations)
+        return self._served(self._of_groups(raw, bonus))
+
+    @torch.no_grad()
     def group_rewards(self, observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.float32]:
         """Return the learned reward of each group of annotators `(G, B)` float32."""
         return self._group_rewards(observations, actions, next_observations).cpu().numpy()
@@ -251,12 +272,12 @@ class RewardEnsemble:
     def _group_rewards(self, observations: Batch, actions: Array, next_observations: Batch) -> Tensor:
         return self._of_groups(self._raw_rewards(observations, actions, next_observations))
 
-    def _of_groups(self, raw: Tensor) -> Tensor:
-        """Return the reward of each group `(G, B)` of its members' raw ones `(M, B)`."""
+    def _of_groups(self, raw: Tensor, bonus: float = 0.0) -> Tensor:
+        """Return the reward of each group `(G, B)` of its members' raw ones `(M, B)`, `bonus` deviations more."""
         members = self._normalised(raw).unflatten(0, (self.num_groups, -1))
         rewards = members.mean(1)
-        if self.settings.pessimism:
-            rewards -= self.settings.pessimism * members.std(1, correction=0)
+        if less := self.settings.pessimism - bonus:
+            rewards -= less * members.std(1, correction=0)
         return rewards
 
     def of_few(self, observations: Batch, actions: Array, next_observations: Batch) -> NDArray[np.float32]:
@@ -452,7 +473,7 @@ class RewardEnsemble:
             raise UserError(f"{path} holds a network of your own: pass the factory that makes it.")
         settings = dict(description["settings"])
         NETWORKS.check_read(settings.get("network", "auto"))
-        settings["hidden"] = tuple(settings["hidden"])
+        settings |= {name: tuple(settings[name]) for name in ("hidden", "encoders") if name in settings}
         ensemble = cls(
             space_from_json(description["observation_space"]),
             space_from_json(description["action_space"]),

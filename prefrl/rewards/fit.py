@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,15 @@ from torch import Tensor
 
 from prefrl.errors import UserError
 from prefrl.rewards.data import ComparisonData
+from prefrl.rewards.dynamics import EnsembleDynamics
+from prefrl.rewards.dynamics_learner import DynamicsLearner
 from prefrl.rewards.ensemble import RewardEnsemble
 from prefrl.rewards.explaining import CutPoints, Examples
 from prefrl.rewards.groups import Groups
 from prefrl.rewards.networks import EnsembleMLP
 from prefrl.rewards.reliability import Reliability
+from prefrl.rewards.settings import RewardSettings
+from prefrl.segments import Transitions
 from prefrl.shares import Share, wilson
 from prefrl.threads import torch_threads
 
@@ -62,9 +66,15 @@ class FitSettings:
     patience: int = 20
     """Stop after this many epochs (of at least 5 steps) without a better held-out loss, and go back to the best; 0:
     never. Needs `bootstrap`."""
+    dynamics_steps: int = 100
+    """Gradient steps on transitions before every fit, of the reward network dynamics."""
+    dynamics_batch: int = 128
+    """Transitions of each of them."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "batch_size", "num_steps", "first_steps", "max_l2"):
+        for name in (
+            "learning_rate", "batch_size", "num_steps", "first_steps", "max_l2", "dynamics_steps", "dynamics_batch",
+        ):  # fmt: skip
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"{name} must be positive and finite. Received {getattr(self, name)}")
         for name in ("l2", "patience"):
@@ -103,6 +113,9 @@ class FitReport:
     """Estimated share of each annotator's answers that are not random; None where it is not estimated."""
     groups: dict[str, list[float]] | None = None
     """How far each annotator belongs to each group; None where there is but one."""
+    dynamics_loss: float | None = None
+    """Minus the mean cosine between predicted and actual encodings of next states, in the last pass over transitions;
+    None where the network learns no dynamics."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as a JSON-ready dictionary."""
@@ -128,7 +141,12 @@ class Fitter:
     def __init__(self, ensemble: RewardEnsemble, settings: FitSettings | None = None) -> None:
         self.ensemble = ensemble
         self.settings = settings or FitSettings()
-        self._parameters = [p for p in ensemble.network.parameters() if p.requires_grad]
+        network, self.dynamics = ensemble.network, None
+        if isinstance(network, EnsembleDynamics):
+            steps, size = self.settings.dynamics_steps, self.settings.dynamics_batch
+            self.dynamics = DynamicsLearner(ensemble, num_steps=steps, batch_size=size)
+        parameters = network.parameters() if self.dynamics is None else self.dynamics.network.reward_parameters()
+        self._parameters = [p for p in parameters if p.requires_grad]
         fused = all(p.is_floating_point() for p in self._parameters)
         self.optimizer = torch.optim.Adam(self._parameters, lr=self.settings.learning_rate, fused=fused)
         self.l2 = torch.full((ensemble.num_members,), self.settings.l2, device=ensemble.device)
@@ -138,7 +156,11 @@ class Fitter:
         self.num_fits = 0
 
     def fit(
-        self, data: ComparisonData, generator: torch.Generator, on_step: Callable[[int], None] | None = None
+        self,
+        data: ComparisonData,
+        generator: torch.Generator,
+        on_step: Callable[[int], None] | None = None,
+        transitions: Transitions | None = None,
     ) -> FitReport:
         """Fit the ensemble to all comparisons in `data`, starting from where it is.
 
@@ -149,15 +171,23 @@ class Fitter:
             data: at least one answer.
             generator: source of the minibatches and the dropout.
             on_step: called with the number of steps made so far.
+            transitions: steps that a network which knows the dynamics learns from first, asked about or not; of no use
+                to others.
 
         Raises:
-            UserError: no comparison yet.
+            UserError: no comparison yet, or no transitions where they are needed.
         """
         if len(data) == 0:
             raise UserError("There is no comparison to fit a reward to.")
+        if self.dynamics is not None and (transitions is None or len(transitions[1]) == 0):
+            raise UserError("The reward network 'dynamics' learns from transitions before it is fitted: give some.")
         alone = isinstance(self.ensemble.network, EnsembleMLP)
         with torch_threads(1 if alone else torch.get_num_threads()):
-            return self._fit(data, generator, on_step)
+            if self.dynamics is None:
+                return self._fit(data, generator, on_step)
+            assert transitions is not None
+            loss = self.dynamics.learn(transitions, generator)
+            return replace(self._fit(data, generator, on_step), dynamics_loss=round(loss, 6))
 
     def _fit(
         self, data: ComparisonData, generator: torch.Generator, on_step: Callable[[int], None] | None
@@ -338,6 +368,8 @@ class Fitter:
         state["reliability"] = None if self.reliability is None else dict(self.reliability.shares)
         if self.groups is not None:
             state["groups"] = self.groups.state()
+        if self.dynamics is not None:
+            state["dynamics"] = self.dynamics.state()
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -350,6 +382,24 @@ class Fitter:
             self.reliability.shares = dict(state.get("reliability") or {})
         if self.groups is not None:
             self.groups.restore(state.get("groups") or {})
+        if self.dynamics is not None:
+            self.dynamics.restore(state["dynamics"])
+
+
+def check_dynamics(reward: RewardSettings, fit: FitSettings) -> None:
+    """Check that what is said of learning the dynamics is of a network that does.
+
+    Raises:
+        UserError: it is not.
+    """
+    plain = FitSettings()
+    for name in ("dynamics_steps", "dynamics_batch"):
+        if reward.network != "dynamics" and getattr(fit, name) != getattr(plain, name):
+            option = name.replace("_", "-")
+            raise UserError(
+                f"--fit.{option} is of a network that learns the dynamics: give --reward.network dynamics too, or "
+                f"leave it out. Received {getattr(fit, name)} with the network {reward.network!r}"
+            )
 
 
 def _windows(length: int, crop: float, generator: torch.Generator, device: torch.device) -> Callable[[int], Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from prefrl.errors import ANYTHING, UserError, first_line
+from prefrl.rewards.dynamics import EnsembleDynamics
 from prefrl.rewards.networks import EnsembleCNN, EnsembleMLP, EnsembleOf, Features
 from prefrl.rewards.transformer import EnsembleTransformer
 from prefrl.seams import Registry, check_call
@@ -25,6 +26,10 @@ class NetworkInputs:
     """(C, H, W) of the images `(B, C, H, W)` uint8, which come before the vector; None for none."""
     hidden: tuple[int, ...]
     """Units of the hidden layers, as `RewardSettings.hidden` has them."""
+    num_action_inputs: int = 0
+    """How many of the feature vector, the last of it, tell the action; 0 where it holds none, or what follows too."""
+    encoders: tuple[int, int] = (20, 10)
+    """Units that encode state and action, as `RewardSettings.encoders` has them."""
 
 
 MakeNetwork = Callable[[NetworkInputs, int, torch.Generator], nn.Module]
@@ -47,6 +52,21 @@ def _transformer(inputs: NetworkInputs, num_members: int, generator: torch.Gener
     if inputs.image_shape is not None:
         raise UserError("The reward network 'transformer' reads vectors, and these observations are images. Use cnn.")
     return EnsembleTransformer(num_members, inputs.num_inputs, inputs.hidden[0], generator)
+
+
+def _dynamics(inputs: NetworkInputs, num_members: int, generator: torch.Generator) -> nn.Module:
+    if inputs.image_shape is not None:
+        raise UserError(
+            "The reward network 'dynamics' reads vectors, and these observations are images. Use cnn or auto; or wrap "
+            "the environment, with --wrapper, in one whose observations are vectors."
+        )
+    sizes = inputs.num_inputs - inputs.num_action_inputs, inputs.num_action_inputs
+    if not all(sizes):
+        raise UserError(
+            "The reward network 'dynamics' reads a state and an action: --reward.inputs sa, and an observation space "
+            f"that holds numbers. Received {sizes[0]} numbers of a state and {sizes[1]} of an action"
+        )
+    return EnsembleDynamics(num_members, sizes, inputs.encoders, inputs.hidden, generator)
 
 
 def _auto(inputs: NetworkInputs, num_members: int, generator: torch.Generator) -> nn.Module:
@@ -92,6 +112,8 @@ def _try(network: nn.Module, inputs: NetworkInputs, where: str, num_members: int
 
 
 NETWORKS: Registry[MakeNetwork] = Registry(
-    "reward network", {"auto": _auto, "mlp": _mlp, "cnn": _cnn, "transformer": _transformer}, _adopt
+    "reward network",
+    {"auto": _auto, "mlp": _mlp, "cnn": _cnn, "transformer": _transformer, "dynamics": _dynamics},
+    _adopt,
 )
 """Every reward network that settings can name."""

@@ -13,6 +13,7 @@ INPUTS = ("s", "sa", "ss", "sas")
 READ_NEXT = ("ss", "sas")
 """Those that read the observation after the step too."""
 MOST_GROUPS = 10
+BONUS_DECAY = 1e-5
 MOST_MEMBERS, MOST_UNITS = 1_000, 100_000  # files name them too: memory is taken after they are checked
 
 
@@ -29,14 +30,22 @@ class RewardSettings:
     """Units of the hidden layers of the multilayer perceptron (Christiano et al. 2017, app. A.1)."""
     network: Named = "auto"
     """auto (cnn for images, else mlp), mlp, cnn, transformer (rewards that depend on the steps before: for prefrl
-    offline), or module:Name for your own (see `prefrl.rewards.registry`)."""
+    offline), dynamics (a perceptron that learns from unanswered steps too: Metcalf et al. 2024), or module:Name for
+    your own (see `prefrl.rewards.registry`)."""
+    encoders: tuple[int, int] = (20, 10)
+    """Units that encode the state and the action in the network dynamics, before its hidden layers."""
     target_std: float = 1.0
     """Standard deviation of each member's rewards after normalisation (Christiano et al. 2017: 1, Atari 0.05)."""
     centre: bool = True
     """Shift each member's rewards to mean 0. Without it they are only scaled."""
     pessimism: float = 0.0
     """Standard deviations over members that are taken off their mean: above 0 where members disagree the reward is less
-    (Zhu et al. 2023: right for data that is given), below 0 it is more (a bonus for exploring: Liang et al. 2022)."""
+    (Zhu et al. 2023: right for data that is given), below 0 it is more. For exploring see `bonus`."""
+    bonus: float = 0.0
+    """Standard deviations over members that are added for the agent in training alone, so that it explores where they
+    disagree, at the first step; they fall with the steps (RUNE, Liang et al. 2022: 0.05)."""
+    bonus_decay: float = BONUS_DECAY
+    """Share by which the bonus falls with each environment step (Liang et al. 2022: 1e-3 to 1e-5)."""
     groups: int = 1
     """Groups of annotators with wishes of their own, found by who answered what: each has as many members."""
     serve: str = "shares"
@@ -56,12 +65,24 @@ class RewardSettings:
             raise UserError(f"num_members must be at most {MOST_MEMBERS}. Received {self.num_members}")
         if not all(1 <= units <= MOST_UNITS for units in self.hidden):
             raise UserError(f"hidden must be numbers of units from 1 to {MOST_UNITS}. Received {self.hidden}")
+        if not all(1 <= units <= MOST_UNITS for units in self.encoders):
+            raise UserError(f"encoders must be two numbers of units from 1 to {MOST_UNITS}. Received {self.encoders}")
+        if self.network == "dynamics" and self.inputs not in ("sa", "auto"):
+            raise UserError(
+                "The network dynamics tells what follows a state and an action, so it reads these: --reward.inputs sa. "
+                f"Received {self.inputs!r}"
+            )
+        if self.network != "dynamics" and self.encoders != (20, 10):
+            raise UserError(
+                f"encoders are of --reward.network dynamics. Received {self.network!r} with {self.encoders}"
+            )
         if not 0 < self.target_std < float("inf"):
             raise UserError(f"target_std must be positive and finite. Received {self.target_std}")
         if not math.isfinite(self.pessimism):
             raise UserError(f"pessimism must be a finite number. Received {self.pessimism}")
         if self.pessimism and self.num_members == 1:
             raise UserError("pessimism needs members that can disagree: num_members must be at least 2. Received 1")
+        self._check_bonus()
         if not 1 <= self.groups <= MOST_GROUPS:
             raise UserError(f"groups must be from 1 to {MOST_GROUPS}. Received {self.groups}")
         if not self.serve:
@@ -72,3 +93,16 @@ class RewardSettings:
             )
         if self.clip_inputs <= 0:
             raise UserError(f"clip_inputs must be positive. Received {self.clip_inputs}")
+
+    def _check_bonus(self) -> None:
+        if not 0 <= self.bonus < math.inf:
+            raise UserError(f"bonus must be a finite number, not negative. Received {self.bonus}")
+        if not 0 <= self.bonus_decay < 1:
+            raise UserError(f"bonus_decay must be in [0, 1). Received {self.bonus_decay}")
+        if self.bonus and self.num_members == 1:
+            raise UserError("A bonus needs members that can disagree: num_members must be at least 2. Received 1")
+        if not self.bonus and self.bonus_decay != BONUS_DECAY:
+            raise UserError(
+                f"bonus_decay is of a bonus: give --reward.bonus too, e.g. 0.05, or leave it out. Received "
+                f"{self.bonus_decay} alone"
+            )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from prefrl.errors import UserError, first_line
 from prefrl.feedback import KINDS, Query
 from prefrl.files import npz_arrays, read_plain, text_or_file
 from prefrl.history import History
-from prefrl.queries import METHODS, QueryMaker, propose_pairs
-from prefrl.rewards import RewardEnsemble
+from prefrl.queries import METHODS, QueryMaker, Screen, propose_pairs
+from prefrl.rewards import RewardEnsemble, look_difference
 from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.runs.guard import locked
 from prefrl.runs.streams import check_seed, stream
@@ -228,6 +229,10 @@ def _ask_next(folder: ControlFolder, store: PreferenceStore, num: int) -> int:
     session = store.next_session()
     maker: QueryMaker = settings.queries.maker
     method = METHODS.find(settings.queries.method)
+    screen: Screen | None = None
+    alike, even = settings.queries.drop_alike, settings.queries.drop_even
+    if reward is not None and (alike or even):
+        screen = Screen(alike=alike, even=even, differ=partial(look_difference, reward))
     pairs = propose_pairs(
         history,
         reward,
@@ -239,6 +244,7 @@ def _ask_next(folder: ControlFolder, store: PreferenceStore, num: int) -> int:
         end_share=settings.queries.end_share,
         rng=stream(settings.seed, "queries", session),
         fewer=True,
+        screen=screen,
     )
 
     def shown(segment: Segment) -> Segment:

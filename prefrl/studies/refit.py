@@ -90,7 +90,7 @@ def fit_record(
             "answers to learn from."
         )
     fitter = Fitter(reward, replace(settings, first_steps=steps))
-    report = fitter.fit(data, torch_stream(seed, "fit"))
+    report = fitter.fit(data, torch_stream(seed, "fit"), transitions=stack_transitions(reference))
     if fitter.groups is not None:
         reward.group_weights = fitter.groups.served(reward.settings.serve)
     reward.normalise(*stack_transitions(reference))

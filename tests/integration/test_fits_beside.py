@@ -71,7 +71,12 @@ MANY = replace(  # a sum of more than 32,768 numbers is one that PyTorch divides
 )
 
 
-@pytest.mark.parametrize("settings", [TINY, MIXED, replace(TINY, env_id="MountainCar-v0", segment_length=10), MANY])
+DYNAMICS = replace(TINY, reward=replace(TINY.reward, network="dynamics"), fit=FitSettings(dynamics_steps=20))
+
+
+@pytest.mark.parametrize(
+    "settings", [TINY, MIXED, replace(TINY, env_id="MountainCar-v0", segment_length=10), MANY, DYNAMICS]
+)
 def test_it_is_the_same_whoever_makes_the_fits(
     settings: TrainSettings, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -251,7 +256,7 @@ def test_a_space_of_a_users_own_within_another_stays_here() -> None:
     seen = spaces.Dict({"own": Own(-1, 1, (2,))})
     ensemble = RewardEnsemble(seen, spaces.Box(-1, 1, (1,)))
     job = FitJob(
-        fitter=Fitter(ensemble), data=ComparisonData(ensemble, 5), seed=0, recently=None, reference=None,
-        num_reference=1, draw=np.random.default_rng(0),
+        fitter=Fitter(ensemble), data=ComparisonData(ensemble, 5), seed=0, recently=None,
+        transitions=None, reference=None, num_reference=1, draw=np.random.default_rng(0),
     )  # fmt: skip
     assert not job.can_move

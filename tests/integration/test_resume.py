@@ -50,6 +50,12 @@ TINY_GROUPS = replace(
 )
 
 
+TINY_FEWER = replace(  # whatever is for fewer labels, together
+    TINY_SAC, fit=FitSettings(dynamics_steps=10), queries=QuerySettings(drop_alike=0.3, drop_even=0.2),
+    reward=RewardSettings(network="dynamics", bonus=0.3, bonus_decay=3e-4),
+)  # fmt: skip
+
+
 def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
     code = (
         "import json, sys; from pathlib import Path; from prefrl.control import *; out = Path(sys.argv[2]); "
@@ -63,8 +69,8 @@ def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize(
     "settings",
-    [TINY, TINY_SAC, replace(TINY_SAC, agent="sb3-sac"), TINY_MIXED, TINY_GROUPS],
-    ids=["ppo", "sac", "sb3-sac", "mixed", "groups"],
+    [TINY, TINY_SAC, replace(TINY_SAC, agent="sb3-sac"), TINY_MIXED, TINY_GROUPS, TINY_FEWER],
+    ids=["ppo", "sac", "sb3-sac", "mixed", "groups", "fewer"],
 )
 def test_run_killed_at_random_moments_ends_bit_identical(settings: TrainSettings, tmp_path: Path) -> None:
     whole = train(settings, tmp_path / "whole", quiet=True)
