@@ -11,7 +11,7 @@ Hyper-parameters, their names and their defaults are stable-baselines3's; so are
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +21,12 @@ from torch import Tensor
 
 from prefrl.agents.action_scale import UNBOUNDED, ActionScale
 from prefrl.agents.adam import FlatAdam
+from prefrl.agents.critic_arrays import ArrayCritics
 from prefrl.agents.inputs import PolicyInputs
 from prefrl.agents.networks import flatten_parameters
 from prefrl.agents.protocol import Improvement
-from prefrl.agents.replay import Replay
+from prefrl.agents.replay import Minibatch, Replay
+from prefrl.agents.sac_arrays import ArraySac
 from prefrl.agents.sac_networks import SquashedGaussian, Towers
 from prefrl.agents.sac_settings import SacSettings
 from prefrl.agents.stepping import Step, Stepper
@@ -33,28 +35,12 @@ from prefrl.gpu import Record, ReplayedStep, enough_gpu_memory, record_cuda_grap
 from prefrl.rewards.function import RewardFunction, checked_rewards
 from prefrl.segments import Rollout
 from prefrl.spaces import Array, Batch, check_observation_space, join_axes, map_batch, take, zip_batches
+from prefrl.threads import SideBySide
 
 ITERATION = 1_000  # environment steps of one `improve`
 EPSILON = 1e-8  # of Adam
 DIVERGED = "Use a smaller learning rate, e.g. --hyper learning_rate=1e-4."
 LESS_MEMORY = "Use a smaller --hyper batch_size."
-
-
-class Minibatch(NamedTuple):
-    """Transitions to learn from, and the noise of the actions that the policy takes in them."""
-
-    inputs: Tensor
-    """`(B, n)`: of the observations."""
-    next_inputs: Tensor
-    """`(B, n)`: of the next ones."""
-    actions: Tensor
-    """`(B, A)`, in [-1, 1]."""
-    rewards: Tensor
-    """`(B,)`"""
-    going_on: Tensor
-    """`(B,)`: 0 where the episode terminated, else 1."""
-    noise: Tensor
-    """`(2 B, A)`, standard normal: for the observations, then for the next ones."""
 
 
 class SacAgent:
@@ -104,6 +90,8 @@ class SacAgent:
         self._replay: Replay | None = None
         self._replay_size = min(settings.buffer_size, total_env_steps)
         self._replayed: ReplayedStep | None = None
+        self._side_by_side = SideBySide()
+        self._arrays = self._in_arrays() if self._device.type == "cpu" else None
         if self._device.type == "cuda":
             self._replay_updates(record_cuda_graph)
         self.num_env_steps = 0
@@ -125,8 +113,22 @@ class SacAgent:
         self._target, _ = flatten_parameters(self._targets.to(self._device).parameters())
         self._target.copy_(self._critic_adam.parameters)
 
+    def _in_arrays(self) -> ArraySac:
+        """Return the updates in NumPy, on the memory of what was made."""
+        return ArraySac(
+            self._actor,
+            ArrayCritics(self._critics, self._targets, self._critic_adam, self._side_by_side),
+            self._actor_adam,
+            self._weight,
+            learns_weight=self._learns_weight,
+            target_entropy=self._target_entropy,
+            gamma=self.settings.gamma,
+            side_by_side=self._side_by_side,
+        )
+
     def _replay_updates(self, record: Record) -> None:
         """Record the update of a minibatch once and replay it from then on."""
+        self._arrays = None
         adams = (self._actor_adam, self._critic_adam, self._weight)
         kept = [tensor for adam in adams for tensor in (adam.parameters, adam.first, adam.second)]
         self._replayed = ReplayedStep(record, "The update could not be recorded as a CUDA graph", kept)
@@ -194,8 +196,14 @@ class SacAgent:
 
     def _own_actions(self) -> Array:
         """Return the policy's actions `(E, A)` in what is seen now, with its noise, in (-1, 1)."""
-        outputs = self._actor.forward(self._inputs.encode(self._stepper.observations))[0]
-        noise = torch.randn(len(outputs), self._num_actions, generator=self._random, device=self._device)
+        noise = torch.randn(self.num_envs, self._num_actions, generator=self._random, device=self._device)
+        return self._actions(self._stepper.observations, noise)
+
+    def _actions(self, observations: Batch, noise: Tensor) -> Array:
+        """Return the policy's actions `(B, A)`, in [-1, 1], for observations `(B, ...)` and noise `(B, A)`."""
+        if self._arrays is not None:
+            return self._arrays.actions(self._inputs.encode_vectors(observations), noise.numpy())
+        outputs = self._actor.forward(self._inputs.encode(observations))[0]
         return SquashedGaussian(outputs, noise).actions.cpu().numpy()
 
     def _to_env(self, own: Array) -> Array:
@@ -252,9 +260,12 @@ class SacAgent:
 
     def _learn_from(self, batch: Minibatch) -> None:
         """Make one update of everything."""
+        rate = self.settings.learning_rate
         for adam in (self._weight, self._critic_adam, self._actor_adam):
-            adam.prepare(self.settings.learning_rate)
-        if self._replayed is not None:
+            adam.prepare(rate)
+        if self._arrays is not None:
+            self._arrays.step(batch, rate)
+        elif self._replayed is not None:
             self._replayed(self._descend, batch)
         else:
             self._descend(batch)
@@ -394,6 +405,7 @@ class SacAgent:
 
     def close(self) -> None:
         """Close the environments."""
+        self._side_by_side.close()
         self._stepper.envs.close()
 
 

@@ -40,7 +40,7 @@ class Towers(nn.Module):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise UserError(f"activation_fn must be one of {', '.join(ACTIVATIONS)}. Received {activation!r}")
-        self.num, self._relu = num, activation == "relu"
+        self.num, self.relu = num, activation == "relu"
         weights, biases = [], []
         for fan_in, fan_out in itertools.pairwise(sizes):
             bound = 1 / math.sqrt(fan_in)
@@ -51,6 +51,10 @@ class Towers(nn.Module):
         self._layers = list(zip(self.weights, self.biases, strict=True))
         self._inputs: list[Tensor] = []
 
+    def parameters_of(self, number: int) -> list[Tensor]:
+        """Return views of the weights and biases of one of the N."""
+        return [parameter[number] for parameter in self.parameters()]
+
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs `(N, B, out)` of inputs `(B, in)`; what `backward` and `by_inputs` need is kept."""
         x = x.expand(self.num, *x.shape)
@@ -58,7 +62,7 @@ class Towers(nn.Module):
         *hidden, (weight, bias) = self._layers
         for w, b in hidden:
             x = torch.baddbmm(b, x, w)
-            x = x.relu_() if self._relu else x.tanh_()
+            x = x.relu_() if self.relu else x.tanh_()
             self._inputs.append(x)
         return torch.baddbmm(bias, x, weight)
 
@@ -90,7 +94,7 @@ class Towers(nn.Module):
         """Return the gradient by what the layer before put out, before its activation."""
         output = self._inputs[layer]
         gradient = torch.bmm(gradient, self._layers[layer][0].transpose(1, 2))
-        if self._relu:
+        if self.relu:
             return gradient.mul_(output.sign())  # a sixth of the time of threshold_backward on a CPU
         return torch.ops.aten.tanh_backward(gradient, output)
 
