@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from prefrl.agents.adam import AdamPart, FlatAdam
-from prefrl.agents.sac_networks import Towers
 from prefrl.agents.tower_arrays import ArrayTower, Floats
+from prefrl.agents.towers import Towers
 from prefrl.threads import SideBySide
 
 
@@ -19,14 +19,17 @@ class ArrayCritics:
         critics: whose weights are trained in place.
         targets: whose weights are read.
         adam: of the critics, without a greatest norm.
+        num_judges: how many, from the first on, judge the policy's actions.
         side_by_side: does two things at once.
     """
 
-    def __init__(self, critics: Towers, targets: Towers, adam: FlatAdam, side_by_side: SideBySide) -> None:
+    def __init__(
+        self, critics: Towers, targets: Towers, adam: FlatAdam, num_judges: int, side_by_side: SideBySide
+    ) -> None:
         self._critics = [ArrayTower(critics, number) for number in range(critics.num)]
         self._targets = [ArrayTower(targets, number) for number in range(targets.num)]
         self._parts = [AdamPart(adam, critics.parameters_of(number)) for number in range(critics.num)]
-        self._side_by_side = side_by_side
+        self._num_judges, self._side_by_side = num_judges, side_by_side
         self._make_room(0, 0, 0)
 
     def _make_room(self, size: int, num_inputs: int, num_actions: int) -> None:
@@ -76,7 +79,7 @@ class ArrayCritics:
             wanted: `(B,)`; the loss is `weight` / 2 times the mean squared error, summed over the critics.
             weight: see there.
             learning_rate: of Adam.
-            then: `(B, A)`: actions in the same observations to be judged after it, for `by_actions`.
+            then: `(B, A)`: actions in the same observations to be judged after it, for `by_actions`; None: none are.
         """
         by_values = self._values - wanted
         by_values *= np.float32(weight / len(wanted))
@@ -88,16 +91,18 @@ class ArrayCritics:
             critic = self._critics[number]
             critic.backward(by_values[number][:, None])
             self._parts[number].step(learning_rate)
-            if then is not None:
+            if then is not None and number < self._num_judges:
                 self._values[number] = critic.forward(seen)[:, 0]
 
         self._for_each(descend, range(len(self._critics)))
 
     def by_actions(self) -> Floats:
-        """Return the gradient of minus the mean of the least critic by the actions judged last, `(B, A)`."""
+        """Return the gradient of minus the mean of the least judge by the actions judged last, `(B, A)`."""
         size, num_actions = len(self._seen), self._seen.shape[1] - self._num_inputs
-        found, least = np.empty((size, num_actions), np.float32), self._values.argmin(0)
-        rows = [np.flatnonzero(least == number) for number in range(len(self._critics))]
+        if self._num_judges == 1:
+            return self._critics[0].by_inputs(-1.0 / size, self._num_inputs)
+        found, least = np.empty((size, num_actions), np.float32), self._values[: self._num_judges].argmin(0)
+        rows = [np.flatnonzero(least == number) for number in range(self._num_judges)]
 
         def differentiate(number: int) -> None:  # each for the steps of which it says the least
             found[rows[number]] = self._critics[number].by_inputs(-1.0 / size, self._num_inputs, rows[number])

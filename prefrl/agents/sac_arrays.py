@@ -13,8 +13,9 @@ from prefrl.agents.adam import AdamPart, FlatAdam
 from prefrl.agents.critic_arrays import ArrayCritics
 from prefrl.agents.distributions import LOG_2PI
 from prefrl.agents.replay import Minibatch
-from prefrl.agents.sac_networks import LEAST_LOG_STD, MOST_LOG_STD, SQUASH_EPSILON, Towers
+from prefrl.agents.sac_networks import LEAST_LOG_STD, MOST_LOG_STD, SQUASH_EPSILON
 from prefrl.agents.tower_arrays import ArrayTower, Floats
+from prefrl.agents.towers import Towers
 from prefrl.threads import SideBySide
 
 

@@ -7,12 +7,14 @@ those of `networks.Towers`, to which tests hold them.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prefrl.agents.sac_networks import Towers
+from prefrl.agents.towers import Towers
 from prefrl.threads import SideBySide
 
 Floats = NDArray[np.float32]
@@ -86,10 +88,7 @@ class ArrayTower:
                 self._by_parameters(layer, by_outputs)
                 self._through(layer, by_outputs)
             else:
-                side_by_side(
-                    lambda layer=layer, given=by_outputs: self._through(layer, given),
-                    lambda layer=layer, given=by_outputs: self._by_parameters(layer, given),
-                )
+                side_by_side(partial(self._through, layer, by_outputs), partial(self._by_parameters, layer, by_outputs))
         self._by_parameters(0, gradient)
 
     def _by_parameters(self, layer: int, gradient: Floats) -> None:
@@ -121,7 +120,7 @@ class ArrayTower:
         num = len(room.ones) if rows is None else len(rows)
         by_last = (self._to_output * by_output).expand(num, -1)
         if last == 0:
-            return by_last[:, begin:].numpy()
+            return by_last[:, begin:].contiguous().numpy()  # all rows are one in memory
         for layer in range(last - 1, -1, -1):
             output, gradient = room.output_tensors[layer], room.gradient_tensors[layer][:num]
             if rows is not None:
