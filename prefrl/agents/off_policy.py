@@ -3,8 +3,8 @@
 - Environments are stepped all at once; the minibatches of several updates are drawn together.
 - Rewards are those of the newest reward function: when it changes, everything kept is scored again (Lee et al. 2021,
   PEBBLE).
-- Gradients are written out, and the parameters of each network are one vector. On the CPU updates are made in NumPy on
-  the same memory, critic by critic; on a GPU all critics are one batched network, and updates are recorded and replayed.
+- Gradients are written out, and the parameters of each network are one vector. On the CPU updates are made in NumPy, on
+  the same memory and critic by critic; on a GPU all critics are one batched network, and an update is recorded once.
 """
 
 from __future__ import annotations
