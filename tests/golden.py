@@ -65,6 +65,7 @@ CONTROL: dict[str, TrainSettings] = {
     "sac": replace(OFF_POLICY, agent="sac"),
     "sb3-sac": replace(OFF_POLICY, agent="sb3-sac"),
     "td3": replace(OFF_POLICY, agent="td3"),
+    "sb3-td3": replace(OFF_POLICY, agent="sb3-td3"),
     "dqn": replace(OFF_POLICY, agent="dqn", env_id="CartPole-v1"),
     "mixed": replace(
         PPO, labels=9, steps=1600, teacher="mistake", queries=QuerySettings(feedback="mixed", num_ranked=3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -81,3 +82,33 @@ class FlatAdam:
         self.first.copy_(state["first"])
         self.second.copy_(state["second"])
         self.num_steps = state["num_steps"]
+
+
+class AdamPart:
+    """A part of a `FlatAdam`'s vector, moved by PyTorch's kernel in one pass over it; the same steps, up to rounding.
+
+    It takes a third of the time on a CPU, and needs no other part's gradient.
+
+    Args:
+        adam: which does not shorten gradients, and counts the steps.
+        parameters: views of its vector.
+    """
+
+    def __init__(self, adam: FlatAdam, parameters: Sequence[Tensor]) -> None:
+        assert adam.max_norm is None
+        begin = adam.parameters.storage_offset()
+        self._adam, self._parameters, self._steps = adam, list(parameters), torch.zeros(())
+        self._gradients, self._first, self._second = (
+            [vector.as_strided(p.shape, p.stride(), p.storage_offset() - begin) for p in parameters]
+            for vector in (adam.gradient, adam.first, adam.second)
+        )
+
+    def step(self, learning_rate: float) -> None:
+        """Make the step that the whole has counted."""
+        self._steps.fill_(self._adam.num_steps)
+        steps = [self._steps] * len(self._parameters)
+        torch._fused_adam_(
+            self._parameters, self._gradients, self._first, self._second, [], steps,
+            lr=learning_rate, beta1=BETAS[0], beta2=BETAS[1], weight_decay=0.0, eps=self._adam.epsilon,
+            amsgrad=False, maximize=False,
+        )  # fmt: skip

@@ -10,6 +10,7 @@ from gymnasium.vector import VectorEnv
 from prefrl.agents.ppo import PpoAgent
 from prefrl.agents.protocol import Agent
 from prefrl.agents.sac import SacAgent
+from prefrl.agents.td3 import Td3Agent
 from prefrl.errors import require
 from prefrl.seams import Registry, check_call, check_members
 
@@ -94,7 +95,8 @@ AGENTS: Registry[AgentKind] = Registry(
         "a2c": _sb3("A2C", on_policy=True, tuned_as="a2c"),
         "sac": AgentKind(about="SAC (Haarnoja et al. 2018), ours", make=SacAgent, tuned_as="sac"),
         "sb3-sac": _sb3("SAC", on_policy=False, tuned_as="sb3-sac"),
-        "td3": _sb3("TD3", on_policy=False, tuned_as="td3"),
+        "td3": AgentKind(about="TD3 (Fujimoto et al. 2018), ours", make=Td3Agent, tuned_as="td3"),
+        "sb3-td3": _sb3("TD3", on_policy=False, tuned_as="sb3-td3"),
         "dqn": _sb3("DQN", on_policy=False, tuned_as="dqn"),
     },
     _adopt,

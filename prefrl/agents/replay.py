@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from prefrl.envs.memory import free_memory
 from prefrl.errors import UserError
@@ -15,6 +16,23 @@ from prefrl.spaces import Array, Batch, map_batch, num_bytes, take, to_arrays, z
 
 SCORED_AT_ONCE = 16_384  # transitions
 SMALL = 100_000_000  # bytes that any machine has
+
+
+class Minibatch(NamedTuple):
+    """Transitions to learn from, and the noise of the actions that the policy takes in them."""
+
+    inputs: Tensor
+    """`(B, n)`: of the observations."""
+    next_inputs: Tensor
+    """`(B, n)`: of the next ones."""
+    actions: Tensor
+    """`(B, A)`, in [-1, 1]."""
+    rewards: Tensor
+    """`(B,)`"""
+    going_on: Tensor
+    """`(B,)`: 0 where the episode terminated, else 1."""
+    noise: Tensor
+    """`(2 B, A)`, standard normal: for the observations, then for the next ones."""
 
 
 class Replay:

@@ -157,7 +157,8 @@ OTHERS: dict[str, dict[str, AgentDefaults]] = {
     "a2c": {"": AgentDefaults(hyperparameters={"scale_actions": True})},
     "sac": _continuous({"gradient_steps": -1}, num_envs=8),  # an update for each step of each environment
     "sb3-sac": _continuous({}),
-    "td3": _continuous({"action_noise_std": 0.1}),
+    "td3": _continuous({"gradient_steps": -1, "action_noise_std": 0.1}, num_envs=8),
+    "sb3-td3": _continuous({"action_noise_std": 0.1}),
     "dqn": {
         "": _off_policy(_DQN_ACROBOT),
         "CartPole-v1": _off_policy(_DQN_CARTPOLE, steps=50_000),

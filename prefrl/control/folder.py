@@ -28,7 +28,7 @@ class ControlFolder(RunFolder):
     """
 
     FORMAT, COMMAND, COUNTER = "prefrl.run", "prefrl train", "num_env_steps"
-    FORMAT_VERSION = 2
+    FORMAT_VERSION = 3
     FIELDS = {"baseline": bool}  # noqa: RUF012  (as the class has them)
     SETTINGS: ClassVar[type[RunSettings]] = RunSettings
     """What the settings of this kind of run are."""
@@ -71,8 +71,9 @@ class ControlFolder(RunFolder):
             UserError: what the configuration holds are none.
         """
         values = self.config["settings"]
-        if self.config["version"] < 2 and values.get("agent") == "sac":  # there was no other then
-            values = {**values, "agent": "sb3-sac"}
+        since = {"sac": 2, "td3": 3}  # before there was stable-baselines3's alone
+        if self.config["version"] < since.get(values.get("agent"), 0):
+            values = {**values, "agent": f"sb3-{values['agent']}"}
         return self.read_settings(self.SETTINGS, values)
 
     @property

@@ -152,7 +152,8 @@ class TrainSettings:
     """Begin as a policy cloned from the demonstrations; default: where that can be, which is with a ppo agent and
     without images, and nothing else brings a policy."""
     agent: Named = "ppo"
-    """ppo or sac, one of stable-baselines3's (sb3-ppo, sb3-sac, a2c, td3 or dqn), or module:Name for your own."""
+    """ppo, sac or td3, one of stable-baselines3's (sb3-ppo, sb3-sac, sb3-td3, a2c or dqn), or module:Name for
+    your own."""
     num_envs: int | None = None
     """Copies of the environment that run side by side; default: what suits the agent and the environment."""
     env_options: conf.Suppress[dict[str, Any]] = field(default_factory=dict)

@@ -49,6 +49,7 @@ KINDS = {
     "ppo, discrete, disagreement": ["CartPole-v1", *PPO, "--fixed-horizon", "0", "--queries.method", "disagreement"],
     "a2c": ["Pendulum-v1", "--agent", "a2c", "--hyper", "n_steps=50"],
     "sac": ["Pendulum-v1", "--agent", "sac", "--hyper", "batch_size=16", "train_freq=8", "gradient_steps=1"],
+    "td3": ["Pendulum-v1", "--agent", "td3", "--hyper", "batch_size=16", "train_freq=16", "gradient_steps=1"],
     "sb3-sac": ["Pendulum-v1", "--agent", "sb3-sac", "--hyper", "batch_size=16", "train_freq=16", "gradient_steps=1"],
     "dqn": ["CartPole-v1", "--agent", "dqn", "--fixed-horizon", "0", "--hyper", "batch_size=16", "train_freq=16"],
     "sb3-ppo": ["Pendulum-v1", "--agent", "sb3-ppo", "--hyper", "n_steps=50", "batch_size=50", "n_epochs=1"],

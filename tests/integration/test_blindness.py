@@ -39,8 +39,14 @@ def blind_pendulum() -> Any:
 
 @pytest.mark.parametrize(
     "settings",
-    [TINY, replace(TINY, agent="sb3-ppo"), TINY_SAC, replace(TINY_SAC, agent="sb3-sac")],
-    ids=["ppo", "sb3-ppo", "sac", "sb3-sac"],
+    [
+        TINY,
+        replace(TINY, agent="sb3-ppo"),
+        TINY_SAC,
+        replace(TINY_SAC, agent="sb3-sac"),
+        replace(TINY_SAC, agent="td3"),
+    ],
+    ids=["ppo", "sb3-ppo", "sac", "sb3-sac", "td3"],
 )
 def test_weights_do_not_depend_on_the_true_reward(settings: TrainSettings, tmp_path: Path, blind_pendulum: str) -> None:
     (tmp_path / "teacher.py").write_text(HEIGHT)

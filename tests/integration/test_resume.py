@@ -69,8 +69,11 @@ def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize(
     "settings",
-    [TINY, TINY_SAC, replace(TINY_SAC, agent="sb3-sac"), TINY_MIXED, TINY_GROUPS, TINY_FEWER],
-    ids=["ppo", "sac", "sb3-sac", "mixed", "groups", "fewer"],
+    [
+        TINY, TINY_SAC, replace(TINY_SAC, agent="td3"), replace(TINY_SAC, agent="sb3-sac"), TINY_MIXED, TINY_GROUPS,
+        TINY_FEWER,
+    ],
+    ids=["ppo", "sac", "td3", "sb3-sac", "mixed", "groups", "fewer"],
 )
 def test_run_killed_at_random_moments_ends_bit_identical(settings: TrainSettings, tmp_path: Path) -> None:
     whole = train(settings, tmp_path / "whole", quiet=True)
@@ -113,14 +116,14 @@ class Crash(Exception):
     """What a run breaks off with here."""
 
 
-@pytest.mark.parametrize("agent", ["ppo", "sac", "sb3-ppo", "sb3-sac"])
+@pytest.mark.parametrize("agent", ["ppo", "sac", "td3", "sb3-ppo", "sb3-sac"])
 def test_what_environments_draw_from_the_global_streams_is_the_same_after_a_crash(
     agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "Careless-v0" not in gymnasium.registry:
         gymnasium.register("Careless-v0", Careless, max_episode_steps=40)
     of_agent: dict[str, float | str] = {"n_steps": 100, "batch_size": 50, "n_epochs": 1}
-    if agent.endswith("sac"):
+    if agent.endswith(("sac", "td3")):
         of_agent = {"batch_size": 16, "train_freq": 8, "gradient_steps": 1}
     settings = replace(TINY, env_id="Careless-v0", agent=agent, steps=1600, hyperparameters=of_agent)
     whole = train(settings, tmp_path / "whole", quiet=True)

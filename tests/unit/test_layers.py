@@ -70,7 +70,7 @@ MAY_READ_TRUE_REWARDS = {
     "prefrl.rewards.epic": "compares the learned reward with them",
     "prefrl.rewards.report": "compares the learned reward with them",
     "prefrl.agents.ppo": "learns from them, in one place, when it is the baseline that is given them",
-    "prefrl.agents.sac": "the same",
+    "prefrl.agents.off_policy": "the same",
     "prefrl.agents.sb3": "hands them on, in one place, when the agent is the baseline that is given them",
     "prefrl.control.loop": "reports returns",
     "prefrl.control.rendering": "draws them under the frames",
@@ -220,7 +220,7 @@ def test_true_rewards_are_read_only_where_they_may_be(attribute: str) -> None:
             if isinstance(node, ast.Attribute) and node.attr == attribute and isinstance(node.ctx, ast.Load):
                 readers.setdefault(module, []).append(node.lineno)
     assert {m: lines for m, lines in readers.items() if m not in MAY_READ_TRUE_REWARDS} == {}
-    for agent in ("prefrl.agents.ppo", "prefrl.agents.sac", "prefrl.agents.sb3", "prefrl.offline.trainer"):
+    for agent in ("prefrl.agents.ppo", "prefrl.agents.off_policy", "prefrl.agents.sb3", "prefrl.offline.trainer"):
         assert len(readers.get(agent, [])) <= 1
 
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from prefrl.agents import AGENTS
 from prefrl.agents.networks import flatten_parameters
-from prefrl.agents.replay import Replay
-from prefrl.agents.sac import Minibatch, SacAgent
-from prefrl.agents.sac_networks import SquashedGaussian, Towers
+from prefrl.agents.replay import Minibatch, Replay
+from prefrl.agents.sac import SacAgent
+from prefrl.agents.sac_networks import SquashedGaussian
+from prefrl.agents.towers import Towers
 from prefrl.envs import EnvLoop, make_vector_env
 from prefrl.errors import UserError
 from prefrl.spaces import Array, Batch
@@ -84,13 +85,17 @@ def test_squashed_gaussian_has_the_density_and_gradients_of_a_transformed_normal
     torch.testing.assert_close(found.by_outputs(0.3, by_actions), given.grad)
 
 
+@pytest.mark.parametrize("in_arrays", [True, False], ids=["NumPy", "PyTorch"])
 @pytest.mark.parametrize("entropy", [{}, {"ent_coef": 0.2}, {"ent_coef": "auto_0.5", "target_entropy": -2.0}])
-def test_updates_are_those_of_stable_baselines3(entropy: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_updates_are_those_of_stable_baselines3(
+    entropy: dict[str, Any], in_arrays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from stable_baselines3 import SAC
     from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
     options = {"gamma": 0.9, "tau": 0.02, "target_update_interval": 2, "learning_rate": 1e-3, **entropy}
     agent = agent_of(**options)
+    agent._arrays = agent._arrays if in_arrays else None
     model = SAC("MlpPolicy", gymnasium.make("Pendulum-v1"), device="cpu", **copy.deepcopy({**SMALL, **options}))
     model.learn(1)  # sets it up
     _copy(agent, model)
@@ -274,7 +279,7 @@ def through_a_file(state: Any) -> Any:
 
 @pytest.mark.parametrize("options", [{}, {"normalize_observations": True, "recent_share": 0.5, "gradient_steps": 2}])
 def test_a_restored_agent_goes_on_bit_for_bit(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefrl.agents.sac.ITERATION", 60)
+    monkeypatch.setattr("prefrl.agents.off_policy.ITERATION", 60)
 
     def goes_on(agent: SacAgent) -> dict[str, Any]:
         agent.reset_environments(7)
@@ -303,7 +308,7 @@ def test_a_restored_agent_goes_on_bit_for_bit(options: dict[str, Any], monkeypat
 def test_critics_begin_anew_when_the_reward_first_changes_and_experience_is_scored_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("prefrl.agents.sac.ITERATION", 60)
+    monkeypatch.setattr("prefrl.agents.off_policy.ITERATION", 60)
     for wanted, resets in (("never", [False, False]), ("first", [True, False]), ("always", [True, True])):
         agent = agent_of(reset_critics=wanted)
         agent.reset_environments(0)

@@ -11,6 +11,7 @@ import pytest
 from stable_baselines3 import DQN, SAC, TD3
 
 from prefrl.agents.sac_settings import SacSettings
+from prefrl.agents.td3_settings import Td3Settings
 from prefrl.control.defaults import OTHERS, PPO, agent_defaults
 from prefrl.control.folder import ControlFolder
 from prefrl.control.settings import QuerySettings, RunSettings, TrainSettings
@@ -36,14 +37,16 @@ def test_every_agent_that_learns_from_its_own_steps_acts_in_units_of_the_range(a
 
 
 def test_what_belongs_to_a_task_is_the_same_for_every_agent_that_reuses_its_steps() -> None:
-    for agent in ("sac", "sb3-sac", "td3"):
+    for agent in ("sac", "sb3-sac", "td3", "sb3-td3"):
         swing = agent_defaults(agent, "Pendulum-v1")
         assert (swing.steps, swing.hyperparameters["learning_rate"]) == (20_000, 1e-3)
         assert agent_defaults(agent, "Swimmer-v5").hyperparameters["gamma"] == 0.9999
         assert "gamma" not in agent_defaults(agent, "Somebodys-v0").hyperparameters
     for defaults in OTHERS["sac"].values():
         SacSettings.of(defaults.hyperparameters)
-    for agent, algorithm in (("sb3-sac", SAC), ("td3", TD3), ("dqn", DQN)):
+    for defaults in OTHERS["td3"].values():
+        Td3Settings.of(defaults.hyperparameters)
+    for agent, algorithm in (("sb3-sac", SAC), ("sb3-td3", TD3), ("dqn", DQN)):
         known = {*inspect.signature(algorithm).parameters, "action_noise_std"}
         assert all(defaults.hyperparameters.keys() <= known for defaults in OTHERS[agent].values())
 
@@ -61,7 +64,7 @@ def test_on_policy_agents_warm_up_as_their_policy_does(agent: str, warmup: str) 
     assert resolved(agent=agent, warmup="uniform").warmup == "uniform"
 
 
-@pytest.mark.parametrize("agent", ["sac", "sb3-sac", "td3", "dqn"])
+@pytest.mark.parametrize("agent", ["sac", "sb3-sac", "td3", "sb3-td3", "dqn"])
 def test_off_policy_agents_warm_up_uniformly(agent: str) -> None:
     assert resolved(agent=agent).warmup == "uniform"
 
@@ -114,12 +117,17 @@ def test_kinds_of_answers_that_there_are_not_are_refused_before_anything_is_writ
             settings.resolve()
 
 
-def test_an_old_run_of_stable_baselines3s_sac_is_read_as_that(tmp_path: Path) -> None:
-    folder = ControlFolder.create(tmp_path / "run", resolved(agent="sac"), baseline=False)
-    assert folder.settings.agent == "sac"
+@pytest.mark.parametrize(("agent", "last"), [("sac", 1), ("td3", 2)])
+def test_an_old_run_of_an_agent_that_was_stable_baselines3s_is_read_as_that(
+    agent: str, last: int, tmp_path: Path
+) -> None:
+    folder = ControlFolder.create(tmp_path / "run", resolved(agent=agent), baseline=False)
+    assert folder.settings.agent == agent
     config = json.loads(folder.config_path.read_text())
-    folder.config_path.write_text(json.dumps({**config, "version": 1}))
-    assert ControlFolder.open(tmp_path / "run", trust=True).settings.agent == "sb3-sac"
+    for version in (last, last + 1):
+        folder.config_path.write_text(json.dumps({**config, "version": version}))
+        read = ControlFolder.open(tmp_path / "run", trust=True).settings.agent
+        assert read == (f"sb3-{agent}" if version == last else agent)
 
 
 @pytest.mark.parametrize(("name", "value"), [("segment_length", 10**30), ("labels", 2**63), ("steps", 1e19)])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from prefrl.rewards import FitSettings, RewardEnsemble, RewardSettings
 from prefrl.rewards.data import ComparisonData
 from prefrl.rewards.fit import Fitter
 from prefrl.segments import Segment
-from prefrl.threads import one_thread, torch_threads
+from prefrl.threads import TIMES_ALONE, SideBySide, one_thread, torch_threads
 
 
 def blas_threads() -> set[int]:
@@ -52,3 +55,68 @@ def test_a_fit_of_perceptrons_uses_one_thread(space: spaces.Box, threads: int, m
         )
         assert torch.get_num_threads() == 2
     assert used == {threads}
+
+
+@pytest.fixture
+def side_by_side() -> Iterator[SideBySide]:
+    made = SideBySide()
+    yield made
+    made.close()
+
+
+def test_two_things_are_done_at_once_only_where_a_thread_is_held_back(side_by_side: SideBySide) -> None:
+    meeting, here = threading.Barrier(2, timeout=20), threading.get_ident()
+    who: list[int] = []
+    with torch_threads(2), one_thread():
+        side_by_side(meeting.wait, lambda: (who.append(threading.get_ident()), meeting.wait()))
+    assert who != [here]
+    side_by_side(lambda: who.append(threading.get_ident()), lambda: who.append(threading.get_ident()))
+    with torch_threads(1), one_thread():
+        side_by_side(lambda: who.append(threading.get_ident()), lambda: who.append(threading.get_ident()))
+    assert who[1:] == [here] * 4
+
+
+def test_what_the_second_thread_has_not_begun_is_done_here(side_by_side: SideBySide) -> None:
+    here, free, who = threading.get_ident(), threading.Event(), []
+    with torch_threads(2), one_thread():
+        busy = side_by_side._worker.submit(free.wait, 20)
+        side_by_side(lambda: None, lambda: who.append(threading.get_ident()))
+        assert who == [here] and not busy.done()
+        free.set()
+
+
+def test_a_second_thread_that_keeps_the_first_waiting_is_left_alone_for_a_while(side_by_side: SideBySide) -> None:
+    who: list[int] = []
+    begun = threading.Event()
+
+    def late() -> None:
+        begun.set()
+        time.sleep(0.05)
+
+    with torch_threads(2), one_thread():
+        side_by_side(lambda: begun.wait(20), late)
+        assert side_by_side._alone == TIMES_ALONE
+        side_by_side(lambda: None, lambda: who.append(threading.get_ident()))
+    assert who == [threading.get_ident()]
+
+
+def test_what_either_of_two_things_raises_is_raised_when_both_are_over(side_by_side: SideBySide) -> None:
+    done = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with torch_threads(2), one_thread():
+        begun = threading.Event()
+        with pytest.raises(ZeroDivisionError):
+            side_by_side(lambda: begun.wait(20), lambda: (begun.set(), fail()))
+        side_by_side._alone = 0
+        begun.clear()
+
+        def fails_later() -> None:
+            begun.wait(20)
+            fail()
+
+        with pytest.raises(ZeroDivisionError):
+            side_by_side(fails_later, lambda: (begun.set(), time.sleep(0.05), done.append(1)))
+    assert done == [1]
