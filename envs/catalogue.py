@@ -375,7 +375,9 @@ def make_vector_env(
     spec = _find_spec(env_id)
     bulk = spec if spec.id.startswith("prefrl/") else gymnasium.registry.get(f"prefrl/{spec.id}")
     stepped_at_once = (
-        wrapper is None and bulk is not None and (bulk is spec or _extra_needed(bulk) not in _ON_MUJOCO or _has_batches())
+        wrapper is None
+        and bulk is not None
+        and (bulk is spec or _extra_needed(bulk) not in _ON_MUJOCO or _has_batches())
     )
     if bulk is None or not stepped_at_once or bulk.vector_entry_point is None or spec.kwargs != bulk.kwargs:
         check_memory(num_envs, _LEAST_BYTES_PER_COPY, env_id, "train")

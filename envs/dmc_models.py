@@ -77,19 +77,26 @@ def load_model(body: Body, width: int, height: int) -> Any:
             warnings.filterwarnings("ignore", ".*deprecated")  # what dm_control's files use will do for MuJoCo 4
             spec = mujoco.MjSpec.from_file(str(path))
             for kind, name in body.left_out:
-                spec.delete(getattr(spec, kind)(name))
+                spec.delete(_element(spec, kind, name))
             if body.sensors_left_out is not None:
                 for sensor in [one for one in spec.sensors if one.name.startswith(body.sensors_left_out)]:
                     spec.delete(sensor)
             if body.floor_size is not None:
-                floor = spec.geom("floor")
+                floor = _element(spec, "geom", "floor")
                 floor.size = [body.floor_size, body.floor_size, floor.size[2]]
             spec.visual.global_.offwidth = max(spec.visual.global_.offwidth, width)
             spec.visual.global_.offheight = max(spec.visual.global_.offheight, height)
             model: Any = spec.compile()
             return model
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"MuJoCo cannot read dm_control's model {path}: {error}") from error
+
+
+def _element(spec: Any, kind: str, name: str) -> Any:
+    found = getattr(spec, kind)(name)
+    if found is None:
+        raise ValueError(f"it has no {kind} {name!r}")
+    return found
 
 
 class BodyTemplate:
@@ -112,7 +119,8 @@ class BodyTemplate:
                     f"The tasks of the DeepMind Control Suite have no option {name!r}.{near_names(name, OPTIONS)} "
                     f"They know: {', '.join(OPTIONS)}."
                 )
-        self.options: dict[str, Any] = {"width": _SIZE, "height": _SIZE, "camera_name": None, "camera_id": None, **options}
+        usual = {"width": _SIZE, "height": _SIZE, "camera_name": None, "camera_id": None}
+        self.options: dict[str, Any] = {**usual, **options}
         width, height = self.options["width"], self.options["height"]
         check_whole("width", width, 1)
         check_whole("height", height, 1)
@@ -146,7 +154,8 @@ class BodyTemplate:
                 raise UserError(f"camera_id must be less than {self.model.ncam}. Received {number}")
             return int(number)
         if name is not None and name not in names:
-            raise UserError(f"There is no camera {name!r}.{near_names(str(name), names)} There are: {', '.join(names)}.")
+            near = near_names(str(name), names)
+            raise UserError(f"There is no camera {name!r}.{near} There are: {', '.join(names)}.")
         return names.index(usual if name is None else name)
 
     def set_state(self, positions: Floats, velocities: Floats) -> None:
@@ -155,7 +164,7 @@ class BodyTemplate:
         self._mujoco.mj_forward(self.model, self.data)
 
     def _step_mujoco_simulation(self, controls: Floats, num_steps: int) -> None:
-        """Step, and bring positions up to date as dm_control does, so that what is drawn is the state after the step."""
+        """Step, and bring positions up to date as dm_control does: what is drawn is the state after the step."""
         self.data.ctrl[:] = controls
         self._mujoco.mj_step(self.model, self.data, nstep=num_steps)
         self._mujoco.mj_step1(self.model, self.data)

@@ -1,4 +1,4 @@
-"""The shape of the DeepMind Control Suite's rewards: 1 within bounds, less the further away (Tassa et al. 2018, s. 3)."""
+"""The shape of the DeepMind Control Suite's rewards: 1 within bounds, less the further away (Tassa et al. 2018)."""
 
 from __future__ import annotations
 

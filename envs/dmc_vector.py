@@ -17,7 +17,7 @@ from prefrl.errors import require
 
 
 class DmcVectorEnv(MujocoVectorEnv):
-    """E copies of one task. No episode ends early: the last step is truncated, as dm_control's discount of 1 there says.
+    """E copies of one task. No episode ends early: its last step is truncated, as dm_control's discount of 1 says.
 
     Args:
         num_envs: E.
