@@ -2,19 +2,19 @@
 
 dm_control 1.0.50 makes no environment with MuJoCo 4, so this runs in a virtual environment of its own:
 
-    python -m venv other && other/bin/pip install dm_control==1.0.50 'mujoco<4'
+    python -m venv other && other/bin/pip install dm_control==1.0.50 'mujoco<4' tyro
     other/bin/python scripts/tools/record_dmc.py tests/data/dmc.npz
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tyro
 from dm_control import suite
 
 TASKS = (
@@ -143,11 +143,8 @@ def record(name: str) -> dict[str, np.ndarray]:
     return {f"{name}/{key}": np.asarray(values) for key, values in kept.items()}
 
 
-def main() -> None:
+def main(file: tyro.conf.Positional[Path]) -> None:
     """Record all tasks into a file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path)
-    file = parser.parse_args().file
     recorded: dict[str, np.ndarray] = {}
     for name in TASKS:
         recorded |= record(name)
@@ -157,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)
