@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n logical --maxprocess
 TESTS ?= tests
 EXTRAS := all,dev,docs
 # All but image: diffusers needs a newer safetensors than the rest.
-LOWEST_EXTRAS := train,atari,mujoco,box2d,ui,serve,postgres,data,offline,text,sweep,hub
+LOWEST_EXTRAS := train,atari,mujoco,dmc,box2d,ui,serve,postgres,data,offline,text,sweep,hub
 
 .PHONY: demo unit test coverage lowest check audit format docs hooks clean
 

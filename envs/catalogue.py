@@ -24,7 +24,7 @@ from prefrl.envs.loop import EnvLoop
 from prefrl.envs.memory import check_memory
 from prefrl.envs.mujoco_quiet import quiet_mujoco
 from prefrl.envs.mujoco_template import all_options, template_class
-from prefrl.envs.registration import PAPER_GAMES, PAPER_SIZES, camel_case
+from prefrl.envs.registration import DMC_TASKS, PAPER_GAMES, PAPER_SIZES, camel_case
 from prefrl.envs.vector_fixed_horizon import VectorFixedHorizon
 from prefrl.errors import ANYTHING, UserError, first_line, near_names, require
 from prefrl.program import own_program
@@ -169,6 +169,13 @@ _KNOWN: dict[str, Task] = {
         ),
         *(
             Task(
+                env_id=f"prefrl/DMC-{name}-v0",
+                note=f"of the DeepMind Control Suite; {_NEVER_ENDS}",
+            )
+            for name in DMC_TASKS
+        ),
+        *(
+            Task(
                 env_id=f"prefrl/Atari-{camel_case(game)}-v0",
                 segment_length=25,
                 note="as in Christiano et al. 2017: score masked, ends hidden",
@@ -230,8 +237,8 @@ def make_env(
     spec = _find_spec(env_id)
     extra = _extra_needed(spec)
     if extra is not None:
-        require(*extra)
-    if extra == _MUJOCO and spec.id.startswith("prefrl/") and not _has_batches():
+        require(*(_MUJOCO if extra == _DMC else extra))  # dm_control's files are read, it is not imported
+    if extra in _ON_MUJOCO and spec.id.startswith("prefrl/") and not _has_batches():
         raise UserError(
             f"{env_id} needs mujoco 4 or newer, which steps many copies at once: pip install 'mujoco>=4'. With an "
             "older one Gymnasium's own environments work, such as HalfCheetah-v5."
@@ -244,7 +251,7 @@ def make_env(
     modes = torch_modes()
     try:
         limit = max_episode_steps if fixed_horizon is None else fixed_horizon
-        with own_program(), quiet_mujoco() if extra == _MUJOCO else contextlib.nullcontext():
+        with own_program(), quiet_mujoco() if extra in _ON_MUJOCO else contextlib.nullcontext():
             given = {**drawn, **_checked_options(options)}
             env = gymnasium.make(spec, max_episode_steps=limit, disable_env_checker=True, **given)
     except (UserError, MemoryError):
@@ -373,7 +380,9 @@ def make_vector_env(
     spec = _find_spec(env_id)
     bulk = spec if spec.id.startswith("prefrl/") else gymnasium.registry.get(f"prefrl/{spec.id}")
     stepped_at_once = (
-        wrapper is None and bulk is not None and (bulk is spec or _extra_needed(bulk) != _MUJOCO or _has_batches())
+        wrapper is None
+        and bulk is not None
+        and (bulk is spec or _extra_needed(bulk) not in _ON_MUJOCO or _has_batches())
     )
     if bulk is None or not stepped_at_once or bulk.vector_entry_point is None or spec.kwargs != bulk.kwargs:
         check_memory(num_envs, _LEAST_BYTES_PER_COPY, env_id, "train")
@@ -447,6 +456,8 @@ def list_envs() -> list[EnvListing]:
 _LEAST_BYTES_PER_COPY = 10_000  # of any environment with its wrappers
 _ATARI = ("ale_py", "atari")
 _MUJOCO = ("mujoco", "mujoco")
+_DMC = ("dm_control", "dmc")
+_ON_MUJOCO = (_MUJOCO, _DMC)
 BATCHES_SINCE = 4  # major version of MuJoCo
 OLDER_MUJOCO = {"gymnasium_robotics": ("gymnasium-robotics", "mujoco<3.4"), "dm_control": ("dm_control", "mujoco<4")}
 """Packages, by their folders, that name what MuJoCo 4 no longer has, and what they need in its place."""
@@ -463,6 +474,8 @@ def _extra_needed(spec: EnvSpec) -> tuple[str, str] | None:
     entry_point = spec.entry_point if isinstance(spec.entry_point, str) else ""
     if entry_point.startswith(("gymnasium.envs.mujoco", "prefrl.envs.christiano")):
         return _MUJOCO
+    if entry_point.startswith("prefrl.envs.dmc_tasks"):
+        return _DMC
     if entry_point.startswith("gymnasium.envs.box2d"):
         return _BOX2D
     return _ATARI if entry_point.startswith("prefrl.envs.atari") else None

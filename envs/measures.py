@@ -1,7 +1,8 @@
 """What a return does not tell: whether the robot runs on its feet or on its back, and how near it came to the goal.
 
 A measure reads what the agent saw, never a reward. Those of robots are the bounds within which Gymnasium calls them
-healthy, where it has such bounds; a cheetah is on its feet while its torso leans by less than 60 degrees.
+healthy, where it has such bounds; a cheetah is on its feet while its torso leans by less than 60 degrees. Those of the
+DeepMind Control Suite are the heights at which its rewards call a body standing.
 """
 
 from __future__ import annotations
@@ -75,6 +76,34 @@ _REACHER = (
 )
 _UPRIGHT = "upright"
 
+
+def _speed(num_observed: int, of: Callable[[Floats], Floats], name: str = "forward speed") -> Measure:
+    return Measure(name=name, kind="metres per second", num_observed=num_observed, of=of)
+
+
+def _hopper_height(seen: Floats) -> Floats:
+    """Return by how much dm_control's hopper has its torso's centre of mass above its foot's, of columns 1 to 5."""
+    leans = np.cumsum(seen[..., 1:6], axis=-1)  # angles of torso, pelvis, thigh, calf and foot
+    links: Floats = np.cos(leans[..., :4]) @ np.array([0.12889, 0.2, 0.33, 0.32])
+    return links - 0.00746 * np.sin(leans[..., 0]) + 0.045 * np.sin(leans[..., 4])
+
+
+def _of_all(domain: str, *tasks: str, measures: tuple[Measure, ...]) -> dict[str, tuple[Measure, ...]]:
+    return {f"prefrl/DMC-{domain}-{task}-v0": measures for task in tasks}
+
+
+_STANDS = "standing"
+_DMC_WALKER = (_share(_STANDS, 24, lambda seen: seen[..., 14] > 1.2), _speed(24, _column(16)))
+_DMC_HOPPER = (
+    _share(_STANDS, 15, lambda seen: (_hopper_height(seen) > 0.6) & (_hopper_height(seen) < 2)),
+    _speed(15, _column(6)),
+)
+_DMC_QUADRUPED = (_share(_FEET, 78, lambda seen: seen[..., 47] > 0.5), _speed(78, _column(44)))
+_DMC_HUMANOID = (
+    _share(_STANDS, 67, lambda seen: seen[..., 21] > 1.4),
+    _speed(67, lambda seen: np.hypot(seen[..., 37], seen[..., 38]), "speed"),
+)
+
 MEASURES: dict[str, tuple[Measure, ...]] = {
     "HalfCheetah-v5": _CHEETAH,
     "prefrl/Christiano-Cheetah-v0": _CHEETAH,
@@ -89,6 +118,11 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
     "prefrl/Christiano-Swimmer-v0": _SWIMMER,
     "Reacher-v5": _REACHER,
     "prefrl/Christiano-Reacher-v0": _REACHER,
+    **_of_all("walker", "stand", "walk", "run", measures=_DMC_WALKER),
+    **_of_all("cheetah", "run", measures=(*_CHEETAH, _speed(17, _column(8)))),
+    **_of_all("hopper", "stand", "hop", measures=_DMC_HOPPER),
+    **_of_all("quadruped", "walk", "run", measures=_DMC_QUADRUPED),
+    **_of_all("humanoid", "stand", "walk", "run", measures=_DMC_HUMANOID),
     "Pendulum-v1": (_share(_UPRIGHT, 3, lambda seen: seen[..., 0] > 0.9),),
     "InvertedPendulum-v5": (_share(_UPRIGHT, 4, lambda seen: np.abs(seen[..., 1]) < 0.2),),
     "prefrl/Christiano-Pendulum-v0": (_share(_UPRIGHT, 4, lambda seen: np.abs(seen[..., 1]) < 0.2),),

@@ -1,8 +1,9 @@
-"""Many copies of a MuJoCo environment of Gymnasium as one `gymnasium.vector.VectorEnv`, stepped in one call.
+"""Many copies of a MuJoCo environment as one `gymnasium.vector.VectorEnv`, stepped in one call.
 
 Physics runs in `mujoco.batch.Batch`, on several threads; observation, reward, termination and resets are computed for
 all copies at once. From one seed and the same actions, the numbers are those of Gymnasium's own environment in a
-`SyncVectorEnv` (`docs/environments.md` says which to the last bit). `prefrl.envs.mujoco_tasks` has the tasks.
+`SyncVectorEnv` (`docs/environments.md` says which to the last bit). `prefrl.envs.mujoco_tasks` has Gymnasium's tasks,
+`prefrl.envs.dmc_tasks` those of the DeepMind Control Suite, which do without Gymnasium's classes.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ Outcome = tuple[Floats, Flags, dict[str, Any]]
 """Rewards `(E,)`, terminations `(E,)` and the terms of the reward, `(E, ...)` each."""
 
 PICTURES = ("rgb_array", "depth_array", "rgbd_tuple")
-_PRIVATE_DATA_BYTES = 200_000  # of a simulation that keeps its own data, beside the fields counted by MuJoCo
+PRIVATE_DATA_BYTES = 200_000  # of a simulation that keeps its own data, beside the fields counted by MuJoCo
 
 
 class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
-    """E copies of one of Gymnasium's MuJoCo environments.
+    """E copies of one MuJoCo environment: one of Gymnasium's, unless a subclass makes another template.
 
     The live arrays `qpos` and `qvel`, copied out by `states`, are all that is needed to draw a step again:
     `render_states`.
@@ -87,10 +88,8 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         check_whole("num_threads", num_threads, 0)
         self.num_envs, self.render_mode, self.max_episode_steps = num_envs, render_mode, max_episode_steps
         self.autoreset_mode = checked_autoreset_mode(autoreset_mode)
-        robot = template_class(self.gymnasium_class)
-        self.options = all_options(robot, options)
-        self.template = make_template(robot, options, render_mode or "rgb_array")
-        """One of Gymnasium's own environments: its model, spaces and renderer serve all."""
+        self.template, self.options = self.make_template(options, render_mode or "rgb_array")
+        """One environment, Gymnasium's own: its model, spaces and renderer serve all."""
         self.model = self.template.model
         self.metadata = {**self.template.metadata, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space = self.template.observation_space
@@ -99,12 +98,12 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         threads = min(num_threads or available_cpus(), num_envs)
-        batch = ForceBatch if self.needs_forces else require("mujoco.batch", "mujoco").Batch
         try:
-            self._batch: Any = batch(stepped_model(self.model), num_envs, threads)
+            self._batch = self.make_batch(stepped_model(self.model), threads)
         except ValueError as error:
             raise UserError(f"MuJoCo cannot step this model many at once: {error}") from error
-        self._qpos, self._qvel, self._ctrl = (self._batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
+        self._qpos, self._qvel, self._act, self._ctrl = map(self._batch.bind, ("qpos", "qvel", "act", "ctrl"))
+        self._ends = np.cumsum([self.model.nq, self.model.nv])  # of positions and velocities in a row of `states`
         self.init_qpos, self.init_qvel = self.template.init_qpos.copy(), self.template.init_qvel.copy()
         self.init_state = np.concatenate([self.init_qpos, self.init_qvel])
         self._initial_state: Floats = self._batch.state[0].copy()
@@ -121,6 +120,25 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         self.prepare()
 
     # ------------------------------------------------------------------------------------------ what a task fills in
+
+    def make_template(self, options: dict[str, Any], render_mode: str) -> tuple[Any, dict[str, Any]]:
+        """Return one environment, as `template`, and all options with their defaults."""
+        robot = template_class(self.gymnasium_class)
+        every_option = all_options(robot, options)
+        return make_template(robot, options, render_mode), every_option
+
+    def make_batch(self, model: Any, num_threads: int) -> Any:
+        """Return E simulations of a model, as `mujoco.batch.Batch` has them."""
+        batch = ForceBatch if self.needs_forces else require("mujoco.batch", "mujoco").Batch
+        return batch(model, self.num_envs, num_threads)
+
+    def advance(self, envs: NDArray[np.int32] | None) -> None:
+        """Step some simulations, or all, by their controls; `derived` arrays then are as the task reads them."""
+        self._batch.step(envs, nstep=self.frame_skip)
+
+    def derive(self, envs: NDArray[np.int32]) -> None:
+        """Compute the `derived` arrays of simulations that were put into a state."""
+        self._batch.forward(envs)
 
     def prepare(self) -> None:
         """Bind what else the task reads, by `derived`; called once."""
@@ -149,7 +167,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
 
     @abstractmethod
     def draw_state(self, generator: np.random.Generator) -> Floats:
-        """Draw a starting state, `qpos` and `qvel` in one."""
+        """Draw a starting state, as a row of `states`."""
 
     # ------------------------------------------------------------------------------------------- Gymnasium's methods
 
@@ -198,7 +216,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         self._ctrl[:] = actions
         if self.marks is not None:
             self.marks.mark()
-        self._batch.step(nstep=self.frame_skip)
+        self.advance(None)
         rewards, terminated, info = self.outcome(before, actions)
         truncated = self._count_steps(self._everywhere)
         self._ended = terminated | truncated
@@ -216,7 +234,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         if self.marks is not None:
             self.marks.mark()
         if len(moving):
-            self._batch.step(moving, nstep=self.frame_skip)
+            self.advance(moving)
         rewards, terminated, info = self.outcome(before, actions)
         self._restart(np.flatnonzero(due))
         if self.marks is not None:
@@ -289,14 +307,14 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         return StateMarks(self._batch)
 
     def states(self) -> Floats:
-        """Return a copy of all positions and velocities, `(E, nq + nv)`."""
-        return np.concatenate([self._qpos, self._qvel], axis=1)
+        """Return a copy of all positions, velocities and, where there are any, activations, `(E, nq + nv + na)`."""
+        return np.concatenate([self._qpos, self._qvel, self._act], axis=1)
 
     def set_states(self, states: Floats, mask: Flags | None = None) -> Floats:
         """Put environments into given states, as Gymnasium's `set_state` does after `mj_resetData`.
 
         Args:
-            states: `(E, nq + nv)`, as `states` gives them; rows outside of `mask` are not read.
+            states: `(E, nq + nv + na)`, as `states` gives them; rows outside of `mask` are not read.
             mask: `(E,)`; None: all. The episodes of these environments begin anew here.
 
         Returns:
@@ -313,7 +331,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         return self.observe()
 
     def render_states(self, states: Floats) -> list[Any]:
-        """Draw states `(n, nq + nv)`: each picture is that of Gymnasium's environment after `set_state`.
+        """Draw states `(n, nq + nv + na)`: each picture is that of Gymnasium's environment after `set_state`.
 
         Gymnasium aims its camera when it draws its first picture. Here that is always one of the model's initial
         state, so that a picture depends on nothing but the state in it.
@@ -327,14 +345,14 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
             self._camera_aimed = True
         pictures = []
         for state in self._checked_states(states):
-            self.template.set_state(state[: self.model.nq], state[self.model.nq :])
+            self.template.set_state(*np.split(state, self._ends)[:2])
             picture = self.template.render()
             pictures.append(picture if isinstance(picture, tuple) else np.array(picture))
         return pictures
 
     def _checked_states(self, states: Floats) -> Floats:
         states = np.asarray(states, np.float64)
-        width = self.model.nq + self.model.nv
+        width = self.model.nq + self.model.nv + self.model.na
         if states.ndim != 2 or states.shape[1] != width or not np.isfinite(states).all():
             raise UserError(f"Expected finite states (n, {width}) of this environment; got an array {states.shape}.")
         return states
@@ -357,9 +375,9 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
             self._batch.reset(ids, stage=0)
         else:
             self._batch.state[ids] = self._initial_state
-        self._qpos[envs], self._qvel[envs] = states[:, : self.model.nq], states[:, self.model.nq :]
+        self._qpos[envs], self._qvel[envs], self._act[envs] = np.split(states, self._ends, axis=1)
         if self._has_derived:  # the state itself stays as it was put
-            self._batch.forward(ids)
+            self.derive(ids)
         self._num_steps[envs] = 0
 
     def _count_steps(self, stepped: Flags) -> Flags:
@@ -380,7 +398,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Any, NDArray[Any]], ABC):
         observation = self.single_observation_space
         assert observation.shape is not None
         own = 8 * (8 * int(np.prod(observation.shape)) + 4 * (self.model.nq + self.model.nv)) + 4_000
-        return own + (_PRIVATE_DATA_BYTES + 2 * self.template.data.nbuffer if self.needs_forces else 0)
+        return own + (PRIVATE_DATA_BYTES + 2 * self.template.data.nbuffer if self.needs_forces else 0)
 
 
 def _read_only(values: Floats) -> Floats:

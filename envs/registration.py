@@ -56,6 +56,24 @@ PAPER_SIZES = {
 }
 """By name, as in `prefrl/Christiano-<name>-v0` (the authors' `rl_teacher/envs.py`)."""
 
+DMC_TASKS = (
+    "walker-stand",
+    "walker-walk",
+    "walker-run",
+    "cheetah-run",
+    "hopper-stand",
+    "hopper-hop",
+    "quadruped-walk",
+    "quadruped-run",
+    "humanoid-stand",
+    "humanoid-walk",
+    "humanoid-run",
+)
+"""Tasks of the DeepMind Control Suite, as in `prefrl/DMC-<name>-v0`: domain and task."""
+
+DMC_HORIZON = 1000
+"""Steps of every episode: 10, 20 or 25 seconds."""
+
 ATARI_HORIZON = 2_000
 """Steps after which the stream of an Atari game is cut; the game itself goes on."""
 
@@ -84,6 +102,9 @@ def register_all() -> None:
             size.horizon,
             task=name,
         )
+    module = "prefrl.envs.dmc_tasks"
+    for name in DMC_TASKS:
+        _register(f"prefrl/DMC-{name}-v0", f"{module}:dmc_single", f"{module}:dmc_vector", DMC_HORIZON, task=name)
     module = "prefrl.envs.atari"
     for game in games():
         name = f"prefrl/Atari-{camel_case(game)}-v0"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prefrl.agents import AGENTS
+from prefrl.envs.registration import DMC_TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,7 @@ _LONG: dict[str, Any] = {"num_envs": 8, "n_steps": 1024, "batch_size": 512}
 _SWIMMER = _ppo(1_000_000, log_std=0.0, gamma=0.9999, gae_lambda=0.98, clip_range=0.1, **_LONG)
 # What an action is worth shows within a few steps, and the target is a point.
 _REACHER: dict[str, Any] = {"log_std": -2.0, "gamma": 0.9}
+_DMC = tuple(f"prefrl/DMC-{name}-v0" for name in DMC_TASKS)
 
 PPO: dict[str, AgentDefaults] = {
     "HalfCheetah-v5": _CHEETAH,
@@ -76,6 +78,7 @@ PPO: dict[str, AgentDefaults] = {
     "prefrl/Christiano-Reacher-v0": _ppo(200_000, **_REACHER),
     "prefrl/Christiano-Pendulum-v0": _ppo(100_000),
     "prefrl/Christiano-DoublePendulum-v0": _ppo(200_000),
+    **dict.fromkeys(_DMC, _ppo(1_000_000)),  # not tuned
 }
 ATARI = AgentDefaults(
     steps=10_000_000,
@@ -140,6 +143,7 @@ _OF_TASKS: dict[str, tuple[int, dict[str, Any]]] = {
     "Pendulum-v1": (20_000, {"learning_rate": 1e-3}),
     **dict.fromkeys(("Swimmer-v5", "prefrl/Christiano-Swimmer-v0"), (100_000, {"gamma": 0.9999})),
     **dict.fromkeys(("Reacher-v5", "prefrl/Christiano-Reacher-v0"), (50_000, {"gamma": 0.9})),
+    **dict.fromkeys(_DMC, (500_000, {})),  # half of those of B-Pref (Lee et al. 2021); not tuned
     "LunarLanderContinuous-v3": (200_000, {"learning_rate": 7.3e-4, "tau": 0.01}),
     "BipedalWalker-v3": (200_000, {"learning_rate": 7.3e-4, "gamma": 0.98, "tau": 0.02}),
 }

@@ -74,7 +74,7 @@ def test_tasks_are_listed_under_their_own_names_and_segments_fit_in_an_episode()
 
 def test_tasks_whose_end_tells_how_it_went_have_a_fixed_horizon() -> None:
     never_end = {"HalfCheetah-v5", "Swimmer-v5", "Reacher-v5", "Pendulum-v1"}
-    never_end |= {name for name in TASKS if name.startswith(("prefrl/Christiano-", "prefrl/Atari-"))}
+    never_end |= {name for name in TASKS if name.startswith(("prefrl/Christiano-", "prefrl/DMC-", "prefrl/Atari-"))}
     end_well_or_badly = {"LunarLander-v3", "LunarLanderContinuous-v3", "BipedalWalker-v3"}
     assert {name for name, row in TASKS.items() if row.fixed_horizon is None} == never_end | end_well_or_badly
 

@@ -27,6 +27,7 @@ OPTIONAL = (
     "pygame",
     "mujoco",
     "ale_py",
+    "dm_control",
     "transformers",
     "tokenizers",
     "accelerate",

@@ -16,6 +16,8 @@ from prefrl.envs.measures import MEASURES, Measure, measures_of
 def test_measures_read_what_their_environment_shows(env_id: str) -> None:
     if env_id.startswith(("LunarLander", "BipedalWalker")):
         pytest.importorskip("Box2D")
+    if env_id.startswith("prefrl/DMC-"):
+        pytest.importorskip("dm_control")
     env = make_env(env_id)
     observation, _ = env.reset(seed=0)
     assert measures_of(env_id, env.observation_space) == MEASURES[env_id]
