@@ -70,7 +70,12 @@ def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize(
     "settings",
     [
-        TINY, TINY_SAC, replace(TINY_SAC, agent="td3"), replace(TINY_SAC, agent="sb3-sac"), TINY_MIXED, TINY_GROUPS,
+        TINY,
+        TINY_SAC,
+        replace(TINY_SAC, agent="td3"),
+        replace(TINY_SAC, agent="sb3-sac"),
+        TINY_MIXED,
+        TINY_GROUPS,
         TINY_FEWER,
     ],
     ids=["ppo", "sac", "td3", "sb3-sac", "mixed", "groups", "fewer"],
