@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -85,19 +86,20 @@ def test_what_the_second_thread_has_not_begun_is_done_here(side_by_side: SideByS
         free.set()
 
 
-def test_a_second_thread_that_keeps_the_first_waiting_is_left_alone_for_a_while(side_by_side: SideBySide) -> None:
+@pytest.mark.parametrize(("waited", "alone"), [(0.002, 0), (0.003, TIMES_ALONE)])
+def test_a_second_thread_that_keeps_the_first_waiting_is_left_alone_for_a_while(
+    waited: float, alone: int, side_by_side: SideBySide, monkeypatch: pytest.MonkeyPatch
+) -> None:
     who: list[int] = []
     begun = threading.Event()
-
-    def late() -> None:
-        begun.set()
-        time.sleep(0.05)
-
+    clock = iter([0.0, 0.001, 0.001 + waited])  # at the start, when the first is done, and the second
     with torch_threads(2), one_thread():
-        side_by_side(lambda: begun.wait(20), late)
-        assert side_by_side._alone == TIMES_ALONE
+        monkeypatch.setattr("prefrl.threads.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+        side_by_side(lambda: begun.wait(20), lambda: (begun.set(), time.sleep(0.05)))
+        assert side_by_side._alone == alone
+        side_by_side._alone = 1
         side_by_side(lambda: None, lambda: who.append(threading.get_ident()))
-    assert who == [threading.get_ident()]
+        assert who == [threading.get_ident()] and side_by_side._alone == 0
 
 
 def test_what_either_of_two_things_raises_is_raised_when_both_are_over(side_by_side: SideBySide) -> None:
