@@ -91,6 +91,19 @@ ATARI = AgentDefaults(
     },
 )
 """PPO's of RL Baselines3 Zoo, but for the scaled rewards."""
+MINATAR = AgentDefaults(
+    steps=300_000,
+    num_envs=16,
+    hyperparameters={
+        "n_steps": 128,
+        "batch_size": 256,
+        "n_epochs": 4,
+        "learning_rate": "linear:1e-3",
+        "ent_coef": 0.01,
+        "normalize_returns": True,
+    },
+)
+"""For a CPU: what some minutes suffice for."""
 
 _DQN_CARTPOLE = {
     "learning_rate": 2.3e-3,
@@ -176,5 +189,7 @@ def agent_defaults(agent: str, env_id: str) -> AgentDefaults:
     if tuned_as is None:  # a user's own, which has its own
         return AgentDefaults()
     if tuned_as == "ppo":
+        if env_id.startswith(("prefrl/MinAtar-", "MinAtar/")):
+            return MINATAR
         return ATARI if env_id.startswith("prefrl/Atari-") else PPO.get(env_id, _ppo())
     return OTHERS[tuned_as].get(env_id, OTHERS[tuned_as][""])

@@ -27,6 +27,7 @@ OPTIONAL = (
     "pygame",
     "mujoco",
     "ale_py",
+    "minatar",
     "transformers",
     "tokenizers",
     "accelerate",
