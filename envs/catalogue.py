@@ -62,7 +62,8 @@ _SUCCEEDS = "ends at the goal: short episodes give it away"
 class Tasks(Registry[Task]):
     """The benchmark tasks by name. Any other name may be that of an environment, for which the defaults hold.
 
-    `prefrl/Hopper-v5` is `Hopper-v5` in bulk: the same task. `module:NAME` may be a `Task` of a user's own.
+    `prefrl/Hopper-v5` is `Hopper-v5` in bulk, `prefrl/Pixels-Hopper-v5` in pictures: the same task. `module:NAME` may
+    be a `Task` of a user's own.
     """
 
     def find(self, given: Any) -> Task:
@@ -73,7 +74,7 @@ class Tasks(Registry[Task]):
         """
         if not isinstance(given, str):
             return self._adopt(given, f"{self.what} {quoted(given)}")
-        known = self.get(own_name(given)) or self.get(given.removeprefix("prefrl/"))
+        known = self.get(own_name(given)) or self.get(given.removeprefix("prefrl/").removeprefix("Pixels-"))
         return known or _own_task(given) or Task(env_id=given)
 
     def name(self, given: Any) -> str:
@@ -474,6 +475,8 @@ def _extra_needed(spec: EnvSpec) -> tuple[str, str] | None:
         return _MUJOCO
     if entry_point.startswith("gymnasium.envs.box2d"):
         return _BOX2D
+    if entry_point == "prefrl.envs.pixels:mujoco_pixels":
+        return _MUJOCO
     if entry_point.startswith("prefrl.envs.minatar"):
         return _MINATAR
     return _ATARI if entry_point.startswith("prefrl.envs.atari") else None

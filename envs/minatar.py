@@ -126,7 +126,7 @@ class MinAtar(gymnasium.Env[NDArray[np.uint8], np.int64]):
     def _observation(self) -> NDArray[np.uint8]:
         return np.asarray(self._game.state(), np.uint8) * np.uint8(255)
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """Return a picture of 200 x 200 pixels, each kind of thing in a colour of its own."""
         return None if self.render_mode is None else self.picture(self._observation())
 
