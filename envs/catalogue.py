@@ -24,7 +24,7 @@ from prefrl.envs.loop import EnvLoop
 from prefrl.envs.memory import check_memory
 from prefrl.envs.mujoco_quiet import quiet_mujoco
 from prefrl.envs.mujoco_template import all_options, template_class
-from prefrl.envs.registration import DMC_TASKS, PAPER_GAMES, PAPER_SIZES, camel_case
+from prefrl.envs.registration import DMC_TASKS, MINATAR_GAMES, PAPER_GAMES, PAPER_SIZES, camel_case, own_name
 from prefrl.envs.vector_fixed_horizon import VectorFixedHorizon
 from prefrl.errors import ANYTHING, UserError, first_line, near_names, require
 from prefrl.program import own_program
@@ -62,7 +62,8 @@ _SUCCEEDS = "ends at the goal: short episodes give it away"
 class Tasks(Registry[Task]):
     """The benchmark tasks by name. Any other name may be that of an environment, for which the defaults hold.
 
-    `prefrl/Hopper-v5` is `Hopper-v5` in bulk: the same task. `module:NAME` may be a `Task` of a user's own.
+    `prefrl/Hopper-v5` is `Hopper-v5` in bulk, `prefrl/Pixels-Hopper-v5` in pictures: the same task. `module:NAME` may
+    be a `Task` of a user's own.
     """
 
     def find(self, given: Any) -> Task:
@@ -73,7 +74,8 @@ class Tasks(Registry[Task]):
         """
         if not isinstance(given, str):
             return self._adopt(given, f"{self.what} {quoted(given)}")
-        return self.get(given) or self.get(given.removeprefix("prefrl/")) or _own_task(given) or Task(env_id=given)
+        known = self.get(own_name(given)) or self.get(given.removeprefix("prefrl/").removeprefix("Pixels-"))
+        return known or _own_task(given) or Task(env_id=given)
 
     def name(self, given: Any) -> str:
         """Return the name by which a run finds an environment or a task again."""
@@ -181,6 +183,18 @@ _KNOWN: dict[str, Task] = {
                 note="as in Christiano et al. 2017: score masked, ends hidden",
             )
             for game in PAPER_GAMES
+        ),
+        *(
+            Task(
+                env_id=f"prefrl/MinAtar-{camel_case(game)}-v{version}",
+                fixed_horizon=500,
+                terminal_reward=-1.0,
+                hold=FALL_HOLD,
+                segment_length=25,
+                note=f"10 x 10 pictures, {actions}; also as MinAtar/{camel_case(game)}-v{version}",
+            )
+            for game in MINATAR_GAMES
+            for version, actions in enumerate(("all six actions", "the actions that count"))
         ),
     )
 }
@@ -455,6 +469,7 @@ def list_envs() -> list[EnvListing]:
 
 _LEAST_BYTES_PER_COPY = 10_000  # of any environment with its wrappers
 _ATARI = ("ale_py", "atari")
+_MINATAR = ("minatar", "minatar")
 _MUJOCO = ("mujoco", "mujoco")
 _DMC = ("dm_control", "dmc")
 _ON_MUJOCO = (_MUJOCO, _DMC)
@@ -478,11 +493,15 @@ def _extra_needed(spec: EnvSpec) -> tuple[str, str] | None:
         return _DMC
     if entry_point.startswith("gymnasium.envs.box2d"):
         return _BOX2D
+    if entry_point == "prefrl.envs.pixels:mujoco_pixels":
+        return _MUJOCO
+    if entry_point.startswith("prefrl.envs.minatar"):
+        return _MINATAR
     return _ATARI if entry_point.startswith("prefrl.envs.atari") else None
 
 
 def _find_spec(env_id: str) -> EnvSpec:
-    place, colon, name = env_id.rpartition(":")
+    place, colon, name = own_name(env_id).rpartition(":")
     if colon:
         found = getattr(_module_of(env_id, place), name, None)
         if isinstance(found, Task):

@@ -74,6 +74,12 @@ DMC_TASKS = (
 DMC_HORIZON = 1000
 """Steps of every episode: 10, 20 or 25 seconds."""
 
+MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+"""As MinAtar names them."""
+MINATAR_LIMIT = 5_000
+"""Steps after which a game of MinAtar is cut off; Freeway ends after 2,500."""
+CLASSIC = ("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0")
+"""Tasks of classic control that are seen in pictures as `prefrl/Pixels-<name>`, as MuJoCo's are."""
 ATARI_HORIZON = 2_000
 """Steps after which the stream of an Atari game is cut; the game itself goes on."""
 
@@ -109,6 +115,14 @@ def register_all() -> None:
     for game in games():
         name = f"prefrl/Atari-{camel_case(game)}-v0"
         _register(name, f"{module}:atari_single", f"{module}:AtariVectorEnv", ATARI_HORIZON, game=game)
+    for maker, tasks in (("mujoco", [f"{name}-v5" for name in _MUJOCO]), ("classic", CLASSIC)):
+        for task in tasks:
+            limit = gymnasium.spec(task).max_episode_steps
+            _register(f"prefrl/Pixels-{task}", f"prefrl.envs.pixels:{maker}_pixels", None, limit, task=task)
+    for game in MINATAR_GAMES:
+        for version, minimal in enumerate((False, True)):  # numbered as the package minatar does
+            name = f"prefrl/MinAtar-{camel_case(game)}-v{version}"
+            _register(name, "prefrl.envs.minatar:MinAtar", None, MINATAR_LIMIT, game=game, minimal_actions=minimal)
 
 
 def _register(name: str, single: str, vector: str | None, max_episode_steps: int | None, **options: object) -> None:
@@ -116,6 +130,11 @@ def _register(name: str, single: str, vector: str | None, max_episode_steps: int
         gymnasium.register(
             name, single, vector_entry_point=vector, max_episode_steps=max_episode_steps, kwargs=dict(options)
         )
+
+
+def own_name(env_id: str) -> str:
+    """Return the name of our version of MinAtar's games: those of the package are no pictures to anyone."""
+    return env_id.replace("MinAtar/", "prefrl/MinAtar-", 1) if env_id.startswith("MinAtar/") else env_id
 
 
 def games() -> tuple[str, ...]:

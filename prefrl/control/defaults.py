@@ -94,6 +94,34 @@ ATARI = AgentDefaults(
     },
 )
 """PPO's of RL Baselines3 Zoo, but for the scaled rewards."""
+MINATAR = AgentDefaults(
+    steps=300_000,
+    num_envs=16,
+    hyperparameters={
+        "n_steps": 128,
+        "batch_size": 256,
+        "n_epochs": 4,
+        "learning_rate": "linear:1e-3",
+        "ent_coef": 0.01,
+        "normalize_returns": True,
+    },
+)
+"""For a CPU: what some minutes suffice for."""
+PIXELS = AgentDefaults(
+    steps=100_000,
+    num_envs=8,
+    warmup_steps=4_096,
+    hyperparameters={
+        "n_steps": 128,
+        "batch_size": 128,
+        "n_epochs": 4,
+        "learning_rate": "linear:5e-4",
+        "normalize_returns": True,
+        "scale_actions": True,
+        "policy_kwargs": {"log_std_init": -1.0},
+    },
+)
+"""Pictures of MuJoCo and classic control, for a CPU too: not tuned."""
 
 _DQN_CARTPOLE = {
     "learning_rate": 2.3e-3,
@@ -181,5 +209,9 @@ def agent_defaults(agent: str, env_id: str) -> AgentDefaults:
     if tuned_as is None:  # a user's own, which has its own
         return AgentDefaults()
     if tuned_as == "ppo":
+        if env_id.startswith(("prefrl/MinAtar-", "MinAtar/")):
+            return MINATAR
+        if env_id.startswith("prefrl/Pixels-"):
+            return PIXELS
         return ATARI if env_id.startswith("prefrl/Atari-") else PPO.get(env_id, _ppo())
     return OTHERS[tuned_as].get(env_id, OTHERS[tuned_as][""])

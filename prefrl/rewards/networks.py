@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prefrl.errors import UserError
+from prefrl.rewards.convolutions import Layers, Norm, Rooms, convolve, convolve_to_learn
 
 LEAKY_SLOPE = 0.01  # Christiano et al. 2017, app. A
 
@@ -79,13 +80,15 @@ class EnsembleMLP(nn.Module):
 
 
 class EnsembleCNN(nn.Module):
-    """M convolutional networks for images (Christiano et al. 2017, app. A.2), run as grouped convolutions.
+    """M convolutional networks for images (Christiano et al. 2017, app. A.2), run as grouped convolutions on a GPU.
 
     Kernels 7, 5, 3, 3 with strides 3, 2, 1, 1 and 16 filters each, batch norm and dropout 0.5 after every convolution,
     then a layer of 64; leaky ReLU throughout. Dropout is of whole filters. Vector features (actions), where given, join
     before the layer of 64. Images smaller than 43 x 43, for which these are too large, are read with three kernels of 3
     and a margin of one pixel, which fits any size. Their strides are 1, 2, 2; or 2, 2, 1 for images of 28 x 28 pixels
     and more, which end as large and would else cost several times what images of 43 x 43 do.
+
+    On a CPU the same is computed part by part (`prefrl.rewards.convolutions`).
 
     Args:
         num_members: M.
@@ -131,6 +134,7 @@ class EnsembleCNN(nn.Module):
         self.kernels = nn.ParameterList(kernels)
         self.norms = nn.ModuleList(norms)
         self.head = EnsembleMLP(num_members, channels * height * width + num_inputs, (self.HIDDEN,), generator)
+        self._rooms = Rooms()
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         """Take over weights with the strides that they were learned with: those of before had 1, 2, 2 at every size."""
@@ -145,17 +149,53 @@ class EnsembleCNN(nn.Module):
     def forward(self, features: Features) -> Tensor:
         """Return raw rewards `(M, B)`."""
         assert features.images is not None
-        x = features.images.float() / 255.0
+        images = features.images
+        in_parts = images.device.type == "cpu" and (self.training or not torch.is_grad_enabled())
+        flat = self._convolve_in_parts(images) if in_parts else self._convolve(images)  # (M, B, F)
+        if features.vector is not None:
+            flat = torch.cat([flat, features.vector.expand(self.num_members, -1, -1)], dim=-1)
+        return self.head(Features(None, flat))
+
+    def _convolve(self, images: Tensor) -> Tensor:
+        x = images.float() / 255.0
         batch, groups = len(x), 1  # the first convolutions of all members read the same images
         for kernel, stride, norm in zip(self.kernels, self.strides, self.norms, strict=True):
             x = functional.conv2d(x, kernel.flatten(0, 1), stride=stride, padding=self.padding, groups=groups)
             groups = self.num_members
             x = functional.leaky_relu(norm(x), LEAKY_SLOPE)
             x = functional.dropout2d(x, self.dropout, self.training)
-        flat = x.reshape(batch, self.num_members, -1).transpose(0, 1)  # (M, B, F)
-        if features.vector is not None:
-            flat = torch.cat([flat, features.vector.expand(self.num_members, -1, -1)], dim=-1)
-        return self.head(Features(None, flat))
+        return x.reshape(batch, self.num_members, -1).transpose(0, 1)
+
+    def _convolve_in_parts(self, images: Tensor) -> Tensor:
+        """Return what `_convolve` does, on a CPU."""
+        norms = [norm for norm in self.norms if isinstance(norm, nn.BatchNorm2d)]
+        layers = Layers(self.strides, self.padding, LEAKY_SLOPE, norms[0].eps)
+        members = (self.num_members, self.FILTERS)
+        kernels = list(self.kernels)
+        running = []
+        for norm in norms:
+            assert norm.running_mean is not None and norm.running_var is not None
+            running.append(Norm(norm.running_mean.view(members), norm.running_var.view(members)))
+        if not self.training:
+            return convolve(images, kernels, running, layers)
+        masks = []
+        if self.dropout:
+            kept = 1 - self.dropout  # drawn as functional.dropout2d draws them
+            empty = [kernel.new_empty(len(images), *members) for kernel in kernels]
+            masks = [mask.bernoulli_(kept).div_(kept) for mask in empty]
+        flat, found = convolve_to_learn(images, kernels, masks, layers, self._rooms)
+        for norm, held, new in zip(norms, running, found, strict=True):
+            assert norm.momentum is not None and norm.num_batches_tracked is not None
+            held.mean.lerp_(new.mean, norm.momentum)  # views of the norm's own
+            held.variance.lerp_(new.variance, norm.momentum)
+            norm.num_batches_tracked += 1
+        return flat
+
+    def train(self, mode: bool = True) -> EnsembleCNN:
+        """Begin to learn, or end, and give back the memory that takes."""
+        if not mode:
+            self._rooms = Rooms()
+        return super().train(mode)
 
     def change_inputs(self, shift: Tensor, scale: Tensor) -> None:
         """As `EnsembleMLP.change_inputs`, for the vector features."""

@@ -28,6 +28,7 @@ OPTIONAL = (
     "mujoco",
     "ale_py",
     "dm_control",
+    "minatar",
     "transformers",
     "tokenizers",
     "accelerate",
