@@ -5,7 +5,8 @@
 Three members, segments of 25 steps shaped as Atari's (84 x 84 x 4 uint8; a ball and two paddles, drawn here), batches
 of 32 comparisons: 1,600 images a gradient step. Seconds of the processor, the system's included, which other programs
 disturb less than they do the clock, and by the clock; the least of several. "A fit" to N comparisons is 60 steps and
-the evaluation of all of them at its end, reckoned from these. The second table says what one step consists of.
+the evaluation of all of them at its end, reckoned from these. The second table says what one step consists of, the
+third what each convolution takes alone.
 """
 
 import time
@@ -69,6 +70,43 @@ def kinds_of_one(step: Callable[[], Any]) -> dict[str, float]:
     return {**kinds, "all else": sum(by_name.values()) - sum(kinds.values())}
 
 
+def alone(channels: int, side: int, kernel: int, stride: int) -> None:
+    """Print what a convolution of three members takes for 1,600 images, forward and backward, 32 at a time."""
+    first, rounds = channels == STACK, 1600 // 32
+    names = ("grouped, as stored", "grouped, channels last", "apart, channels last")
+    cells = []
+    for name, layout in zip(names, (torch.contiguous_format, torch.channels_last, torch.channels_last), strict=True):
+        apart = name.startswith("apart")
+        groups = 1 if apart or first else 3
+        x = torch.rand(32, channels * groups, side, side).contiguous(memory_format=layout)
+        weight = torch.rand(16 if apart else 48, channels, kernel, kernel).contiguous(memory_format=layout)
+        times = rounds * (3 if apart else 1)
+        gradient = torch.rand_like(torch.nn.functional.conv2d(x, weight, stride=stride, groups=groups))
+
+        def forward(x=x, weight=weight, groups=groups, times=times) -> None:  # type: ignore[no-untyped-def]
+            for _ in range(times):
+                torch.nn.functional.conv2d(x, weight, stride=stride, groups=groups)
+
+        def backward(x=x, weight=weight, groups=groups, times=times, gradient=gradient) -> None:  # type: ignore[no-untyped-def]
+            for _ in range(times):
+                torch.ops.aten.convolution_backward(
+                    gradient,
+                    x,
+                    weight,
+                    None,
+                    [stride] * 2,
+                    [0, 0],
+                    [1, 1],
+                    False,
+                    [0, 0],
+                    groups,
+                    [not first, True, False],
+                )
+
+        cells.append(", ".join(f"{1000 * least(step, 3)[0]:.0f}" for step in (forward, backward)))
+    print(f"| {kernel} x {kernel} of {side} x {side} | " + " | ".join(cells) + " |")
+
+
 def main(comparisons: int = 64, threads: int = 1, repeats: int = 3) -> None:
     torch.set_num_threads(threads)
     rng = np.random.default_rng(0)
@@ -113,6 +151,13 @@ def main(comparisons: int = 64, threads: int = 1, repeats: int = 3) -> None:
     print("\n| one step, seconds by the clock | " + " | ".join(ways) + " |\n|---|---|---|")
     for kind in operations["in parts"]:
         print(f"| {kind} | " + " | ".join(f"{operations[way][kind]:.2f}" for way in ways) + " |")
+    print(
+        "\n| milliseconds of the processor: forward, backward | grouped, as stored | grouped, channels last | "
+        "apart, channels last |"
+    )
+    print("|---|---|---|---|")
+    for layer in ((STACK, SIZE, 7, 3), (16, 26, 5, 2), (16, 11, 3, 1), (16, 9, 3, 1)):
+        alone(*layer)
 
 
 if __name__ == "__main__":
