@@ -65,7 +65,7 @@ class RewardSettings:
             raise UserError(f"num_members must be at most {MOST_MEMBERS}. Received {self.num_members}")
         if not all(1 <= units <= MOST_UNITS for units in self.hidden):
             raise UserError(f"hidden must be numbers of units from 1 to {MOST_UNITS}. Received {self.hidden}")
-        if not all(1 <= units <= MOST_UNITS for units in self.encoders):
+        if len(self.encoders) != 2 or not all(1 <= units <= MOST_UNITS for units in self.encoders):
             raise UserError(f"encoders must be two numbers of units from 1 to {MOST_UNITS}. Received {self.encoders}")
         if self.network == "dynamics" and self.inputs not in ("sa", "auto"):
             raise UserError(

@@ -207,16 +207,20 @@ def check_measure(plan: Plan, measure: str | None) -> None:
 
 
 def _add_baselines(rows: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> None:
-    """Give runs without a baseline of their own the figures of the one that is theirs too; its time counts once."""
+    """Give runs without a baseline of their own the figures of the one that is theirs too; its time counts once.
+
+    A run that an older version made with one has its own.
+    """
     by_name = {row["run"]: row["figures"] for row in rows}
     for row, cell in zip(rows, cells, strict=True):
         if cell.baseline_of is not None and row["figures"]:
             beside = by_name.get(cell.baseline_of, {})
-            row["figures"] |= {
+            shared = {
                 name: value
                 for name, value in beside.items()
                 if name.startswith("baseline_") and name != "baseline_seconds"
             }
+            row["figures"] = shared | row["figures"]
 
 
 def _add_shares(rows: list[dict[str, Any]]) -> None:

@@ -281,6 +281,8 @@ def test_what_it_cannot_read_is_refused() -> None:
         RewardEnsemble(spaces.Box(-1, 1, (0,)), ACTIONS, RewardSettings(network="dynamics"))
     with pytest.raises(UserError, match=r"two numbers of units from 1 to 100000. Received \(0, 3\)"):
         RewardSettings(network="dynamics", encoders=(0, 3))
+    with pytest.raises(UserError, match=r"two numbers of units from 1 to 100000. Received \(5, 5, 5\)"):
+        RewardSettings(network="dynamics", encoders=(5, 5, 5))  # type: ignore[arg-type]  # as a file may have it
     reward = make_reward()
     with pytest.raises(UserError, match="learns from transitions before it is fitted: give some"):
         Fitter(reward).fit(make_data(reward), generator())

@@ -15,7 +15,7 @@ from prefrl import trust
 from prefrl.aggregate import better, interquartile_mean, interval_of
 from prefrl.cli import main
 from prefrl.control.folder import ControlFolder
-from prefrl.control.settings import TrainSettings
+from prefrl.control.settings import RunSettings, TrainSettings
 from prefrl.errors import UserError
 from prefrl.runs.codec import from_json
 from prefrl.sweeps.cells import attempts, check_cell, make_cell
@@ -272,6 +272,27 @@ def test_a_run_that_is_in_the_way_is_refused_and_left_alone(tmp_path: Path, monk
     assert folder.settings.labels == 7
 
 
+def test_runs_of_an_older_version_are_those_that_the_sweep_asks_for_if_they_are(tmp_path: Path) -> None:
+    for agent, differs in (("ppo", False), ("td3", True)):  # td3 was stable-baselines3's until format 3
+        plan = Plan.of(Sweep(settings={"env_id": "Pendulum-v1", "steps": 16000, "agent": agent}, seeds=1))
+        cell = plan.cells[0]
+        folder = ControlFolder.create(
+            tmp_path / agent, from_json(RunSettings, json.loads(json.dumps(cell.expected))), baseline=False
+        )
+        config = json.loads(folder.config_path.read_text())
+        config["version"] = 2
+        for name in ("drop_alike", "drop_even"):
+            del config["settings"]["queries"][name]
+        for name in ("bonus", "bonus_decay", "encoders"):
+            del config["settings"]["reward"][name]
+        folder.config_path.write_text(json.dumps(config))
+        if differs:
+            with pytest.raises(UserError, match="another run than the sweep asks for: other agent"):
+                check_cell(plan.kind, folder.path, cell.expected)
+        else:
+            check_cell(plan.kind, folder.path, cell.expected)
+
+
 @pytest.mark.slow
 def test_what_a_kill_left_before_training_began_is_begun_anew_with_its_baseline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -342,6 +363,16 @@ def test_a_baseline_that_runs_share_counts_for_each_and_its_time_once(tmp_path: 
     assert "baseline_seconds" not in rows["labels-8/seed-0"] and rows["labels-6/seed-0"]["baseline_seconds"] == 5.0
     assert rows["labels-8/seed-0"]["share"] == rows["labels-6/seed-0"]["share"] == 0.5
     assert "baseline_true_return_mean" not in rows["labels-8/seed-1"] and rows["labels-6/seed-1"] == {}
+
+
+def test_a_run_that_an_older_version_made_with_a_baseline_keeps_its_figures(tmp_path: Path) -> None:
+    plan = swept("train Pendulum-v1 --steps 16000 --baseline --vary labels=6,8", seeds=1)
+    for cell, value in zip(plan.cells, (110.0, 120.0), strict=True):
+        settings = from_json(TrainSettings, cell.settings).resolve()
+        figures = {"true_return_mean": 60.0, "baseline_true_return_mean": value, "baseline_seconds": 5.0}
+        ControlFolder.create(tmp_path / cell.name, settings, baseline=False).finish(figures)
+    rows = rows_of(plan, tmp_path, {})
+    assert [row["figures"]["baseline_true_return_mean"] for row in rows] == [110.0, 120.0]
 
 
 @pytest.mark.slow
