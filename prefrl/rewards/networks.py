@@ -88,7 +88,7 @@ class EnsembleCNN(nn.Module):
     and a margin of one pixel, which fits any size. Their strides are 1, 2, 2; or 2, 2, 1 for images of 28 x 28 pixels
     and more, which end as large and would else cost several times what images of 43 x 43 do.
 
-    On a CPU the same is computed part by part (`prefrl.rewards.convolutions`).
+    On a CPU the same is computed part by part, but for small images (`prefrl.rewards.convolutions`).
 
     Args:
         num_members: M.
@@ -150,7 +150,8 @@ class EnsembleCNN(nn.Module):
         """Return raw rewards `(M, B)`."""
         assert features.images is not None
         images = features.images
-        in_parts = images.device.type == "cpu" and (self.training or not torch.is_grad_enabled())
+        large = self.padding == 0  # small images take as long either way
+        in_parts = large and images.device.type == "cpu" and (self.training or not torch.is_grad_enabled())
         flat = self._convolve_in_parts(images) if in_parts else self._convolve(images)  # (M, B, F)
         if features.vector is not None:
             flat = torch.cat([flat, features.vector.expand(self.num_members, -1, -1)], dim=-1)

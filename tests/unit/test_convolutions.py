@@ -21,6 +21,13 @@ def images(num: int, channels: int, height: int, width: int) -> Tensor:
     return torch.randint(256, (num, channels, height, width), generator=generator, dtype=torch.uint8)
 
 
+class InParts(EnsembleCNN):
+    """Small images too."""
+
+    def _convolve(self, images: Tensor) -> Tensor:
+        return self._convolve_in_parts(images)
+
+
 class AtOnce(EnsembleCNN):
     """As on a GPU."""
 
@@ -28,9 +35,9 @@ class AtOnce(EnsembleCNN):
         return self._convolve(images)
 
 
-def both(shape: tuple[int, int, int], dropout: float) -> tuple[EnsembleCNN, AtOnce]:
+def both(shape: tuple[int, int, int], dropout: float) -> tuple[InParts, AtOnce]:
     first, second = (
-        kind(M, shape, 0, torch.Generator().manual_seed(0), dropout).double() for kind in (EnsembleCNN, AtOnce)
+        kind(M, shape, 0, torch.Generator().manual_seed(0), dropout).double() for kind in (InParts, AtOnce)
     )
     second._convolve = lambda given: _in_double(second, given)  # type: ignore[method-assign]
     return first, second
@@ -114,7 +121,7 @@ def test_nearly_constant_images_have_the_variance_that_they_have() -> None:
 
 
 def test_two_passes_before_a_gradient_do_not_share_arrays() -> None:
-    network = EnsembleCNN(M, (1, 10, 10), 0, torch.Generator().manual_seed(0), dropout=0.0).train()
+    network = InParts(M, (1, 10, 10), 0, torch.Generator().manual_seed(0), dropout=0.0).train()
     given = [images(6, 1, 10, 10), images(6, 1, 10, 10).flip(0) // 3]
     wanted = []
     for shown in given:
@@ -128,14 +135,14 @@ def test_two_passes_before_a_gradient_do_not_share_arrays() -> None:
 
 
 def test_arrays_are_given_back_when_learning_ends() -> None:
-    network = EnsembleCNN(M, (1, 10, 10), 0, torch.Generator().manual_seed(0)).train()
+    network = InParts(M, (1, 10, 10), 0, torch.Generator().manual_seed(0)).train()
     network(Features(images(6, 1, 10, 10), None)).sum().backward()
     assert network._rooms._free
     assert not network.eval()._rooms._free
 
 
 def test_images_of_any_layout_are_read_alike() -> None:
-    network: nn.Module = EnsembleCNN(M, (4, 12, 12), 0, torch.Generator().manual_seed(0)).eval()
+    network: nn.Module = InParts(M, (4, 12, 12), 0, torch.Generator().manual_seed(0)).eval()
     given = images(9, 4, 12, 12)
     frames = given.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     with torch.no_grad():
@@ -151,3 +158,16 @@ def test_no_images_have_no_rewards() -> None:
     ]
     layers = Layers(network.strides, network.padding, 0.01, 1e-5)
     assert convolve(images(0, 4, 12, 12), list(network.kernels), norms, layers).shape == (M, 0, 16 * 3 * 3)
+
+
+def test_large_images_are_read_in_parts_on_a_cpu_and_small_ones_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    for side, wanted in ((43, True), (42, False)):
+        network, calls = EnsembleCNN(M, (1, side, side), 0, torch.Generator().manual_seed(0)), []
+        in_parts = network._convolve_in_parts
+        monkeypatch.setattr(network, "_convolve_in_parts", lambda given, f=in_parts, c=calls: c.append(1) or f(given))
+        network.train()(Features(images(4, 1, side, side), None))
+        with torch.no_grad():
+            network.eval()(Features(images(4, 1, side, side), None))
+        assert len(calls) == (2 if wanted else 0)
+        network(Features(images(4, 1, side, side), None)).sum().backward()  # a gradient of what is not fitted
+        assert len(calls) == (2 if wanted else 0) and network.kernels[0].grad is not None
