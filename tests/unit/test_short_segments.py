@@ -48,7 +48,7 @@ def test_nothing_is_said_of_longer_ones_or_where_there_is_no_clock() -> None:
         assert said(env_id="Pendulum-v1", segment_length=1, rate=rate) == ""
 
 
-@pytest.mark.parametrize("env_id", [name for name in TASKS if not name.startswith(("prefrl/Atari", "Humanoid"))])
+@pytest.mark.parametrize("env_id", [name for name in TASKS if not name.startswith(("prefrl/Atari", "prefrl/MinAtar"))])
 def test_nothing_is_said_of_the_lengths_that_tasks_have(env_id: str) -> None:
     assert said(env_id=env_id) == ""
 
