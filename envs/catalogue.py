@@ -266,7 +266,7 @@ def make_env(
     try:
         limit = max_episode_steps if fixed_horizon is None else fixed_horizon
         with own_program(), quiet_mujoco() if extra in _ON_MUJOCO else contextlib.nullcontext():
-            given = {**drawn, **_checked_options(options)}
+            given = {**drawn, **_checked_options(options, spec)}
             env = gymnasium.make(spec, max_episode_steps=limit, disable_env_checker=True, **given)
     except (UserError, MemoryError):
         raise
@@ -427,10 +427,13 @@ def _task_of(env_id: str, spec: EnvSpec) -> Task:
     return _own_task(env_id) or task(spec.id)
 
 
-def _checked_options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _checked_options(options: Mapping[str, Any] | None, spec: EnvSpec) -> Mapping[str, Any]:
     for name in ("max_episode_steps", "render_mode"):
         if options and name in options:
             raise UserError(f"{name} is not an option of an environment here: the run sets it.")
+    for name in spec.kwargs if spec.id.startswith("prefrl/") else ():  # another task would go by this one's name
+        if options and name in options:
+            raise UserError(f"The {name} of {spec.id} is in its name: name the environment of the one that you want.")
     return options or {}
 
 

@@ -35,6 +35,8 @@ from prefrl.segments import Transitions
 from prefrl.shares import Share, wilson
 from prefrl.threads import torch_threads
 
+LEAST_TOGETHER = 2  # transitions: of one alone, standardised over itself, nothing is left
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
@@ -69,7 +71,7 @@ class FitSettings:
     dynamics_steps: int = 100
     """Gradient steps on transitions before every fit, of the reward network dynamics."""
     dynamics_batch: int = 128
-    """Transitions of each of them."""
+    """Transitions of each of them, at least 2."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -77,6 +79,11 @@ class FitSettings:
         ):  # fmt: skip
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"{name} must be positive and finite. Received {getattr(self, name)}")
+        if self.dynamics_batch < LEAST_TOGETHER:
+            raise UserError(
+                f"dynamics_batch must be at least {LEAST_TOGETHER}: encodings are standardised over these transitions. "
+                f"Received {self.dynamics_batch}"
+            )
         for name in ("l2", "patience"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"{name} must not be negative. Received {getattr(self, name)}")

@@ -328,6 +328,18 @@ def test_what_makes_no_sense_is_refused(task: str, options: dict[str, Any], mess
         dmc_vector(task, 1, **options)
 
 
+@pytest.mark.parametrize(
+    ("env_id", "options", "message"),
+    [
+        ("prefrl/DMC-walker-walk-v0", {"task": "cheetah-run"}, "The task of prefrl/DMC-walker-walk-v0 is in its name"),
+        ("prefrl/Christiano-Hopper-v0", {"task": "Ant"}, "The task of prefrl/Christiano-Hopper-v0 is in its name"),
+    ],
+)
+def test_no_other_task_goes_by_the_name_of_one(env_id: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_env(env_id, options=options)
+
+
 @with_models
 def test_actions_out_of_bounds_are_refused_and_bounds_are_the_models() -> None:
     env = dmc_vector("quadruped-walk", 1)

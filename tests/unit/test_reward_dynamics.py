@@ -293,5 +293,7 @@ def test_settings_of_the_dynamics_without_a_network_that_learns_it_are_refused(m
     with pytest.raises(UserError, match=r"--fit.dynamics-steps is of a network that learns the dynamics"):
         make(fit=FitSettings(dynamics_steps=7))
     make(fit=FitSettings(dynamics_steps=7), reward=RewardSettings(network="dynamics"))
+    with pytest.raises(UserError, match="dynamics_batch must be at least 2: encodings are standardised"):
+        FitSettings(dynamics_batch=1)  # from which nothing would be learned
     with pytest.raises(UserError, match=r"encoders are of --reward.network dynamics"):
         RewardSettings(encoders=(5, 5))
