@@ -45,8 +45,10 @@ def with_start(settings: TrainSettings) -> TrainSettings:
             )
     there: dict[str, Any] = folder.config["settings"]
     reward = settings.reward
-    if folder.reward_path.is_file() and reward == RewardSettings():
-        reward = from_json(RewardSettings, there["reward"])
+    # For exploring, which no offline run does:
+    own: dict[str, Any] = {"bonus": reward.bonus, "bonus_decay": reward.bonus_decay}
+    if folder.reward_path.is_file() and reward == RewardSettings(**own):
+        reward = replace(from_json(RewardSettings, there["reward"]), **own)
     return replace(
         settings,
         hyperparameters={**settings.hyperparameters, **there["hyperparameters"]},
