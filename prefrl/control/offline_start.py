@@ -45,8 +45,9 @@ def with_start(settings: TrainSettings) -> TrainSettings:
             )
     there: dict[str, Any] = folder.config["settings"]
     reward = settings.reward
-    if folder.reward_path.is_file() and reward == RewardSettings():
-        reward = from_json(RewardSettings, there["reward"])
+    own = {"bonus": reward.bonus, "bonus_decay": reward.bonus_decay}  # for exploring, which no offline run does
+    if folder.reward_path.is_file() and reward == RewardSettings(**own):
+        reward = replace(from_json(RewardSettings, there["reward"]), **own)
     return replace(
         settings,
         hyperparameters={**settings.hyperparameters, **there["hyperparameters"]},

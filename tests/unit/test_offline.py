@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from prefrl.agents import AGENTS
 from prefrl.agents.action_scale import ActionScale
 from prefrl.control import QuerySettings, TrainSettings, train
+from prefrl.control.offline_start import with_start
 from prefrl.control.policies import KeptPolicy, make_run_agent
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison
@@ -35,6 +37,7 @@ from prefrl.offline.sources import read_data
 from prefrl.offline.trainer import OfflineTrainer
 from prefrl.offline.transitions import Comparisons, make_transitions, scaled_rewards, show_all
 from prefrl.rewards import FitSettings, RewardEnsemble, RewardSettings
+from prefrl.runs.codec import from_json
 from prefrl.runs.guard import Interrupted
 from prefrl.store import PreferenceStore
 
@@ -760,6 +763,22 @@ def test_an_online_run_starts_from_policy_reward_and_answers_of_an_offline_one(
         assert store.facts()["labels_before"] == 12
     before, after = (RewardEnsemble.load(one.reward_path) for one in (finished, folder))
     assert torch.equal(before.least_input_std, after.least_input_std)  # as the warm-up of the online run has none
+
+
+def test_a_bonus_for_exploring_leaves_the_network_that_an_online_run_starts_from(
+    finished: OfflineFolder, tmp_path: Path
+) -> None:
+    path = tmp_path / "own"
+    shutil.copytree(finished.path, path)
+    config = json.loads((path / "config.json").read_text())
+    config["settings"]["reward"] |= {"network": "dynamics", "pessimism": 0.5}
+    (path / "config.json").write_text(json.dumps(config))
+    there = from_json(RewardSettings, config["settings"]["reward"])
+    for reward in (RewardSettings(), RewardSettings(bonus=0.1), RewardSettings(bonus=0.1, bonus_decay=1e-3)):
+        taken = with_start(replace(ONLINE, from_offline=str(path), reward=reward)).reward
+        assert taken == replace(there, bonus=reward.bonus, bonus_decay=reward.bonus_decay)
+    other = RewardSettings(pessimism=0.2, bonus=0.1)
+    assert with_start(replace(ONLINE, from_offline=str(path), reward=other)).reward == other
 
 
 def test_what_an_online_run_cannot_start_from_is_refused(finished: OfflineFolder, tmp_path: Path) -> None:
