@@ -45,10 +45,9 @@ def with_start(settings: TrainSettings) -> TrainSettings:
             )
     there: dict[str, Any] = folder.config["settings"]
     reward = settings.reward
-    # For exploring, which no offline run does:
-    own: dict[str, Any] = {"bonus": reward.bonus, "bonus_decay": reward.bonus_decay}
-    if folder.reward_path.is_file() and reward == RewardSettings(**own):
-        reward = replace(from_json(RewardSettings, there["reward"]), **own)
+    bonus, decay = reward.bonus, reward.bonus_decay  # for exploring, which no offline run does
+    if folder.reward_path.is_file() and reward == RewardSettings(bonus=bonus, bonus_decay=decay):
+        reward = replace(from_json(RewardSettings, there["reward"]), bonus=bonus, bonus_decay=decay)
     return replace(
         settings,
         hyperparameters={**settings.hyperparameters, **there["hyperparameters"]},

@@ -180,6 +180,14 @@ class Plan:
             write_json(path, {**self.described, "versions": installed_versions(), "machine": described_machine()})
             return
         found = read_described(path)
+        # What an older version did not know yet has its default; `check_cell` looks at the runs themselves.
+        known_now = {
+            "settings": json.loads(json.dumps(default_values(self.kind.settings))),
+            "options": self.kind.options,
+        }
+        for name, defaults in known_now.items():
+            if isinstance(found.get(name), dict):
+                found[name] = json.loads(json.dumps(_merged(defaults, found[name])))
         differs = [
             name
             for name in ("command", "settings", "vary", "options", "search")

@@ -206,20 +206,21 @@ def check_measure(plan: Plan, measure: str | None) -> None:
         )
 
 
+OF_BASELINES = ("baseline_true_return", "baseline_measures")
+"""Beginnings of the names of those figures of a baseline that do not depend on the run beside it."""
+
+
 def _add_baselines(rows: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> None:
     """Give runs without a baseline of their own the figures of the one that is theirs too; its time counts once.
 
-    A run that an older version made with one has its own.
+    What it is worth by a learned reward is no such figure: that reward is the other run's. A run that an older version
+    made with a baseline has its own.
     """
     by_name = {row["run"]: row["figures"] for row in rows}
     for row, cell in zip(rows, cells, strict=True):
         if cell.baseline_of is not None and row["figures"]:
             beside = by_name.get(cell.baseline_of, {})
-            shared = {
-                name: value
-                for name, value in beside.items()
-                if name.startswith("baseline_") and name != "baseline_seconds"
-            }
+            shared = {name: value for name, value in beside.items() if name.startswith(OF_BASELINES)}
             row["figures"] = shared | row["figures"]
 
 

@@ -37,6 +37,7 @@ from prefrl.offline.sources import read_data
 from prefrl.offline.trainer import OfflineTrainer
 from prefrl.offline.transitions import Comparisons, make_transitions, scaled_rewards, show_all
 from prefrl.rewards import FitSettings, RewardEnsemble, RewardSettings
+from prefrl.runs.codec import from_json
 from prefrl.runs.guard import Interrupted
 from prefrl.store import PreferenceStore
 
@@ -772,11 +773,10 @@ def test_a_bonus_for_exploring_leaves_the_network_that_an_online_run_starts_from
     config = json.loads((path / "config.json").read_text())
     config["settings"]["reward"] |= {"network": "dynamics", "pessimism": 0.5}
     (path / "config.json").write_text(json.dumps(config))
-    there = RewardSettings(**config["settings"]["reward"] | {"hidden": (64, 64), "encoders": (20, 10)})
-    owns: list[dict[str, Any]] = [{}, {"bonus": 0.1}, {"bonus": 0.1, "bonus_decay": 1e-3}]
-    for own in owns:
-        reward = RewardSettings(**own)
-        assert with_start(replace(ONLINE, from_offline=str(path), reward=reward)).reward == replace(there, **own)
+    there = from_json(RewardSettings, config["settings"]["reward"])
+    for reward in (RewardSettings(), RewardSettings(bonus=0.1), RewardSettings(bonus=0.1, bonus_decay=1e-3)):
+        taken = with_start(replace(ONLINE, from_offline=str(path), reward=reward)).reward
+        assert taken == replace(there, bonus=reward.bonus, bonus_decay=reward.bonus_decay)
     other = RewardSettings(pessimism=0.2, bonus=0.1)
     assert with_start(replace(ONLINE, from_offline=str(path), reward=other)).reward == other
 

@@ -233,6 +233,20 @@ def test_a_file_that_says_no_sweep_is_a_sentence(text: str, message: str, tmp_pa
         Plan.of(read_sweep(file))
 
 
+def test_a_sweep_of_an_older_version_is_the_same_if_it_is(tmp_path: Path) -> None:
+    plan = swept("train Pendulum-v1 --steps 16000 --baseline --vary labels=6,8")
+    plan.begin(tmp_path / "sweep")
+    path = tmp_path / "sweep" / "sweep.json"
+    described = json.loads(path.read_text())
+    for name in ("dynamics_steps", "dynamics_batch"):
+        del described["settings"]["fit"][name]
+    del described["settings"]["reward"]["bonus"], described["options"]["baseline_only"]
+    path.write_text(json.dumps(described))
+    plan.begin(tmp_path / "sweep")
+    with pytest.raises(UserError, match=r"its settings.reward.bonus is 0.0, and 0.1 is asked for"):
+        swept("train Pendulum-v1 --steps 16000 --baseline --vary labels=6,8 --reward.bonus 0.1").begin(path.parent)
+
+
 def test_a_folder_with_another_sweep_is_refused_and_more_seeds_are_not(tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     swept("train Pendulum-v1 --steps 16000 --vary labels=6,8").begin(out)
@@ -354,12 +368,16 @@ def test_a_baseline_that_runs_share_counts_for_each_and_its_time_once(tmp_path: 
     plan = swept("train Pendulum-v1 --steps 16000 --baseline --vary labels=6,8", seeds=2)
     for cell in plan.cells:
         settings = from_json(TrainSettings, cell.settings).resolve()
-        beside = {"baseline_true_return_mean": 110.0, "baseline_seconds": 5.0} if cell.baseline_of is None else {}
+        own = {"baseline_true_return_mean": 110.0, "baseline_seconds": 5.0, "baseline_learned_return_mean": 7.0}
+        own |= {"baseline_measures": {"upright": 0.5}}
+        beside = own if cell.baseline_of is None else {}
         figures = {"true_return_mean": 60.0, "random_true_return_mean": 10.0, **beside}
         if cell.name != "labels-6/seed-1":  # still to be made, and the baseline of labels-8/seed-1 with it
             ControlFolder.create(tmp_path / cell.name, settings, baseline=False).finish(figures)
     rows = {row["run"]: row["figures"] for row in rows_of(plan, tmp_path, {})}
     assert rows["labels-8/seed-0"]["baseline_true_return_mean"] == 110.0
+    assert rows["labels-8/seed-0"]["baseline_measures/upright"] == 0.5
+    assert "baseline_learned_return_mean" not in rows["labels-8/seed-0"], "by the reward of another run"
     assert "baseline_seconds" not in rows["labels-8/seed-0"] and rows["labels-6/seed-0"]["baseline_seconds"] == 5.0
     assert rows["labels-8/seed-0"]["share"] == rows["labels-6/seed-0"]["share"] == 0.5
     assert "baseline_true_return_mean" not in rows["labels-8/seed-1"] and rows["labels-6/seed-1"] == {}
