@@ -9,7 +9,7 @@ import inspect
 import re
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +24,15 @@ from prefrl.envs.loop import EnvLoop
 from prefrl.envs.memory import check_memory
 from prefrl.envs.mujoco_quiet import quiet_mujoco
 from prefrl.envs.mujoco_template import all_options, template_class
-from prefrl.envs.registration import DMC_TASKS, MINATAR_GAMES, PAPER_GAMES, PAPER_SIZES, camel_case, own_name
+from prefrl.envs.registration import (
+    DMC_TASKS,
+    MINATAR_GAMES,
+    PAPER_GAMES,
+    PAPER_SIZES,
+    PIXELS_PREFIX,
+    camel_case,
+    own_name,
+)
 from prefrl.envs.vector_fixed_horizon import VectorFixedHorizon
 from prefrl.errors import ANYTHING, UserError, first_line, near_names, require
 from prefrl.program import own_program
@@ -62,8 +70,8 @@ _SUCCEEDS = "ends at the goal: short episodes give it away"
 class Tasks(Registry[Task]):
     """The benchmark tasks by name. Any other name may be that of an environment, for which the defaults hold.
 
-    `prefrl/Hopper-v5` is `Hopper-v5` in bulk, `prefrl/Pixels-Hopper-v5` in pictures: the same task. `module:NAME` may
-    be a `Task` of a user's own.
+    `prefrl/Hopper-v5` is `Hopper-v5` in bulk: the same task; `prefrl/Pixels-Hopper-v5` is that in pictures, under its
+    own name, since agents need other settings there. `module:NAME` may be a `Task` of a user's own.
     """
 
     def find(self, given: Any) -> Task:
@@ -74,7 +82,10 @@ class Tasks(Registry[Task]):
         """
         if not isinstance(given, str):
             return self._adopt(given, f"{self.what} {quoted(given)}")
-        known = self.get(own_name(given)) or self.get(given.removeprefix("prefrl/").removeprefix("Pixels-"))
+        known = self.get(own_name(given)) or self.get(given.removeprefix("prefrl/"))
+        seen = self.get(given.removeprefix(PIXELS_PREFIX)) if given.startswith(PIXELS_PREFIX) else None
+        if seen is not None:
+            return replace(seen, env_id=given)
         return known or _own_task(given) or Task(env_id=given)
 
     def name(self, given: Any) -> str:
@@ -490,14 +501,12 @@ def _listing(env_id: str, needed: tuple[str, str] | None, note: str) -> EnvListi
 def _extra_needed(spec: EnvSpec) -> tuple[str, str] | None:
     """Return the module that an environment runs on and the extra that brings it, for those we have extras for."""
     entry_point = spec.entry_point if isinstance(spec.entry_point, str) else ""
-    if entry_point.startswith(("gymnasium.envs.mujoco", "prefrl.envs.christiano")):
+    if entry_point.startswith(("gymnasium.envs.mujoco", "prefrl.envs.christiano", "prefrl.envs.pixels:mujoco")):
         return _MUJOCO
     if entry_point.startswith("prefrl.envs.dmc_tasks"):
         return _DMC
     if entry_point.startswith("gymnasium.envs.box2d"):
         return _BOX2D
-    if entry_point == "prefrl.envs.pixels:mujoco_pixels":
-        return _MUJOCO
     if entry_point.startswith("prefrl.envs.minatar"):
         return _MINATAR
     return _ATARI if entry_point.startswith("prefrl.envs.atari") else None

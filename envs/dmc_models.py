@@ -14,13 +14,11 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from prefrl.envs.mujoco_quiet import quiet_mujoco
+from prefrl.envs.mujoco_vector import PICTURES, Floats
 from prefrl.envs.vector_tools import check_whole
 from prefrl.errors import MissingExtraError, UserError, near_names, require
-
-Floats = NDArray[np.float64]
 
 OPTIONS = ("width", "height", "camera_name", "camera_id")
 _SIZE = 480  # pixels, as Gymnasium's pictures
@@ -133,10 +131,7 @@ class BodyTemplate:
         self.observation_space = spaces.Box(-np.inf, np.inf, (body.num_observed,), np.float64)
         low, high = self.model.actuator_ctrlrange.astype(np.float32).T
         self.action_space = spaces.Box(low, high, dtype=np.float32)
-        self.metadata = {
-            "render_modes": ["rgb_array", "depth_array", "rgbd_tuple"],
-            "render_fps": round(1 / self.dt),
-        }
+        self.metadata = {"render_modes": list(PICTURES), "render_fps": round(1 / self.dt)}
         rendering = require("gymnasium.envs.mujoco.mujoco_rendering", "mujoco")
         camera = self._camera(body.camera)
         self.mujoco_renderer = rendering.MujocoRenderer(

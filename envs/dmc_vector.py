@@ -30,7 +30,6 @@ class DmcVectorEnv(MujocoVectorEnv):
     """
 
     body: ClassVar[Body]
-    gymnasium_class = ""
 
     def __init__(self, num_envs: int = 1, *, speed: float, **options: Any) -> None:
         self.speed = speed

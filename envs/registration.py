@@ -78,6 +78,8 @@ MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 """As MinAtar names them."""
 MINATAR_LIMIT = 5_000
 """Steps after which a game of MinAtar is cut off; Freeway ends after 2,500."""
+PIXELS_PREFIX = "prefrl/Pixels-"
+"""Beginning of the names of tasks that are seen in pictures alone."""
 CLASSIC = ("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0")
 """Tasks of classic control that are seen in pictures as `prefrl/Pixels-<name>`, as MuJoCo's are."""
 ATARI_HORIZON = 2_000
@@ -118,7 +120,7 @@ def register_all() -> None:
     for maker, tasks in (("mujoco", [f"{name}-v5" for name in _MUJOCO]), ("classic", CLASSIC)):
         for task in tasks:
             limit = gymnasium.spec(task).max_episode_steps
-            _register(f"prefrl/Pixels-{task}", f"prefrl.envs.pixels:{maker}_pixels", None, limit, task=task)
+            _register(f"{PIXELS_PREFIX}{task}", f"prefrl.envs.pixels:{maker}_pixels", None, limit, task=task)
     for game in MINATAR_GAMES:
         for version, minimal in enumerate((False, True)):  # numbered as the package minatar does
             name = f"prefrl/MinAtar-{camel_case(game)}-v{version}"

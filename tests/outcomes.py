@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-from prefrl.control import ControlFolder
+from prefrl.control import ControlFolder, TrainSettings, train
+from prefrl.control.loop import Trainer
 from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.store import PreferenceStore
 
@@ -24,6 +27,31 @@ def outcome(folder: ControlFolder) -> dict[str, Any]:
         answers = [(answer.query_id, answer.value) for _, answer in store.answers()]
     state = checkpoint.state
     return {"tensors": state.tensors, "arrays": state.arrays, "metrics": figures(folder), "answers": answers}
+
+
+class Crash(Exception):
+    """What a run breaks off with."""
+
+
+def break_off(settings: TrainSettings, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train until the iteration after the first checkpoint is over, and break off there."""
+    iterate, save = Trainer._iterate, Trainer._save_checkpoint
+    saved: list[int] = []
+
+    def noted(self: Trainer) -> None:
+        save(self)
+        saved.append(self.agent.num_env_steps)
+
+    def breaks_off(self: Trainer) -> None:
+        iterate(self)
+        if saved:
+            raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_save_checkpoint", noted)
+        patched.setattr(Trainer, "_iterate", breaks_off)
+        with pytest.raises(Crash):
+            train(settings, out, quiet=True)
 
 
 def assert_same(first: Any, second: Any, where: str = "") -> None:

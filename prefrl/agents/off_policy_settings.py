@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
+from prefrl.agents.numbers import is_number, is_whole
 from prefrl.errors import UserError, near_names
 
 RESETS = ("never", "first", "always")
@@ -115,13 +116,3 @@ class OffPolicySettings:
         if not (is_whole(num_critics) and num_critics >= 1):
             raise UserError(f"n_critics must be a whole number of at least 1. Received {num_critics!r}")
         return list(of_actor or []), list(of_critics or []), given.get("activation_fn", "relu"), num_critics
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def is_whole(value: Any) -> bool:
-    """Tell whether a value is a whole number."""
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from prefrl.agents.numbers import is_number, is_whole
 from prefrl.errors import UserError, near_names
 
 
@@ -65,13 +66,13 @@ class PpoSettings:
         settings = cls(**{**given, "policy_kwargs": given.get("policy_kwargs") or {}})
         for name in ("n_steps", "batch_size", "n_epochs"):
             value = getattr(settings, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not is_whole(value) or value < 1:
                 raise UserError(f"{name} must be a whole number of at least 1. Received {value!r}")
         for name, least, most in _RANGES:
             value = getattr(settings, name)
             if name == "target_kl" and value is None:
                 continue
-            if not (_is_number(value) and least <= value <= most):
+            if not (is_number(value) and least <= value <= most):
                 limits = f"in [{least}, {most}]" if most < math.inf else f"a finite number of at least {least}"
                 raise UserError(f"{name} must be {limits}. Received {value!r}")
         if settings.max_grad_norm == 0:
@@ -95,10 +96,6 @@ _RANGES = (
 )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _check_policy_kwargs(given: Any) -> None:
     names = ("net_arch", "activation_fn", "log_std_init")
     if not isinstance(given, dict):
@@ -108,7 +105,7 @@ def _check_policy_kwargs(given: Any) -> None:
             raise UserError(
                 f"policy_kwargs has no {name!r} here.{near_names(name, names)} It knows: {', '.join(names)}."
             )
-    if not _is_number(given.get("log_std_init", 0.0)):
+    if not is_number(given.get("log_std_init", 0.0)):
         raise UserError(f"log_std_init must be a finite number. Received {given['log_std_init']!r}")
     units = given.get("net_arch", [])
     parts = [units.get("pi"), units.get("vf")] if isinstance(units, dict) else [units]

@@ -32,7 +32,7 @@ class Minibatch(NamedTuple):
     going_on: Tensor
     """`(B,)`: 0 where the episode terminated, else 1."""
     noise: Tensor
-    """`(2 B, A)`, standard normal: for the observations, then for the next ones."""
+    """`(N B, A)`, standard normal, N being the agent's `NOISES`: its own order."""
 
 
 class Replay:

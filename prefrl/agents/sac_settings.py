@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from prefrl.agents.off_policy_settings import OffPolicySettings, is_number
+from prefrl.agents.numbers import is_number
+from prefrl.agents.off_policy_settings import OffPolicySettings
 from prefrl.errors import UserError
 
 

@@ -2,7 +2,7 @@
 
 Each of N perceptrons works by itself, so that two processors can do two of them, and in memory that is used again and
 again. Products are NumPy's, activations and Adam PyTorch's: whichever was measured to take less time. The formulas are
-those of `networks.Towers`, to which tests hold them.
+those of `towers.Towers`, to which tests hold them.
 """
 
 from __future__ import annotations

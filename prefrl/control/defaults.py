@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prefrl.agents import AGENTS
-from prefrl.envs.registration import DMC_TASKS
+from prefrl.envs.registration import DMC_TASKS, PIXELS_PREFIX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,9 +209,9 @@ def agent_defaults(agent: str, env_id: str) -> AgentDefaults:
     if tuned_as is None:  # a user's own, which has its own
         return AgentDefaults()
     if tuned_as == "ppo":
-        if env_id.startswith(("prefrl/MinAtar-", "MinAtar/")):
+        if env_id.startswith("prefrl/MinAtar-"):
             return MINATAR
-        if env_id.startswith("prefrl/Pixels-"):
+        if env_id.startswith(PIXELS_PREFIX):
             return PIXELS
         return ATARI if env_id.startswith("prefrl/Atari-") else PPO.get(env_id, _ppo())
     return OTHERS[tuned_as].get(env_id, OTHERS[tuned_as][""])

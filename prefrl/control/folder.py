@@ -71,9 +71,10 @@ class ControlFolder(RunFolder):
             UserError: what the configuration holds are none.
         """
         values = self.config["settings"]
-        since = {"sac": 2, "td3": 3}  # before there was stable-baselines3's alone
-        if self.config["version"] < since.get(values.get("agent"), 0):
-            values = {**values, "agent": f"sb3-{values['agent']}"}
+        agent = values.get("agent") if isinstance(values, dict) else None
+        for name, version in (("sac", 2), ("td3", 3)):  # before there was stable-baselines3's alone
+            if agent == name and self.config["version"] < version:
+                values = {**values, "agent": f"sb3-{name}"}
         return self.read_settings(self.SETTINGS, values)
 
     @property

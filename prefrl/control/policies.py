@@ -15,7 +15,7 @@ from prefrl.clips.worlds import needs_pictures
 from prefrl.control.folder import ControlFolder
 from prefrl.control.rendering import prepare_pictures
 from prefrl.control.settings import RunSettings
-from prefrl.envs import TASKS, EnvLoop, episode_length, make_env, make_vector_env
+from prefrl.envs import TASKS, EnvLoop, Task, make_env, make_vector_env
 from prefrl.errors import UserError
 from prefrl.runs.streams import stream_seed
 from prefrl.spaces import Array, Batch
@@ -48,21 +48,19 @@ def warn_of_short_segments(settings: RunSettings, env: gymnasium.Env[Any, Any]) 
     Args:
         settings: of the run, resolved.
         env: its environment, whose `metadata["render_fps"]` are its steps in a second; where there are none, or the
-            length is the one that `TASKS` has for it, nothing is said.
+            length is one that was chosen for the task, nothing is said.
     """
     rate, length = env.metadata.get("render_fps"), settings.segment_length
     if not isinstance(rate, int | float) or not math.isfinite(rate) or length / max(rate, 1) >= SHORT_SECONDS:
         return
-    known = TASKS.find(settings.env_id)
-    if known.env_id in TASKS and length == known.segment_length:
+    if length == TASKS.find(settings.env_id).segment_length != Task.segment_length:  # chosen for it
         return
-    longest = settings.fixed_horizon or settings.max_episode_steps or episode_length(settings.env_id) or math.inf
-    wanted = math.ceil(rate)
+    longest = settings.longest_episode or math.inf
     if longest > length:
         warnings.warn(
             f"A segment of {length} steps lasts {length / rate:.2g} seconds by the environment's clock ({rate:g} steps "
             "a second), so little that two of them may not show which behaviour is better. Consider "
-            f"--segment-length {min(wanted, longest)}.",
+            f"--segment-length {min(math.ceil(rate), longest)}.",
             stacklevel=2,
         )
 

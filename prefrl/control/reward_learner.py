@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ from prefrl.errors import UserError
 from prefrl.feedback import Entry, Query
 from prefrl.feedback.queries import AskedPairs
 from prefrl.history import Episode, History
-from prefrl.queries import METHODS, Pair, Screen, propose_pairs, reads_asked
-from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble, look_difference
+from prefrl.queries import METHODS, Pair, propose_pairs, reads_asked
+from prefrl.rewards import ComparisonData, FitReport, Fitter, RewardEnsemble
 from prefrl.rewards.networks import EnsembleMLP
 from prefrl.runs import State
 from prefrl.runs.folder import RESUME
@@ -110,10 +109,7 @@ class RewardLearner:
         self.open_queries: dict[str, Query] = {}
         self.asked_pairs = AskedPairs()
         self._warned = self._told_missing = self._told_short = False
-        alike, even = settings.queries.drop_alike, settings.queries.drop_even
-        self.screen: Screen | None = None
-        if alike or even:
-            self.screen = Screen(alike=alike, even=even, differ=partial(look_difference, self.reward))
+        self.screen = settings.queries.screen(self.reward)
         self.serving = Serving(self.reward, settings) if self.reward.num_groups > 1 else None
 
     def _empty_data(self) -> ComparisonData:

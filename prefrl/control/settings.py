@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from prefrl.agents import AGENTS
@@ -13,8 +14,9 @@ from prefrl.control.evaluation import MAX_MINUTES
 from prefrl.envs import TASKS, episode_length, task
 from prefrl.errors import UserError, near_names, require
 from prefrl.feedback import FEWEST_RANKED, KINDS, SMALLEST_SCALE
-from prefrl.queries import METHODS, MIXED, SCHEDULES, LabelSchedule, QueryMaker, check_members
-from prefrl.rewards import FitSettings, RewardSettings, check_dynamics
+from prefrl.queries import METHODS, MIXED, SCHEDULES, LabelSchedule, QueryMaker, Screen, check_members
+from prefrl.rewards import FitSettings, RewardEnsemble, RewardSettings, check_dynamics, look_difference
+from prefrl.runs.codec import merged
 from prefrl.runs.streams import check_seed
 from prefrl.seams import Named, place_of
 
@@ -77,6 +79,16 @@ class QuerySettings:
     def maker(self) -> QueryMaker:
         """What makes queries of pairs."""
         return QueryMaker(feedback=self.feedback, num_ranked=self.num_ranked, scale=self.scale)
+
+    def screen(self, reward: RewardEnsemble) -> Screen | None:
+        """Return what drops candidates before a method chooses; None where nothing is to be dropped.
+
+        Args:
+            reward: by whose inputs two segments look different.
+        """
+        if not (self.drop_alike or self.drop_even):
+            return None
+        return Screen(alike=self.drop_alike, even=self.drop_even, differ=partial(look_difference, reward))
 
     def __post_init__(self) -> None:
         if self.feedback != MIXED:
@@ -349,7 +361,7 @@ class TrainSettings:
                 f"Episodes of the fixed-horizon form have {horizon} steps, so max_episode_steps has no meaning. Give "
                 f"--fixed-horizon {self.max_episode_steps} instead, or --fixed-horizon 0 for the plain form."
             )
-        longest = horizon or min(filter(None, (self.max_episode_steps, limit)), default=None)
+        longest = _longest_episode(horizon, self.max_episode_steps, limit)
         length = self.segment_length
         if length is None:
             length = min(known.segment_length, longest) if longest else known.segment_length
@@ -378,7 +390,7 @@ class TrainSettings:
             "segment_length": length,
             "fixed_horizon": horizon or 0,
             "terminal_reward": terminal,
-            "hyperparameters": _merged(defaults.hyperparameters, self.hyperparameters),
+            "hyperparameters": merged(defaults.hyperparameters, self.hyperparameters),
             "reward": replace(self.reward, num_members=self.reward.num_members or known.num_members),
         }
         check_members(METHODS.find(self.queries.method), found["reward"].num_members)
@@ -404,6 +416,11 @@ class RunSettings(TrainSettings):
     warmup: Literal["policy", "uniform", "entropy"] = "uniform"  # as it was in runs made before there was a choice
     wait: int = 0  # as it was in runs made before people could be waited for
 
+    @property
+    def longest_episode(self) -> int | None:
+        """Steps after which every episode is over; None where there is no limit."""
+        return _longest_episode(self.fixed_horizon, self.max_episode_steps, episode_length(self.env_id))
+
     def label_schedule(self) -> LabelSchedule:
         """Return when how many labels are asked for."""
         return LabelSchedule(
@@ -417,10 +434,6 @@ class RunSettings(TrainSettings):
         )
 
 
-def _merged(known: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return what is known with what was given over it, dictionaries within joined likewise."""
-    both = dict(known)
-    for name, value in given.items():
-        old = known.get(name)
-        both[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return both
+def _longest_episode(horizon: int | None, asked: int | None, limit: int | None) -> int | None:
+    """Return the steps of the fixed-horizon form, else the fewer of those asked for and the environment's own."""
+    return horizon or min(filter(None, (asked, limit)), default=None)

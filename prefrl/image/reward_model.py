@@ -432,7 +432,7 @@ def judge_reward(model: RewardModel, data: Sequence[Ranked]) -> dict[str, float]
                 if row.ranks[i] < row.ranks[j]:
                     margin = scores[i] - scores[j]
                     right.append(0.5 if float(margin) == 0 else float(margin > 0))
-                    losses.append(float(nn.functional.softplus(-margin)))
+                    losses.append(float(-nn.functional.logsigmoid(margin)))
     if not right:
         return {}
     return {

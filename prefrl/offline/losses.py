@@ -61,6 +61,6 @@ def contrastive_loss(first: Tensor, second: Tensor, preferences: Tensor, bias: f
         preferences: `(B,)`: probability that the first is better: 1, 0 or 1/2.
         bias: lambda in (0, 1]: below 1, what is preferred is made likely, not only likelier than what is not.
     """
-    costs = preferences * functional.softplus(bias * second - first)
-    costs = costs + (1 - preferences) * functional.softplus(bias * first - second)
-    return costs.mean()
+    gains = preferences * functional.logsigmoid(first - bias * second)
+    gains = gains + (1 - preferences) * functional.logsigmoid(second - bias * first)
+    return -gains.mean()

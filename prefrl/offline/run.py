@@ -94,16 +94,9 @@ def offline(
         track(folder, trackers, project)
     for name in controls:
         if not folder.control_path(name).exists():
-            method, source = CONTROLS[name]
-            beside = replace(settings, method=method, reward_from=source, ends=_ends_beside(settings, source))
-            OfflineFolder.create(folder.control_path(name), beside.resolve(data), baseline=False)
+            OfflineFolder.create(folder.control_path(name), settings.beside(name).resolve(data), baseline=False)
     go_on(folder, data, quiet=quiet, annotator=annotator)
     return folder
-
-
-def _ends_beside(settings: OfflineSettings, source: str) -> Any:
-    """Return what ends are worth to a control: as to the run itself, but for the true reward, which says so."""
-    return "plain" if source == "true" else settings.ends
 
 
 def _refuse_others(folder: OfflineFolder, wanted: OfflineRunSettings) -> None:

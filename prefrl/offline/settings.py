@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 from prefrl.control.evaluation import MAX_MINUTES
@@ -160,7 +160,6 @@ class OfflineSettings:
                 f"{self.method} learns from which segment is better: --queries.feedback comparison or ranking. "
                 f"Received {self.queries.feedback!r}"
             )
-
         if self.method in ("ipl", "cpl") and self.queries.drop_even:
             raise UserError(
                 f"{self.method} fits no reward by which pairs could be even: leave out --queries.drop-even."
@@ -170,11 +169,26 @@ class OfflineSettings:
                 f"{self.method} fits no reward by which to choose questions: they are drawn uniformly. Leave out "
                 f"--queries.method {self.queries.method}."
             )
+        if self.method != "iql" or self.reward_from != "answers":
+            why = f"--method {self.method}" if self.method in WITHOUT_REWARD else f"--reward-from {self.reward_from}"
+            for name, given, usual in (("reward", self.reward, RewardSettings()), ("fit", self.fit, _to_the_end())):
+                changed = [one.name for one in fields(given) if getattr(given, one.name) != getattr(usual, one.name)]
+                if changed:
+                    raise UserError(
+                        f"{why} fits no reward model to answers, so --{name}.{changed[0].replace('_', '-')} does "
+                        "nothing. Leave it out."
+                    )
 
     @property
     def asks(self) -> bool:
         """Whether anything is asked."""
         return self.method != "cloning" and self.reward_from == "answers"
+
+    def beside(self, control: str) -> OfflineSettings:
+        """Return the settings of one of `CONTROLS`, which learns from the same data."""
+        method, source = CONTROLS[control]
+        ends: Ends | None = "plain" if source == "true" else self.ends  # the true reward says what ends are worth
+        return replace(self, method=method, reward_from=source, ends=ends, reward=RewardSettings(), fit=_to_the_end())
 
     def resolve(self, data: OfflineData) -> OfflineRunSettings:
         """Fill in what was not asked for and check the whole against the data.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,3 +94,12 @@ def _fits(kind: Any, choices: tuple[Any, ...], value: Any) -> bool:
     if kind in (str, Path):
         return isinstance(value, str) and "\0" not in value
     return kind in (bool, dict) and isinstance(value, kind)
+
+
+def merged(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known with what was given over it, dictionaries within joined likewise."""
+    both = dict(known)
+    for name, value in given.items():
+        old = known.get(name)
+        both[name] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both

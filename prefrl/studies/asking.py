@@ -11,9 +11,9 @@ to fit a reward to.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from prefrl.errors import UserError, first_line
 from prefrl.feedback import KINDS, Query
 from prefrl.files import npz_arrays, read_plain, text_or_file
 from prefrl.history import History
-from prefrl.queries import METHODS, QueryMaker, Screen, propose_pairs
-from prefrl.rewards import RewardEnsemble, look_difference
+from prefrl.queries import METHODS, QueryMaker, propose_pairs
+from prefrl.rewards import RewardEnsemble
 from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.runs.guard import locked
 from prefrl.runs.streams import check_seed, stream
@@ -227,24 +227,26 @@ def _ask_next(folder: ControlFolder, store: PreferenceStore, num: int) -> int:
     history = History.restore(part.arrays, part.values)
     reward: RewardEnsemble | None = reward_of(folder)[0]
     session = store.next_session()
-    maker: QueryMaker = settings.queries.maker
-    method = METHODS.find(settings.queries.method)
-    screen: Screen | None = None
-    alike, even = settings.queries.drop_alike, settings.queries.drop_even
-    if reward is not None and (alike or even):
-        screen = Screen(alike=alike, even=even, differ=partial(look_difference, reward))
+    queries = settings.queries
+    maker: QueryMaker = queries.maker
+    method = METHODS.find(queries.method)
+    if reward is None and (queries.method != "uniform" or queries.drop_alike or queries.drop_even):
+        warnings.warn(
+            "No reward has been fitted in this run yet, so these questions are drawn uniformly and none is left out.",
+            stacklevel=2,
+        )
     pairs = propose_pairs(
         history,
         reward,
         maker.num_pairs(num),
         length=settings.segment_length,
         method=method if reward is not None else "uniform",
-        candidates_per_query=settings.queries.candidates,
+        candidates_per_query=queries.candidates,
         asked=store.asked_pairs(),
-        end_share=settings.queries.end_share,
+        end_share=queries.end_share,
         rng=stream(settings.seed, "queries", session),
         fewer=True,
-        screen=screen,
+        screen=None if reward is None else queries.screen(reward),
     )
 
     def shown(segment: Segment) -> Segment:
@@ -254,9 +256,9 @@ def _ask_next(folder: ControlFolder, store: PreferenceStore, num: int) -> int:
         return replace(segment, replay=source.to_arrays())
 
     instruction = text_or_file(settings.instruction)
-    queries = [
+    added = [
         replace(query, segments=tuple(map(shown, query.segments)), instruction=instruction)
         for query in maker.make(pairs, num, session=session, num_env_steps=checkpoint.count)
     ]
-    store.add_queries(queries)
-    return len(queries)
+    store.add_queries(added)
+    return len(added)

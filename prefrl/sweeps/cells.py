@@ -15,11 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from prefrl.control.folder import ControlFolder
 from prefrl.control.rendering import choose_gl_backend
 from prefrl.errors import ANYTHING, UserError, first_line, shown_once
 from prefrl.files import append_to
-from prefrl.runs.codec import to_json
 from prefrl.runs.guard import BeingTrained, Interrupted
 from prefrl.runs.metrics import read_rows
 from prefrl.sweeps.kinds import Kind, kind_named
@@ -96,13 +94,12 @@ def check_cell(kind: Kind, path: Path, expected: Mapping[str, Any]) -> None:
         UserError: it is another one.
     """
     folder = kind.folder(path)
-    config = folder.config
-    if config.get("format") != folder.FORMAT:
+    if folder.config.get("format") != folder.FORMAT:
         raise UserError(f"{path} holds another run than the sweep asks for. Choose another --out.")
-    # What an older version did not know yet has its default, and what it called otherwise is read as it was meant.
-    there = to_json(folder.settings) if expected and isinstance(folder, ControlFolder) else config.get("settings")
-    asked = json.loads(json.dumps(expected))
-    if expected and there != asked:
+    if not expected:
+        return
+    there, asked = kind.held(path), json.loads(json.dumps(expected))
+    if there != asked:
         differ = [name for name in asked if not isinstance(there, dict) or there.get(name) != asked[name]]
         raise UserError(
             f"{path} holds another run than the sweep asks for: other {', '.join(differ or ['settings'])}. Choose "

@@ -15,7 +15,7 @@ from typing import Any
 
 from prefrl.errors import UserError, near_names, require
 from prefrl.files import parse_json, read_json, read_plain, write_json
-from prefrl.runs.codec import to_json
+from prefrl.runs.codec import merged, to_json
 from prefrl.runs.folder import installed_versions
 from prefrl.runs.streams import check_seed
 from prefrl.sweeps.kinds import ControlKind, Kind, kind_named
@@ -135,7 +135,7 @@ class Plan:
             raise UserError("Vary settings, or search for their best values: not both. Leave --vary or --search out.")
         options = _options(kind, sweep.options)
         paths = option_paths(kind.settings)
-        base = _merged(default_values(kind.settings), _placed(sweep.settings, paths, kind))
+        base = merged(default_values(kind.settings), _placed(sweep.settings, paths, kind))
         asked = sweep.search or sweep.vary
         places = {name: place_of(name, paths, kind.aliases) for name in asked}
         seed_place = paths["seed"]
@@ -187,7 +187,7 @@ class Plan:
         }
         for name, defaults in known_now.items():
             if isinstance(found.get(name), dict):
-                found[name] = json.loads(json.dumps(_merged(defaults, found[name])))
+                found[name] = json.loads(json.dumps(merged(defaults, found[name])))
         differs = [
             name
             for name in ("command", "settings", "vary", "options", "search")
@@ -390,14 +390,6 @@ def _folder_name(varied: Mapping[str, Any], taken: set[str]) -> str:
         free = f"{name}_{number}"
     taken.add(free)
     return free
-
-
-def _merged(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    both = dict(known)
-    for name, value in given.items():
-        old = known.get(name)
-        both[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return both
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> str:

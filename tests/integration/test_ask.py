@@ -25,6 +25,7 @@ from prefrl.feedback import Comparison
 from prefrl.feedback.queries import JUDGING_SESSION
 from prefrl.quality import duels
 from prefrl.store import PreferenceStore
+from prefrl.studies import asking
 
 SMALL: dict[str, Any] = {
     "env_id": "Pendulum-v1",
@@ -175,6 +176,14 @@ def test_questions_of_a_stopped_training_are_prepared_answered_and_learned_from(
     summary = ControlFolder.open(taught).read_summary()
     assert summary["labels"] == 11
     assert run("ask", taught, "--prepare", "0") == 0
+
+
+def test_questions_before_the_first_fit_are_drawn_uniformly_and_that_is_said(
+    taught: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "reward_of", lambda _: (None, None))
+    with pytest.warns(UserWarning, match="No reward has been fitted in this run yet"):
+        assert asking.prepare(ControlFolder.open(taught), 1)[0] == 1
 
 
 def test_a_run_taught_by_people_ends_early_with_the_answers_that_it_has(tmp_path: Path) -> None:

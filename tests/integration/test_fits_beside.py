@@ -179,10 +179,10 @@ def test_what_goes_wrong_in_a_fit_is_said_and_nothing_stays(
         monkeypatch.setattr(FitWorker, "_exchange", lambda *_: (_ for _ in ()).throw(EOFError))
     fit = Fitter.fit
 
-    def fails(fitter: Fitter, *arguments: Any) -> Any:
+    def fails(fitter: Fitter, *arguments: Any, **options: Any) -> Any:
         if fitter.num_fits == 2:
             raise UserError("The third fit cannot be.")
-        return fit(fitter, *arguments)
+        return fit(fitter, *arguments, **options)
 
     monkeypatch.setattr(Fitter, "fit", fails)
     with warnings.catch_warnings():

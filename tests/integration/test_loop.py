@@ -109,7 +109,7 @@ def test_early_ends_bring_a_warning_and_the_fixed_horizon_form_none(tmp_path: Pa
 def test_too_little_memory_of_the_gpu_for_a_fit_names_the_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_memory(*_: object) -> None:
+    def no_memory(*_: object, **__: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
 
     monkeypatch.setattr(Fitter, "fit", no_memory)

@@ -8,13 +8,8 @@ from typing import Any
 import pytest
 
 from prefrl.control import TrainSettings, resume, train
-from prefrl.control.loop import Trainer
 from prefrl.rewards import FitSettings
-from tests.outcomes import assert_same, outcome
-
-
-class Crash(Exception):
-    """What a run breaks off with here."""
+from tests.outcomes import assert_same, break_off, outcome
 
 
 @pytest.mark.parametrize(
@@ -32,21 +27,5 @@ def test_a_run_on_pictures_ends_bit_identical_after_a_crash(
         fit=FitSettings(num_steps=3, first_steps=4, batch_size=8),
     )  # fmt: skip
     whole = train(settings, tmp_path / "whole", quiet=True)
-    iterate, save = Trainer._iterate, Trainer._save_checkpoint
-    saved: list[int] = []
-
-    def noted(self: Trainer) -> None:
-        save(self)
-        saved.append(self.agent.num_env_steps)
-
-    def breaks_off(self: Trainer) -> None:
-        iterate(self)
-        if saved:
-            raise Crash
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_save_checkpoint", noted)
-        patched.setattr(Trainer, "_iterate", breaks_off)
-        with pytest.raises(Crash):
-            train(settings, tmp_path / "run", quiet=True)
+    break_off(settings, tmp_path / "run", monkeypatch)
     assert_same(outcome(whole), outcome(resume(tmp_path / "run", quiet=True)))

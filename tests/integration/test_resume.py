@@ -29,7 +29,7 @@ from prefrl.rewards import FitSettings, RewardSettings
 from prefrl.runs.checkpoint import newest_checkpoint
 from prefrl.runs.codec import to_json
 from prefrl.store import PreferenceStore
-from tests.outcomes import assert_same, outcome
+from tests.outcomes import assert_same, break_off, outcome
 
 TINY = TrainSettings(
     env_id="Pendulum-v1", labels=12, steps=3200, num_envs=2, segment_length=20, warmup_steps=400, num_checkpoints=5,
@@ -117,10 +117,6 @@ class Careless(gymnasium.Env[Any, Any]):
         return np.array([self.x], np.float32), -abs(self.x), False, False, {}
 
 
-class Crash(Exception):
-    """What a run breaks off with here."""
-
-
 @pytest.mark.parametrize("agent", ["ppo", "sac", "td3", "sb3-ppo", "sb3-sac"])
 def test_what_environments_draw_from_the_global_streams_is_the_same_after_a_crash(
     agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -132,23 +128,7 @@ def test_what_environments_draw_from_the_global_streams_is_the_same_after_a_cras
         of_agent = {"batch_size": 16, "train_freq": 8, "gradient_steps": 1}
     settings = replace(TINY, env_id="Careless-v0", agent=agent, steps=1600, hyperparameters=of_agent)
     whole = train(settings, tmp_path / "whole", quiet=True)
-    iterate, save = Trainer._iterate, Trainer._save_checkpoint
-    saved: list[int] = []
-
-    def noted(self: Trainer) -> None:
-        save(self)
-        saved.append(self.agent.num_env_steps)
-
-    def breaks_off(self: Trainer) -> None:
-        iterate(self)
-        if saved:
-            raise Crash
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_save_checkpoint", noted)
-        patched.setattr(Trainer, "_iterate", breaks_off)
-        with pytest.raises(Crash):
-            train(settings, tmp_path / "run", quiet=True)
+    break_off(settings, tmp_path / "run", monkeypatch)
     np.random.seed(7)  # noqa: NPY002
     random.seed(7)
     torch.manual_seed(7)

@@ -81,7 +81,9 @@ def test_a_summary_that_says_nothing_is_no_end(folder: ControlFolder, content: s
         folder.read_summary()
 
 
-@pytest.mark.parametrize("settings", [None, [], 7, {"steps": "many"}, {"queries": 3}, {"labels": None}])
+@pytest.mark.parametrize(
+    "settings", [None, [], 7, {"steps": "many"}, {"queries": 3}, {"labels": None}, {"agent": ["sac"]}]
+)
 def test_settings_that_are_none_are_refused_in_a_sentence(folder: ControlFolder, settings: object) -> None:
     config = json.loads(folder.config_path.read_text())
     config["settings"] = {**config["settings"], **settings} if isinstance(settings, dict) else settings

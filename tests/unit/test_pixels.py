@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -10,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-import prefrl.envs  # registers the names
 from prefrl.clips.worlds import find_world
+from prefrl.control import TrainSettings
 from prefrl.control.defaults import PIXELS, agent_defaults
 from prefrl.control.rendering import choose_gl_backend
-from prefrl.envs import pixels
+from prefrl.envs import pixels, task
 from prefrl.envs.catalogue import make_env, make_vector_env
 from prefrl.envs.pixels import Shrink, grey
 from prefrl.errors import UserError
@@ -192,10 +193,18 @@ def test_a_reward_is_fitted_to_pictures() -> None:
 
 def test_settings_are_those_for_pictures_and_what_is_known_of_the_task_stays() -> None:
     assert agent_defaults("ppo", POLE) is PIXELS
-    assert prefrl.envs.task(POLE) == prefrl.envs.task("InvertedPendulum-v5")
+    assert task(POLE) == replace(task("InvertedPendulum-v5"), env_id=POLE)
 
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"size": 64.0}, {"depth": 99}, {"depth": True}])
 def test_sizes_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="must be a whole number from 1 to"):
         make_env(PENDULUM, options=options)
+
+
+@pytest.mark.parametrize(("env_id", "horizon"), [("prefrl/Pixels-CartPole-v1", 500), ("prefrl/Pixels-Pusher-v5", 0)])
+def test_agents_have_the_settings_for_pictures_and_the_task_its_own(env_id: str, horizon: int) -> None:
+    settings = TrainSettings(env_id=env_id).resolve()
+    assert settings.steps == PIXELS.steps and settings.hyperparameters == PIXELS.hyperparameters
+    assert settings.fixed_horizon == horizon
+    assert task(env_id).env_id == env_id and task("prefrl/CartPole-v1").env_id == "CartPole-v1"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from prefrl.agents import AGENTS
 from prefrl.agents.networks import flatten_parameters
+from prefrl.agents.off_policy import OffPolicyAgent
 from prefrl.agents.replay import Minibatch, Replay
 from prefrl.agents.sac import SacAgent
 from prefrl.agents.sac_networks import SquashedGaussian
@@ -277,32 +278,43 @@ def through_a_file(state: Any) -> Any:
     return torch.load(buffer, weights_only=True)
 
 
-@pytest.mark.parametrize("options", [{}, {"normalize_observations": True, "recent_share": 0.5, "gradient_steps": 2}])
-def test_a_restored_agent_goes_on_bit_for_bit(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefrl.agents.off_policy.ITERATION", 60)
+def goes_on_alike(whole: OffPolicyAgent[Any], other: OffPolicyAgent[Any], *parts: str) -> dict[str, Any]:
+    """Let an agent learn, and another go on from its state: bit for bit the same; return the state it comes to.
 
-    def goes_on(agent: SacAgent) -> dict[str, Any]:
+    Args:
+        whole: begins here.
+        other: is restored.
+        parts: of the state, networks.
+    """
+
+    def goes_on(agent: OffPolicyAgent[Any]) -> dict[str, Any]:
         agent.reset_environments(7)
         agent.improve(formula)
         agent.relabel(formula)
         agent.improve(formula)
         return agent.state()[0]
 
-    whole = agent_of(seed=3, **options)
     whole.reset_environments(0)
     whole.explore(40, np.random.default_rng(0))
     whole.improve(formula)
     state, arrays = whole.state()
+    begun = state["num_updates"]
     state, arrays = through_a_file(state), {name: values.copy() for name, values in arrays.items()}
-    other = agent_of(seed=5, **options)
     other.restore(state, arrays)
     expected, found = goes_on(whole), goes_on(other)
-    for part in ("critics", "targets"):
-        for name, values in expected[part].items():
-            assert torch.equal(values, found[part][name])
-    for name, values in expected["policy"]["actor"].items():
-        assert torch.equal(values, found["policy"]["actor"][name])
-    assert expected["num_updates"] == found["num_updates"] >= 90
+    pairs = [(expected[part], found[part]) for part in parts]
+    for one, two in [*pairs, (expected["policy"]["actor"], found["policy"]["actor"])]:
+        for name, values in one.items():
+            assert torch.equal(values, two[name])
+    assert expected["num_updates"] == found["num_updates"]
+    return {**found, "begun": begun}
+
+
+@pytest.mark.parametrize("options", [{}, {"normalize_observations": True, "recent_share": 0.5, "gradient_steps": 2}])
+def test_a_restored_agent_goes_on_bit_for_bit(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefrl.agents.off_policy.ITERATION", 60)
+    found = goes_on_alike(agent_of(seed=3, **options), agent_of(seed=5, **options), "critics", "targets")
+    assert found["num_updates"] >= 90
 
 
 def test_critics_begin_anew_when_the_reward_first_changes_and_experience_is_scored_again(
