@@ -113,8 +113,11 @@ class RewardLearner:
         self.serving = Serving(self.reward, settings) if self.reward.num_groups > 1 else None
 
     def _empty_data(self) -> ComparisonData:
-        bootstrap, labels = self.settings.fit.bootstrap, self.settings.labels
-        return ComparisonData(self.reward, self.settings.segment_length, bootstrap=bootstrap, capacity=labels)
+        settings, fit = self.settings, self.settings.fit
+        return ComparisonData(
+            self.reward, settings.segment_length,
+            bootstrap=fit.bootstrap, held_out=fit.held_out, capacity=settings.labels,
+        )  # fmt: skip
 
     @property
     def fitted(self) -> bool:

@@ -34,12 +34,16 @@ class ComparisonData:
     Args:
         ensemble: the ensemble whose features are kept.
         length: k, steps per segment.
-        bootstrap: draw the counts; otherwise every member is fitted on everything and nothing is held out.
+        bootstrap: draw the counts; otherwise every member is fitted once on everything that is not held out of it.
+        held_out: without the bootstrap, the share that is held out of each member, for good as well.
         capacity: number of pairs of segments to make room for at first.
     """
 
-    def __init__(self, ensemble: RewardEnsemble, length: int, *, bootstrap: bool = True, capacity: int = 256) -> None:
-        self.ensemble, self.length, self.bootstrap = ensemble, length, bootstrap
+    def __init__(
+        self, ensemble: RewardEnsemble, length: int, *, bootstrap: bool = True, held_out: float = 0.0,
+        capacity: int = 256,
+    ) -> None:  # fmt: skip
+        self.ensemble, self.length, self.bootstrap, self.held_out = ensemble, length, bootstrap, held_out
         self._index: dict[str, int] = {}
         # one for each answer, in the order in which they came
         self.answers: list[Answer] = []
@@ -67,10 +71,26 @@ class ComparisonData:
         self.add_answers(items, answers, [None] * len(answers), self.draw_counts(len(answers), rng))
 
     def draw_counts(self, num: int, rng: np.random.Generator) -> Array:
-        """Draw bootstrap counts `(num, M)` for answers that have come, the same for the members of each group."""
+        """Draw how often each member is fitted to answers that have come, `(num, M)`: alike in each group of members.
+
+        Without the bootstrap that is once, or 0 where one is held out: of members one after another, so that none
+        misses what another misses as long as there are answers enough.
+        """
         groups = self.ensemble.num_groups
-        shape = (num, self.ensemble.num_members // groups)
-        return np.tile(rng.poisson(1.0, shape) if self.bootstrap else np.ones(shape), (1, groups))
+        members = self.ensemble.num_members // groups
+        if self.bootstrap:
+            counts: Array = rng.poisson(1.0, (num, members))
+        elif self.held_out:
+            turned = rng.random((num, 1)) + self.held_out * np.arange(members)
+            counts = turned % 1.0 >= self.held_out
+        else:
+            counts = np.ones((num, members))
+        return np.tile(counts, (1, groups))
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are answers that a member is not fitted to."""
+        return self.bootstrap or self.held_out > 0
 
     def encode(self, segments: Sequence[Segment]) -> tuple[int, ...]:
         """Keep the features of segments; return their numbers, for `add_answers`."""
@@ -85,7 +105,7 @@ class ComparisonData:
             items: segments of each query, numbered by `encode`.
             answers: of any kinds, none of them "can't tell".
             scales: number of grades of each query, None where it has none.
-            counts: bootstrap counts `(N, M)`, of `draw_counts`.
+            counts: how often each member is fitted to each `(N, M)`, of `draw_counts`.
 
         Raises:
             UserError: an answer says nothing.

@@ -35,6 +35,7 @@ from prefrl.segments import Transitions
 from prefrl.shares import Share, wilson
 from prefrl.threads import torch_threads
 
+MOST_HELD_OUT = 0.5
 LEAST_TOGETHER = 2  # transitions: of one alone, standardised over itself, nothing is left
 
 
@@ -51,7 +52,10 @@ class FitSettings:
     first_steps: int = 120
     """Gradient steps of the first fit."""
     bootstrap: bool = True
-    """Fit each member on its own draw of the answers (1/e of them held out); otherwise fit every member on all."""
+    """Fit each member on its own draw of the answers (1/e of them held out); otherwise on all but `held_out`."""
+    held_out: float = 0.0
+    """Without the bootstrap: share of the answers that each member is not fitted to, each answer held out of another
+    member as far as there are any; what the bootstrap would count twice or leave out is learned from once."""
     error_rate: float = 0.0
     """Share of uniformly random answers in the likelihood (Christiano et al. 2017, s. 2.2.3 use 0.1)."""
     crop: float = 0.0
@@ -62,12 +66,13 @@ class FitSettings:
     l2: float = 1e-4
     """Starting l2 coefficient, decoupled from the gradient (AdamW)."""
     adapt_l2: bool = True
-    """Adapt the coefficient per member to keep held-out loss / training loss in [1.1, 1.5]; needs `bootstrap`."""
+    """Adapt the coefficient per member to keep held-out loss / training loss in [1.1, 1.5]; needs answers that
+    are held out."""
     max_l2: float = 1.0
     """The adapted coefficient never leaves [1e-6, max_l2]."""
     patience: int = 20
     """Stop after this many epochs (of at least 5 steps) without a better held-out loss, and go back to the best; 0:
-    never. Needs `bootstrap`."""
+    never. Needs answers that are held out."""
     dynamics_steps: int = 100
     """Gradient steps on transitions before every fit, of the reward network dynamics."""
     dynamics_batch: int = 128
@@ -89,9 +94,21 @@ class FitSettings:
                 raise UserError(f"{name} must not be negative. Received {getattr(self, name)}")
         if self.adapt_l2 and self.l2 > self.max_l2:
             raise UserError(f"l2 must not exceed max_l2 where it is adapted. Received {self.l2} and {self.max_l2}")
+        if not 0 <= self.held_out <= MOST_HELD_OUT:
+            raise UserError(f"held_out must be in [0, {MOST_HELD_OUT}]. Received {self.held_out}")
+        if self.bootstrap and self.held_out:
+            raise UserError(
+                "The bootstrap holds out 1/e of the answers of each member by itself: give --fit.no-bootstrap with "
+                f"--fit.held-out, or leave it out. Received {self.held_out}"
+            )
         for name in ("error_rate", "crop"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1). Received {getattr(self, name)}")
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are answers that a member is not fitted to."""
+        return self.bootstrap or self.held_out > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +229,7 @@ class Fitter:
         cuts = torch.optim.Adam(points, lr=CutPoints.LEARNING_RATE) if points else None
         num_steps = settings.num_steps if self.num_fits else settings.first_steps
         epoch = -(-len(data) // settings.batch_size)
-        watch = settings.estimate_reliability or (settings.bootstrap and (settings.adapt_l2 or settings.patience > 0))
+        watch = settings.estimate_reliability or (settings.holds_out and (settings.adapt_l2 or settings.patience > 0))
         seen = _RunningLosses(self.ensemble.num_members, device)
         best_loss, best_state, since_best = float("inf"), None, 0
         order, cursor, made = torch.empty(0, dtype=torch.int64), 0, 0
@@ -237,7 +254,7 @@ class Fitter:
                     train, held_out = seen.take()
                     if self.reliability is not None:
                         self.reliability.update(examples)
-                    if not settings.bootstrap:
+                    if not settings.holds_out:
                         continue
                     if settings.adapt_l2:
                         self._adapt_l2(train, held_out)

@@ -84,7 +84,7 @@ class Groups:
         for batch in examples.everything(error_rates):
             likely[:, batch.order] = batch.log_likelihood
         network.train(training)
-        judges = (counts == 0).float() if examples.data.bootstrap else torch.ones_like(counts)
+        judges = (counts == 0).float() if examples.data.holds_out else torch.ones_like(counts)
         likely, judges = (part.unflatten(0, (self.num_groups, -1)) for part in (likely, judges))
         by_group = (likely * judges).sum(1) / judges.sum(1).clamp(min=1.0)  # (G, N), 0 where nobody judges
         prior = self.shares().clamp(min=LEAST).log().to(by_group.device)

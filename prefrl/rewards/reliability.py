@@ -46,7 +46,7 @@ class Reliability:
         for batch in examples.everything(0.0):
             log_likelihood[:, batch.order] = batch.log_likelihood
         network.train(training)
-        judged = counts == 0 if examples.data.bootstrap else torch.ones_like(counts, dtype=torch.bool)
+        judged = counts == 0 if examples.data.holds_out else torch.ones_like(counts, dtype=torch.bool)
         judged = judged & ~examples.tied
         chance = -examples.log_num_outcomes
         for number, name in enumerate(examples.data.annotators):

@@ -75,7 +75,10 @@ def fit_record(
     if not reference:
         raise UserError(f"The record {store.name} holds no answers about segments to fit to.")
     reward.set_input_statistics(*stack_transitions(reference))
-    data = ComparisonData(reward, len(reference[0]), bootstrap=settings.bootstrap, capacity=len(answers))
+    data = ComparisonData(
+        reward, len(reference[0]),
+        bootstrap=settings.bootstrap, held_out=settings.held_out, capacity=len(answers),
+    )  # fmt: skip
     rng = stream(seed, "bootstrap")
     for begin in range(0, len(answers), AT_ONCE):
         part = answers[begin : begin + AT_ONCE]
