@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -322,6 +323,61 @@ def test_every_member_leaves_out_its_own_share_of_one_over_e() -> None:
 def test_without_bootstrap_every_comparison_counts_once() -> None:
     data = make_data(make_reward(), make_pairs(5), [1.0] * 5, bootstrap=False)
     assert (data.counts == 1).all()
+
+
+@pytest.mark.parametrize(("members", "share"), [(3, 0.2), (5, 0.2), (10, 0.2), (2, 0.5), (1, 0.1)])
+def test_folds_hold_each_answer_out_of_another_member_and_count_the_others_once(members: int, share: float) -> None:
+    num = 4000
+    reward = make_reward(num_members=members)
+    counts = ComparisonData(reward, K, bootstrap=False, held_out=share).draw_counts(num, np.random.default_rng(0))
+    assert set(np.unique(counts)) == {0.0, 1.0}
+    np.testing.assert_allclose((counts == 0).mean(0), share, atol=4 * math.sqrt(share * (1 - share) / num))
+    missed = (counts == 0).sum(1)
+    assert {math.floor(members * share), math.ceil(members * share)} >= set(missed)
+
+
+def test_folds_are_alike_in_every_group() -> None:
+    reward = make_reward(num_members=3, groups=2)
+    counts = ComparisonData(reward, K, bootstrap=False, held_out=0.3).draw_counts(50, np.random.default_rng(0))
+    np.testing.assert_array_equal(counts[:, :3], counts[:, 3:])
+    assert (counts == 0).any()
+
+
+def test_what_folds_hold_out_is_not_learned_from_and_is_judged() -> None:
+    pairs = make_pairs(200)
+    chosen = FitSettings(bootstrap=False, held_out=0.2, first_steps=300, patience=0)
+
+    def fitted(given: list[float]) -> tuple[FitReport, list[torch.Tensor]]:
+        reward = make_reward(num_members=5)
+        data = ComparisonData(reward, K, bootstrap=False, held_out=0.2)
+        data.add(pairs, given, np.random.default_rng(0))
+        held_out.extend(np.flatnonzero(data.counts[:, 0] == 0))
+        report = Fitter(reward, chosen).fit(data, generator())
+        return report, [value[0] for value in reward.network.state_dict().values()]
+
+    held_out: list[int] = []
+    told = answers(pairs, oracle)
+    report, first = fitted(told)
+    assert report.num_judged == 200, "each answer is judged by the member that it was held out of"
+    assert report.num_agreed > 180 and all(l2 != chosen.l2 for l2 in report.l2)
+    other = [1 - value if number in held_out else value for number, value in enumerate(told)]
+    # what the first member misses is the other way round: it is the same, but for its l2, which goes by that
+    chosen = replace(chosen, adapt_l2=False)
+    (_, first), (_, again) = fitted(told), fitted(other)
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"held_out": 0.2}, "give --fit.no-bootstrap with --fit.held-out"),
+        ({"held_out": 0.6, "bootstrap": False}, r"held_out must be in \[0, 0.5\]. Received 0.6"),
+        ({"held_out": math.nan, "bootstrap": False}, "held_out must be in"),
+    ],
+)
+def test_shares_that_cannot_be_held_out_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        FitSettings(**settings)
 
 
 def test_counts_of_earlier_comparisons_never_change() -> None:
