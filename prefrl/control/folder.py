@@ -77,6 +77,10 @@ class ControlFolder(RunFolder):
                 values = {**values, "agent": f"sb3-{name}"}
         return self.read_settings(self.SETTINGS, values)
 
+    def settings_as_json(self) -> Any:
+        """Return what this version would write: what is new since with its default, what has another name with that."""
+        return to_json(self.settings)
+
     @property
     def record(self) -> Path | str:
         """Where the record of the run lies: a file in the folder, or the URL that the settings name."""

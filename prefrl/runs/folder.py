@@ -162,6 +162,10 @@ class RunFolder:
                 "to change them, restore the file from a copy."
             ) from error
 
+    def settings_as_json(self) -> Any:
+        """Return the settings of the run as JSON values: as they are written, or as this version would write them."""
+        return self.config.get("settings")
+
     @property
     def run_id(self) -> str:
         """The name that checkpoints and records know the run by."""

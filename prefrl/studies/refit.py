@@ -9,6 +9,7 @@ import numpy as np
 
 from prefrl.control.folder import ControlFolder
 from prefrl.control.policies import make_run_env
+from prefrl.control.settings import RunSettings
 from prefrl.errors import UserError
 from prefrl.feedback import Answer, settled
 from prefrl.rewards import ComparisonData, FitReport, FitSettings, Fitter, RewardEnsemble
@@ -21,7 +22,12 @@ EPOCHS = 30  # at most; the held-out loss may end a fit before
 
 
 def refit(
-    folder: ControlFolder, *, without: Collection[str] = (), estimate_reliability: bool = False
+    folder: ControlFolder,
+    *,
+    without: Collection[str] = (),
+    estimate_reliability: bool = False,
+    settings: RunSettings | None = None,
+    seed: int | None = None,
 ) -> tuple[RewardEnsemble, FitReport]:
     """Fit a reward to the answers that stand in a run's record.
 
@@ -29,13 +35,15 @@ def refit(
         folder: the run, finished or not.
         without: annotators whose answers are left out.
         estimate_reliability: estimate what share of each annotator's answers is not random.
+        settings: in place of the run's.
+        seed: of the reward, its bootstrap and its minibatches; None: one that follows from the run's.
 
     Raises:
         UserError: nothing to fit to, or nobody of a name in `without` answered.
     """
-    settings = folder.settings
+    settings = settings or folder.settings
     probe = make_run_env(settings)
-    seed = stream_seed(settings.seed, "refit")
+    seed = stream_seed(settings.seed, "refit") if seed is None else seed
     reward = RewardEnsemble(probe.observation_space, probe.action_space, settings.reward, seed=seed)
     probe.close()
     fit = replace(settings.fit, estimate_reliability=estimate_reliability or settings.fit.estimate_reliability)

@@ -98,7 +98,7 @@ def check_cell(kind: Kind, path: Path, expected: Mapping[str, Any]) -> None:
         raise UserError(f"{path} holds another run than the sweep asks for. Choose another --out.")
     if not expected:
         return
-    there, asked = kind.held(path), json.loads(json.dumps(expected))
+    there, asked = folder.settings_as_json(), json.loads(json.dumps(expected))
     if there != asked:
         differ = [name for name in asked if not isinstance(there, dict) or there.get(name) != asked[name]]
         raise UserError(

@@ -46,9 +46,6 @@ class Kind(Protocol):
             UserError: a run with them would be refused.
         """
 
-    def held(self, path: Path) -> Any:
-        """Return the settings that a folder holds, in the form in which `check` returns them."""
-
     def begin(self, values: Mapping[str, Any], path: Path, options: Mapping[str, Any]) -> None:
         """Make a run from its beginning to its end."""
 
@@ -83,10 +80,6 @@ class ControlKind:
             settings.refuse_answers()
         resolved: dict[str, Any] = to_json(control_runs.settle(settings))
         return resolved
-
-    def held(self, path: Path) -> Any:
-        """Read the settings, what an older version called otherwise as it was meant; see `Kind`."""
-        return to_json(ControlFolder(path).settings)
 
     def baseline_settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of the settings of a run that its baseline depends on."""
@@ -135,10 +128,6 @@ class OfflineKind:
             raise UserError("A sweep asks no people. Leave --annotator out.")
         return {}
 
-    def held(self, path: Path) -> Any:
-        """Return what is written there; see `Kind`."""
-        return self.folder(path).config.get("settings")
-
     def begin(self, values: Mapping[str, Any], path: Path, options: Mapping[str, Any]) -> None:
         """Learn; see `Kind`."""
         offline_runs.offline(
@@ -184,10 +173,6 @@ class TextKind:
             raise UserError(f"The verb says the method: prefrl {self.name} trains by {method}.")
         resolved: dict[str, Any] = to_json(job)
         return resolved
-
-    def held(self, path: Path) -> Any:
-        """Return what is written there; see `Kind`."""
-        return self.folder(path).config.get("settings")
 
     def as_given(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return settings without what was filled in from others of them, which may be varied."""
@@ -238,10 +223,6 @@ class ImageKind:
 
         resolved: dict[str, Any] = to_json(with_places(from_json(self.settings, dict(values))))
         return resolved
-
-    def held(self, path: Path) -> Any:
-        """Return what is written there; see `Kind`."""
-        return self.folder(path).config.get("settings")
 
     def begin(self, values: Mapping[str, Any], path: Path, options: Mapping[str, Any]) -> None:
         """Train; see `Kind`."""

@@ -10,11 +10,10 @@ for; beside them the difference to the first variant in correlation of segments,
 It is a lead and no more: what a reward is worth to an agent shows in training.
 """
 
-import json
+import itertools
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,16 @@ import tyro
 
 from prefrl.aggregate import Interval, interval_of
 from prefrl.control.folder import ControlFolder
-from prefrl.control.policies import make_run_env
-from prefrl.errors import UserError, near_names
+from prefrl.control.settings import RunSettings
+from prefrl.errors import UserError
+from prefrl.files import parse_json
 from prefrl.history import History
-from prefrl.rewards import FitSettings, RewardEnsemble, RewardSettings
 from prefrl.runs.checkpoint import newest_checkpoint
+from prefrl.runs.codec import from_json, to_json
 from prefrl.segments import Segment, stack_transitions
 from prefrl.spaces import Array
-from prefrl.studies.refit import fit_record
+from prefrl.studies.refit import refit
+from prefrl.sweeps.naming import option_paths, place_of, put
 from prefrl.threads import torch_threads
 
 SEGMENTS, LAST_STEPS = 300, 30_000
@@ -41,15 +42,18 @@ def main(runs: tyro.conf.Positional[tuple[Path, ...]], variants: str, seeds: int
 
     Args:
         runs: finished runs of one environment.
-        variants: JSON: for each name the settings that are other than the run's, `reward.NAME` or `fit.NAME`.
+        variants: JSON: for each name the settings that are other than the run's, `reward.NAME` or `fit.NAME`, as
+            the options are called.
         seeds: fits of each variant to each run.
     """
-    asked: dict[str, dict[str, Any]] = json.loads(variants)
-    known = {
-        f"{kind}.{one.name}" for kind, of in (("reward", RewardSettings), ("fit", FitSettings)) for one in fields(of)
-    }
-    for name in sorted({name for changes in asked.values() for name in changes} - known):
-        sys.exit(f"There is no setting {name}.{near_names(name, known)} All: {', '.join(sorted(known))}.")
+    try:
+        asked = parse_json(variants)
+    except ValueError as error:
+        raise UserError(f"--variants is no JSON: {error}") from None
+    if not (isinstance(asked, dict) and asked and all(isinstance(changes, dict) for changes in asked.values())):
+        raise UserError(f"Expected variants by name, each an object of settings. Received {variants}")
+    for path, changes in itertools.product(runs, asked.values()):
+        varied(ControlFolder.open(path).settings, changes)  # refused before anything is fitted
     found: dict[str, list[Array]] = {name: [] for name in asked}
     for path in runs:
         folder = ControlFolder.open(path)
@@ -76,18 +80,22 @@ def last_segments(folder: ControlFolder) -> list[Segment]:
     return history.sample(SEGMENTS, length, np.random.default_rng(0), last_steps=LAST_STEPS)
 
 
+def varied(settings: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
+    """Return the settings of a run with what a variant changes in them."""
+    values = to_json(settings)
+    for name, value in changes.items():
+        place = place_of(name, option_paths(RunSettings), {})
+        if place[0] not in ("reward", "fit"):
+            raise UserError(f"{name} changes nothing in how a reward is fitted: give settings of reward or fit.")
+        values = put(values, place, value)
+    return from_json(RunSettings, values)
+
+
 def judged(
     folder: ControlFolder, changes: Mapping[str, Any], segments: list[Segment], seed: int
 ) -> tuple[float, float, float]:
     """Fit a reward to a run's answers; return its correlations with the true one, and the share of pairs in order."""
-    settings = folder.settings
-    of_reward: RewardSettings = changed(settings.reward, "reward", changes)
-    of_fit: FitSettings = changed(settings.fit, "fit", changes)
-    probe = make_run_env(settings)
-    reward = RewardEnsemble(probe.observation_space, probe.action_space, of_reward, seed=seed)
-    probe.close()
-    with folder.open_record() as store:
-        fit_record(store, reward, of_fit, seed=seed)
+    reward, _ = refit(folder, settings=varied(folder.settings, changes), seed=seed)
     learned = np.asarray(reward(*stack_transitions(segments))).reshape(len(segments), -1)
     true = np.stack([segment.true_rewards for segment in segments])
     order = np.random.default_rng(0).permutation(len(segments))
@@ -95,13 +103,6 @@ def judged(
     in_order = (sums > sums[order]) == (true_sums > true_sums[order])
     of_steps, of_segments = (np.corrcoef(*pair)[0, 1] for pair in ((learned.ravel(), true.ravel()), (sums, true_sums)))
     return float(of_steps), float(of_segments), float(in_order[true_sums != true_sums[order]].mean())
-
-
-def changed(settings: Any, kind: str, changes: Mapping[str, Any]) -> Any:
-    """Return settings of a kind with what a variant changes in them."""
-    of_kind = {name.partition(".")[2]: value for name, value in changes.items() if name.startswith(f"{kind}.")}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in of_kind.items()}
-    return replace(settings, **values)
 
 
 def difference(ours: list[Array], theirs: list[Array]) -> Interval:
@@ -113,4 +114,7 @@ def difference(ours: list[Array], theirs: list[Array]) -> Interval:
 if __name__ == "__main__":
     with warnings.catch_warnings(), torch_threads(1):
         warnings.simplefilter("ignore", UserWarning)
-        tyro.cli(main, description=__doc__)
+        try:
+            tyro.cli(main, description=__doc__)
+        except UserError as error:
+            sys.exit(f"{error}")
