@@ -54,12 +54,13 @@ class Task:
     """Steps for which an end is held, in the fixed-horizon form."""
     segment_length: int = 50
     """Steps per segment."""
-    num_members: int = 3
-    """Members of the reward ensemble (Christiano et al. 2017: 3)."""
+    num_members: int = 5
+    """Members of the reward ensemble; of five each judges another fifth of the answers (Christiano et al. 2017: 3)."""
     note: str = ""
     """One line for people."""
 
 
+_OF_PICTURES = 3  # each learns from many more numbers, and costs as much more
 _SWIMMERS = 10  # what it gains in a step is a tenth of what it sways: errors that members do not share cancel out
 FALL_HOLD = 3  # steps for which a fall is held: held longer, it teaches to stand still
 _NEVER_ENDS = "never ends early"
@@ -85,7 +86,7 @@ class Tasks(Registry[Task]):
         known = self.get(own_name(given)) or self.get(given.removeprefix("prefrl/"))
         seen = self.get(given.removeprefix(PIXELS_PREFIX)) if given.startswith(PIXELS_PREFIX) else None
         if seen is not None:
-            return replace(seen, env_id=given)
+            return replace(seen, env_id=given, num_members=_OF_PICTURES)
         return known or _own_task(given) or Task(env_id=given)
 
     def name(self, given: Any) -> str:
@@ -175,7 +176,7 @@ _KNOWN: dict[str, Task] = {
             Task(
                 env_id=f"prefrl/Christiano-{name}-v0",
                 segment_length=paper.segment_length,
-                num_members=_SWIMMERS if name == "Swimmer" else 3,
+                num_members=_SWIMMERS if name == "Swimmer" else Task.num_members,
                 note=f"of Christiano et al. 2017; {paper.horizon} steps",
             )
             for name, paper in PAPER_SIZES.items()
@@ -191,6 +192,7 @@ _KNOWN: dict[str, Task] = {
             Task(
                 env_id=f"prefrl/Atari-{camel_case(game)}-v0",
                 segment_length=25,
+                num_members=_OF_PICTURES,
                 note="as in Christiano et al. 2017: score masked, ends hidden",
             )
             for game in PAPER_GAMES
@@ -202,6 +204,7 @@ _KNOWN: dict[str, Task] = {
                 terminal_reward=-1.0,
                 hold=FALL_HOLD,
                 segment_length=25,
+                num_members=_OF_PICTURES,
                 note=f"10 x 10 pictures, {actions}; also as MinAtar/{camel_case(game)}-v{version}",
             )
             for game in MINATAR_GAMES

@@ -75,6 +75,9 @@ class ControlFolder(RunFolder):
         for name, version in (("sac", 2), ("td3", 3)):  # before there was stable-baselines3's alone
             if agent == name and self.config["version"] < version:
                 values = {**values, "agent": f"sb3-{name}"}
+        fit = values.get("fit") if isinstance(values, dict) else None
+        if isinstance(fit, dict) and not fit.get("bootstrap", True):
+            values = {**values, "fit": {"held_out": 0.0, **fit}}  # before there were folds it meant all of the answers
         return self.read_settings(self.SETTINGS, values)
 
     def settings_as_json(self) -> Any:

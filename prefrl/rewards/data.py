@@ -17,6 +17,8 @@ from prefrl.rewards.networks import Features
 from prefrl.segments import Segment
 from prefrl.spaces import Array, channels_first
 
+HELD_OUT = 0.2
+"""Share of the answers that each member is not fitted to, where nothing else is asked for."""
 SEGMENTS_AT_ONCE = 20  # to give the features of
 
 
@@ -25,22 +27,22 @@ class ComparisonData:
 
     Vector features of every segment are kept as one tensor `(S, k, D)`, as they are, and standardised batch by batch,
     since the ensemble's input statistics move; image stacks as single images, in an
-    `ImageBank`, expanded batch by batch. Every answer carries one bootstrap count per member, drawn
-    once when it arrives: Poisson(1), the limit of n draws with replacement from n, which leaves it out of a member's
-    data with probability exactly 1/e. What is left out is that member's held-out data, now and in every later fit.
-    (Christiano et al. 2017, s. 2.2.3 draw anew from all comparisons; with warm-started members that would leak held-out
-    comparisons into the fit.)
+    `ImageBank`, expanded batch by batch. Every answer carries one count per member, drawn once when it arrives: how
+    often it is learned from, once or, of members in turn, not at all. What is left out is that member's held-out data,
+    now and in every later fit. With the bootstrap the counts are Poisson(1), the limit of n draws with replacement from
+    n, which leaves an answer out of a member's data with probability exactly 1/e. (Christiano et al. 2017, s. 2.2.3
+    draw anew from all comparisons; with warm-started members that would leak held-out comparisons into the fit.)
 
     Args:
         ensemble: the ensemble whose features are kept.
         length: k, steps per segment.
-        bootstrap: draw the counts; otherwise every member is fitted once on everything that is not held out of it.
-        held_out: without the bootstrap, the share that is held out of each member, for good as well.
+        bootstrap: draw the counts as Christiano et al. 2017 do, whatever `held_out` says.
+        held_out: share of the answers that is held out of each member; with 0 nothing is.
         capacity: number of pairs of segments to make room for at first.
     """
 
     def __init__(
-        self, ensemble: RewardEnsemble, length: int, *, bootstrap: bool = True, held_out: float = 0.0,
+        self, ensemble: RewardEnsemble, length: int, *, bootstrap: bool = False, held_out: float = HELD_OUT,
         capacity: int = 256,
     ) -> None:  # fmt: skip
         self.ensemble, self.length, self.bootstrap, self.held_out = ensemble, length, bootstrap, held_out
@@ -64,7 +66,7 @@ class ComparisonData:
         Args:
             pairs: the segments of each.
             preferences: probability that the first is better: 1, 0 or 1/2.
-            rng: source of the bootstrap counts.
+            rng: source of the counts.
         """
         answers = [Comparison(query_id="", annotator="anybody", preference=float(p)) for p in preferences]
         items = [self.encode(pair) for pair in pairs]

@@ -41,7 +41,7 @@ from prefrl.spaces import (
 )
 
 STATISTICS = ("input_mean", "input_std", "least_input_std", "reward_mean", "reward_std")
-NUM_MEMBERS = 3  # where the settings name none
+NUM_MEMBERS = 5  # where the settings name none
 MOST_WEIGHTS = 1 << 28  # of all members: 1 GiB
 NEVER_VARIES = 1e-6  # standard deviation, as a share of the largest beside it
 LEAST_SCALE = 0.03  # of the first standard deviation of an input

@@ -1,13 +1,13 @@
 """Fitting a reward ensemble to comparisons, rankings and ratings.
 
-Christiano et al. 2017, s. 2.2.3: cross-entropy under Bradley-Terry, each member on its own bootstrap of the
-comparisons, what a member's bootstrap left out held out for it, and an l2 coefficient adapted so that held-out loss /
-training loss stays in [1.1, 1.5]. Rankings and ratings enter the same loss with their own likelihoods
+Christiano et al. 2017, s. 2.2.3: cross-entropy under Bradley-Terry, part of the comparisons held out of each member
+(here a fifth, another one for each; the paper's bootstrap is an option), and an l2 coefficient adapted so that held-out
+loss / training loss stays in [1.1, 1.5]. Rankings and ratings enter the same loss with their own likelihoods
 (`prefrl.rewards.explaining`), and each annotator's reliability can be estimated along (`prefrl.rewards.reliability`),
 as can what group they belong to (`prefrl.rewards.groups`).
 
-All members see the same minibatches, weighted by their bootstrap counts, so one pass through the batched network serves
-every member.
+All members see the same minibatches, weighted by the counts of `ComparisonData`, so one pass through the batched
+network serves every member.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from prefrl.errors import UserError
-from prefrl.rewards.data import ComparisonData
+from prefrl.rewards.data import HELD_OUT, ComparisonData
 from prefrl.rewards.dynamics import EnsembleDynamics
 from prefrl.rewards.dynamics_learner import DynamicsLearner
 from prefrl.rewards.ensemble import RewardEnsemble
@@ -51,11 +51,12 @@ class FitSettings:
     """Gradient steps of a fit, warm-started from the one before."""
     first_steps: int = 120
     """Gradient steps of the first fit."""
-    bootstrap: bool = True
-    """Fit each member on its own draw of the answers (1/e of them held out); otherwise on all but `held_out`."""
-    held_out: float = 0.0
-    """Without the bootstrap: share of the answers that each member is not fitted to, each answer held out of another
-    member as far as there are any; what the bootstrap would count twice or leave out is learned from once."""
+    held_out: float | None = None
+    """Share of the answers that each member is not fitted to and is judged by, drawn once; each answer is held out of
+    another member as far as there are any. Default: 0.2, so that each answer is judged by one of five members."""
+    bootstrap: bool = False
+    """Fit each member on its own draw of the answers with replacement instead, which holds out 1/e of them
+    (Christiano et al. 2017, s. 2.2.3)."""
     error_rate: float = 0.0
     """Share of uniformly random answers in the likelihood (Christiano et al. 2017, s. 2.2.3 use 0.1)."""
     crop: float = 0.0
@@ -94,21 +95,28 @@ class FitSettings:
                 raise UserError(f"{name} must not be negative. Received {getattr(self, name)}")
         if self.adapt_l2 and self.l2 > self.max_l2:
             raise UserError(f"l2 must not exceed max_l2 where it is adapted. Received {self.l2} and {self.max_l2}")
-        if not 0 <= self.held_out <= MOST_HELD_OUT:
-            raise UserError(f"held_out must be in [0, {MOST_HELD_OUT}]. Received {self.held_out}")
         if self.bootstrap and self.held_out:
             raise UserError(
-                "The bootstrap holds out 1/e of the answers of each member by itself: give --fit.no-bootstrap with "
-                f"--fit.held-out, or leave it out. Received {self.held_out}"
+                "The bootstrap holds out 1/e of the answers of each member by itself: leave out --fit.bootstrap or "
+                f"--fit.held-out. Received {self.held_out}"
             )
+        if not 0 <= self.share_held_out <= MOST_HELD_OUT:
+            raise UserError(f"held_out must be in [0, {MOST_HELD_OUT}]. Received {self.held_out}")
         for name in ("error_rate", "crop"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1). Received {getattr(self, name)}")
 
     @property
+    def share_held_out(self) -> float:
+        """What `held_out` comes to; 0 with the bootstrap, which leaves out what it does not draw."""
+        if self.bootstrap:
+            return 0.0
+        return HELD_OUT if self.held_out is None else self.held_out
+
+    @property
     def holds_out(self) -> bool:
         """Whether there are answers that a member is not fitted to."""
-        return self.bootstrap or self.held_out > 0
+        return self.bootstrap or self.share_held_out > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,17 +127,17 @@ class FitReport:
     num_steps: int
     """Gradient steps made."""
     train_loss: list[float | None]
-    """Cross-entropy in nats on the member's own comparisons, weighted by their bootstrap counts; None where its
-    bootstrap left out all of the few there are."""
+    """Cross-entropy in nats on the member's own comparisons, weighted by how often it learns from each; None where
+    all of the few there are were held out of it."""
     held_out_loss: list[float | None]
-    """The same on the comparisons its bootstrap left out; None where there are none."""
+    """The same on the comparisons that were held out of it; None where there are none."""
     train_accuracy: list[float | None]
     """Share of answered (not tied) comparisons whose better segment has the larger sum."""
     held_out_accuracy: list[float | None]
     l2: list[float]
     """l2 coefficient after the fit."""
     num_judged: int = 0
-    """Answers that can be right or wrong (not ties) and that at least one member's bootstrap left out."""
+    """Answers that can be right or wrong (not ties) and that were held out of at least one member."""
     num_agreed: float = 0.0
     """Of these, how many are as the majority of the members that did not learn from them says; where they are split,
     and of rankings, a part counts. It is the out-of-bag estimate of Breiman (1996)."""
@@ -457,7 +465,7 @@ def _agreed(right: Tensor, held_out: Tensor, decided: Tensor) -> tuple[float, in
 class _RunningLosses:
     """Losses met on the way, so that watching held-out losses costs no pass of its own.
 
-    A member's minibatch holds comparisons that its bootstrap left out; their losses come with the same forward pass.
+    A member's minibatch holds comparisons that were held out of it; their losses come with the same forward pass.
     """
 
     def __init__(self, num_members: int, device: torch.device) -> None:
@@ -465,7 +473,7 @@ class _RunningLosses:
         self.num_steps = 0
 
     def add(self, losses: Tensor, counts: Tensor, weights: Tensor | None = None) -> None:
-        """Add the losses `(M, B)` of a minibatch with bootstrap counts and weights `(M, B)`."""
+        """Add the losses `(M, B)` of a minibatch with counts and weights `(M, B)`."""
         left_out = (counts == 0).float()
         if weights is not None:
             counts, left_out = counts * weights, left_out * weights

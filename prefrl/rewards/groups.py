@@ -8,7 +8,7 @@ rewards say of each annotator's answers.
 Two choices of ours. Networks that have not learned anything cannot tell groups apart, and which group is which must be
 decided before anything can be learned: the first probabilities are those of a mixture of linear rewards of simple
 features of the segments (`prefrl.theory.groups`). And a network can learn answers by heart: members judge only answers
-that their bootstrap left out, the same ones in each group.
+that were held out of them, the same ones in each group.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Groups:
         self.belongs = {name: _held(row) for name, row in zip(known, found.belongs, strict=True)}
 
     def weights(self, examples: Examples) -> Tensor:
-        """Return how much each answer counts for each member `(M, N)`, beside its bootstrap count."""
+        """Return how much each answer counts for each member `(M, N)`, beside its count."""
         by_name = torch.stack([self.of(name) for name in examples.data.annotators]).to(examples.counts.device)
         of_each = examples.ensemble.num_members // self.num_groups
         return by_name[examples.annotator_of].T.repeat_interleave(of_each, dim=0)

@@ -6,7 +6,7 @@ the cumulative logit) and chance, as in Christiano et al. 2017, s. 2.2.3, but wi
 Between passes of the fit rho is set to where the likelihood of the annotator's answers is greatest.
 
 Two choices of ours. A network can learn random answers by heart, after which they look well explained; so each member
-judges only the answers that its bootstrap left out (all, where nothing is left out). And ties count for nothing here:
+judges only the answers that were held out of it (all, where none are). And ties count for nothing here:
 the cross-entropy of a tie is never below that of chance. A prior worth a few answers keeps the first estimates calm.
 """
 

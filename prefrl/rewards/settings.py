@@ -22,7 +22,7 @@ class RewardSettings:
     """What a reward ensemble is made of."""
 
     num_members: int | None = None
-    """Members of the ensemble, M; default: what suits the environment, mostly 3 (Christiano et al. 2017)."""
+    """Members of the ensemble, M; default: what suits the environment, mostly 5 (Christiano et al. 2017: 3)."""
     inputs: str = "auto"
     """"s" for r(s), "sa" for r(s, a), "ss" for r(s, s'), "sas" for r(s, a, s'); "auto": "s" for images, else
     "sa"."""

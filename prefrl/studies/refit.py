@@ -36,7 +36,7 @@ def refit(
         without: annotators whose answers are left out.
         estimate_reliability: estimate what share of each annotator's answers is not random.
         settings: in place of the run's.
-        seed: of the reward, its bootstrap and its minibatches; None: one that follows from the run's.
+        seed: of the reward, of what is held out and of the minibatches; None: one that follows from the run's.
 
     Raises:
         UserError: nothing to fit to, or nobody of a name in `without` answered.
@@ -62,7 +62,7 @@ def fit_record(
         reward: as it was made.
         settings: how to fit; the number of steps is that of up to 30 passes over the answers.
         without: annotators whose answers are left out.
-        seed: of the bootstrap and the minibatches.
+        seed: of what is held out and of the minibatches.
 
     Of several groups of annotators the reward is then that of the group that the settings name, or else the mean by
     shares: what each gets can only be told of an agent in training.
@@ -85,7 +85,7 @@ def fit_record(
     reward.set_input_statistics(*stack_transitions(reference))
     data = ComparisonData(
         reward, len(reference[0]),
-        bootstrap=settings.bootstrap, held_out=settings.held_out, capacity=len(answers),
+        bootstrap=settings.bootstrap, held_out=settings.share_held_out, capacity=len(answers),
     )  # fmt: skip
     rng = stream(seed, "bootstrap")
     for begin in range(0, len(answers), AT_ONCE):

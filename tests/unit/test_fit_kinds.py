@@ -132,10 +132,10 @@ def test_linear_members_come_to_the_optimum_of_ordinal_regression() -> None:
         ([s], Rating(query_id="q", annotator="a", rating=int(g)), 4) for s, g in zip(segments, grades, strict=True)
     ]
     settings = FitSettings(
-        bootstrap=False, batch_size=400, first_steps=300, learning_rate=5e-2, l2=0, adapt_l2=False, patience=0
+        held_out=0.0, batch_size=400, first_steps=300, learning_rate=5e-2, l2=0, adapt_l2=False, patience=0
     )
     fitter = Fitter(reward, settings)
-    fitter.fit(make_data(reward, asked, bootstrap=False), generator())
+    fitter.fit(make_data(reward, asked, held_out=0.0), generator())
     nothing = Segment(observations=np.zeros((K + 1, 2)), actions=np.zeros((K, 1)), true_rewards=np.zeros(K))
     found = fitter.cut_points.table()[0, 0, :3].detach().numpy() - reward.segment_returns([nothing])[0, 0]
 
@@ -176,7 +176,7 @@ def test_an_answer_taken_back_teaches_nothing_more() -> None:
         return Fitter(reward, FitSettings(first_steps=20)).fit(data, generator())
 
     reward, other = make_reward(), make_reward()
-    data, rest = make_data(reward, asked, bootstrap=False), make_data(other, asked[1:4] + asked[5:], bootstrap=False)
+    data, rest = make_data(reward, asked, held_out=0.0), make_data(other, asked[1:4] + asked[5:], held_out=0.0)
     data.remove(4)
     data.remove(0)
     assert len(data) == 22

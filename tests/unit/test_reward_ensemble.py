@@ -183,7 +183,7 @@ def test_segment_returns_are_sums_of_raw_rewards_of_each_member() -> None:
     reward, clips = ensemble(), segments()
     before = reward.segment_returns(clips)
     expected = np.stack([raw_rewards(reward, clip.transitions()).sum(1) for clip in clips], axis=1)
-    assert before.shape == (3, 4)
+    assert before.shape == (5, 4)
     np.testing.assert_allclose(before, expected, rtol=1e-5, atol=1e-6)
     reward.normalise(*transitions(BOX))
     np.testing.assert_array_equal(reward.segment_returns(clips), before)

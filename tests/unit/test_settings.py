@@ -101,7 +101,9 @@ def test_members_left_out_are_those_that_suit_the_environment() -> None:
     def members(env_id: str, **changes: Any) -> int | None:
         return TrainSettings(env_id=env_id, **changes).resolve().reward.num_members
 
-    assert (members("Pendulum-v1"), members("Swimmer-v5"), members("prefrl/Swimmer-v5")) == (3, 10, 10)
+    assert (members("Pendulum-v1"), members("Swimmer-v5"), members("prefrl/Swimmer-v5")) == (5, 10, 10)
+    pictures = ("prefrl/Atari-Pong-v0", "prefrl/MinAtar-Breakout-v1", "prefrl/Pixels-Pendulum-v1")
+    assert [members(env_id) for env_id in pictures] == [3, 3, 3]
     assert members("Swimmer-v5", reward=RewardSettings(num_members=2)) == 2
 
 
@@ -128,6 +130,25 @@ def test_an_old_run_of_an_agent_that_was_stable_baselines3s_is_read_as_that(
         folder.config_path.write_text(json.dumps({**config, "version": version}))
         read = ControlFolder.open(tmp_path / "run", trust=True).settings.agent
         assert read == (f"sb3-{agent}" if version == last else agent)
+
+
+@pytest.mark.parametrize(
+    ("fit", "held_out"),
+    [
+        ({"bootstrap": False}, 0.0),
+        ({"bootstrap": False, "held_out": 0.1}, 0.1),
+        ({"bootstrap": True, "held_out": 0.0}, 0.0),
+        ({"bootstrap": True}, 0.0),
+    ],
+)
+def test_an_old_run_holds_out_what_it_did(fit: dict[str, Any], held_out: float, tmp_path: Path) -> None:
+    folder = ControlFolder.create(tmp_path / "run", resolved(), baseline=False)
+    config = json.loads(folder.config_path.read_text())
+    rest = {name: value for name, value in config["settings"]["fit"].items() if name not in ("bootstrap", "held_out")}
+    config["settings"]["fit"] = {**rest, **fit}
+    folder.config_path.write_text(json.dumps(config))
+    read = ControlFolder.open(tmp_path / "run", trust=True).settings.fit
+    assert (read.bootstrap, read.share_held_out) == (fit["bootstrap"], held_out)
 
 
 @pytest.mark.parametrize(("name", "value"), [("segment_length", 10**30), ("labels", 2**63), ("steps", 1e19)])
