@@ -28,7 +28,7 @@ class ControlFolder(RunFolder):
     """
 
     FORMAT, COMMAND, COUNTER = "prefrl.run", "prefrl train", "num_env_steps"
-    FORMAT_VERSION = 3
+    FORMAT_VERSION = 4
     FIELDS = {"baseline": bool}  # noqa: RUF012  (as the class has them)
     SETTINGS: ClassVar[type[RunSettings]] = RunSettings
     """What the settings of this kind of run are."""
@@ -70,15 +70,22 @@ class ControlFolder(RunFolder):
         Raises:
             UserError: what the configuration holds are none.
         """
-        values = self.config["settings"]
-        agent = values.get("agent") if isinstance(values, dict) else None
-        for name, version in (("sac", 2), ("td3", 3)):  # before there was stable-baselines3's alone
-            if agent == name and self.config["version"] < version:
+        return self.read_settings(self.SETTINGS, self._as_meant())
+
+    def _as_meant(self) -> Any:
+        """Return the settings as they were written, what meant something else then as it is said now."""
+        values, version = self.config["settings"], self.config["version"]
+        if not isinstance(values, dict):
+            return values
+        agent, fit = values.get("agent"), values.get("fit")
+        for name, since in (("sac", 2), ("td3", 3)):  # before there was stable-baselines3's alone
+            if agent == name and version < since:
                 values = {**values, "agent": f"sb3-{name}"}
-        fit = values.get("fit") if isinstance(values, dict) else None
-        if isinstance(fit, dict) and not fit.get("bootstrap", True):
-            values = {**values, "fit": {"held_out": 0.0, **fit}}  # before there were folds it meant all of the answers
-        return self.read_settings(self.SETTINGS, values)
+        if isinstance(fit, dict) and version < 4:  # before folds were the default
+            bootstrap = fit.get("bootstrap", True)
+            held_out = None if bootstrap and not fit.get("held_out") else fit.get("held_out", 0.0)
+            values = {**values, "fit": {**fit, "bootstrap": bootstrap, "held_out": held_out}}
+        return values
 
     def settings_as_json(self) -> Any:
         """Return what this version would write: what is new since with its default, what has another name with that."""

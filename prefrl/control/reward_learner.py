@@ -116,7 +116,7 @@ class RewardLearner:
         settings, fit = self.settings, self.settings.fit
         return ComparisonData(
             self.reward, settings.segment_length,
-            bootstrap=fit.bootstrap, held_out=fit.share_held_out, capacity=settings.labels,
+            bootstrap=fit.bootstrap, held_out=fit.held_out, capacity=settings.labels,
         )  # fmt: skip
 
     @property

@@ -23,7 +23,7 @@ class OfflineFolder(OfflineStart):
         Raises:
             UserError: what the configuration holds are none.
         """
-        return self.read_settings(OfflineRunSettings)
+        return self.read_settings(OfflineRunSettings, self._as_meant())
 
     @property
     def has_environment(self) -> bool:

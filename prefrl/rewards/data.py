@@ -17,9 +17,26 @@ from prefrl.rewards.networks import Features
 from prefrl.segments import Segment
 from prefrl.spaces import Array, channels_first
 
-HELD_OUT = 0.2
-"""Share of the answers that each member is not fitted to, where nothing else is asked for."""
+HELD_OUT, MOST_HELD_OUT = 0.2, 0.5
 SEGMENTS_AT_ONCE = 20  # to give the features of
+
+
+def share_held_out(held_out: float | None, *, bootstrap: bool) -> float:
+    """Return what share of the answers folds hold out of each member: 0.2 if nothing is said, 0 with the bootstrap.
+
+    Raises:
+        UserError: no such share, or one beside the bootstrap, which holds out what it does not draw.
+    """
+    if bootstrap and held_out is not None:
+        raise UserError(
+            "The bootstrap holds out 1/e of the answers of each member by itself: leave out --fit.bootstrap or "
+            f"--fit.held-out. Received {held_out}"
+        )
+    if held_out is not None and not 0 <= held_out <= MOST_HELD_OUT:
+        raise UserError(f"held_out must be in [0, {MOST_HELD_OUT}]. Received {held_out}")
+    if bootstrap:
+        return 0.0
+    return HELD_OUT if held_out is None else held_out
 
 
 class ComparisonData:
@@ -36,16 +53,20 @@ class ComparisonData:
     Args:
         ensemble: the ensemble whose features are kept.
         length: k, steps per segment.
-        bootstrap: draw the counts as Christiano et al. 2017 do, whatever `held_out` says.
-        held_out: share of the answers that is held out of each member; with 0 nothing is.
+        bootstrap: draw the counts as Christiano et al. 2017 do.
+        held_out: share of the answers that is held out of each member; with 0 nothing is. None: 0.2.
         capacity: number of pairs of segments to make room for at first.
+
+    Raises:
+        UserError: no such share, or one beside the bootstrap.
     """
 
     def __init__(
-        self, ensemble: RewardEnsemble, length: int, *, bootstrap: bool = False, held_out: float = HELD_OUT,
-        capacity: int = 256,
+        self, ensemble: RewardEnsemble, length: int, *, bootstrap: bool = False,
+        held_out: float | None = None, capacity: int = 256,
     ) -> None:  # fmt: skip
-        self.ensemble, self.length, self.bootstrap, self.held_out = ensemble, length, bootstrap, held_out
+        self.ensemble, self.length, self.bootstrap = ensemble, length, bootstrap
+        self.held_out = share_held_out(held_out, bootstrap=bootstrap)
         self._index: dict[str, int] = {}
         # one for each answer, in the order in which they came
         self.answers: list[Answer] = []

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from prefrl.errors import UserError
-from prefrl.rewards.data import HELD_OUT, ComparisonData
+from prefrl.rewards.data import ComparisonData, share_held_out
 from prefrl.rewards.dynamics import EnsembleDynamics
 from prefrl.rewards.dynamics_learner import DynamicsLearner
 from prefrl.rewards.ensemble import RewardEnsemble
@@ -35,7 +35,6 @@ from prefrl.segments import Transitions
 from prefrl.shares import Share, wilson
 from prefrl.threads import torch_threads
 
-MOST_HELD_OUT = 0.5
 LEAST_TOGETHER = 2  # transitions: of one alone, standardised over itself, nothing is left
 
 
@@ -52,11 +51,12 @@ class FitSettings:
     first_steps: int = 120
     """Gradient steps of the first fit."""
     held_out: float | None = None
-    """Share of the answers that each member is not fitted to and is judged by, drawn once; each answer is held out of
-    another member as far as there are any. Default: 0.2, so that each answer is judged by one of five members."""
+    """Share of the answers that each member is not fitted to and is judged by, drawn once, in [0, 0.5]; 0: it learns
+    from all of them, and nothing is judged. Members miss other answers each, as long as there are any. Default: 0.2, so
+    that five members judge each answer once, and three of them three answers of five."""
     bootstrap: bool = False
-    """Fit each member on its own draw of the answers with replacement instead, which holds out 1/e of them
-    (Christiano et al. 2017, s. 2.2.3)."""
+    """Fit each member on its own draw of the answers with replacement instead, which holds out 1/e of them; with three
+    members that is how Christiano et al. 2017 (s. 2.2.3) do it."""
     error_rate: float = 0.0
     """Share of uniformly random answers in the likelihood (Christiano et al. 2017, s. 2.2.3 use 0.1)."""
     crop: float = 0.0
@@ -95,28 +95,15 @@ class FitSettings:
                 raise UserError(f"{name} must not be negative. Received {getattr(self, name)}")
         if self.adapt_l2 and self.l2 > self.max_l2:
             raise UserError(f"l2 must not exceed max_l2 where it is adapted. Received {self.l2} and {self.max_l2}")
-        if self.bootstrap and self.held_out:
-            raise UserError(
-                "The bootstrap holds out 1/e of the answers of each member by itself: leave out --fit.bootstrap or "
-                f"--fit.held-out. Received {self.held_out}"
-            )
-        if not 0 <= self.share_held_out <= MOST_HELD_OUT:
-            raise UserError(f"held_out must be in [0, {MOST_HELD_OUT}]. Received {self.held_out}")
+        share_held_out(self.held_out, bootstrap=self.bootstrap)  # refuses what cannot be
         for name in ("error_rate", "crop"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1). Received {getattr(self, name)}")
 
     @property
-    def share_held_out(self) -> float:
-        """What `held_out` comes to; 0 with the bootstrap, which leaves out what it does not draw."""
-        if self.bootstrap:
-            return 0.0
-        return HELD_OUT if self.held_out is None else self.held_out
-
-    @property
     def holds_out(self) -> bool:
         """Whether there are answers that a member is not fitted to."""
-        return self.bootstrap or self.share_held_out > 0
+        return self.bootstrap or self.held_out != 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,7 @@ def fit_record(
     reward.set_input_statistics(*stack_transitions(reference))
     data = ComparisonData(
         reward, len(reference[0]),
-        bootstrap=settings.bootstrap, held_out=settings.share_held_out, capacity=len(answers),
+        bootstrap=settings.bootstrap, held_out=settings.held_out, capacity=len(answers),
     )  # fmt: skip
     rng = stream(seed, "bootstrap")
     for begin in range(0, len(answers), AT_ONCE):

@@ -196,7 +196,8 @@ class Plan:
         if differs:
             what = _difference(found, self.described, differs[0])
             raise UserError(
-                f"{out} holds another sweep: {what}. Choose another --out, or call it as it was called to go on."
+                f"{out} holds another sweep: {what}. Choose another --out, or call it as it was called to go on "
+                "(with the version that it was begun with, if it is a default that is another now)."
             )
         known = found.get("seeds")
         if type(known) is not int or known < self.described["seeds"]:  # more seeds: the same sweep goes on

@@ -30,7 +30,9 @@ def ours(comparisons: int, epochs: int) -> float:
     rng, num = np.random.default_rng(0), 2 * comparisons
     arrays = zip(rng.normal(size=(num, 101, 17)), rng.uniform(-1, 1, (num, 100, 6)).astype(np.float32), strict=True)
     segments = [Segment(observations=seen, actions=done, true_rewards=np.zeros(100)) for seen, done in arrays]
-    ensemble = RewardEnsemble(Box(-np.inf, np.inf, (17,)), Box(-1, 1, (6,)), RewardSettings(hidden=(32, 32)))
+    ensemble = RewardEnsemble(
+        Box(-np.inf, np.inf, (17,)), Box(-1, 1, (6,)), RewardSettings(num_members=3, hidden=(32, 32))
+    )
     steps = epochs * -(-comparisons // 32)
     fitter = Fitter(ensemble, FitSettings(batch_size=32, num_steps=steps, first_steps=steps, patience=0))
     begin = time.perf_counter()

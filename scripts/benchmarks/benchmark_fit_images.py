@@ -19,7 +19,7 @@ import tyro
 from gymnasium.spaces import Box, Discrete
 from torch.profiler import ProfilerActivity, profile
 
-from prefrl.rewards import ComparisonData, FitSettings, Fitter, RewardEnsemble
+from prefrl.rewards import ComparisonData, FitSettings, Fitter, RewardEnsemble, RewardSettings
 from prefrl.rewards.explaining import Examples
 from prefrl.rewards.networks import EnsembleCNN
 from prefrl.segments import Segment
@@ -110,7 +110,7 @@ def alone(channels: int, side: int, kernel: int, stride: int) -> None:
 def main(comparisons: int = 64, threads: int = 1, repeats: int = 3) -> None:
     torch.set_num_threads(threads)
     rng = np.random.default_rng(0)
-    ensemble = RewardEnsemble(Box(0, 255, (STACK, SIZE, SIZE), np.uint8), Discrete(6))
+    ensemble = RewardEnsemble(Box(0, 255, (STACK, SIZE, SIZE), np.uint8), Discrete(6), RewardSettings(num_members=3))
     network = ensemble.network
     assert isinstance(network, EnsembleCNN)
     data = ComparisonData(ensemble, STEPS)

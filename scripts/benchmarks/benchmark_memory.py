@@ -19,7 +19,7 @@ import tyro
 from gymnasium.spaces import Box
 
 from prefrl.feedback import Comparison, Query
-from prefrl.rewards import ComparisonData, Fitter, RewardEnsemble
+from prefrl.rewards import ComparisonData, Fitter, RewardEnsemble, RewardSettings
 from prefrl.segments import Segment
 from prefrl.store import PreferenceStore
 
@@ -38,7 +38,7 @@ def segment(rng: np.random.Generator) -> Segment:
 def main(sessions: int = 20) -> None:
     torch.set_num_threads(1)
     begin, rng = time.perf_counter(), np.random.default_rng(0)
-    ensemble = RewardEnsemble(Box(-np.inf, np.inf, (17,)), Box(-1, 1, (6,)))
+    ensemble = RewardEnsemble(Box(-np.inf, np.inf, (17,)), Box(-1, 1, (6,)), RewardSettings(num_members=3))
     fitter, data = Fitter(ensemble), ComparisonData(ensemble, 50, capacity=sessions * 500)
     print("| | resident, MB | highest, MB | seconds |\n|---|---|---|---|")
     show("libraries alone", begin)

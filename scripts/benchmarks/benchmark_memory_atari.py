@@ -19,7 +19,7 @@ from prefrl.agents.stepping import Stepper
 from prefrl.envs import make_vector_env
 from prefrl.feedback import Comparison, Query
 from prefrl.history import History
-from prefrl.rewards import ComparisonData, RewardEnsemble
+from prefrl.rewards import ComparisonData, RewardEnsemble, RewardSettings
 from prefrl.store import PreferenceStore
 
 
@@ -29,7 +29,9 @@ def main(game: str = "Seaquest", sessions: int = 11, steps: int = 300, num_envs:
     stepper, history = Stepper(make_vector_env(f"prefrl/Atari-{game}-v0", num_envs)), History()
     stepper.reset(0)
     envs = stepper.envs
-    data = ComparisonData(RewardEnsemble(envs.single_observation_space, envs.single_action_space), 25)
+    data = ComparisonData(
+        RewardEnsemble(envs.single_observation_space, envs.single_action_space, RewardSettings(num_members=3)), 25
+    )
     print("| | resident, MB | highest, MB | seconds |\n|---|---|---|---|")
     show("libraries and emulators", begin)
     with tempfile.TemporaryDirectory() as folder, PreferenceStore(record := Path(folder) / "record.sqlite") as store:

@@ -53,11 +53,12 @@ def ours() -> dict[str, Callable[[int], float]]:
     from stable_baselines3.common.vec_env import DummyVecEnv
 
     from prefrl.rewards.ensemble import RewardEnsemble
+    from prefrl.rewards.settings import RewardSettings
     from prefrl.sb3_wrapper import VecLearnedReward
     from prefrl.wrappers import LearnedReward
 
     env = bare()
-    reward = RewardEnsemble(env.observation_space, env.action_space)
+    reward = RewardEnsemble(env.observation_space, env.action_space, RewardSettings(num_members=3))
     learned, envs = LearnedReward(bare(), reward), DummyVecEnv([bare] * NUM_ENVS)
     wrapped = VecLearnedReward(DummyVecEnv([bare] * NUM_ENVS), reward)
     return {

@@ -51,7 +51,7 @@ TINY_GROUPS = replace(
 
 
 TINY_FEWER = replace(  # whatever is for fewer labels, together
-    TINY_SAC, fit=FitSettings(dynamics_steps=10, bootstrap=False, held_out=0.2),
+    TINY_SAC, fit=FitSettings(dynamics_steps=10, bootstrap=True),
     queries=QuerySettings(drop_alike=0.3, drop_even=0.2),
     reward=RewardSettings(network="dynamics", bonus=0.3, bonus_decay=3e-4),
 )  # fmt: skip

@@ -251,12 +251,15 @@ def test_linear_members_come_to_the_optimum_of_logistic_regression(chosen: dict[
 # --- the report ---
 
 
-def test_report_holds_weighted_losses_and_accuracies_of_every_member_on_its_own_and_on_held_out_data() -> None:
+@pytest.mark.parametrize("chosen", [{}, {"bootstrap": True}])
+def test_report_holds_weighted_losses_and_accuracies_of_every_member_on_its_own_and_on_held_out_data(
+    chosen: dict[str, Any],
+) -> None:
     reward, pairs = make_reward(), make_pairs(60)
     preferences = np.array(answers(pairs, oracle))
     preferences[:10] = 0.5
-    data = make_data(reward, pairs, preferences.tolist())
-    report = Fitter(reward, FitSettings(error_rate=0.1, patience=0)).fit(data, generator())
+    data = make_data(reward, pairs, preferences.tolist(), **chosen)
+    report = Fitter(reward, FitSettings(error_rate=0.1, patience=0, **chosen)).fit(data, generator())
     logits = reward.segment_returns([a for a, _ in pairs]) - reward.segment_returns([b for _, b in pairs])
     losses = -bradley_terry_log_likelihood(torch.from_numpy(logits), torch.from_numpy(preferences), 0.1).numpy()
     right = (logits > 0) == (preferences > 0.5)
@@ -378,6 +381,15 @@ def test_what_folds_hold_out_is_not_learned_from_and_is_judged() -> None:
 def test_shares_that_cannot_be_held_out_are_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told):
         FitSettings(**settings)
+    with pytest.raises(UserError, match=told):
+        ComparisonData(make_reward(), K, **settings)
+
+
+def test_data_hold_out_what_settings_say_also_where_these_say_nothing() -> None:
+    for held_out, share in ((None, 0.2), (0.0, 0.0), (0.1, 0.1)):
+        data, chosen = ComparisonData(make_reward(), K, held_out=held_out), FitSettings(held_out=held_out)
+        assert (data.held_out, data.holds_out, chosen.holds_out) == (share, share > 0, share > 0)
+    assert ComparisonData(make_reward(), K, bootstrap=True).holds_out and FitSettings(bootstrap=True).holds_out
 
 
 def test_counts_of_earlier_comparisons_never_change() -> None:

@@ -16,6 +16,8 @@ from prefrl.control.defaults import OTHERS, PPO, agent_defaults
 from prefrl.control.folder import ControlFolder
 from prefrl.control.settings import QuerySettings, RunSettings, TrainSettings
 from prefrl.errors import UserError
+from prefrl.offline.folder import OfflineFolder
+from prefrl.offline.settings import OfflineRunSettings
 from prefrl.rewards import RewardSettings
 from prefrl.runs.codec import from_json, to_json
 from prefrl.runs.folder import format_of
@@ -133,22 +135,30 @@ def test_an_old_run_of_an_agent_that_was_stable_baselines3s_is_read_as_that(
 
 
 @pytest.mark.parametrize(
-    ("fit", "held_out"),
+    ("fit", "bootstrap", "held_out"),
     [
-        ({"bootstrap": False}, 0.0),
-        ({"bootstrap": False, "held_out": 0.1}, 0.1),
-        ({"bootstrap": True, "held_out": 0.0}, 0.0),
-        ({"bootstrap": True}, 0.0),
+        ({}, True, None),
+        ({"bootstrap": True}, True, None),
+        ({"bootstrap": True, "held_out": 0.0}, True, None),
+        ({"bootstrap": False}, False, 0.0),
+        ({"bootstrap": False, "held_out": 0.1}, False, 0.1),
     ],
 )
-def test_an_old_run_holds_out_what_it_did(fit: dict[str, Any], held_out: float, tmp_path: Path) -> None:
-    folder = ControlFolder.create(tmp_path / "run", resolved(), baseline=False)
+@pytest.mark.parametrize("kind", [ControlFolder, OfflineFolder])
+def test_an_old_run_holds_out_what_it_did(
+    kind: type[ControlFolder], fit: dict[str, Any], bootstrap: bool, held_out: float | None, tmp_path: Path
+) -> None:
+    settings = resolved()
+    if kind is OfflineFolder:
+        settings = from_json(OfflineRunSettings, {**to_json(settings), "dataset": "there", "fingerprint": "0"})
+    folder = kind.create(tmp_path / "run", settings, baseline=False)
+    assert (folder.settings.fit.bootstrap, folder.settings.fit.held_out) == (False, None)
     config = json.loads(folder.config_path.read_text())
     rest = {name: value for name, value in config["settings"]["fit"].items() if name not in ("bootstrap", "held_out")}
-    config["settings"]["fit"] = {**rest, **fit}
+    config["settings"]["fit"], config["version"] = {**rest, **fit}, 3
     folder.config_path.write_text(json.dumps(config))
-    read = ControlFolder.open(tmp_path / "run", trust=True).settings.fit
-    assert (read.bootstrap, read.share_held_out) == (fit["bootstrap"], held_out)
+    read = kind.open(tmp_path / "run", trust=True).settings.fit
+    assert (read.bootstrap, read.held_out) == (bootstrap, held_out)
 
 
 @pytest.mark.parametrize(("name", "value"), [("segment_length", 10**30), ("labels", 2**63), ("steps", 1e19)])
