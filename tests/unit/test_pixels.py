@@ -193,7 +193,7 @@ def test_a_reward_is_fitted_to_pictures() -> None:
 
 def test_settings_are_those_for_pictures_and_what_is_known_of_the_task_stays() -> None:
     assert agent_defaults("ppo", POLE) is PIXELS
-    assert task(POLE) == replace(task("InvertedPendulum-v5"), env_id=POLE)
+    assert task(POLE) == replace(task("InvertedPendulum-v5"), env_id=POLE, num_members=3)
 
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"size": 64.0}, {"depth": 99}, {"depth": True}])
