@@ -74,7 +74,7 @@ class ControlFolder(RunFolder):
 
     def _as_meant(self) -> Any:
         """Return the settings as they were written, what meant something else then as it is said now."""
-        values, version = self.config["settings"], self.config["version"]
+        values, version = self.config.get("settings"), self.config["version"]
         if not isinstance(values, dict):
             return values
         agent, fit = values.get("agent"), values.get("fit")

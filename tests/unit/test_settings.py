@@ -171,6 +171,18 @@ def test_numbers_that_no_array_holds_are_refused_in_a_configuration(tmp_path: Pa
         _ = ControlFolder.open(tmp_path / "run", trust=True).settings
 
 
+@pytest.mark.parametrize("kind", [ControlFolder, OfflineFolder])
+def test_a_configuration_without_settings_is_told_in_a_sentence(kind: type[ControlFolder], tmp_path: Path) -> None:
+    folder = kind.create(tmp_path / "run", resolved(), baseline=False)
+    config = json.loads(folder.config_path.read_text())
+    del config["settings"]
+    folder.config_path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match="its settings should be an object"):
+        kind.open(tmp_path / "run", trust=True)
+    with pytest.raises(UserError, match="cannot be read"):
+        _ = folder.settings  # spoilt since it was opened
+
+
 def test_a_configuration_of_no_format_is_that_of_no_run(tmp_path: Path) -> None:
     folder = ControlFolder.create(tmp_path / "run", resolved(), baseline=False)
     config = json.loads(folder.config_path.read_text())
