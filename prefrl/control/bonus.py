@@ -72,11 +72,21 @@ def without_bonus(improvement: Improvement, reward: RewardFunction) -> Improveme
         improvement: of an agent that was given a bonus.
         reward: what the bonus was added to.
     """
+    plain = rescored(improvement, reward)
+    more = float(np.mean(improvement.learned_rewards - plain.learned_rewards))
+    return replace(plain, figures=plain.figures | {"exploration_bonus": more})
+
+
+def rescored(improvement: Improvement, reward: RewardFunction) -> Improvement:
+    """Return what an agent did with the rewards that another reward gives for it.
+
+    Args:
+        improvement: of an agent that was given something else.
+        reward: the other one.
+    """
     rollout = improvement.rollout
     steps, envs = rollout.terminated.shape
     size = max(1, SCORED_AT_ONCE // envs)
     parts = [rollout.part(begin, min(begin + size, steps)) for begin in range(0, steps, size)]
     plain = np.concatenate([np.asarray(reward(*part.flat_transitions()), np.float32) for part in parts])
-    plain = plain.reshape(steps, envs)
-    more = float(np.mean(improvement.learned_rewards - plain))
-    return replace(improvement, learned_rewards=plain, figures=improvement.figures | {"exploration_bonus": more})
+    return replace(improvement, learned_rewards=plain.reshape(steps, envs))

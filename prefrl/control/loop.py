@@ -22,7 +22,7 @@ import numpy as np
 from prefrl.agents import Agent, Improvement
 from prefrl.annotators import Annotator
 from prefrl.control.best import BestPolicy
-from prefrl.control.bonus import without_bonus
+from prefrl.control.bonus import rescored, without_bonus
 from prefrl.control.demonstrations import Demonstrations, start_clone
 from prefrl.control.folder import ControlFolder
 from prefrl.control.offline_start import start_policy
@@ -36,7 +36,8 @@ from prefrl.control.teaching import Teaching, TrueReward
 from prefrl.errors import UserError
 from prefrl.history import Episode, History
 from prefrl.program import own_folder
-from prefrl.rewards.particle_entropy import ParticleEntropy
+from prefrl.rewards.function import RewardFunction
+from prefrl.rewards.particle_entropy import ParticleEntropy, knows_states
 from prefrl.runs.checkpoint import Checkpoint, State, checkpoint_to_go_on_from, save_checkpoint
 from prefrl.runs.device import choose_device, device_to_go_on_with
 from prefrl.runs.global_random import global_random_state, restore_global_random_state, seed_global_random
@@ -116,9 +117,9 @@ class Trainer:
         self.agent: Agent = make_run_agent(
             settings, seed=stream_seed(settings.seed, "agent"), device=self.device, pass_true_reward=self.is_baseline
         )
-        self._novelty: ParticleEntropy | None = None
-        if settings.warmup == "entropy" and not self.is_baseline:
-            self._novelty = ParticleEntropy(self.agent.observation_space, stream(settings.seed, "novelty"))
+        self._novelty: ParticleEntropy | None = None  # for as long as it may still be wanted
+        if settings.warmup == "entropy" and not self.is_baseline or self._may_explore:
+            self._novelty = ParticleEntropy(self.agent.observation_space)
         self.history = History(settings.history_mb * 1_000_000)
         self.best = BestPolicy()
         self.recent_returns: list[tuple[float, float]] = []  # true and learned, of the episodes ended last
@@ -135,6 +136,12 @@ class Trainer:
                 folder, settings, *spaces, annotator=annotator, device=self.device, fit_threads=fit_threads,
                 demonstrations=self.demonstrations,
             )  # fmt: skip
+
+    @property
+    def _may_explore(self) -> bool:
+        """The agent may look for something new while answers tell nothing; what it was begun with would be unlearned."""
+        begun = self.settings.from_offline is not None or self.settings.clone_demonstrations
+        return not (self.is_baseline or begun) and knows_states(self.agent.observation_space)
 
     # ------------------------------------------------------------------------------------------------ the run
 
@@ -169,9 +176,19 @@ class Trainer:
         if fitted is not None:
             self._relabel()
 
+    def _given(self) -> RewardFunction | None:
+        """Return what the agent trains on now: while answers tell nothing, what it has not seen."""
+        if self._explores:
+            return self._novelty
+        return self.teaching.given(self.agent.num_env_steps)
+
+    @property
+    def _explores(self) -> bool:
+        return self._novelty is not None and self.teaching.told is False
+
     def _relabel(self) -> None:
         """Let the agent score anew what it keeps, by what it is given now."""
-        if (reward := self.teaching.given(self.agent.num_env_steps)) is not None:
+        if (reward := self._given()) is not None:
             self.agent.relabel(reward)
 
     def stop(self) -> None:
@@ -190,11 +207,13 @@ class Trainer:
         self.folder.save_policy("before", self.agent.policy_state())
         rollout = self._warm_up()
         self.teaching.begin(rollout, self.history, self.agent.num_env_steps)
+        self._look_whether_to_explore()
         self._relabel()
 
     def _warm_up(self) -> Rollout:
         """Make the first steps, before anything is asked; return the last rollout."""
-        settings, novelty = self.settings, self._novelty
+        settings = self.settings
+        novelty = self._novelty if settings.warmup == "entropy" else None
         steps = settings.warmup_steps if novelty is None else settings.warmup_steps // EXPLORED_BEFORE
         rng, uniform = stream(settings.seed, "explore"), settings.warmup == "uniform"
         if settings.clone_demonstrations and not uniform:
@@ -209,7 +228,6 @@ class Trainer:
             rollout = self.agent.explore(steps, rng, uniform=uniform)
         self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
         while novelty is not None and self.agent.num_env_steps < settings.warmup_steps:
-            novelty.remember(join_axes(take(rollout.observations, slice(1, None))))
             with own_folder():
                 rollout = self.agent.improve(novelty).rollout
             self._take_in(rollout, np.zeros(rollout.terminated.shape, np.float32))
@@ -223,9 +241,8 @@ class Trainer:
         halfway = steps < self.total_env_steps / 2
         self.teaching.begin_rollout(self.history)
         with own_folder():
-            improvement = self.agent.improve(self.teaching.given(steps))
-        if self.teaching.bonus(steps) and (reward := self.teaching.reward) is not None:
-            improvement = without_bonus(improvement, reward)
+            improvement = self.agent.improve(self._given())
+        improvement = self._as_reported(improvement, steps)
         if self.is_baseline:
             check_true_rewards(improvement.rollout)
         improved = time.perf_counter()
@@ -258,6 +275,16 @@ class Trainer:
                 )
             )
 
+    def _as_reported(self, improvement: Improvement, steps: int) -> Improvement:
+        """Return what the agent did with the rewards of what was learned, whatever it was given beside or instead."""
+        reward = self.teaching.reward
+        if reward is None:
+            return improvement
+        if self._explores:
+            novelty = float(np.mean(improvement.learned_rewards))
+            return replace(rescored(improvement, reward), figures=improvement.figures | {"novelty": novelty})
+        return without_bonus(improvement, reward) if self.teaching.bonus(steps) else improvement
+
     def _finish(self) -> None:
         self.teaching.finish(self.folder, self.best.policy or self.agent.policy_state())
         self._save_checkpoint()
@@ -266,6 +293,9 @@ class Trainer:
     def _take_in(self, rollout: Rollout, learned: Array) -> list[Episode]:
         """Add a rollout to the history and the episodes that ended to the returns; tell the annotator."""
         ended = self.history.add(rollout)
+        if self._novelty is not None:
+            rng = stream(self.settings.seed, "novelty", self.agent.num_env_steps)
+            self._novelty.remember(join_axes(take(rollout.observations, slice(1, None))), rng)
         if len(self._running_learned) != learned.shape[1]:
             self._running_learned = np.zeros(learned.shape[1])
         totals = []
@@ -285,11 +315,19 @@ class Trainer:
     def _learn_reward(self, rollout: Rollout) -> None:
         """Ask, take in what was answered and fit, as the teaching sees fit; hold the policy against the best so far."""
         steps = self.agent.num_env_steps
+        explored = self._explores
         lesson = self.teaching.after_rollout(self.history, steps)
-        if lesson.fitted is not None or self.teaching.bonus(steps) != self.teaching.bonus(steps - rollout.num_steps):
+        self._look_whether_to_explore()
+        changed = self.teaching.bonus(steps) != self.teaching.bonus(steps - rollout.num_steps)
+        if lesson.fitted is not None or changed or explored != self._explores:
             self._relabel()
         if lesson.judge is not None:
             self.best.offer(rollout, self.agent.policy_state(), lesson.judge, steps)
+
+    def _look_whether_to_explore(self) -> None:
+        """Forget what was seen once answers tell something: the agent has something to learn from."""
+        if self.teaching.told:
+            self._novelty = None
 
     # ------------------------------------------------------------------------------------------------ bookkeeping
 
@@ -352,6 +390,8 @@ class Trainer:
             "random": random,
             "learner": self.teaching.state(),
         }
+        if self._novelty is not None:
+            parts["novelty"] = State(arrays={"seen": self._novelty.seen})
         own = {
             "metrics_size": metrics_size,
             "recent_returns": [list(pair) for pair in self.recent_returns],
@@ -371,6 +411,10 @@ class Trainer:
         ]
         self.metrics = MetricsWriter(self.folder, own["metrics_size"], checkpoint.count)
         self.teaching.restore(state.part("learner"))
+        seen = state.part("novelty").arrays.get("seen")
+        if self._novelty is not None and seen is not None:
+            self._novelty.seen = seen
+        self._look_whether_to_explore()
         restore_global_random_state(state.part("random"))
         self.agent.reset_environments(stream_seed(self.settings.seed, "environments", self.agent.num_env_steps))
 

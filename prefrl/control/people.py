@@ -104,6 +104,7 @@ class PeopleTeaching(AnswerTeaching):
         if self._teacher is not None:
             self.learner.store.add_annotator(self._teacher.name, "teacher")
         self.learner.begin(warmup, history)
+        self._told = len(self.learner.data) > 0
         self._last_fit_steps = num_env_steps
         self.learner.take_up_recorded()
         self._ask_more(history, num_env_steps)
@@ -112,12 +113,13 @@ class PeopleTeaching(AnswerTeaching):
     def state(self) -> State:
         """Return what a checkpoint must hold."""
         state = self.learner.state()
-        return replace(state, values=state.values | {"people": [self._last_fit_steps, self._fitted_row]})
+        return replace(state, values=state.values | {"people": [self._last_fit_steps, self._fitted_row], "told": self._told})
 
     def restore(self, state: State) -> None:
         """Go on from what `state` gave, and from what was asked and answered since."""
         self.learner.restore(state)
         self._last_fit_steps, self._fitted_row = state.values["people"]
+        self._told = state.values.get("told", True)  # checkpoints made before know none
         self._fitted_row = min(self._fitted_row, self.learner.intake.read_up_to)  # lower where answers were lost
         self.learner.take_up_recorded()
 
@@ -189,6 +191,7 @@ class PeopleTeaching(AnswerTeaching):
 
     def _look(self, history: History, num_env_steps: int) -> None:
         self.learner.take_answers()
+        self._look_whether_told()
         self._ask_more(history, num_env_steps)
 
     def _ask_more(self, history: History, num_env_steps: int) -> None:

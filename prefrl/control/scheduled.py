@@ -7,14 +7,12 @@ from dataclasses import replace
 
 from prefrl.control.reward_learner import RewardLearner
 from prefrl.control.settings import RunSettings
-from prefrl.control.teaching import AnswerTeaching, Lesson
+from prefrl.control.teaching import A_FEW, MOSTLY_TIES, AnswerTeaching, Lesson
 from prefrl.history import History
 from prefrl.rewards.function import RewardFunction
 from prefrl.runs import State
 from prefrl.segments import Rollout
 
-UP_FRONT_AT_ONCE = 10  # labels asked at once before training
-UP_FRONT_TIES = 0.8  # share of ties among these from which on the others are postponed
 ATTEMPTS = 5  # times a session asks again for what its annotator skipped
 
 
@@ -32,13 +30,15 @@ class ScheduledTeaching(AnswerTeaching):
     def __init__(self, learner: RewardLearner, settings: RunSettings) -> None:
         super().__init__(learner, settings)
         self.schedule = settings.label_schedule()
-        self.up_front = 0  # labels that were due before training
+        self.planned = 0  # labels that were due by the schedule before training, or when some were postponed last
         self.postponed = 0  # those of them that are asked later
 
     def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
         """Take the statistics of the inputs from the warm-up, ask the labels due before training and fit."""
         self.learner.begin(warmup, history)
+        self._told = len(self.learner.data) > 0
         self._ask_up_front(history, num_env_steps)
+        self._look_whether_told()
         if self._answers_came(history, num_env_steps):
             self.learner.fit(history)
 
@@ -73,6 +73,8 @@ class ScheduledTeaching(AnswerTeaching):
     def _answers_came(self, history: History, num_env_steps: int) -> bool:
         """Ask for the labels that are due; return whether there are answers that the reward was not fitted to."""
         learner, known = self.learner, self.learner.num_fitted
+        if self.told is False:
+            self._ask_whether_told(history, num_env_steps)
         for _ in range(ATTEMPTS):
             missing = self._num_missing(num_env_steps)
             num_asked = learner.ask(history, num_env_steps, missing) if missing > 0 else 0
@@ -88,22 +90,33 @@ class ScheduledTeaching(AnswerTeaching):
         postponed and asked in the later sessions, in proportion to what these ask anyway.
         """
         learner = self.learner
-        due = self.up_front = self.schedule.labels_due(num_env_steps)
+        due = self.planned = self.schedule.labels_due(num_env_steps)
         while self.labels + learner.num_open < due:
             begin = len(learner.data)
-            wanted = min(UP_FRONT_AT_ONCE, due - self.labels - learner.num_open)
-            num_asked = learner.ask(history, num_env_steps, wanted)
-            learner.take_answers()
-            if num_asked == 0:
+            if not self._ask_a_few(history, num_env_steps):
                 break  # there is nothing new to ask about before the agent has gone on
             ties = learner.data.share_of_ties(begin)
             if learner.num_open > 0:
                 continue  # answers will come later: nothing to go by
             if ties is None:
                 break
-            if ties >= UP_FRONT_TIES and due < self.total_labels:
+            if ties >= MOSTLY_TIES and due < self.total_labels:
                 self.postponed = due - self.labels
                 break
+
+    def _ask_whether_told(self, history: History, num_env_steps: int) -> None:
+        """Ask a few of the labels that are due, and postpone the others where these are ties as all before."""
+        planned = self.schedule.labels_due(num_env_steps)
+        if self._num_missing(num_env_steps) > 0 and self._ask_a_few(history, num_env_steps):
+            self._look_whether_told()
+            if not self.told and planned < self.total_labels:
+                self.planned, self.postponed = planned, planned - self.labels - self.learner.num_open
+
+    def _ask_a_few(self, history: History, num_env_steps: int) -> int:
+        """Ask no more than ten of the labels that are due and take in the answers; return how many were asked."""
+        num_asked = self.learner.ask(history, num_env_steps, min(A_FEW, self._num_missing(num_env_steps)))
+        self.learner.take_answers()
+        return num_asked
 
     def _num_missing(self, num_env_steps: int) -> int:
         """Return how many labels should have been asked by now and were not."""
@@ -114,16 +127,19 @@ class ScheduledTeaching(AnswerTeaching):
         planned, total = self.schedule.labels_due(num_env_steps), self.total_labels
         if self.postponed == 0:
             return planned
-        share = (planned - self.up_front) / (total - self.up_front)
-        asked = self.up_front - self.postponed
+        share = (planned - self.planned) / (total - self.planned)
+        asked = self.planned - self.postponed
         return asked + round(share * (total - asked))
 
     def state(self) -> State:
         """Return what a checkpoint must hold."""
         state = self.learner.state()
-        return replace(state, values=state.values | {"up_front": self.up_front, "postponed": self.postponed})
+        own = {"planned": self.planned, "postponed": self.postponed, "told": self._told}
+        return replace(state, values=state.values | own)
 
     def restore(self, state: State) -> None:
         """Go on from what `state` gave."""
         self.learner.restore(state)
-        self.up_front, self.postponed = state.values["up_front"], state.values["postponed"]
+        values = state.values
+        self.postponed, self._told = values["postponed"], values.get("told", True)  # checkpoints made before know none
+        self.planned = values["up_front"] if "up_front" in values else values["planned"]

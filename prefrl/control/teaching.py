@@ -15,6 +15,12 @@ from prefrl.runs import State
 from prefrl.segments import Rollout
 
 
+A_FEW = 10
+"""Answers by which is judged whether there is anything to tell apart."""
+MOSTLY_TIES = 0.8
+"""The share of ties among them from which on there is not."""
+
+
 class Lesson(NamedTuple):
     """What came of looking for answers after a rollout."""
 
@@ -36,6 +42,10 @@ class Teaching(Protocol):
 
     def given(self, num_env_steps: int) -> RewardFunction | None:
         """Return what the agent trains on after so many steps: the reward, with the bonus if there is one."""
+
+    @property
+    def told(self) -> bool | None:
+        """Answers tell something, or are ties because what the agent does shows nothing; None: there are none yet."""
 
     @property
     def labels(self) -> int:
@@ -91,6 +101,18 @@ class AnswerTeaching:
         self.learner, self.settings = learner, settings
         self.total_labels, self.total_env_steps = settings.labels, settings.steps
         self._bonus = Bonus(settings.reward)
+        self._told = False
+
+    @property
+    def told(self) -> bool | None:
+        """At some time fewer than eight of the last ten answers were ties; None: there are no answers yet."""
+        return self._told or (False if len(self.learner.data) else None)
+
+    def _look_whether_told(self) -> None:
+        """Note whether the answers tell something by now."""
+        data = self.learner.data
+        ties = data.share_of_ties(max(0, len(data) - A_FEW))
+        self._told |= ties is not None and ties < MOSTLY_TIES
 
     @property
     def reward(self) -> RewardFunction | None:
@@ -143,6 +165,7 @@ class TrueReward:
     reward: RewardFunction | None = None
     labels = 0
     total_labels = 0
+    told = True
 
     def __init__(self, total_env_steps: int) -> None:
         self.total_env_steps = total_env_steps

@@ -24,30 +24,49 @@ AT_ONCE = 1_024
 LEAST_STD = 1e-6
 
 
+def knows_states(space: gymnasium.Space[Any]) -> bool:
+    """Tell whether distances between observations say how different two states are: not where they are images."""
+    leaves = list(space.spaces.values()) if isinstance(space, gymnasium.spaces.Dict) else [space]
+    return not any(is_image(leaf) for leaf in leaves)
+
+
 class ParticleEntropy:
     """log(1 + distance to the 5th nearest neighbour) of each next observation, as a `RewardFunction`.
 
     Args:
         space: of the observations.
-        rng: decides which states are remembered, where there are more than 4,096.
 
     Raises:
         UserError: they are images, whose distances in pixels say little.
     """
 
-    def __init__(self, space: gymnasium.Space[Any], rng: np.random.Generator) -> None:
-        leaves = list(space.spaces.values()) if isinstance(space, gymnasium.spaces.Dict) else [space]
-        if any(is_image(leaf) for leaf in leaves):
+    def __init__(self, space: gymnasium.Space[Any]) -> None:
+        if not knows_states(space):
             raise UserError("Exploring by particle entropy needs states, not images. Use --warmup policy or uniform.")
-        self._encoder, self._rng = SpaceEncoder(space), rng
+        self._encoder = SpaceEncoder(space)
         self._seen: NDArray[np.float32] = np.zeros((0, self._encoder.size), np.float32)
         self._scale = np.ones(self._encoder.size, np.float32)
 
-    def remember(self, observations: Batch) -> None:
-        """Take states `(B, ...)` into what was seen; of more than 4,096 a random choice is kept."""
-        self._seen = np.concatenate([self._seen, self._encoder.encode(observations)])
-        if len(self._seen) > REMEMBERED:
-            self._seen = self._seen[self._rng.permutation(len(self._seen))[:REMEMBERED]]
+    def remember(self, observations: Batch, rng: np.random.Generator) -> None:
+        """Take states `(B, ...)` into what was seen; of more than 4,096 a random choice is kept.
+
+        Args:
+            observations: the states.
+            rng: chooses.
+        """
+        seen = np.concatenate([self.seen, self._encoder.encode(observations)])
+        if len(seen) > REMEMBERED:
+            seen = seen[rng.permutation(len(seen))[:REMEMBERED]]
+        self.seen = seen
+
+    @property
+    def seen(self) -> NDArray[np.float32]:
+        """The states that are remembered, encoded `(M, F)`; set it to go on from what another knew."""
+        return self._seen
+
+    @seen.setter
+    def seen(self, states: NDArray[np.float32]) -> None:
+        self._seen = states
         deviations = self._seen.std(0)
         self._scale = np.where(deviations > LEAST_STD, 1 / np.maximum(deviations, LEAST_STD), 0).astype(np.float32)
 

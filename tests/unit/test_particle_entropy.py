@@ -20,9 +20,9 @@ LINE = spaces.Box(-np.inf, np.inf, (2,))
 
 def test_it_is_the_distance_to_the_nth_nearest_neighbour() -> None:
     rng = np.random.default_rng(0)
-    entropy = ParticleEntropy(LINE, rng)
+    entropy = ParticleEntropy(LINE)
     before, batch = rng.normal(size=(300, 2)).astype(np.float32) * [1, 50], rng.normal(size=(40, 2)) * [1, 50]
-    entropy.remember(before.astype(np.float32))
+    entropy.remember(before.astype(np.float32), rng)
     found = entropy(batch, np.zeros((40, 1)), batch.astype(np.float32))
     scale = 1 / before.astype(np.float32).std(0)
     pool = NearestNeighbors().fit(np.concatenate([batch, before]) * scale)
@@ -31,25 +31,26 @@ def test_it_is_the_distance_to_the_nth_nearest_neighbour() -> None:
 
 
 def test_what_is_far_from_everything_is_worth_more_and_a_feature_that_stands_still_says_nothing() -> None:
-    entropy = ParticleEntropy(LINE, np.random.default_rng(0))
+    entropy = ParticleEntropy(LINE)
     seen = np.stack([np.linspace(-1, 1, 500), np.zeros(500)], 1).astype(np.float32)
-    entropy.remember(seen)
+    entropy.remember(seen, np.random.default_rng(0))
     near, far, strange = ([[0.0, 0.0]], [[5.0, 0.0]], [[0.0, 5.0]])
     worth = [float(entropy(x, x, np.array(x, np.float32))[0]) for x in (near, far, strange)]  # type: ignore[arg-type]
     assert worth[1] > 5 * worth[0] and worth[2] == worth[0]
 
 
 def test_a_random_choice_of_many_is_remembered() -> None:
-    entropy = ParticleEntropy(LINE, np.random.default_rng(0))
+    entropy = ParticleEntropy(LINE)
     for part in range(10):
-        entropy.remember(np.full((1000, 2), part, np.float32) + np.random.default_rng(part).normal(size=(1000, 2)))
-    assert len(entropy._seen) == REMEMBERED
-    assert np.histogram(entropy._seen[:, 0], np.arange(-0.5, 10.5))[0].min() > 20
+        rng = np.random.default_rng(part)
+        entropy.remember(np.full((1000, 2), part, np.float32) + rng.normal(size=(1000, 2)), rng)
+    assert len(entropy.seen) == REMEMBERED
+    assert np.histogram(entropy.seen[:, 0], np.arange(-0.5, 10.5))[0].min() > 20
 
 
 def test_images_are_refused() -> None:
     with pytest.raises(UserError, match="--warmup policy or uniform"):
-        ParticleEntropy(spaces.Box(0, 255, (64, 64, 3), np.uint8), np.random.default_rng(0))
+        ParticleEntropy(spaces.Box(0, 255, (64, 64, 3), np.uint8))
 
 
 @pytest.mark.slow
