@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,13 +119,13 @@ class Trainer:
             settings, seed=stream_seed(settings.seed, "agent"), device=self.device, pass_true_reward=self.is_baseline
         )
         self._novelty: ParticleEntropy | None = None  # for as long as it may still be wanted
-        if settings.warmup == "entropy" and not self.is_baseline or self._may_explore:
+        if (settings.warmup == "entropy" and not self.is_baseline) or self._may_explore:
             self._novelty = ParticleEntropy(self.agent.observation_space)
         self.history = History(settings.history_mb * 1_000_000)
         self.best = BestPolicy()
         self.recent_returns: list[tuple[float, float]] = []  # true and learned, of the episodes ended last
         self._running_learned = np.zeros(0)
-        self._stop_wanted = False
+        self._stop_wanted = self._said_exploring = False
         self._ended_since_checkpoint = 0  # episodes
         self._checkpoint_postponed = False
         self.teaching: Teaching = TrueReward(settings.steps)
@@ -139,7 +140,7 @@ class Trainer:
 
     @property
     def _may_explore(self) -> bool:
-        """The agent may look for something new while answers tell nothing; what it was begun with would be unlearned."""
+        """The agent may look for something new while answers tell nothing: there is nothing that it would unlearn."""
         begun = self.settings.from_offline is not None or self.settings.clone_demonstrations
         return not (self.is_baseline or begun) and knows_states(self.agent.observation_space)
 
@@ -325,9 +326,17 @@ class Trainer:
             self.best.offer(rollout, self.agent.policy_state(), lesson.judge, steps)
 
     def _look_whether_to_explore(self) -> None:
-        """Forget what was seen once answers tell something: the agent has something to learn from."""
+        """Explore while answers are ties, and say so; once they tell something, forget what that needed."""
         if self.teaching.told:
             self._novelty = None
+        elif self._explores and not self._said_exploring:
+            self._said_exploring = True
+            warnings.warn(
+                f"Of the {self.teaching.labels} answers so far all, or nearly all, are ties: what the agent does shows "
+                "nothing that could be learned from. It looks for what it has not seen yet (by particle entropy) until "
+                "three of ten answers tell something. Questions that are due meanwhile are asked later.",
+                stacklevel=2,
+            )
 
     # ------------------------------------------------------------------------------------------------ bookkeeping
 

@@ -113,7 +113,8 @@ class PeopleTeaching(AnswerTeaching):
     def state(self) -> State:
         """Return what a checkpoint must hold."""
         state = self.learner.state()
-        return replace(state, values=state.values | {"people": [self._last_fit_steps, self._fitted_row], "told": self._told})
+        own = {"people": [self._last_fit_steps, self._fitted_row], "told": self._told}
+        return replace(state, values=state.values | own)
 
     def restore(self, state: State) -> None:
         """Go on from what `state` gave, and from what was asked and answered since."""

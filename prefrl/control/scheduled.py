@@ -81,6 +81,7 @@ class ScheduledTeaching(AnswerTeaching):
             learner.take_answers()
             if num_asked == 0 or learner.num_open > 0:
                 break
+        self._look_whether_told()
         return len(learner.data) != known
 
     def _ask_up_front(self, history: History, num_env_steps: int) -> None:

@@ -14,7 +14,6 @@ from prefrl.rewards.function import RewardFunction
 from prefrl.runs import State
 from prefrl.segments import Rollout
 
-
 A_FEW = 10
 """Answers by which is judged whether there is anything to tell apart."""
 MOSTLY_TIES = 0.8

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from prefrl.control import ControlFolder, train
+from prefrl.control import ControlFolder, TrainSettings, train
 from prefrl.control.loop import Trainer
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison
@@ -49,6 +49,38 @@ def test_labels_that_would_be_ties_are_postponed_and_still_asked(tmp_path: Path)
     asked = sessions(folder)
     assert asked[0] == (400, 10)  # not the 40 that were due
     assert sum(number for _, number in asked) == 80
+
+
+def test_while_answers_are_ties_few_are_asked_and_the_agent_looks_for_what_is_new(tmp_path: Path) -> None:
+    (tmp_path / "teacher.py").write_text(NOTHING_EVER)
+    queries = replace(TINY.queries, initial_share=0.25, num_sessions=3)
+    settings = replace(TINY, labels=80, reward_function=f"{tmp_path}/teacher.py:nothing", queries=queries)
+    with pytest.warns(UserWarning, match="10 answers so far all, or nearly all, are ties"):
+        folder = train(settings, tmp_path / "run", quiet=True)
+    assert [number for _, number in sessions(folder)] == [10, 10, 10, 50]  # what is due at the end is asked at the end
+    assert all(row["novelty"] > 0 for row in folder.read_metrics())
+
+
+def test_an_agent_that_was_told_something_is_given_the_reward_alone(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*are ties")
+        folder = train(TINY, tmp_path / "run", quiet=True)
+    assert not any("novelty" in row for row in folder.read_metrics())
+
+
+@pytest.mark.slow
+def test_a_goal_that_chance_does_not_meet_is_met_by_looking_for_what_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told_something(out: Path) -> int:
+        settings = TrainSettings(env_id="Acrobot-v1", labels=60, steps=26_000, seed=743)
+        folder = train(settings, out, quiet=True)
+        with PreferenceStore(folder.record_path) as store:
+            return sum(answer.preference != 0.5 for _, answer in store.answers())
+
+    assert told_something(tmp_path / "explores") >= 20
+    monkeypatch.setattr(Trainer, "_may_explore", False)
+    assert told_something(tmp_path / "does not") <= 2
 
 
 class LatePerson:

@@ -57,6 +57,9 @@ TINY_FEWER = replace(  # whatever is for fewer labels, together
 )  # fmt: skip
 
 
+TINY_UNTOLD = replace(TINY, env_id="Acrobot-v1", labels=40)  # all answers are ties: the agent explores
+
+
 def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
     code = (
         "import json, sys; from pathlib import Path; from prefrl.control import *; out = Path(sys.argv[2]); "
@@ -78,6 +81,8 @@ def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
         TINY_MIXED,
         TINY_GROUPS,
         TINY_FEWER,
+        TINY_UNTOLD,
+        replace(TINY_UNTOLD, agent="sb3-dqn", hyperparameters={"batch_size": 32, "train_freq": 8, "gradient_steps": 2}),
     ],
     ids=["ppo", "sac", "td3", "sb3-sac", "mixed", "groups", "fewer"],
 )
