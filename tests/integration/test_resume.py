@@ -82,7 +82,7 @@ def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
         TINY_GROUPS,
         TINY_FEWER,
         TINY_UNTOLD,
-        replace(TINY_UNTOLD, agent="sb3-dqn", hyperparameters={"batch_size": 32, "train_freq": 8, "gradient_steps": 2}),
+        replace(TINY_UNTOLD, agent="dqn", hyperparameters={"batch_size": 32, "train_freq": 8, "gradient_steps": 2}),
     ],
     ids=["ppo", "sac", "td3", "sb3-sac", "mixed", "groups", "fewer"],
 )
