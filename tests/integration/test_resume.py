@@ -84,7 +84,7 @@ def start(settings: TrainSettings, out: Path) -> subprocess.Popen[bytes]:
         TINY_UNTOLD,
         replace(TINY_UNTOLD, agent="dqn", hyperparameters={"batch_size": 32, "train_freq": 8, "gradient_steps": 2}),
     ],
-    ids=["ppo", "sac", "td3", "sb3-sac", "mixed", "groups", "fewer"],
+    ids=["ppo", "sac", "td3", "sb3-sac", "mixed", "groups", "fewer", "ties", "dqn-ties"],
 )
 def test_run_killed_at_random_moments_ends_bit_identical(settings: TrainSettings, tmp_path: Path) -> None:
     whole = train(settings, tmp_path / "whole", quiet=True)
