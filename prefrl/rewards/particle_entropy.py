@@ -3,7 +3,9 @@
 Liu and Abbeel 2021 ("Behavior from the void", Eq. 8) estimate the entropy of the states by the distance of each to its
 k-th nearest neighbour; Lee et al. 2021 (PEBBLE) explore by it before the first questions, so that these are about
 different things. Here states are measured in standard deviations, a neighbour may be of any earlier step, and the
-reward of one step does not depend on which others are scored with it beyond those of its batch.
+reward of one step does not depend on which others are scored with it beyond those of its batch. Theirs is the 5th
+nearest of all; ours is the 50th of some 4,096 that are remembered: where there are few different states, the 5th is the
+same state again, and nothing is new (a corridor of 51 places: one agent of three never left its beginning).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from prefrl.errors import UserError
 from prefrl.spaces import Array, Batch, SpaceEncoder, is_image
 
-NEIGHBOUR = 5
+NEIGHBOUR = 50
 REMEMBERED = 4_096
 AT_ONCE = 1_024
 LEAST_STD = 1e-6
@@ -31,7 +33,7 @@ def knows_states(space: gymnasium.Space[Any]) -> bool:
 
 
 class ParticleEntropy:
-    """log(1 + distance to the 5th nearest neighbour) of each next observation, as a `RewardFunction`.
+    """log(1 + distance to the 50th nearest neighbour) of each next observation, as a `RewardFunction`.
 
     Args:
         space: of the observations.
