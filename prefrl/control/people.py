@@ -166,7 +166,8 @@ class PeopleTeaching(AnswerTeaching):
         return self.learner.reward if fitted else None
 
     def _progress(self, num_env_steps: int) -> str:
-        return f"training: {num_env_steps:,} steps, {self.labels} answers learned from"
+        found = "all alike so far, so the agent looks for something new" if self.told is False else "learned from"
+        return f"training: {num_env_steps:,} steps, {self.labels} answers {found}"
 
     def _refuse_to_wait_for_nothing(self, history: History) -> None:
         if (

@@ -105,6 +105,21 @@ def test_people_teach_a_run_that_goes_on_beside_them_by_clips_of_the_record(tmp_
         assert pictures.frames_per_second == 30
 
 
+def test_while_people_find_all_alike_the_agent_looks_for_something_new(tmp_path: Path) -> None:
+    out, states, count = tmp_path / "run", set(), iter(range(1000))
+
+    def judge(store: PreferenceStore, claim: Claim) -> float | None:
+        states.add(str(store.facts().get("training")))
+        return 0.5 if next(count) < 12 else by_true_return(store, claim)
+
+    with person(out, judge, pause=0.05):
+        folder = train(settings(labels=24, steps=30_000), out, quiet=True)
+    rows = folder.read_metrics()
+    assert "novelty" in rows[0] and "novelty" not in rows[-1]
+    assert any("looks for something new" in state for state in states)
+    assert any("learned from" in state for state in states)
+
+
 def test_what_cannot_be_told_is_asked_anew_and_costs_nothing(tmp_path: Path) -> None:
     count = iter(range(1000))
 
