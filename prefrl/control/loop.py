@@ -334,7 +334,7 @@ class Trainer:
             warnings.warn(
                 f"Of the {self.teaching.labels} answers so far all, or nearly all, are ties: what the agent does shows "
                 "nothing that could be learned from. It looks for what it has not seen yet (by particle entropy) until "
-                "three of ten answers tell something. Questions that are due meanwhile are asked later.",
+                "three of ten answers tell something.",
                 stacklevel=2,
             )
 

@@ -117,7 +117,6 @@ def test_while_people_find_all_alike_the_agent_looks_for_something_new(tmp_path:
     rows = folder.read_metrics()
     assert "novelty" in rows[0] and "novelty" not in rows[-1]
     assert any("looks for something new" in state for state in states)
-    assert any("learned from" in state for state in states)
 
 
 def test_what_cannot_be_told_is_asked_anew_and_costs_nothing(tmp_path: Path) -> None:
