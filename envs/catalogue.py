@@ -56,12 +56,15 @@ class Task:
     """Steps per segment."""
     num_members: int = 5
     """Members of the reward ensemble; of five each judges another fifth of the answers (Christiano et al. 2017: 3)."""
+    recent_share: float = 0.0
+    """Share of the segments asked about that are of the newest steps (`queries.recent_share`)."""
     note: str = ""
     """One line for people."""
 
 
 _OF_PICTURES = 3  # each learns from many more numbers, and costs as much more
 _SWIMMERS = 10  # what it gains in a step is a tenth of what it sways: errors that members do not share cancel out
+_NEW = 0.5  # of the questions about a goal: else nobody is asked again about what no longer leads to it
 FALL_HOLD = 3  # steps for which a fall is held: held longer, it teaches to stand still
 _NEVER_ENDS = "never ends early"
 _FALLS = "ends when it falls: staying alive alone is rewarded"
@@ -164,10 +167,10 @@ _KNOWN: dict[str, Task] = {
             segment_length=25,
             note=_FALLS,
         ),
-        Task(env_id="Acrobot-v1", fixed_horizon=500, terminal_reward=1.0, note=_SUCCEEDS),
+        Task(env_id="Acrobot-v1", fixed_horizon=500, terminal_reward=1.0, recent_share=_NEW, note=_SUCCEEDS),
         # Its last step is worth 100 already.
-        Task(env_id="MountainCarContinuous-v0", fixed_horizon=999, note=_SUCCEEDS),
-        Task(env_id="MountainCar-v0", fixed_horizon=200, terminal_reward=1.0, note=_SUCCEEDS),
+        Task(env_id="MountainCarContinuous-v0", fixed_horizon=999, recent_share=_NEW, note=_SUCCEEDS),
+        Task(env_id="MountainCar-v0", fixed_horizon=200, terminal_reward=1.0, recent_share=_NEW, note=_SUCCEEDS),
         # Landing and crashing, falling and arriving all end these: the length alone does not tell which it was.
         Task(env_id="LunarLander-v3", note="ends when it has landed or crashed"),
         Task(env_id="LunarLanderContinuous-v3", note="ends when it has landed or crashed"),

@@ -225,7 +225,7 @@ class RewardLearner:
             candidates_per_query=settings.queries.candidates,
             asked=self.asked_pairs,
             last_steps=max(1, int(settings.queries.recent * settings.steps)),
-            recent_share=settings.queries.recent_share,
+            recent_share=settings.queries.recent_share or 0.0,
             end_share=settings.queries.end_share,
             asked_embeddings=self.data.pair_embeddings() if look_back else None,
             rng=stream(settings.seed, "queries", self.session),

@@ -11,7 +11,7 @@ from prefrl.agents import AGENTS
 from prefrl.annotators import TEACHERS, panel_names
 from prefrl.control.defaults import agent_defaults
 from prefrl.control.evaluation import MAX_MINUTES
-from prefrl.envs import TASKS, episode_length, task
+from prefrl.envs import TASKS, Task, episode_length, task
 from prefrl.errors import UserError, near_names, require
 from prefrl.feedback import FEWEST_RANKED, KINDS, SMALLEST_SCALE
 from prefrl.queries import METHODS, MIXED, SCHEDULES, LabelSchedule, QueryMaker, Screen, check_members
@@ -52,8 +52,9 @@ class QuerySettings:
     """Candidate pairs per query (Christiano et al. 2017, s. 2.2.4)."""
     recent: float = 0.1
     """The last steps, as a share of the whole run, that count as recent."""
-    recent_share: float = 0.0
-    """Share of the segments drawn from the recent steps; the others come from everything kept."""
+    recent_share: float | None = None
+    """Share of the segments drawn from the recent steps; the others come from everything kept. Default: by environment,
+    0 but where the task is to find a goal (Acrobot, MountainCar), 0.5."""
     end_share: float = 0.5
     """Share of the segments drawn from those that show an end (of the episode, or of an attempt in the fixed-horizon
     form), where there are any."""
@@ -74,6 +75,10 @@ class QuerySettings:
     """Sessions of queries after the first."""
     last_session_at: float = 0.95
     """Share of the training after which no more is asked."""
+
+    def for_task(self, known: Task) -> QuerySettings:
+        """Return the settings with what the task decides filled in."""
+        return self if self.recent_share is not None else replace(self, recent_share=known.recent_share)
 
     @property
     def maker(self) -> QueryMaker:
@@ -103,8 +108,9 @@ class QuerySettings:
         if not 0 < self.decay < math.inf:
             raise UserError(f"queries.decay must be positive and finite. Received {self.decay}")
         for name in ("recent", "recent_share", "end_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"queries.{name} must be in [0, 1]. Received {getattr(self, name)}")
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise UserError(f"queries.{name} must be in [0, 1]. Received {share}")
         for name in ("drop_alike", "drop_even"):
             if not 0 <= getattr(self, name) <= MOST_DROPPED:
                 raise UserError(f"queries.{name} must be in [0, {MOST_DROPPED}]. Received {getattr(self, name)}")
@@ -391,6 +397,7 @@ class TrainSettings:
             "fixed_horizon": horizon or 0,
             "terminal_reward": terminal,
             "hyperparameters": merged(defaults.hyperparameters, self.hyperparameters),
+            "queries": self.queries.for_task(known),
             "reward": replace(self.reward, num_members=self.reward.num_members or known.num_members),
         }
         check_members(METHODS.find(self.queries.method), found["reward"].num_members)
