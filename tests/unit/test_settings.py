@@ -109,6 +109,22 @@ def test_members_left_out_are_those_that_suit_the_environment() -> None:
     assert members("Swimmer-v5", reward=RewardSettings(num_members=2)) == 2
 
 
+def test_questions_about_a_goal_are_about_the_newest_steps_unless_it_is_said_otherwise() -> None:
+    def share(env_id: str, **changes: Any) -> float | None:
+        return TrainSettings(env_id=env_id, **changes).resolve().queries.recent_share
+
+    assert [share(name) for name in ("Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "FrozenLake-v1")] == [
+        0.5,
+        0.5,
+        0,
+        0,
+    ]
+    assert share("Acrobot-v1", queries=QuerySettings(recent_share=0.0)) == 0
+    assert share("Pendulum-v1", queries=QuerySettings(recent_share=0.25)) == 0.25
+    with pytest.raises(UserError, match=r"queries.recent_share must be in \[0, 1\]. Received 2"):
+        QuerySettings(recent_share=2)
+
+
 def test_kinds_of_answers_that_there_are_not_are_refused_before_anything_is_written() -> None:
     with pytest.raises(
         UserError, match=r"queries.feedback must be comparison, ranking, rating, strength, mixed, or mod"
