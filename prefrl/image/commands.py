@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from prefrl.errors import UserError, require
 from prefrl.files import text_or_file
@@ -29,6 +28,7 @@ from prefrl.image.people import INSTRUCTION, ask_people
 from prefrl.image.reward_model import RewardModel, rank_by_scores
 from prefrl.image.scoring import load_reward
 from prefrl.runs.streams import stream_seed
+from prefrl.tables import Table
 from prefrl.vision import VisionJudge
 
 Whole = tyro.conf.arg(name="")

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 
 from prefrl.errors import UserError
 from prefrl.files import read_json, write_json
@@ -39,6 +38,7 @@ from prefrl.runs.guard import Interrupted
 from prefrl.runs.optimisation import OptimiserSettings
 from prefrl.runs.plotting import make_figure, save_figure, set_style
 from prefrl.runs.streams import stream_seed
+from prefrl.tables import Table
 
 AGAIN = "the same command"
 ROWS = ("base", "dpok", "dpok-no-kl", "ddpo", "ddpo-kl", "rwr", "refl", "dpo")

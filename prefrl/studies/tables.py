@@ -9,13 +9,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Column
 
 from prefrl.quality import AnnotatorQuality
 from prefrl.rewards import FitReport
 from prefrl.shares import Share
 from prefrl.studies.run_quality import MOST_EXPECTED, RunQuality
 from prefrl.studies.tournament import Standing
+from prefrl.tables import Table
 from prefrl.theory.study import Finding, Study
 
 QUERY_LETTERS = 12  # of a name, which are its own

@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from prefrl.errors import UserError
 from prefrl.runs.guard import locked
@@ -20,6 +19,7 @@ from prefrl.sweeps.engine import Resources, log_of, run_cells
 from prefrl.sweeps.picture import plot_results
 from prefrl.sweeps.plan import Plan, Sweep
 from prefrl.sweeps.results import Results, check_measure, results_of, rows_of
+from prefrl.tables import Table
 
 SECONDS_BETWEEN_TABLES = 2.0
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from prefrl.errors import UserError
 from prefrl.files import write_atomically
@@ -26,6 +25,7 @@ from prefrl.sweeps.engine import Resources, log_of
 from prefrl.sweeps.plan import Plan, Sweep, shown
 from prefrl.sweeps.results import check_measure, rows_of
 from prefrl.sweeps.search import DONE, FAILED, OPEN, STOPPED, Search, SearchSettings, Trial
+from prefrl.tables import Table
 
 MOST_LINES = 10  # of the table
 MOST_PANELS = 8

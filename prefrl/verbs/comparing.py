@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Column
 
 from prefrl.annotators import Annotator, make_teacher
 from prefrl.control.folder import ControlFolder
@@ -21,6 +21,7 @@ from prefrl.studies.contestants import judge_of, models_of, policies_of
 from prefrl.studies.tables import show_finding, show_standing
 from prefrl.studies.tournament import Tournament
 from prefrl.studies.tournament_plot import plot_standing
+from prefrl.tables import Table
 from prefrl.theory.catalogue import STUDIES, run_study
 from prefrl.verbs.common import print_json
 

@@ -6,13 +6,13 @@ import warnings
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from prefrl.control.folder import ControlFolder
 from prefrl.envs.measures import known_measures
 from prefrl.shares import Share
 from prefrl.studies.own_measure import print_own_measure
 from prefrl.studies.tables import show_groups
+from prefrl.tables import Table
 from prefrl.verbs.common import print_json
 
 

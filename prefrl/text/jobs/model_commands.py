@@ -8,11 +8,11 @@ from typing import Any
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from prefrl.errors import UserError
 from prefrl.files import write_atomically, write_json
 from prefrl.runs.metrics import finite
+from prefrl.tables import Table
 from prefrl.text.data.chat import chat_of
 from prefrl.text.data.examples import Encoder
 from prefrl.text.data.forms import Reading
