@@ -192,8 +192,7 @@ class PeopleTeaching(AnswerTeaching):
         return ""
 
     def _look(self, history: History, num_env_steps: int) -> None:
-        self.learner.take_answers()
-        self._look_whether_told()
+        self._take_answers()
         self._ask_more(history, num_env_steps)
 
     def _ask_more(self, history: History, num_env_steps: int) -> None:
@@ -201,7 +200,7 @@ class PeopleTeaching(AnswerTeaching):
         if missing > 0 and history.num_windows(self.settings.segment_length) >= 2:
             num_asked = self.learner.ask(history, num_env_steps, missing, self._prepared)
             self._nothing_new = num_asked == 0 and self.learner.num_open == 0
-            self.learner.take_answers()  # those of the teacher
+            self._take_answers()  # those of the teacher
 
     def _fit_if_due(self, history: History, num_env_steps: int) -> bool:
         read = self.learner.intake.read_up_to

@@ -38,7 +38,6 @@ class ScheduledTeaching(AnswerTeaching):
         self.learner.begin(warmup, history)
         self._told = len(self.learner.data) > 0
         self._ask_up_front(history, num_env_steps)
-        self._look_whether_told()
         if self._answers_came(history, num_env_steps):
             self.learner.fit(history)
 
@@ -78,10 +77,9 @@ class ScheduledTeaching(AnswerTeaching):
         for _ in range(ATTEMPTS):
             missing = self._num_missing(num_env_steps)
             num_asked = learner.ask(history, num_env_steps, missing) if missing > 0 else 0
-            learner.take_answers()
+            self._take_answers()
             if num_asked == 0 or learner.num_open > 0:
                 break
-        self._look_whether_told()
         return len(learner.data) != known
 
     def _ask_up_front(self, history: History, num_env_steps: int) -> None:
@@ -108,15 +106,14 @@ class ScheduledTeaching(AnswerTeaching):
     def _ask_whether_told(self, history: History, num_env_steps: int) -> None:
         """Ask a few of the labels that are due, and postpone the others where these are ties as all before."""
         planned = self.schedule.labels_due(num_env_steps)
-        if self._num_missing(num_env_steps) > 0 and self._ask_a_few(history, num_env_steps):
-            self._look_whether_told()
-            if not self.told and planned < self.total_labels:
-                self.planned, self.postponed = planned, planned - self.labels - self.learner.num_open
+        asked = self._num_missing(num_env_steps) > 0 and self._ask_a_few(history, num_env_steps) > 0
+        if asked and not self.told and planned < self.total_labels:
+            self.planned, self.postponed = planned, planned - self.labels - self.learner.num_open
 
     def _ask_a_few(self, history: History, num_env_steps: int) -> int:
         """Ask no more than ten of the labels that are due and take in the answers; return how many were asked."""
         num_asked = self.learner.ask(history, num_env_steps, min(A_FEW, self._num_missing(num_env_steps)))
-        self.learner.take_answers()
+        self._take_answers()
         return num_asked
 
     def _num_missing(self, num_env_steps: int) -> int:

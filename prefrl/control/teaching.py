@@ -107,9 +107,10 @@ class AnswerTeaching:
         """At some time fewer than eight of the last ten answers were ties; None: there are no answers yet."""
         return self._told or (False if len(self.learner.data) else None)
 
-    def _look_whether_told(self) -> None:
-        """Note whether the answers tell something by now."""
+    def _take_answers(self) -> None:
+        """Take in the answers that there are now, and note whether they tell something."""
         data = self.learner.data
+        self.learner.take_answers()
         ties = data.share_of_ties(max(0, len(data) - A_FEW))
         self._told |= ties is not None and ties < MOSTLY_TIES
 
