@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +36,6 @@ from prefrl.control.teaching import Teaching, TrueReward
 from prefrl.errors import UserError
 from prefrl.history import Episode, History
 from prefrl.program import own_folder
-from prefrl.rewards.function import RewardFunction
 from prefrl.rewards.particle_entropy import ParticleEntropy, knows_states
 from prefrl.runs.checkpoint import Checkpoint, State, checkpoint_to_go_on_from, save_checkpoint
 from prefrl.runs.device import choose_device, device_to_go_on_with
@@ -118,14 +116,11 @@ class Trainer:
         self.agent: Agent = make_run_agent(
             settings, seed=stream_seed(settings.seed, "agent"), device=self.device, pass_true_reward=self.is_baseline
         )
-        self._novelty: ParticleEntropy | None = None  # for as long as it may still be wanted
-        if (settings.warmup == "entropy" and not self.is_baseline) or self._may_explore:
-            self._novelty = ParticleEntropy(self.agent.observation_space)
         self.history = History(settings.history_mb * 1_000_000)
         self.best = BestPolicy()
         self.recent_returns: list[tuple[float, float]] = []  # true and learned, of the episodes ended last
         self._running_learned = np.zeros(0)
-        self._stop_wanted = self._said_exploring = False
+        self._stop_wanted = False
         self._ended_since_checkpoint = 0  # episodes
         self._checkpoint_postponed = False
         self.teaching: Teaching = TrueReward(settings.steps)
@@ -133,16 +128,17 @@ class Trainer:
         if not self.is_baseline:
             spaces = self.agent.observation_space, self.agent.action_space
             self.demonstrations = Demonstrations.open(folder, spaces)
+            wanted = settings.warmup == "entropy" or self._may_explore
             self.teaching = make_teaching(
                 folder, settings, *spaces, annotator=annotator, device=self.device, fit_threads=fit_threads,
-                demonstrations=self.demonstrations,
+                demonstrations=self.demonstrations, novelty=ParticleEntropy(spaces[0]) if wanted else None,
             )  # fmt: skip
 
     @property
     def _may_explore(self) -> bool:
         """The agent may look for something new while answers tell nothing: there is nothing that it would unlearn."""
         begun = self.settings.from_offline is not None or self.settings.clone_demonstrations
-        return not (self.is_baseline or begun) and knows_states(self.agent.observation_space)
+        return not begun and knows_states(self.agent.observation_space)
 
     # ------------------------------------------------------------------------------------------------ the run
 
@@ -173,23 +169,15 @@ class Trainer:
 
     def _hold(self) -> None:
         """Wait for answers where the teaching must."""
+        explored = self.teaching.explores
         fitted = self.teaching.hold(self.history, self.agent.num_env_steps, lambda: self._stop_wanted)
-        if fitted is not None:
+        if fitted is not None or explored != self.teaching.explores:
             self._relabel()
 
-    def _given(self) -> RewardFunction | None:
-        """Return what the agent trains on now: while answers tell nothing, what it has not seen."""
-        if self._explores:
-            return self._novelty
-        return self.teaching.given(self.agent.num_env_steps)
-
-    @property
-    def _explores(self) -> bool:
-        return self._novelty is not None and self.teaching.told is False
-
     def _relabel(self) -> None:
-        """Let the agent score anew what it keeps, by what it is given now."""
-        if (reward := self._given()) is not None:
+        """Let the agent score anew what it keeps, by what was learned; what it explored by stays as it was."""
+        reward = None if self.teaching.explores else self.teaching.given(self.agent.num_env_steps)
+        if reward is not None:
             self.agent.relabel(reward)
 
     def stop(self) -> None:
@@ -207,14 +195,15 @@ class Trainer:
         self._reset_environments()
         self.folder.save_policy("before", self.agent.policy_state())
         rollout = self._warm_up()
+        if not self._may_explore:
+            self.teaching.novelty = None
         self.teaching.begin(rollout, self.history, self.agent.num_env_steps)
-        self._look_whether_to_explore()
         self._relabel()
 
     def _warm_up(self) -> Rollout:
         """Make the first steps, before anything is asked; return the last rollout."""
         settings = self.settings
-        novelty = self._novelty if settings.warmup == "entropy" else None
+        novelty = self.teaching.novelty if settings.warmup == "entropy" else None
         steps = settings.warmup_steps if novelty is None else settings.warmup_steps // EXPLORED_BEFORE
         rng, uniform = stream(settings.seed, "explore"), settings.warmup == "uniform"
         if settings.clone_demonstrations and not uniform:
@@ -242,7 +231,7 @@ class Trainer:
         halfway = steps < self.total_env_steps / 2
         self.teaching.begin_rollout(self.history)
         with own_folder():
-            improvement = self.agent.improve(self._given())
+            improvement = self.agent.improve(self.teaching.given(steps))
         improvement = self._as_reported(improvement, steps)
         if self.is_baseline:
             check_true_rewards(improvement.rollout)
@@ -278,13 +267,12 @@ class Trainer:
 
     def _as_reported(self, improvement: Improvement, steps: int) -> Improvement:
         """Return what the agent did with the rewards of what was learned, whatever it was given beside or instead."""
-        reward = self.teaching.reward
-        if reward is None:
-            return improvement
-        if self._explores:
-            novelty = float(np.mean(improvement.learned_rewards))
-            return replace(rescored(improvement, reward), figures=improvement.figures | {"novelty": novelty})
-        return without_bonus(improvement, reward) if self.teaching.bonus(steps) else improvement
+        reward, given = self.teaching.reward, improvement.learned_rewards
+        if self.teaching.explores:
+            plain = replace(improvement, learned_rewards=np.zeros_like(given))
+            plain = plain if reward is None else rescored(improvement, reward)
+            return replace(plain, figures=plain.figures | {"novelty": float(np.mean(given))})
+        return without_bonus(improvement, reward) if reward is not None and self.teaching.bonus(steps) else improvement
 
     def _finish(self) -> None:
         self.teaching.finish(self.folder, self.best.policy or self.agent.policy_state())
@@ -294,9 +282,9 @@ class Trainer:
     def _take_in(self, rollout: Rollout, learned: Array) -> list[Episode]:
         """Add a rollout to the history and the episodes that ended to the returns; tell the annotator."""
         ended = self.history.add(rollout)
-        if self._novelty is not None:
+        if self.teaching.novelty is not None:
             rng = stream(self.settings.seed, "novelty", self.agent.num_env_steps)
-            self._novelty.remember(join_axes(take(rollout.observations, slice(1, None))), rng)
+            self.teaching.novelty.remember(join_axes(take(rollout.observations, slice(1, None))), rng)
         if len(self._running_learned) != learned.shape[1]:
             self._running_learned = np.zeros(learned.shape[1])
         totals = []
@@ -316,27 +304,13 @@ class Trainer:
     def _learn_reward(self, rollout: Rollout) -> None:
         """Ask, take in what was answered and fit, as the teaching sees fit; hold the policy against the best so far."""
         steps = self.agent.num_env_steps
-        explored = self._explores
+        explored = self.teaching.explores
         lesson = self.teaching.after_rollout(self.history, steps)
-        self._look_whether_to_explore()
         changed = self.teaching.bonus(steps) != self.teaching.bonus(steps - rollout.num_steps)
-        if lesson.fitted is not None or changed or explored != self._explores:
+        if lesson.fitted is not None or changed or explored != self.teaching.explores:
             self._relabel()
         if lesson.judge is not None:
             self.best.offer(rollout, self.agent.policy_state(), lesson.judge, steps)
-
-    def _look_whether_to_explore(self) -> None:
-        """Explore while answers are ties, and say so; once they tell something, forget what that needed."""
-        if self.teaching.told:
-            self._novelty = None
-        elif self._explores and not self._said_exploring:
-            self._said_exploring = True
-            warnings.warn(
-                f"Of the {self.teaching.labels} answers so far all, or nearly all, are ties: what the agent does shows "
-                "nothing that could be learned from. It looks for what it has not seen yet (by particle entropy) until "
-                "three of ten answers tell something.",
-                stacklevel=2,
-            )
 
     # ------------------------------------------------------------------------------------------------ bookkeeping
 
@@ -399,8 +373,6 @@ class Trainer:
             "random": random,
             "learner": self.teaching.state(),
         }
-        if self._novelty is not None:
-            parts["novelty"] = State(arrays={"seen": self._novelty.seen})
         own = {
             "metrics_size": metrics_size,
             "recent_returns": [list(pair) for pair in self.recent_returns],
@@ -420,10 +392,6 @@ class Trainer:
         ]
         self.metrics = MetricsWriter(self.folder, own["metrics_size"], checkpoint.count)
         self.teaching.restore(state.part("learner"))
-        seen = state.part("novelty").arrays.get("seen")
-        if self._novelty is not None and seen is not None:
-            self._novelty.seen = seen
-        self._look_whether_to_explore()
         restore_global_random_state(state.part("random"))
         self.agent.reset_environments(stream_seed(self.settings.seed, "environments", self.agent.num_env_steps))
 
@@ -443,6 +411,7 @@ def make_teaching(
     device: str,
     fit_threads: int = 1,
     demonstrations: Demonstrations | None = None,
+    novelty: ParticleEntropy | None = None,
 ) -> ScheduledTeaching | PeopleTeaching:
     """Return what teaches a run that learns from answers.
 
@@ -455,6 +424,7 @@ def make_teaching(
         device: where the reward lives.
         fit_threads: threads that a fit may use.
         demonstrations: that are preferred to what the untaught agent did; None: there are none.
+        novelty: what the agent is given while answers tell nothing; None: the learned reward all the same.
     """
     by_people = settings.asks_people
     named = annotator is None and settings.annotator != "human"
@@ -466,11 +436,11 @@ def make_teaching(
         demonstrations=demonstrations,
     )  # fmt: skip
     if by_people:
-        return PeopleTeaching(learner, settings, teacher)
+        return PeopleTeaching(learner, settings, teacher, novelty)
     if named:
         for name in getattr(answering, "names", [answering.name]):
             learner.store.add_annotator(name, "teacher")
-    return ScheduledTeaching(learner, settings)
+    return ScheduledTeaching(learner, settings, novelty)
 
 
 class TrueRewardUnknown(UserError):

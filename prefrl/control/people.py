@@ -26,6 +26,7 @@ from prefrl.feedback import Answer, Query
 from prefrl.files import text_or_file
 from prefrl.history import Episode, History
 from prefrl.rewards.function import RewardFunction
+from prefrl.rewards.particle_entropy import ParticleEntropy
 from prefrl.runs import State
 from prefrl.segments import Rollout, Segment
 from prefrl.store.pulse import Pulse
@@ -81,10 +82,14 @@ class PeopleTeaching(AnswerTeaching):
         learner: the reward and its record; its annotator is `People`.
         settings: of the run.
         teacher: who answers its share beside the people; None: they answer everything.
+        novelty: what the agent is given while answers tell nothing; None: the learned reward all the same.
     """
 
-    def __init__(self, learner: RewardLearner, settings: RunSettings, teacher: Annotator | None) -> None:
-        super().__init__(learner, settings)
+    def __init__(
+        self, learner: RewardLearner, settings: RunSettings, teacher: Annotator | None,
+        novelty: ParticleEntropy | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(learner, settings, novelty)
         self._teacher = teacher
         self._instruction = text_or_file(settings.instruction)
         schedule = settings.label_schedule()
@@ -104,7 +109,7 @@ class PeopleTeaching(AnswerTeaching):
         if self._teacher is not None:
             self.learner.store.add_annotator(self._teacher.name, "teacher")
         self.learner.begin(warmup, history)
-        self._told = len(self.learner.data) > 0
+        self._look_whether_told()
         self._last_fit_steps = num_env_steps
         self.learner.take_up_recorded()
         self._ask_more(history, num_env_steps)
@@ -112,15 +117,13 @@ class PeopleTeaching(AnswerTeaching):
 
     def state(self) -> State:
         """Return what a checkpoint must hold."""
-        state = self.learner.state()
-        own = {"people": [self._last_fit_steps, self._fitted_row], "told": self._told}
-        return replace(state, values=state.values | own)
+        state = super().state()
+        return replace(state, values=state.values | {"people": [self._last_fit_steps, self._fitted_row]})
 
     def restore(self, state: State) -> None:
         """Go on from what `state` gave, and from what was asked and answered since."""
-        self.learner.restore(state)
+        super().restore(state)
         self._last_fit_steps, self._fitted_row = state.values["people"]
-        self._told = state.values.get("told", True)  # checkpoints made before know none
         self._fitted_row = min(self._fitted_row, self.learner.intake.read_up_to)  # lower where answers were lost
         self.learner.take_up_recorded()
 
@@ -166,7 +169,9 @@ class PeopleTeaching(AnswerTeaching):
         return self.learner.reward if fitted else None
 
     def _progress(self, num_env_steps: int) -> str:
-        found = "all alike so far, so the agent looks for something new" if self.told is False else "learned from"
+        found = "learned from"
+        if self.explores:
+            found = "so far, nearly all of them ties: the agent looks for something new"
         return f"training: {num_env_steps:,} steps, {self.labels} answers {found}"
 
     def _refuse_to_wait_for_nothing(self, history: History) -> None:

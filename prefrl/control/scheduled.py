@@ -7,12 +7,14 @@ from dataclasses import replace
 
 from prefrl.control.reward_learner import RewardLearner
 from prefrl.control.settings import RunSettings
-from prefrl.control.teaching import A_FEW, MOSTLY_TIES, AnswerTeaching, Lesson
+from prefrl.control.teaching import A_FEW, AnswerTeaching, Lesson
 from prefrl.history import History
 from prefrl.rewards.function import RewardFunction
+from prefrl.rewards.particle_entropy import ParticleEntropy
 from prefrl.runs import State
 from prefrl.segments import Rollout
 
+UP_FRONT_TIES = 0.8  # share of ties among a few labels before training from which on the others are postponed
 ATTEMPTS = 5  # times a session asks again for what its annotator skipped
 
 
@@ -25,18 +27,20 @@ class ScheduledTeaching(AnswerTeaching):
     Args:
         learner: the reward and its record.
         settings: of the run.
+        novelty: what the agent is given while answers tell nothing; None: the learned reward all the same.
     """
 
-    def __init__(self, learner: RewardLearner, settings: RunSettings) -> None:
-        super().__init__(learner, settings)
+    def __init__(self, learner: RewardLearner, settings: RunSettings, novelty: ParticleEntropy | None = None) -> None:
+        super().__init__(learner, settings, novelty)
         self.schedule = settings.label_schedule()
-        self.planned = 0  # labels that were due by the schedule before training, or when some were postponed last
-        self.postponed = 0  # those of them that are asked later
+        self._postponed: tuple[int, int] | None = (
+            None  # the steps after which labels were last, and how many were given
+        )
 
     def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
         """Take the statistics of the inputs from the warm-up, ask the labels due before training and fit."""
         self.learner.begin(warmup, history)
-        self._told = len(self.learner.data) > 0
+        self._look_whether_told()
         self._ask_up_front(history, num_env_steps)
         if self._answers_came(history, num_env_steps):
             self.learner.fit(history)
@@ -72,7 +76,7 @@ class ScheduledTeaching(AnswerTeaching):
     def _answers_came(self, history: History, num_env_steps: int) -> bool:
         """Ask for the labels that are due; return whether there are answers that the reward was not fitted to."""
         learner, known = self.learner, self.learner.num_fitted
-        if self.told is False:
+        if self.explores:
             self._ask_whether_told(history, num_env_steps)
         for _ in range(ATTEMPTS):
             missing = self._num_missing(num_env_steps)
@@ -86,10 +90,10 @@ class ScheduledTeaching(AnswerTeaching):
         """Ask the labels due before training, a few at a time.
 
         Where nearly all of a few are ties, random behaviour shows too little to be worth a label: the others are
-        postponed and asked in the later sessions, in proportion to what these ask anyway.
+        postponed.
         """
         learner = self.learner
-        due = self.planned = self.schedule.labels_due(num_env_steps)
+        due = self.schedule.labels_due(num_env_steps)
         while self.labels + learner.num_open < due:
             begin = len(learner.data)
             if not self._ask_a_few(history, num_env_steps):
@@ -99,16 +103,19 @@ class ScheduledTeaching(AnswerTeaching):
                 continue  # answers will come later: nothing to go by
             if ties is None:
                 break
-            if ties >= MOSTLY_TIES and due < self.total_labels:
-                self.postponed = due - self.labels
+            if ties >= UP_FRONT_TIES:
+                self._postpone(num_env_steps)
                 break
 
     def _ask_whether_told(self, history: History, num_env_steps: int) -> None:
-        """Ask a few of the labels that are due, and postpone the others where these are ties as all before."""
-        planned = self.schedule.labels_due(num_env_steps)
-        asked = self._num_missing(num_env_steps) > 0 and self._ask_a_few(history, num_env_steps) > 0
-        if asked and not self.told and planned < self.total_labels:
-            self.planned, self.postponed = planned, planned - self.labels - self.learner.num_open
+        """Ask a few of the labels that are due, and postpone the others where there is still nothing to learn from."""
+        if self._num_missing(num_env_steps) > 0 and self._ask_a_few(history, num_env_steps) and self.explores:
+            self._postpone(num_env_steps)
+
+    def _postpone(self, num_env_steps: int) -> None:
+        """Have the labels that are due asked in the later sessions, in proportion to what these ask anyway."""
+        if self._num_missing(num_env_steps) > 0 and self.schedule.labels_due(num_env_steps) < self.total_labels:
+            self._postponed = num_env_steps, self.labels + self.learner.num_open
 
     def _ask_a_few(self, history: History, num_env_steps: int) -> int:
         """Ask no more than ten of the labels that are due and take in the answers; return how many were asked."""
@@ -121,23 +128,25 @@ class ScheduledTeaching(AnswerTeaching):
         return self._labels_due(num_env_steps) - self.labels - self.learner.num_open
 
     def _labels_due(self, num_env_steps: int) -> int:
-        """Return how many labels should have been asked by now, `postponed` ones among the later."""
+        """Return how many labels should have been asked by now, those that were postponed among the later."""
         planned, total = self.schedule.labels_due(num_env_steps), self.total_labels
-        if self.postponed == 0:
+        if self._postponed is None:
             return planned
-        share = (planned - self.planned) / (total - self.planned)
-        asked = self.planned - self.postponed
-        return asked + round(share * (total - asked))
+        since, asked = self._postponed
+        before = self.schedule.labels_due(since)
+        if before == total:  # in a run that was given fewer labels since
+            return total
+        return asked + round((planned - before) / (total - before) * (total - asked))
 
     def state(self) -> State:
         """Return what a checkpoint must hold."""
-        state = self.learner.state()
-        own = {"planned": self.planned, "postponed": self.postponed, "told": self._told}
-        return replace(state, values=state.values | own)
+        state = super().state()
+        return replace(state, values=state.values | {"postponed": self._postponed})
 
     def restore(self, state: State) -> None:
         """Go on from what `state` gave."""
-        self.learner.restore(state)
-        values = state.values
-        self.postponed, self._told = values["postponed"], values.get("told", True)  # checkpoints made before know none
-        self.planned = values["up_front"] if "up_front" in values else values["planned"]
+        super().restore(state)
+        postponed = state.values["postponed"]
+        if isinstance(postponed, int):  # as it was before they were postponed in later sessions too
+            postponed = (0, state.values["up_front"] - postponed) if postponed else None
+        self._postponed = None if postponed is None else tuple(postponed)

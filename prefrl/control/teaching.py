@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from prefrl.control.bonus import Bonus, RewardWithBonus
@@ -11,13 +13,14 @@ from prefrl.control.reward_learner import RewardLearner
 from prefrl.control.settings import RunSettings
 from prefrl.history import Episode, History
 from prefrl.rewards.function import RewardFunction
+from prefrl.rewards.particle_entropy import ParticleEntropy
 from prefrl.runs import State
 from prefrl.segments import Rollout
 
 A_FEW = 10
-"""Answers by which is judged whether there is anything to tell apart."""
-MOSTLY_TIES = 0.8
-"""The share of ties among them from which on there is not."""
+"""Answers from which on it can be seen whether there is anything to tell apart."""
+TELLING = 3
+"""Answers that are no ties from which on there is."""
 
 
 class Lesson(NamedTuple):
@@ -42,9 +45,12 @@ class Teaching(Protocol):
     def given(self, num_env_steps: int) -> RewardFunction | None:
         """Return what the agent trains on after so many steps: the reward, with the bonus if there is one."""
 
+    novelty: ParticleEntropy | None
+    """What the agent is given while answers tell nothing; None: that is over, or cannot be."""
+
     @property
-    def told(self) -> bool | None:
-        """Answers tell something, or are ties because what the agent does shows nothing; None: there are none yet."""
+    def explores(self) -> bool:
+        """Ten answers or more tell nothing, so that the agent is given the novelty of what it sees."""
 
     @property
     def labels(self) -> int:
@@ -94,25 +100,47 @@ class AnswerTeaching:
     Args:
         learner: the reward and its record.
         settings: of the run.
+        novelty: what the agent is given while answers tell nothing; None: the learned reward all the same.
     """
 
-    def __init__(self, learner: RewardLearner, settings: RunSettings) -> None:
-        self.learner, self.settings = learner, settings
+    def __init__(self, learner: RewardLearner, settings: RunSettings, novelty: ParticleEntropy | None = None) -> None:
+        self.learner, self.settings, self.novelty = learner, settings, novelty
         self.total_labels, self.total_env_steps = settings.labels, settings.steps
         self._bonus = Bonus(settings.reward)
-        self._told = False
+        self._said_exploring = False
 
     @property
-    def told(self) -> bool | None:
-        """At some time fewer than eight of the last ten answers were ties; None: there are no answers yet."""
-        return self._told or (False if len(self.learner.data) else None)
+    def explores(self) -> bool:
+        """Ten answers or more tell nothing, or as good as nothing: fewer than three are no ties."""
+        return self.novelty is not None and len(self.learner.data) >= A_FEW
 
     def _take_answers(self) -> None:
         """Take in the answers that there are now, and note whether they tell something."""
-        data = self.learner.data
         self.learner.take_answers()
-        ties = data.share_of_ties(max(0, len(data) - A_FEW))
-        self._told |= ties is not None and ties < MOSTLY_TIES
+        self._look_whether_told()
+
+    def _look_whether_told(self) -> None:
+        """Give the agent what was learned, for good, once answers tell something or no more will be asked."""
+        if self.novelty is None:
+            return
+        num, telling = len(self.learner.data), self.learner.data.num_telling()
+        used_up = self.labels >= self.total_labels
+        if telling >= TELLING or used_up:
+            if num >= A_FEW and telling < TELLING:
+                warnings.warn(
+                    f"All {self.labels} labels are used, and {num - telling} of {num} answers are ties: the agent is "
+                    "given what could be learned from them, which may be nothing.",
+                    stacklevel=2,
+                )
+            self.novelty = None
+        elif self.explores and not self._said_exploring:
+            self._said_exploring = True
+            warnings.warn(
+                f"{num - telling} of {num} answers so far are ties: what the agent does shows nothing yet that could "
+                f"be learned from. So it looks for what it has not seen (by particle entropy) until {TELLING} answers "
+                "are no ties.",
+                stacklevel=2,
+            )
 
     @property
     def reward(self) -> RewardFunction | None:
@@ -124,7 +152,9 @@ class AnswerTeaching:
         return self._bonus.at(num_env_steps)
 
     def given(self, num_env_steps: int) -> RewardFunction | None:
-        """Return what the agent trains on after so many steps, once the reward has been fitted."""
+        """Return what the agent trains on after so many steps, once the reward has been fitted or while it explores."""
+        if self.explores:
+            return self.novelty
         if self.reward is not None and (bonus := self.bonus(num_env_steps)):
             return RewardWithBonus(self.learner.reward, bonus)
         return self.reward
@@ -137,6 +167,20 @@ class AnswerTeaching:
     def observe(self, episodes: Sequence[Episode]) -> None:
         """Tell the annotator of training episodes that ended."""
         self.learner.observe(episodes)
+
+    def state(self) -> State:
+        """Return what a checkpoint must hold."""
+        state = self.learner.state()
+        seen = {} if self.novelty is None else {"novelty": self.novelty.seen}
+        return replace(state, arrays=state.arrays | seen)
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` gave; a run that did not explore, as none did before that was there, does not now."""
+        self.learner.restore(state)
+        if self.novelty is not None and "novelty" in state.arrays:
+            self.novelty.seen = state.arrays["novelty"]
+        else:
+            self.novelty = None
 
     def begin_rollout(self, history: History) -> None:
         """Do nothing: fits are waited for."""
@@ -165,7 +209,8 @@ class TrueReward:
     reward: RewardFunction | None = None
     labels = 0
     total_labels = 0
-    told = True
+    novelty: ParticleEntropy | None = None
+    explores = False
 
     def __init__(self, total_env_steps: int) -> None:
         self.total_env_steps = total_env_steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -153,6 +154,14 @@ class ComparisonData:
         pairs = zip(self.items[start:], self.answers[start:], strict=True)
         ties = [answer.pairs(2) == [(0, 1, 0.5)] for items, answer in pairs if len(items) == 2]
         return float(np.mean(ties)) if ties else None
+
+    def num_telling(self) -> int:
+        """Return how many answers tell one thing from another: all but ties, and grades other than the commonest."""
+        told = list(zip(self.items, self.answers, strict=True))
+        several = [answer.pairs(len(items)) for items, answer in told if len(items) > 1]
+        grades = Counter(answer.grade for items, answer in told if len(items) == 1)
+        commonest = max(grades.values(), default=0)
+        return sum(any(p != 0.5 for *_, p in pairs) for pairs in several) + sum(grades.values()) - commonest
 
     def pair_embeddings(self) -> Array | None:
         """Return the features of all pairs `(N, 2 k D)`, as `prefrl.queries.pair_embeddings`; None for images."""

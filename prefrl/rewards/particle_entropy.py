@@ -23,13 +23,21 @@ from prefrl.spaces import Array, Batch, SpaceEncoder, is_image
 NEIGHBOUR = 50
 REMEMBERED = 4_096
 AT_ONCE = 1_024
+MOST_NUMBERS = 1_024  # of an observation
 LEAST_STD = 1e-6
 
 
 def knows_states(space: gymnasium.Space[Any]) -> bool:
-    """Tell whether distances between observations say how different two states are: not where they are images."""
+    """Tell whether distances between observations say how different two states are: not where they are pictures.
+
+    What has more than 1,024 numbers counts as a picture, whatever its form.
+    """
+    return not _has_images(space) and SpaceEncoder(space).size <= MOST_NUMBERS
+
+
+def _has_images(space: gymnasium.Space[Any]) -> bool:
     leaves = list(space.spaces.values()) if isinstance(space, gymnasium.spaces.Dict) else [space]
-    return not any(is_image(leaf) for leaf in leaves)
+    return any(is_image(leaf) for leaf in leaves)
 
 
 class ParticleEntropy:
@@ -43,7 +51,7 @@ class ParticleEntropy:
     """
 
     def __init__(self, space: gymnasium.Space[Any]) -> None:
-        if not knows_states(space):
+        if _has_images(space):
             raise UserError("Exploring by particle entropy needs states, not images. Use --warmup policy or uniform.")
         self._encoder = SpaceEncoder(space)
         self._seen: NDArray[np.float32] = np.zeros((0, self._encoder.size), np.float32)

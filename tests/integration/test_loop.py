@@ -13,13 +13,15 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from prefrl.agents.off_policy import OffPolicyAgent
 from prefrl.control import ControlFolder, TrainSettings, train
-from prefrl.control.loop import Trainer
+from prefrl.control.extend import extend
+from prefrl.control.loop import Progress, Trainer
 from prefrl.errors import UserError
 from prefrl.feedback import Comparison
 from prefrl.rewards import Fitter, RewardEnsemble
 from prefrl.store import PreferenceStore
-from tests.integration.test_resume import TINY
+from tests.integration.test_resume import TINY, TINY_SAC
 
 NOTHING_EVER = "def nothing(segment):\n    return 0.0\n"
 
@@ -58,10 +60,16 @@ def test_while_answers_are_ties_few_are_asked_and_the_agent_looks_for_what_is_ne
     (tmp_path / "teacher.py").write_text(NOTHING_EVER)
     queries = replace(TINY.queries, initial_share=0.25, num_sessions=3)
     settings = replace(TINY, labels=80, reward_function=f"{tmp_path}/teacher.py:nothing", queries=queries)
-    with pytest.warns(UserWarning, match="10 answers so far all, or nearly all, are ties"):
+    with pytest.warns(UserWarning) as said:
         folder = train(settings, tmp_path / "run", quiet=True)
-    assert [number for _, number in sessions(folder)] == [10, 10, 10, 50]  # what is due at the end is asked at the end
-    assert all(row["novelty"] > 0 for row in folder.read_metrics())
+    texts = [str(warning.message) for warning in said]
+    assert any(text.startswith("10 of 10 answers so far are ties") for text in texts)
+    assert any(text.startswith("All 80 labels are used, and 80 of 80 answers are ties") for text in texts)
+    asked = sessions(folder)
+    assert [number for _, number in asked] == [10, 10, 10, 50]  # what is due at the end is asked at the end
+    rows = folder.read_metrics()
+    assert all(("novelty" in row) == (row["num_env_steps"] <= asked[-1][0]) for row in rows)
+    assert all(abs(row["learned_return"] or 0) < 1e-3 for row in rows)  # of the reward, which knows nothing
 
 
 def test_an_agent_that_was_told_something_is_given_the_reward_alone(tmp_path: Path) -> None:
@@ -69,6 +77,94 @@ def test_an_agent_that_was_told_something_is_given_the_reward_alone(tmp_path: Pa
         warnings.filterwarnings("error", message=".*are ties")
         folder = train(TINY, tmp_path / "run", quiet=True)
     assert not any("novelty" in row for row in folder.read_metrics())
+
+
+@pytest.mark.parametrize("feedback", ["comparison", "ranking", "rating", "mixed"])
+def test_answers_of_every_kind_tell_something(feedback: str, tmp_path: Path) -> None:
+    settings = replace(TINY, labels=40, queries=replace(TINY.queries, feedback=feedback, num_ranked=3))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*are ties")
+        folder = train(settings, tmp_path / "run", quiet=True)
+    assert not any("novelty" in row for row in folder.read_metrics())
+
+
+class Script:
+    """Answers the first so many questions by a tie, then says that the first is better."""
+
+    name = "script"
+
+    def __init__(self, num_ties: int) -> None:
+        self.num_ties = num_ties
+
+    def observe(self, episodes: object) -> None:
+        pass
+
+    def answer(self, queries: list) -> list[Comparison]:  # type: ignore[type-arg]
+        said = []
+        for query in queries:
+            said.append(
+                Comparison(query_id=query.id, preference=0.5 if self.num_ties > 0 else 1.0, annotator=self.name)
+            )
+            self.num_ties -= 1
+        return said
+
+    def state(self) -> dict[str, object]:
+        return {"num_ties": self.num_ties}
+
+    def restore(self, state: dict[str, int]) -> None:
+        self.num_ties = state["num_ties"]
+
+
+def test_three_answers_that_are_no_ties_end_the_exploring_for_good(tmp_path: Path) -> None:
+    class Rarely(Script):
+        def answer(self, queries: list) -> list[Comparison]:  # type: ignore[type-arg]
+            said = []
+            for query in queries:
+                self.num_ties += 1
+                tells = self.num_ties % 8 == 0
+                said.append(Comparison(query_id=query.id, preference=float(tells) or 0.5, annotator=self.name))
+            return said
+
+    settings = replace(TINY, labels=60, steps=4800)
+    folder = train(settings, tmp_path / "run", quiet=True, annotator=Rarely(0))  # type: ignore[arg-type]
+    rows = folder.read_metrics()
+    explored = ["novelty" in row for row in rows]
+    assert explored[0] and not explored[-1] and explored == sorted(explored, reverse=True)
+    assert [row["labels"] for row, so in zip(rows, explored, strict=True) if so][-1] < 30  # the third came at the 24th
+
+
+@pytest.mark.parametrize("labels", [25, 30, 36, 46, 120])
+def test_a_run_extended_while_labels_are_postponed_asks_as_many_as_it_is_told(labels: int, tmp_path: Path) -> None:
+    queries = replace(TINY.queries, num_sessions=4)
+    settings = replace(TINY, labels=80, warmup_steps=100, queries=queries)
+    trainer: list[Trainer] = []
+    script = Script(20)
+
+    def stop(progress: Progress) -> None:
+        if progress.num_env_steps >= 1300:
+            trainer[0].stop()
+
+    folder = ControlFolder.create(tmp_path / "run", settings.resolve(), baseline=False)
+    trainer.append(Trainer(folder, annotator=script, on_progress=stop))  # type: ignore[arg-type]
+    assert not trainer[0].run()
+    trainer[0].close()
+    assert folder.read_metrics()[-1]["labels"] == 20
+    extend(folder, str(labels))
+    again = Trainer(ControlFolder(folder.path), annotator=script)  # type: ignore[arg-type]
+    assert again.run()
+    again.close()
+    assert folder.read_metrics()[-1]["labels"] == labels
+
+
+def test_critics_that_learned_what_is_new_begin_anew_when_answers_tell_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reset: list[int] = []
+    monkeypatch.setattr(OffPolicyAgent, "_reset_critics", lambda agent: reset.append(agent.num_env_steps))
+    settings = replace(TINY_SAC, labels=40, steps=2000)
+    folder = train(settings, tmp_path / "run", quiet=True, annotator=Script(20))  # type: ignore[arg-type]
+    explored = [row["num_env_steps"] for row in folder.read_metrics() if "novelty" in row]
+    assert reset == [explored[-1]]
 
 
 class Corridor(gymnasium.Env[Any, Any]):

@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from prefrl.errors import UserError
+from prefrl.feedback import Ranking, Rating
 from prefrl.likelihood import bradley_terry_log_likelihood
 from prefrl.rewards import ComparisonData, FitReport, FitSettings, Fitter, RewardEnsemble, RewardSettings
 from prefrl.rewards.explaining import CutPoints, Examples
@@ -426,6 +427,22 @@ def test_the_share_of_ties_is_of_the_answers_that_stand() -> None:
     assert data.share_of_ties() == 0.5
     data.remove(1)
     assert data.share_of_ties() == pytest.approx(1 / 3)
+
+
+def test_what_tells_is_all_but_ties_and_grades_other_than_the_commonest() -> None:
+    reward, pairs = make_reward(), make_pairs(3)
+    data = make_data(reward, pairs, [1.0, 0.5, 0.0])
+    assert data.num_telling() == 2
+    first, second, third = (data.encode([segments[0]])[0] for segments in pairs)
+    rankings = [Ranking(query_id="", annotator="", ranks=ranks) for ranks in ((1, 1, 1), (1, 2, 1))]
+    counts = np.ones((2, reward.num_members))
+    data.add_answers([(first, second, third)] * 2, rankings, [None, None], counts)
+    assert data.num_telling() == 3
+    for grades, telling in (((2, 2), 3), ((2, 4), 4), ((4, 4), 6)):  # then 2 2 2 4, then three of each
+        ratings = [Rating(query_id="", annotator="", rating=grade) for grade in grades]
+        data.add_answers([(first,), (second,)], ratings, [5, 5], counts)
+        assert data.num_telling() == telling
+    assert ComparisonData(reward, K).num_telling() == 0
 
 
 def test_features_of_segments_follow_the_ensembles_statistics() -> None:
