@@ -60,7 +60,8 @@ def test_while_answers_are_ties_few_are_asked_and_the_agent_looks_for_what_is_ne
     (tmp_path / "teacher.py").write_text(NOTHING_EVER)
     queries = replace(TINY.queries, initial_share=0.25, num_sessions=3)
     settings = replace(TINY, labels=80, reward_function=f"{tmp_path}/teacher.py:nothing", queries=queries)
-    with pytest.warns(UserWarning) as said:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         folder = train(settings, tmp_path / "run", quiet=True)
     texts = [str(warning.message) for warning in said]
     assert any(text.startswith("10 of 10 answers so far are ties") for text in texts)

@@ -434,12 +434,12 @@ def test_what_tells_is_all_but_ties_and_grades_other_than_the_commonest() -> Non
     data = make_data(reward, pairs, [1.0, 0.5, 0.0])
     assert data.num_telling() == 2
     first, second, third = (data.encode([segments[0]])[0] for segments in pairs)
-    rankings = [Ranking(query_id="", annotator="", ranks=ranks) for ranks in ((1, 1, 1), (1, 2, 1))]
+    rankings = [Ranking(query_id="", annotator="anna", ranks=ranks) for ranks in ((1, 1, 1), (1, 2, 1))]
     counts = np.ones((2, reward.num_members))
     data.add_answers([(first, second, third)] * 2, rankings, [None, None], counts)
     assert data.num_telling() == 3
     for grades, telling in (((2, 2), 3), ((2, 4), 4), ((4, 4), 6)):  # then 2 2 2 4, then three of each
-        ratings = [Rating(query_id="", annotator="", rating=grade) for grade in grades]
+        ratings = [Rating(query_id="", annotator="anna", rating=grade) for grade in grades]
         data.add_answers([(first,), (second,)], ratings, [5, 5], counts)
         assert data.num_telling() == telling
     assert ComparisonData(reward, K).num_telling() == 0
