@@ -148,5 +148,6 @@ class ScheduledTeaching(AnswerTeaching):
         super().restore(state)
         postponed = state.values["postponed"]
         if isinstance(postponed, int):  # as it was before they were postponed in later sessions too
-            postponed = (0, state.values["up_front"] - postponed) if postponed else None
+            due = state.values["up_front"]
+            postponed = (self.schedule.steps_until(due), due - postponed) if postponed else None
         self._postponed = None if postponed is None else tuple(postponed)

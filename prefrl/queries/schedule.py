@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from prefrl.errors import UserError
@@ -106,6 +107,11 @@ class LabelSchedule:
         """Return how many labels should have been asked once `num_env_steps` environment steps are made."""
         due = bisect_right(self._sessions, num_env_steps, key=lambda session: session[0])
         return sum(labels for _, labels in self._sessions[:due])
+
+    def steps_until(self, labels: int) -> int:
+        """Return the environment steps after which so many labels, or more, have become due; 0 to `total_labels`."""
+        due = accumulate(number for _, number in self._sessions)
+        return next((step for (step, _), sum_of in zip(self._sessions, due, strict=True) if sum_of >= labels), 0)
 
     @cached_property
     def _sessions(self) -> tuple[tuple[int, int], ...]:

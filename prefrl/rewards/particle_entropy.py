@@ -5,7 +5,7 @@ k-th nearest neighbour; Lee et al. 2021 (PEBBLE) explore by it before the first 
 different things. Here states are measured in standard deviations, a neighbour may be of any earlier step, and the
 reward of one step does not depend on which others are scored with it beyond those of its batch. Theirs is the 5th
 nearest of all; ours is the 50th of some 4,096 that are remembered: where there are few different states, the 5th is the
-same state again, and nothing is new (a corridor of 51 places: one agent of three never left its beginning).
+same state again, and nothing is new (a corridor of 51 places: one agent of five never left its beginning).
 """
 
 from __future__ import annotations

@@ -44,6 +44,14 @@ def test_labels_due_is_the_running_sum_of_sessions(schedule: LabelSchedule, num_
     assert schedule.labels_due(-1) == 0
 
 
+def test_labels_become_due_at_the_steps_until_them_and_not_before() -> None:
+    schedule = LabelSchedule(total_labels=60, total_steps=1_000, decay_steps=200)
+    for labels in range(1, 61):
+        steps = schedule.steps_until(labels)
+        assert schedule.labels_due(steps) >= labels
+        assert steps == 0 or schedule.labels_due(steps - 1) < labels
+
+
 def test_a_constant_rate_gives_equal_sessions_ending_at_the_last_session() -> None:
     schedule = LabelSchedule(total_labels=100, total_steps=1_000, kind="constant", initial_share=0.2, num_sessions=4)
     assert schedule.sessions() == [(0, 20), (200, 20), (400, 20), (600, 20), (800, 20)]
