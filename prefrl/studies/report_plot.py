@@ -151,7 +151,7 @@ def _draw_correlations(axes: Axes, card: ReportCard, against: str) -> None:
 
 def _draw_terciles(axes: Axes, card: ReportCard) -> None:
     set_style(axes, "Accuracy within each third", "segments, by learned return", "accuracy on pairs (a coin: 0.5)")
-    axes.set(ylim=(0, 1.1))
+    axes.set(xlim=(-0.5, 2.5), ylim=(0, 1.1))
     axes.axhline(0.5, color=GREY, linewidth=1, linestyle="--", zorder=3)
     if not card.terciles:
         say(axes, card.missing.get("terciles", "not known"))

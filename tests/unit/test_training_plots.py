@@ -144,6 +144,19 @@ def test_what_cannot_be_told_is_said(tmp_path: Path, drawn: list[Any]) -> None:
     assert shown.count("cannot be told") == 5
 
 
+def test_thirds_of_ties_are_named_in_their_own_panel(tmp_path: Path, drawn: list[Any]) -> None:
+    known = a_card().terciles[0]
+    ties = replace(known, accuracy=None)
+    plot_report(a_card(terciles=(ties, ties, known)), ROWS, tmp_path / "report.png")
+    (panel,) = (axes for axes in drawn[0].axes if axes.get_title(loc="left").startswith("Accuracy within each third"))
+    said = [text for text in panel.texts if text.get_text() == "only ties"]
+    assert len(said) == 2
+    frame = panel.get_window_extent()
+    for text in said:
+        box = text.get_window_extent()
+        assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+
+
 @pytest.mark.parametrize(
     "rows",
     [
