@@ -113,7 +113,7 @@ def test_while_people_find_all_alike_the_agent_looks_for_something_new(tmp_path:
         return 0.5 if next(count) < 12 else by_true_return(store, claim)
 
     with person(out, judge, pause=0.05):
-        folder = train(settings(labels=24, steps=30_000), out, quiet=True)
+        folder = train(settings(labels=24, steps=30_000, wait=10), out, quiet=True)
     rows = folder.read_metrics()
     assert "novelty" in rows[0] and "novelty" not in rows[-1]
     assert any("looks for something new" in state for state in states)
