@@ -33,9 +33,7 @@ class ScheduledTeaching(AnswerTeaching):
     def __init__(self, learner: RewardLearner, settings: RunSettings, novelty: ParticleEntropy | None = None) -> None:
         super().__init__(learner, settings, novelty)
         self.schedule = settings.label_schedule()
-        self._postponed: tuple[int, int] | None = (
-            None  # the steps after which labels were last, and how many were given
-        )
+        self._postponed: tuple[int, int] | None = None  # after how many steps some last were; labels asked by then
 
     def begin(self, warmup: Rollout, history: History, num_env_steps: int) -> None:
         """Take the statistics of the inputs from the warm-up, ask the labels due before training and fit."""
@@ -103,7 +101,7 @@ class ScheduledTeaching(AnswerTeaching):
                 continue  # answers will come later: nothing to go by
             if ties is None:
                 break
-            if ties >= UP_FRONT_TIES:
+            if ties >= UP_FRONT_TIES and due < self.total_labels:
                 self._postpone(num_env_steps)
                 break
 
