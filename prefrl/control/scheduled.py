@@ -101,8 +101,7 @@ class ScheduledTeaching(AnswerTeaching):
                 continue  # answers will come later: nothing to go by
             if ties is None:
                 break
-            if ties >= UP_FRONT_TIES and due < self.total_labels:
-                self._postpone(num_env_steps)
+            if ties >= UP_FRONT_TIES and self._postpone(num_env_steps):
                 break
 
     def _ask_whether_told(self, history: History, num_env_steps: int) -> None:
@@ -110,10 +109,16 @@ class ScheduledTeaching(AnswerTeaching):
         if self._num_missing(num_env_steps) > 0 and self._ask_a_few(history, num_env_steps) and self.explores:
             self._postpone(num_env_steps)
 
-    def _postpone(self, num_env_steps: int) -> None:
-        """Have the labels that are due asked in the later sessions, in proportion to what these ask anyway."""
-        if self._num_missing(num_env_steps) > 0 and self.schedule.labels_due(num_env_steps) < self.total_labels:
+    def _postpone(self, num_env_steps: int) -> bool:
+        """Have the labels that are due asked in the later sessions, in proportion to what these ask anyway.
+
+        Returns:
+            Whether there are any, and later sessions.
+        """
+        able = self._num_missing(num_env_steps) > 0 and self.schedule.labels_due(num_env_steps) < self.total_labels
+        if able:
             self._postponed = num_env_steps, self.labels + self.learner.num_open
+        return able
 
     def _ask_a_few(self, history: History, num_env_steps: int) -> int:
         """Ask no more than ten of the labels that are due and take in the answers; return how many were asked."""

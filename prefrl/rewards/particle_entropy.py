@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from prefrl.errors import UserError
-from prefrl.spaces import Array, Batch, SpaceEncoder, is_image
+from prefrl.spaces import Array, Batch, SpaceEncoder, batch_length, is_image, take
 
 NEIGHBOUR = 50
 REMEMBERED = 4_096
@@ -64,10 +64,13 @@ class ParticleEntropy:
             observations: the states.
             rng: chooses.
         """
-        seen = np.concatenate([self.seen, self._encoder.encode(observations)])
-        if len(seen) > REMEMBERED:
-            seen = seen[rng.permutation(len(seen))[:REMEMBERED]]
-        self.seen = seen
+        before, num = len(self.seen), len(self.seen) + batch_length(observations)
+        kept = rng.permutation(num)[:REMEMBERED] if num > REMEMBERED else np.arange(num)
+        new = kept >= before
+        states = np.empty((len(kept), self._encoder.size), np.float32)
+        states[~new] = self.seen[kept[~new]]
+        states[new] = self._encoder.encode(take(observations, kept[new] - before))
+        self.seen = states
 
     @property
     def seen(self) -> NDArray[np.float32]:
