@@ -169,7 +169,7 @@ def test_critics_that_learned_what_is_new_begin_anew_when_answers_tell_something
     assert reset == [explored[-1]]
 
 
-class Corridor(gymnasium.Env[Any, Any]):
+class FarEnd(gymnasium.Env[Any, Any]):
     """A walk along a corridor that is worth something at its far end alone: chance gets there once in a million."""
 
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
@@ -193,12 +193,12 @@ class Corridor(gymnasium.Env[Any, Any]):
 def test_a_goal_that_chance_does_not_meet_is_met_by_looking_for_what_is_new(
     explores: bool, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "Corridor-v0" not in gymnasium.registry:
-        gymnasium.register("Corridor-v0", Corridor, max_episode_steps=100)
+    if "FarEnd-v0" not in gymnasium.registry:
+        gymnasium.register("FarEnd-v0", FarEnd, max_episode_steps=100)
     if not explores:
         monkeypatch.setattr(Trainer, "_may_explore", False)
     settings = TrainSettings(
-        env_id="Corridor-v0", labels=100, steps=40_000, num_envs=8, segment_length=25, seed=seed,
+        env_id="FarEnd-v0", labels=100, steps=40_000, num_envs=8, segment_length=25, seed=seed,
         hyperparameters={"n_steps": 100, "batch_size": 200, "n_epochs": 5},
     )  # fmt: skip
     folder = train(settings, tmp_path / "run", quiet=True)
