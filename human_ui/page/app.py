@@ -207,7 +207,7 @@ class Page:
         if not isinstance(held, list):
             raise Refused(422, "held is a list of tickets.")
         if path == "next":
-            return self.host.next(person, held, said.get("want", 1))
+            return self.host.next(person, held, said.get("want", 1), page=said.get("page"))
         if path == "answer":
             return self.host.answer(person, said.get("ticket"), said)
         if path == "consent":
@@ -223,7 +223,7 @@ class Page:
         if path == "undo":
             return self.host.undo(person, said.get("ticket"))
         if path == "release":
-            return self.host.release(person, held)
+            return self.host.release(person, held, page=said.get("page"))
         if path == "again":
             return self._gallery.again(person, said.get("row"))
         if path == "reopen":

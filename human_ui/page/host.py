@@ -36,6 +36,7 @@ AWAY_SECONDS = 600.0  # after which somebody comes back, and is told what has ch
 STANDING_SECONDS = 1.0
 STUDY = "study"
 MOST_AHEAD = 5  # questions that a page may hold
+MOST_PAGES = 16  # of one person's that are remembered
 LONGEST_SECONDS = 24 * 3600.0
 LONGEST_COMMENT = 2000
 LONGEST_EDIT = 20_000
@@ -79,6 +80,7 @@ class Host:
         self._seen: dict[str, float] = {}
         self._lock = threading.Lock()
         self._turns: dict[str, threading.Lock] = {}
+        self._pages: dict[str, dict[str, list[Claim] | None]] = {}  # last handed to each; None: it is closed
         self._standing: tuple[float, dict[str, Any]] = (-1e9, {})
         self._asked_at = time.monotonic()
         store.set_facts({"known_by": self.campaign.known_by})
@@ -130,32 +132,38 @@ class Host:
 
     # ------------------------------------------------------------------------------------------------ asking
 
-    def next(self, person: Person, held: Sequence[object] = (), want: object = 1) -> dict[str, Any]:
+    def next(
+        self, person: Person, held: Sequence[object] = (), want: object = 1, *, page: object = ""
+    ) -> dict[str, Any]:
         """Return more questions, and how the run stands; keep those that the page holds for it.
 
         Args:
             person: who asks.
             held: tickets of the questions that the page holds already.
             want: how many more it would like.
+            page: its name; one that was closed is given nothing, should its last request come after that.
         """
         self._asked_at = time.monotonic()
         stage = self._stage(person)
         if stage is Stage.CONSENT:  # nothing is noted of who has not agreed
             return {"questions": [], "lost": list(held), "stage": stage.value, "consent": self.gate.consent()}
+        if self._pages_of(person).get(str(page), []) is None:
+            return {"questions": [], "lost": list(held), "stage": stage.value}
         sitting = self._sitting(person)
         kept, lost = self._renew(person, held)
         room = min(int(want) if isinstance(want, int) else 0, MOST_AHEAD - len(kept))
         left = None if person.role == "owner" else self.gate.left(person.name)
         if left is not None:
             room = min(room, left - len(kept))
-        questions: list[dict[str, Any]] = []
+        claims: list[Claim] = []
         if stage is Stage.PRACTISING and not kept and room > 0:
             claims = self.store.claim_known(person.name, str(self.campaign.known_by), LEASE_SECONDS)
             stage = stage if claims else self._stage(person, more=False)
-            questions = [self._question(person, claim, practice=True) for claim in claims]
         if stage is Stage.PASSED:
-            while len(questions) < room and (claim := self._claim(person, sitting)):
-                questions.append(self._question(person, claim))
+            while len(claims) < room and (claim := self._claim(person, sitting)):
+                claims.append(claim)
+        self._remember(person, page, claims)
+        questions = [self._question(person, claim, practice=stage is Stage.PRACTISING) for claim in claims]
         standing = self._stand(sitting)
         given = self.store.num_answers(person.name)
         finished = (
@@ -288,15 +296,18 @@ class Host:
             raise Refused(409, "The owner's link cannot withdraw; use: prefrl forget RUN --annotator NAME")
         with self._lock:
             self._sittings.pop(person.name, None)
+        self._pages.pop(person.name, None)
         self.gate.forget(person.name)
         forgotten = self.store.forget(person.name)
         return {"cookie": "", "max_age": 0, "answers": forgotten.answers}
 
-    def release(self, person: Person, held: Sequence[object]) -> dict[str, Any]:
-        """Give questions back that a page held when it was closed."""
+    def release(self, person: Person, held: Sequence[object], *, page: object = "") -> dict[str, Any]:
+        """Give questions back that a page held when it was closed, and those that were still on their way to it."""
         claims = [claim for claim in self._claims_of(person, held) if claim is not None]
+        claims += self._pages_of(person).get(str(page)) or []
+        self._remember(person, page, None)
         self.store.release(claims)
-        return {"released": len(claims)}
+        return {"released": len({claim.token for claim in claims})}
 
     def clip(self, person: Person, name: str) -> bytes:
         """Return a clip as a file, H.264 in MP4.
@@ -493,6 +504,18 @@ class Host:
         )  # fmt: skip
         self.store.add_answers([edit])
         return {"recorded": True}
+
+    def _pages_of(self, person: Person) -> dict[str, list[Claim] | None]:
+        return self._pages.setdefault(person.name, {})
+
+    def _remember(self, person: Person, page: object, handed: list[Claim] | None) -> None:
+        """Note what was last handed to a page; None: it is closed."""
+        pages = self._pages_of(person)
+        if isinstance(page, str) and 0 < len(page) <= 100:
+            pages.pop(page, None)
+            pages[page] = handed
+            if len(pages) > MOST_PAGES:
+                pages.pop(next(iter(pages)))
 
     def _of_ticket(self, person: Person, ticket: object) -> tuple[str, str, tuple[int, ...]]:
         content = self.signatures.opened(f"ticket {person.name}", ticket if isinstance(ticket, str) else "")

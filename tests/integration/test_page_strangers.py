@@ -278,6 +278,27 @@ def test_the_owner_sees_how_everybody_answers(site: Site) -> None:
     assert people["boss"]["links"] == 1
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_page_that_was_closed_keeps_nothing_whatever_was_on_its_way_to_it(late: bool, site: Site) -> None:
+    anna = Client(site, "anna")
+
+    def ask(page: object, held: list[str]) -> list[str]:
+        found = json.loads(anna.post("next", {"want": 4, "page": page, "held": held})[2])
+        return [question["ticket"] for question in found["questions"]]
+
+    held = ask("first", [])
+    assert len(held) == 4
+    if late:  # its last request comes after its farewell
+        assert anna.post("release", {"held": held, "page": "first"})[0] == 200
+        assert ask("first", held) == []
+    else:  # what was brought last never reached it
+        assert len(ask("first", held[:2])) == 1  # of five that it may hold with those two, the last one left
+        said = json.loads(anna.post("release", {"held": held, "page": "first"})[2])
+        assert said == {"released": 5}
+    assert len(ask("second", [])) == 4
+    assert len(ask(["second"], [])) == 1, "a page without a name is as one of before"
+
+
 # ---------------------------------------------------------------------------------------------------- campaigns
 
 OWNERS_PAGES = ("dashboard", "people", "disagreements", "remarks")

@@ -109,7 +109,9 @@ def until(page: Any, true: str, seconds: float = 30.0) -> None:
             return False
 
     while not holds():
-        assert time.monotonic() < deadline, f"waited in vain: {true}"
+        if time.monotonic() > deadline:
+            shown = page.evaluate("[location.href, document.body.dataset.screen, document.body.innerText, window.prefrl]")
+            raise AssertionError(f"waited in vain: {true}; the page is {json.dumps(shown)}")
         time.sleep(0.03)
 
 

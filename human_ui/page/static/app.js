@@ -43,7 +43,10 @@ const sleep = (seconds) => new Promise((done) => { setTimeout(done, 1000 * secon
 let wake = () => {};
 const rest = (seconds) => Promise.race([sleep(seconds), new Promise((done) => { wake = done; })]);
 
-const held = () => [session.question, ...session.ready].filter(Boolean).map((question) => question.ticket);
+const newName = () => `${Date.now()} ${Math.random()}`;
+let page = newName(); // once it is closed, what it asked for before is given to nobody
+let loading = []; // questions that were brought, while their clips are fetched
+const held = () => [session.question, ...session.ready, ...loading].filter(Boolean).map((question) => question.ticket);
 
 async function bring() {
   for (;;) {
@@ -53,12 +56,13 @@ async function bring() {
     if (!session.introducing || want > AHEAD) {
       try {
         const unsent = outbox.filter((entry) => entry.ticket).map((entry) => entry.ticket); // theirs still, and counted
-        const found = await ask("next", { held: [...held(), ...unsent], want: Math.max(0, want) });
+        const found = await ask("next", { page, held: [...held(), ...unsent], want: Math.max(0, want) });
         ({ stage, finished = false, completion = null } = found);
         standing = found.standing ?? standing;
         recordTrouble = "";
         session.ready = session.ready.filter((question) => !found.lost.includes(question.ticket));
-        for (const question of found.questions) { await load(question); offer(question); brought += 1; }
+        loading = found.questions;
+        for (; loading.length; brought += 1) { await load(loading[0]); offer(loading.shift()); }
       } catch (error) {
         if (error.status === 503) recordTrouble = error.message;
         brought = 0;
@@ -110,7 +114,7 @@ async function forgetClips() {
 // ---------------------------------------------------------------------------------------------------- what is to be kept
 
 function keep(entry) {
-  entry.key = `${store}${Date.now()} ${Math.random()}`;
+  entry.key = store + newName();
   outbox.push(entry);
   try { localStorage.setItem(entry.key, JSON.stringify({ ...entry, reply: undefined })); } catch { /* kept here alone */ }
   send();
@@ -608,9 +612,10 @@ function tick(now) {
 }
 
 addEventListener("pagehide", () => {
-  const tickets = held();
-  if (tickets.length && !signedOut)
-    fetch("release", { method: "POST", keepalive: true, headers: { "content-type": "application/json", "x-prefrl": settings.csrf }, body: JSON.stringify({ held: tickets }) }).catch(() => {});
+  if (signedOut) return;
+  const headers = { "content-type": "application/json", "x-prefrl": settings.csrf };
+  fetch("release", { method: "POST", keepalive: true, headers, body: JSON.stringify({ page, held: held() }) }).catch(() => {});
+  page = newName(); // should the browser come back to it
 });
 addEventListener("pageshow", (event) => { if (event.persisted) wake(); });
 addEventListener("online", () => wake());
