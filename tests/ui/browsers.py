@@ -110,8 +110,8 @@ def until(page: Any, true: str, seconds: float = 30.0) -> None:
 
     while not holds():
         if time.monotonic() > deadline:
-            shown = page.evaluate("[location.href, document.body.dataset.screen, document.body.innerText, window.prefrl]")
-            raise AssertionError(f"waited in vain: {true}; the page is {json.dumps(shown)}")
+            shown = page.evaluate("[location.href, document.body.dataset, document.body.innerText, window.prefrl]")
+            raise AssertionError(f"waited in vain: {true}; the page is {shown}")
         time.sleep(0.03)
 
 
