@@ -180,13 +180,9 @@ def _draw_training(axes: Axes, metrics: Sequence[Row], against: str | None) -> N
         say(axes, "no metrics of a training run")
         return
     marker = "o" if max(len(steps), len(learned_steps)) == 1 else None
-    axes.plot(steps, true, color=ORANGE, linewidth=2, marker=marker, label=f"{name} (left)")
+    axes.plot(steps, true, color=ORANGE, linewidth=2, marker=marker)
     axes.tick_params(axis="y", colors=ORANGE)
     axes.yaxis.label.set_color(ORANGE)
-    other = second_axis(axes, "learned return per episode", BLUE)
-    other.plot(
-        learned_steps, learned, color=BLUE, linewidth=2, linestyle="--", marker=marker, label="learned return (right)"
-    )
-    lines = [*axes.lines, *other.lines]
-    other.legend(lines, [str(line.get_label()) for line in lines], loc="lower right", frameon=False, fontsize=9)
+    other = second_axis(axes, "learned return per episode (dashed)", BLUE)
+    other.plot(learned_steps, learned, color=BLUE, linewidth=2, linestyle="--", marker=marker)
     format_steps(axes)
