@@ -8,7 +8,7 @@ et al. 2018: 0.1); A2C's are stable-baselines3's own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from prefrl.agents import AGENTS
@@ -75,7 +75,8 @@ PPO: dict[str, AgentDefaults] = {
     "prefrl/Christiano-Ant-v0": _ppo(1_000_000, **_LONG),
     "prefrl/Christiano-Cheetah-v0": _CHEETAH,
     "prefrl/Christiano-Swimmer-v0": _SWIMMER,
-    "prefrl/Christiano-Reacher-v0": _ppo(200_000, **_REACHER),
+    # A quarter of the answers comes before training: with so little noise they would be about arms that hardly move.
+    "prefrl/Christiano-Reacher-v0": replace(_ppo(200_000, **_REACHER), warmup="uniform"),
     "prefrl/Christiano-Pendulum-v0": _ppo(100_000),
     "prefrl/Christiano-DoublePendulum-v0": _ppo(200_000),
     **dict.fromkeys(_DMC, _ppo(1_000_000)),  # not tuned

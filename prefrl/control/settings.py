@@ -203,7 +203,8 @@ class TrainSettings:
     """Steps at the start in which the agent acts without learning; the first queries are about them."""
     warmup: Literal["policy", "uniform", "entropy"] | None = None
     """How it acts then: as its untrained policy does (Christiano et al. 2017, app. A), uniformly at random, or
-    learning to see what it has not seen (entropy; Lee et al. 2021, PEBBLE)."""
+    learning to see what it has not seen (entropy; Lee et al. 2021, PEBBLE). Default: what suits the agent and the
+    environment."""
     queries: QuerySettings = field(default_factory=QuerySettings)
     """Which segments are asked about, and when."""
     reward: RewardSettings = field(default_factory=RewardSettings)
