@@ -21,9 +21,9 @@ demo: $(STAMP)
 unit: $(STAMP)
 	$(PYTEST) tests/unit -m "not slow"
 
-# Files of tests side by side, one thread each.
+# Files of tests side by side, one thread each; at the end those that took longest.
 test: $(STAMP)
-	$(PYTEST)
+	$(PYTEST) --durations 40
 
 # All tests again, slower: which lines they reach, in the processes that they start as well. Fewer: make coverage TESTS=tests/unit
 coverage: $(STAMP)
