@@ -31,6 +31,7 @@ from prefrl.sweeps.search import SearchSettings
 from prefrl.sweeps.searched import run_search, show_searched
 
 USAGE = """usage: prefrl sweep train ENV [--vary NAME=VALUE,VALUE ...] [--seeds N] [OPTIONS] [options of prefrl train]
+       prefrl sweep train ENV --one-at-a-time NAME=VALUE NAME=VALUE ... [--seeds N] ...
        prefrl sweep train ENV --search NAME=LOW..HIGH ... [--trials N] [--seeds N] ...
        prefrl sweep offline DATASET ...
        prefrl sweep text VERB ...
@@ -39,6 +40,7 @@ USAGE = """usage: prefrl sweep train ENV [--vary NAME=VALUE,VALUE ...] [--seeds 
 
 Make every combination of what is varied, once for each seed, on this machine or on a cluster of Ray; called again, it
 goes on where it stopped. Values of --vary are separated by commas, or one JSON list: 'panel=[["oracle", "coin"]]'.
+With --one-at-a-time each value is tried alone, beside the runs without any of them.
 
 With --search it looks for the best values instead: NAME=LOW..HIGH, NAME=LOW..HIGH:log where a range spans magnitudes,
 or NAME=A,B,C. Each trial is one combination, made once for each seed.
@@ -86,12 +88,15 @@ def main(arguments: Sequence[str]) -> None:
         tyro.cli(Options, prog="prefrl sweep", args=["--help"])
     what, rest = arguments[0], arguments[1:]
     vary, rest = _split(rest, "--vary")
+    alone, rest = _split(rest, "--one-at-a-time")
     search, rest = _split(rest, "--search")
     if Path(what).suffix in (".toml", ".yaml", ".yml", ".json"):
         options = tyro.cli(Options, prog=f"prefrl sweep {what}", args=rest)
         sweep, name = read_sweep(Path(what)), Path(what).stem
-        if vary or search:
-            raise UserError(f"What is varied or searched stands in {what}. Leave --vary and --search out.")
+        if vary or alone or search:
+            raise UserError(
+                f"What is varied or searched stands in {what}. Leave --vary, --one-at-a-time and --search out."
+            )
         given = {word.partition("=")[0] for word in rest}
         for option in ("seeds", "trials"):
             if f"--{option}" in given:
@@ -106,13 +111,14 @@ def main(arguments: Sequence[str]) -> None:
             print(f"Options of each run are those of prefrl {what}; of the sweep they are:\n")
             tyro.cli(Options, prog=f"prefrl sweep {what}", args=["--help"])
         options, rest = tyro.cli(Options, prog=f"prefrl sweep {what}", args=rest, return_unknown_args=True)
-        varied, ranges = _varied(kind, vary), _ranges(kind, search)
+        varied, changes, ranges = _varied(kind, vary), _varied(kind, alone), _ranges(kind, search)
         first = varied or {name: [one["low"]] if isinstance(one, dict) else one for name, one in ranges.items()}
-        sweep = replace(_sweep(kind, rest, first, options.seeds), vary=varied, search=ranges, trials=options.trials)
-        word = ["search"] if ranges else []
-        name = "-".join(
-            [what.replace(" ", "-"), *(str(one) for one in rest[:1] if not one.startswith("-")), *word, *first]
-        )
+        sweep = replace(
+            _sweep(kind, rest, first, options.seeds), vary=varied, one_at_a_time=changes, search=ranges,
+            trials=options.trials,
+        )  # fmt: skip
+        task = [one for one in rest[:1] if not one.startswith("-")]
+        name = "-".join([what.replace(" ", "-"), *task, *(["search"] if ranges else []), *first, *changes])
         again = [what, *rest]
     out = options.out or Path("runs/sweeps") / "".join(c if c.isalnum() or c in "._-" else "-" for c in name)[:100]
     resources = Resources(

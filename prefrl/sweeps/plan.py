@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import re
 import tomllib
 import typing
@@ -25,6 +26,8 @@ from prefrl.sweeps.ranges import Range, range_of
 
 FORMAT, NAME = "prefrl.sweep", "sweep.json"
 MOST_RUNS = 100_000
+AS_GIVEN = "as given"
+"""What runs are called in which nothing is varied."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,9 @@ class Sweep:
     """Of all runs, as `config.json` has them or by the names of options; the rest has its defaults."""
     vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Values of settings, by the names of options, e.g. `{"labels": [50, 100], "reward.num-members": [1, 3]}`."""
+    one_at_a_time: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Values that settings have in turn, each alone, beside the runs without any of them, within each combination of
+    what is varied: what does a part bring? E.g. `{"fit.crop": [0.3], "reward.network": ["dynamics"]}`."""
     seeds: int = 5
     """How many, counted from the seed in the settings."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +102,7 @@ class CellMaker:
         return [
             Cell(
                 name=f"{folder}/seed-{seed}",
-                variant=variant or "as given",
+                variant=variant or AS_GIVEN,
                 varied=varied,
                 seed=seed,
                 settings=put(given, self.seed_place, seed),
@@ -131,15 +137,22 @@ class Plan:
         for name, value in (("seeds", sweep.seeds), ("trials", sweep.trials)):
             if type(value) is not int or value < 1:
                 raise UserError(f"{name} must be a whole number of at least 1. Received {value!r}")
-        if sweep.vary and sweep.search:
-            raise UserError("Vary settings, or search for their best values: not both. Leave --vary or --search out.")
+        varied = {**sweep.vary, **sweep.one_at_a_time}
+        if varied and sweep.search:
+            raise UserError(
+                "Vary settings, or search for their best values: not both. Leave --search out, or --vary and "
+                "--one-at-a-time."
+            )
         options = _options(kind, sweep.options)
         paths = option_paths(kind.settings)
         base = merged(default_values(kind.settings), _placed(sweep.settings, paths, kind))
-        asked = sweep.search or sweep.vary
-        places = {name: place_of(name, paths, kind.aliases) for name in asked}
+        asked = [*sweep.search, *sweep.vary, *sweep.one_at_a_time]
+        places = [(name, place_of(name, paths, kind.aliases)) for name in asked]
         seed_place = paths["seed"]
         _check_places(places, seed_place)
+        if any(place_of(name, paths, kind.aliases) == (kind.task,) for name in sweep.one_at_a_time):
+            task = kind.task.replace("_", "-")
+            raise UserError(f"What is changed one at a time is changed in each task. Give tasks with --vary {task}=A,B")
         first = get(base, seed_place)
         if type(first) is not int:
             raise UserError(f"seed must be a whole number of at least 0. Received {first!r}")
@@ -147,13 +160,17 @@ class Plan:
         seeds = range(first, first + sweep.seeds)
         if sweep.search and sweep.seeds * sweep.trials > MOST_RUNS:
             raise UserError(f"That would be {sweep.seeds * sweep.trials:,} runs; at most {MOST_RUNS:,} are made.")
-        maker = CellMaker(kind=kind, options=options, base=base, places=places, seed_place=seed_place, seeds=seeds)
+        maker = CellMaker(
+            kind=kind, options=options, base=base, places=dict(places), seed_place=seed_place, seeds=seeds
+        )
         search = {name: range_of(name, given) for name, given in sweep.search.items()}
         described: dict[str, Any] = {
             "format": FORMAT, "version": 1, "made_by": "prefrl sweep", "command": kind.name,
             "settings": put(base, seed_place, first), "vary": {name: list(of) for name, of in sweep.vary.items()},
             "seeds": sweep.seeds, "options": to_json(options),
         }  # fmt: skip
+        if sweep.one_at_a_time:
+            described["one_at_a_time"] = {name: list(of) for name, of in sweep.one_at_a_time.items()}
         if search:
             described["search"] = {name: one.to_json() for name, one in search.items()}
             _check_ends(maker, search)
@@ -190,7 +207,7 @@ class Plan:
                 found[name] = json.loads(json.dumps(merged(defaults, found[name])))
         differs = [
             name
-            for name in ("command", "settings", "vary", "options", "search")
+            for name in ("command", "settings", "vary", "one_at_a_time", "options", "search")
             if found.get(name) != self.described.get(name)
         ]
         if differs:
@@ -221,7 +238,7 @@ def read_described(path: Path) -> dict[str, Any]:
 def read_sweep(path: Path) -> Sweep:
     """Read a sweep from a TOML, YAML or JSON file.
 
-    Its keys are those of `Sweep`: `command`, `settings`, `vary`, `seeds`, `options`.
+    Its keys are the fields of `Sweep`.
 
     Raises:
         UserError: there is no such file, or it does not say what a sweep is.
@@ -241,7 +258,8 @@ def read_sweep(path: Path) -> Sweep:
     except Exception as error:  # each library has its own
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
     known = {
-        "command": str, "settings": dict, "vary": dict, "seeds": int, "options": dict, "search": dict, "trials": int,
+        "command": str, "settings": dict, "vary": dict, "one_at_a_time": dict, "seeds": int, "options": dict,
+        "search": dict, "trials": int,
     }  # fmt: skip
     if not isinstance(found, dict):
         raise UserError(f"{path} should hold {', '.join(known)} by name. Received a {type(found).__name__}.")
@@ -250,9 +268,10 @@ def read_sweep(path: Path) -> Sweep:
             raise UserError(f"{path}: there is no key {name!r}; known are {', '.join(known)}.{near_names(name, known)}")
         if type(value) is not known[name]:
             raise UserError(f"{path}: {name} should be of type {known[name].__name__}. Received {str(value)[:60]!r}")
-    for name, values in found.get("vary", {}).items():
-        if not isinstance(values, list):
-            raise UserError(f"{path}: vary.{name} should be a list of values. Received {str(values)[:60]!r}")
+    for part in ("vary", "one_at_a_time"):
+        for name, values in found.get(part, {}).items():
+            if not isinstance(values, list):
+                raise UserError(f"{path}: {part}.{name} should be a list of values. Received {str(values)[:60]!r}")
     return Sweep(**found)
 
 
@@ -296,20 +315,26 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _every_cell(maker: CellMaker, sweep: Sweep) -> Iterator[Cell]:
-    """Return a run for every combination and seed."""
-    num = sweep.seeds
-    for name, values in sweep.vary.items():
+    """Return a run for every combination and seed; after each combination, those with one change more."""
+    for name, values in (*sweep.vary.items(), *sweep.one_at_a_time.items()):
         if len(values) == 0:
             raise UserError(f"There is no value of {name} to vary.")
         if any(value in values[:number] for number, value in enumerate(values)):
             raise UserError(f"A value of {name} is given twice: {', '.join(map(shown, values))}.")
-        num *= len(values)
+    changes = [{name: value} for name, values in sweep.one_at_a_time.items() for value in values]
+    num = sweep.seeds * math.prod(map(len, sweep.vary.values())) * (1 + len(changes))
     if num > MOST_RUNS:
         raise UserError(f"That would be {num:,} runs; at most {MOST_RUNS:,} are made. Vary less at a time.")
     names: set[str] = set()
     for values in itertools.product(*sweep.vary.values()):
         varied = dict(zip(sweep.vary, values, strict=True))
-        yield from maker.of(varied, _folder_name(varied, names))
+        plain = maker.of(varied, _folder_name(varied, names))
+        yield from plain
+        for change in changes:
+            cells = maker.of(varied | change, _folder_name(varied | change, names))
+            if (cells[0].expected or cells[0].settings) == (plain[0].expected or plain[0].settings):
+                raise UserError(f"The runs with {cells[0].variant} are those without: leave that change out.")
+            yield from cells
 
 
 def _with_baselines(maker: CellMaker, cells: Iterator[Cell]) -> tuple[Cell, ...]:
@@ -333,11 +358,13 @@ def _check_ends(maker: CellMaker, search: Mapping[str, Range]) -> None:
             maker.of({**first, name: value}, "")
 
 
-def _check_places(places: Mapping[str, tuple[str, ...]], seed_place: tuple[str, ...]) -> None:
+def _check_places(places: Sequence[tuple[str, tuple[str, ...]]], seed_place: tuple[str, ...]) -> None:
     by_place: dict[tuple[str, ...], str] = {}
-    for name, place in places.items():
+    for name, place in places:
         if place == seed_place:
             raise UserError("Seeds are counted by --seeds, from --seed on. Leave seed out of what is varied.")
+        if by_place.get(place) == name:
+            raise UserError(f"{name} is varied, and changed one at a time as well. Leave one of them out.")
         if place in by_place:
             raise UserError(f"{by_place[place]} and {name} are the same setting. Vary it once.")
         by_place[place] = name
@@ -395,7 +422,7 @@ def _folder_name(varied: Mapping[str, Any], taken: set[str]) -> str:
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> str:
     """Return in words the first place where two descriptions differ."""
-    old, new, where = found.get(name), wanted[name], name
+    old, new, where = found.get(name), wanted.get(name), name
     while isinstance(old, dict) and isinstance(new, dict):
         key = next(key for key in sorted({*old, *new}) if old.get(key) != new.get(key))
         old, new, where = old.get(key), new.get(key), f"{where}.{key}"

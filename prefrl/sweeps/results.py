@@ -17,7 +17,7 @@ from prefrl.errors import UserError, near_names
 from prefrl.files import write_atomically
 from prefrl.runs.metrics import finite, numbers
 from prefrl.sweeps.naming import get, option_paths, place_of
-from prefrl.sweeps.plan import Cell, Plan, shown
+from prefrl.sweeps.plan import AS_GIVEN, Cell, Plan, shown
 
 SHARE = "share"
 """Of the gain of the run on the true reward over random actions, where runs have that beside them."""
@@ -190,7 +190,7 @@ def _variant(plan: Plan, cell: Cell) -> str:
         for name, value in cell.varied.items()
         if place_of(name, paths, plan.kind.aliases) != (plan.kind.task,)
     }
-    return ", ".join(f"{name}={shown(value)}" for name, value in others.items()) or "as given"
+    return ", ".join(f"{name}={shown(value)}" for name, value in others.items()) or AS_GIVEN
 
 
 def check_measure(plan: Plan, measure: str | None) -> None:

@@ -52,7 +52,7 @@ def _file(described: Mapping[str, Any]) -> str:
     defaults = default_values(kind_named(described["command"]).settings)
     lines = [f"command = {json.dumps(described['command'])}", f"seeds = {described['seeds']}", "[settings]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in _changed(described["settings"], defaults)]
-    for part in ("vary", "search", "options"):
+    for part in ("vary", "one_at_a_time", "search", "options"):
         given = {name: value for name, value in described.get(part, {}).items() if value not in (None, False, [])}
         if given:
             lines += [f"[{part}]", *(f"{json.dumps(name)} = {json.dumps(value)}" for name, value in given.items())]

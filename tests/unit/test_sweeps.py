@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,61 @@ def test_every_combination_is_a_run_for_each_seed_with_a_folder_of_its_own() -> 
     settings = from_json(TrainSettings, last.settings)
     assert (settings.labels, settings.teacher, settings.seed, settings.steps) == (8, "noisy", 4, 16000)
     assert last.expected["warmup_steps"] > 0, "as config.json will hold it: resolved"
+
+
+def test_changes_are_made_one_at_a_time_within_each_combination() -> None:
+    sweep = Sweep(
+        settings={"env_id": "Pendulum-v1", "steps": 16000},
+        vary={"labels": [6, 8]},
+        one_at_a_time={"fit.crop": [0.1, 0.3], "reward.network": ["dynamics"]},
+        seeds=2,
+        options={"baseline": True},
+    )
+    plan = Plan.of(sweep)
+    assert [cell.variant for cell in plan.cells[:8:2]] == [
+        "labels=6", "labels=6, fit.crop=0.1", "labels=6, fit.crop=0.3", "labels=6, reward.network=dynamics",
+    ]  # fmt: skip
+    assert len(plan.cells) == 16 == len({cell.name for cell in plan.cells})
+    last = from_json(TrainSettings, plan.cells[-1].settings)
+    assert (last.labels, last.fit.crop, last.reward.network, last.seed) == (8, 0.0, "dynamics", 1)
+    assert {cell.name for cell in plan.cells if cell.baseline_of is None} == {"labels-6/seed-0", "labels-6/seed-1"}
+    assert plan.described["one_at_a_time"] == sweep.one_at_a_time
+    plain = Plan.of(replace(sweep, one_at_a_time={}))
+    assert [cell.settings for cell in plain.cells[:2]] == [cell.settings for cell in plan.cells[:2]]
+    assert "one_at_a_time" not in plain.described, "as folders of before have it"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"labels": [9]}, "labels is varied, and changed one at a time"),
+        ({"env_id": ["CartPole-v1"]}, "Give tasks with --vary env-id"),
+        ({"seed": [4]}, "Leave seed out"),
+        ({"fit.crop": []}, "no value of fit.crop"),
+        ({"fit.crop": [0.1, 0.1]}, "is given twice"),
+        ({"fit.crop": [2.0]}, "The runs with labels=6, fit.crop=2.0 cannot be"),
+        ({"fit.crop": [0.0]}, "The runs with labels=6, fit.crop=0.0 are those without"),
+        ({"fit.corp": [0.1]}, "fit.crop"),
+    ],
+)
+def test_a_change_that_changes_nothing_or_cannot_be_is_refused(change: dict[str, list[Any]], what: str) -> None:
+    sweep = Sweep(settings={"env_id": "Pendulum-v1", "steps": 16000}, vary={"labels": [6]}, one_at_a_time=change)
+    with pytest.raises(UserError, match=re.escape(what)):
+        Plan.of(sweep)
+
+
+def test_a_folder_with_other_changes_is_another_sweep(tmp_path: Path) -> None:
+    sweep = Sweep(settings=SMALL, one_at_a_time={"fit.crop": [0.1]}, seeds=1)
+    Plan.of(sweep).begin(tmp_path / "sweep")
+    Plan.of(sweep).begin(tmp_path / "sweep")
+    for other in ({}, {"fit.crop": [0.1], "reward.bonus": [0.05]}):
+        with pytest.raises(UserError, match="holds another sweep: its one_at_a_time"):
+            Plan.of(replace(sweep, one_at_a_time=other)).begin(tmp_path / "sweep")
+    with pytest.raises(UserError, match="Leave --search out"):
+        Plan.of(replace(sweep, search={"fit.crop": {"low": 0.1, "high": 0.3}}))
+    (tmp_path / "sweep.json").write_text(json.dumps({"settings": SMALL, "one_at_a_time": {"fit.crop": 0.1}}))
+    with pytest.raises(UserError, match=r"one_at_a_time\.fit\.crop should be a list"):
+        read_sweep(tmp_path / "sweep.json")
 
 
 def test_runs_that_differ_in_what_is_asked_alone_have_one_baseline(tmp_path: Path) -> None:
