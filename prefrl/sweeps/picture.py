@@ -40,7 +40,7 @@ def plot_results(results: Results, path: Path) -> None:
             _draw(panel, one.above, places[one.variant], ORANGE)
         panel.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
         panel.set_xlim(-0.02, 1.02)
-        set_style(panel, f"Above {_short(results.first, 24)}", "probability", "")
+        set_style(panel, f"Above {_short(results.one_of_first, 32)}", "probability", "")
     for panel in list(axes.flat)[panels:]:
         panel.set_visible(False)
     for panel in axes[:, 0]:

@@ -56,6 +56,11 @@ class Results:
     lines: list[Line]
     comparisons: list[Comparison]
 
+    @property
+    def one_of_first(self) -> str:
+        """What the comparisons are with, in words."""
+        return "one as given" if self.first == AS_GIVEN else f"one of {self.first}"
+
     def to_json(self) -> dict[str, Any]:
         """Return them as JSON values."""
         return {

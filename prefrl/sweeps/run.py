@@ -17,7 +17,7 @@ from prefrl.runs.guard import locked
 from prefrl.sweeps.cells import Outcome, attempts, check_cell, steps_so_far
 from prefrl.sweeps.engine import Resources, log_of, run_cells
 from prefrl.sweeps.picture import plot_results
-from prefrl.sweeps.plan import AS_GIVEN, Plan, Sweep
+from prefrl.sweeps.plan import Plan, Sweep
 from prefrl.sweeps.results import Results, check_measure, results_of, rows_of
 from prefrl.tables import Table
 
@@ -155,8 +155,7 @@ def show_swept(swept: Swept, out: Path, console: Console) -> None:
             table.add_row(*([line.task] if several else []), line.variant, value, ends, f"{line.num} of {line.wanted}")
         console.print(table)
         if results.comparisons:
-            first = results.first if results.first == AS_GIVEN else f"of {results.first}"
-            above = Table("runs", "probability [95 % interval]", title=f"A run is above one {first}")
+            above = Table("runs", "probability [95 % interval]", title=f"A run is above {results.one_of_first}")
             for one in results.comparisons:
                 above.add_row(one.variant, one.above.text("{:.2f}"))
             console.print(above)
