@@ -2,8 +2,8 @@
 
 PPO's were chosen on the environments' own rewards (`docs/benchmarks.md`), so that what preferences cost can be told
 from what the agent can do. DQN's are those of RL Baselines3 Zoo, SAC's and TD3's stable-baselines3's own but for what
-belongs to a task (the Zoo's, and the discounts that PPO has there), with the exploration noise that TD3 needs (Fujimoto
-et al. 2018: 0.1); A2C's are stable-baselines3's own.
+belongs to a task (the Zoo's, the discounts that PPO has there, and rates that were measured), with the noise that TD3
+needs to explore (Fujimoto et al. 2018: 0.1); A2C's are stable-baselines3's own.
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ def _off_policy(
 
 _OF_TASKS: dict[str, tuple[int, dict[str, Any]]] = {
     "": (100_000, {}),
-    "Pendulum-v1": (20_000, {"learning_rate": 1e-3}),
+    "Pendulum-v1": (20_000, {"learning_rate": 1e-3}),  # as TD3 has it everywhere
+    **dict.fromkeys(("HalfCheetah-v5", "prefrl/Christiano-Cheetah-v0"), (100_000, {"learning_rate": 1e-3})),
     **dict.fromkeys(("Swimmer-v5", "prefrl/Christiano-Swimmer-v0"), (100_000, {"gamma": 0.9999})),
     **dict.fromkeys(("Reacher-v5", "prefrl/Christiano-Reacher-v0"), (50_000, {"gamma": 0.9})),
     **dict.fromkeys(_DMC, (500_000, {})),  # half of those of B-Pref (Lee et al. 2021); not tuned

@@ -42,6 +42,8 @@ def test_what_belongs_to_a_task_is_the_same_for_every_agent_that_reuses_its_step
     for agent in ("sac", "sb3-sac", "td3", "sb3-td3"):
         swing = agent_defaults(agent, "Pendulum-v1")
         assert (swing.steps, swing.hyperparameters["learning_rate"]) == (20_000, 1e-3)
+        cheetah = [agent_defaults(agent, name) for name in ("HalfCheetah-v5", "prefrl/Christiano-Cheetah-v0")]
+        assert {(one.steps, one.hyperparameters["learning_rate"]) for one in cheetah} == {(100_000, 1e-3)}
         assert agent_defaults(agent, "Swimmer-v5").hyperparameters["gamma"] == 0.9999
         assert "gamma" not in agent_defaults(agent, "Somebodys-v0").hyperparameters
     for defaults in OTHERS["sac"].values():
