@@ -28,7 +28,7 @@ from prefrl.control.loop import Trainer
 from prefrl.envs import make_vector_env
 from prefrl.threads import one_thread
 
-HYPER = {"gradient_steps": -1}
+HYPER = {"gradient_steps": -1, "learning_rate": 3e-4}
 UPDATES, TURNS = 20, 10
 
 
