@@ -137,8 +137,7 @@ class Plan:
         for name, value in (("seeds", sweep.seeds), ("trials", sweep.trials)):
             if type(value) is not int or value < 1:
                 raise UserError(f"{name} must be a whole number of at least 1. Received {value!r}")
-        varied = {**sweep.vary, **sweep.one_at_a_time}
-        if varied and sweep.search:
+        if sweep.search and (sweep.vary or sweep.one_at_a_time):
             raise UserError(
                 "Vary settings, or search for their best values: not both. Leave --search out, or --vary and "
                 "--one-at-a-time."
@@ -150,7 +149,7 @@ class Plan:
         places = [(name, place_of(name, paths, kind.aliases)) for name in asked]
         seed_place = paths["seed"]
         _check_places(places, seed_place)
-        if any(place_of(name, paths, kind.aliases) == (kind.task,) for name in sweep.one_at_a_time):
+        if any(name in sweep.one_at_a_time and place == (kind.task,) for name, place in places):
             task = kind.task.replace("_", "-")
             raise UserError(f"What is changed one at a time is changed in each task. Give tasks with --vary {task}=A,B")
         first = get(base, seed_place)
@@ -331,7 +330,8 @@ def _every_cell(maker: CellMaker, sweep: Sweep) -> Iterator[Cell]:
         plain = maker.of(varied, _folder_name(varied, names))
         yield from plain
         for change in changes:
-            cells = maker.of(varied | change, _folder_name(varied | change, names))
+            changed = varied | change
+            cells = maker.of(changed, _folder_name(changed, names))
             if (cells[0].expected or cells[0].settings) == (plain[0].expected or plain[0].settings):
                 raise UserError(f"The runs with {cells[0].variant} are those without: leave that change out.")
             yield from cells
